@@ -1,0 +1,1 @@
+"""Skills: adapter parameters, how they mix, how a site applies them."""

@@ -1,0 +1,41 @@
+"""(IA)^3 skills: learned vectors that rescale a projection's output."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+import gin
+from poly_jax.adapters.skill import Mixed
+from poly_jax.parameters import ParameterSpec
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class IA3:
+    """`y = (x W0) * v` with v mixed per split (T-Few, arXiv 2205.05638, section 3.3). v starts at 1."""
+
+    def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
+        """`ia3` [splits, skills, d_out/splits]."""
+        shape = (n_splits, n_skills, d_out // n_splits)
+        return {"ia3": ParameterSpec(shape, jax.nn.initializers.ones, (None, "skills", "lora_out"))}
+
+    def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
+        """`ia3` [*rows, d_out]."""
+        v = jnp.einsum("...hk,hko->...ho", weights, parameters["ia3"])
+        return {"ia3": v.reshape(*weights.shape[:-2], -1)}
+
+    def apply(
+        self,
+        mixed: Mixed,
+        inputs: Float[Array, "batch length d_in"],
+        outputs: Float[Array, "batch length d_out"],
+    ) -> Float[Array, "batch length d_out"]:
+        """Rescales the frozen output, in its dtype."""
+        v = mixed["ia3"].astype(outputs.dtype)
+        return outputs * (v if v.ndim == 1 else v[:, None, :])
+
+    def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
+        """`W0 diag(v)`."""
+        return (kernel.astype(jnp.float32) * mixed["ia3"]).astype(kernel.dtype)

@@ -1,0 +1,39 @@
+"""The interface of a skill: one adapter of an inventory that a router mixes."""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from jaxtyping import Array, Float
+
+from poly_jax.parameters import ParameterSpec
+
+Mixed = Mapping[str, Float[Array, "..."]]
+
+
+class Skill(Protocol):
+    """A kind of adapter: which parameters a site owns, how skills mix, how a mix changes the site's output.
+
+    Every parameter has leading axes `[splits, skills]`. `*rows` stands for the leading axes of the mixing
+    weights: `[batch]` where each example has its own mix, nothing where all share one.
+    """
+
+    def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
+        """The parameters of one site, by name."""
+        ...
+
+    def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
+        """One adapter per row out of the inventory."""
+        ...
+
+    def apply(
+        self,
+        mixed: Mixed,
+        inputs: Float[Array, "batch length d_in"],
+        outputs: Float[Array, "batch length d_out"],
+    ) -> Float[Array, "batch length d_out"]:
+        """The adapted output of the site, from its input and the frozen kernel's output."""
+        ...
+
+    def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
+        """The kernel that gives the adapted output by itself; `mixed` has no row axes."""
+        ...

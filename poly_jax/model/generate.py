@@ -1,0 +1,113 @@
+"""Predicting target tokens for the rows of a batch, each with its own task's adapters."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+from jaxtyping import Array, Int, PRNGKeyArray
+
+import gin
+from poly_jax.model.decoding import Decoded, beam_search, sample
+from poly_jax.model.transformer import Transformer
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How outputs are chosen: greedy unless beams or a temperature are set.
+
+    Attributes:
+      max_length: most tokens of an output, end of sequence included.
+      n_beams: 1 to decode token by token, more for beam search.
+      length_penalty: beams are ranked by log-probability / length ** length_penalty.
+      temperature: 0 for greedy; else tokens are sampled at this temperature.
+      top_k: sample among the k likeliest tokens only; 0 for all.
+      top_p: sample among the likeliest tokens that together reach this probability; 1 for all.
+    """
+
+    max_length: int = 128
+    n_beams: int = 1
+    length_penalty: float = 1.0
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+
+def generate(
+    model: Transformer,
+    parameters: dict[str, Any],
+    encoder_input_tokens: Int[Array, "batch inputs"],
+    task_ids: Int[Array, "batch"] | None,
+    decoding: Decoding,
+    rng: PRNGKeyArray | None = None,
+    eos_id: int = 1,
+) -> Decoded:
+    """Decodes every row; jittable with `model` and `decoding` static.
+
+    The input is encoded once; every row's adapters are mixed once, not at every token.
+
+    Returns:
+      With one beam tokens [batch, max_length] and scores [batch] (summed log-probabilities); with n_beams,
+      tokens [batch, n_beams, max_length] and scores [batch, n_beams], best first.
+    """
+    model = dataclasses.replace(model, train=False, decode_length=decoding.max_length)
+    variables = {"params": parameters}
+    encoded = model.apply(variables, encoder_input_tokens, task_ids, method="encode")
+
+    def repeat(x):
+        return None if x is None else jnp.repeat(x, decoding.n_beams, axis=0)
+
+    encoded, inputs, ids = repeat(encoded), repeat(encoder_input_tokens), repeat(task_ids)
+
+    def call(variables, tokens, position):
+        return model.apply(
+            variables,
+            encoded,
+            inputs,
+            tokens,
+            position,
+            ids,
+            method="decode_step",
+            mutable=["cache", "prefill"],
+        )
+
+    batch = encoder_input_tokens.shape[0]
+    _, first = call(variables, jnp.zeros((batch * decoding.n_beams,), jnp.int32), jnp.array(0))
+    first = unfreeze(first)
+    kept = {**variables, "prefill": first["prefill"]}
+
+    def step(tokens, cache):
+        position, keys_and_values = cache
+        logits, changed = call({**kept, "cache": keys_and_values}, tokens, position)
+        return logits, (position + 1, unfreeze(changed)["cache"])
+
+    cache = (jnp.array(0), first["cache"])
+    if decoding.n_beams > 1:
+        return beam_search(
+            step,
+            cache,
+            batch,
+            decoding.n_beams,
+            decoding.max_length,
+            reorder=lambda cache, rows: (cache[0], _take_rows(cache[1], rows, model.config.scan_layers)),
+            length_penalty=decoding.length_penalty,
+            eos_id=eos_id,
+        )
+    return sample(
+        step,
+        cache,
+        batch,
+        decoding.max_length,
+        rng=rng,
+        temperature=decoding.temperature,
+        top_k=decoding.top_k,
+        top_p=decoding.top_p,
+        eos_id=eos_id,
+    )
+
+
+def _take_rows(cache: Any, rows: Int[Array, "rows"], scanned: bool) -> Any:
+    # Scanned layers put their own axis before the rows.
+    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=1 if scanned else 0), cache)

@@ -1,0 +1,49 @@
+"""Running a stack's layers one by one or under a scan, with rematerialisation."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from flax.linen import partitioning
+from jaxtyping import Array, Float
+
+from poly_jax.model.config import T5Config
+
+_POLICIES: dict[str, Callable[..., Any]] = {
+    "minimal": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def run_layers(
+    layer: type[nn.Module],
+    config: T5Config,
+    depth: int,
+    fields: dict[str, Any],
+    x: Float[Array, "b l d"],
+    *args,
+) -> Float[Array, "b l d"]:
+    """Passes x through `depth` layers of a class, each called as `layer(x, *args)`.
+
+    Called inside a compact module. Parameters are `layers_0`, `layers_1`, ...; with `config.scan_layers` they
+    are one `layers` whose leaves carry the depth as their first axis.
+    """
+    if config.remat != "none":
+        # Under a scan XLA cannot undo the rematerialisation by merging common expressions.
+        layer = partitioning.remat(layer, prevent_cse=not config.scan_layers, policy=_POLICIES[config.remat])
+    if not config.scan_layers:
+        for i in range(depth):
+            x, _ = layer(**fields, name=f"layers_{i}")(x, *args)
+        return x
+    scanned = partitioning.scan_with_axes(
+        layer,
+        variable_axes={"params": 0, "cache": 0, "prefill": 0, "noise": 0, "intermediates": 0},
+        split_rngs={"params": True, "dropout": True, "routing": True},
+        in_axes=(nn.broadcast,) * len(args),
+        length=depth,
+        axis_name="layers",
+        axes_collections=("params",),
+    )
+    x, _ = scanned(**fields, name="layers")(x, *args)
+    return x

@@ -1,0 +1,149 @@
+"""T5 with adapters: the encoder-decoder as one module."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.core import unfreeze
+from flax.linen import partitioning
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.model.config import T5Config
+from poly_jax.model.decoder import Decoder
+from poly_jax.model.encoder import Encoder
+from poly_jax.model.route import Route, RouterTable
+from poly_jax.model.sites import sites
+
+
+class Embedding(nn.Module):
+    """Token embedding, also the output head where it is tied."""
+
+    config: T5Config
+
+    def setup(self):
+        """Creates the table."""
+        self.embedding = partitioning.param_with_axes(
+            "embedding",
+            nn.initializers.normal(1.0),
+            (self.config.vocab_size, self.config.emb_dim),
+            axes=("vocab", "embed"),
+            module=self,
+        )
+
+    def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
+        """Rows of the table. A gather: a one-hot product only pays on TPUs."""
+        return jnp.take(self.embedding, tokens, axis=0).astype(self.config.activation_dtype)
+
+    def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
+        """Logits of the tied head, in float32, scaled by 1/sqrt(embed) as T5 v1.0 does."""
+        table = self.embedding.astype(x.dtype)
+        logits = jnp.einsum("bld,vd->blv", x, table, preferred_element_type=jnp.float32)
+        return logits / jnp.sqrt(x.shape[-1])
+
+
+class Transformer(nn.Module):
+    """A T5 whose selected projections are adapted per row of the batch.
+
+    The bare model (`adapters=None`) is T5X's `examples/t5` network, parameter for parameter (arXiv
+    1910.10683). Token id 0 is padding in the encoder's input.
+
+    Attributes:
+      config: shape of the model.
+      adapters: the skills and their router, or None.
+      train: whether dropout and the router's sampling are on.
+      decode_length: targets longer than this cannot be decoded; 0 when not decoding.
+    """
+
+    config: T5Config
+    adapters: Adapters | None = None
+    train: bool = False
+    decode_length: int = 0
+
+    def setup(self):
+        """Creates the parts; a router for the whole model only at coarse granularity."""
+        cfg = self.config
+        if self.adapters is not None:
+            self.adapters.check(sites(cfg))
+            if self.adapters.granularity == "coarse":
+                self.router = RouterTable(self.adapters, self.train)
+        self.token_embedder = Embedding(cfg)
+        self.encoder = Encoder(cfg, self.adapters, self.train)
+        self.decoder = Decoder(cfg, self.adapters, self.train, self.decode_length)
+
+    def __call__(
+        self,
+        encoder_input_tokens: Int[Array, "batch inputs"],
+        decoder_input_tokens: Int[Array, "batch targets"],
+        task_ids: Int[Array, "batch"] | None = None,
+        decoder_target_tokens: Int[Array, "batch targets"] | None = None,
+    ) -> Float[Array, "batch targets vocab"]:
+        """Logits of every target position given the ones before it.
+
+        `decoder_target_tokens` says which positions are padding. T5X masks those and Hugging Face does not; as
+        they come last, this changes only their own logits, which no loss reads.
+        """
+        route = self._route(task_ids)
+        encoded = self._encode(encoder_input_tokens, route)
+        embedded = self.token_embedder(decoder_input_tokens)
+        inputs = (encoder_input_tokens > 0)[:, None, None, :]
+        if decoder_target_tokens is None:
+            return self._logits(self.decoder(embedded, encoded, route, inputs))
+        targets = (decoder_target_tokens > 0)[:, None, :]
+        cross_mask, mask = targets[..., None] & inputs, targets[..., None] & targets[:, :, None]
+        return self._logits(self.decoder(embedded, encoded, route, cross_mask, padding_mask=mask))
+
+    def encode(
+        self, encoder_input_tokens: Int[Array, "batch inputs"], task_ids: Int[Array, "batch"] | None = None
+    ) -> Float[Array, "batch inputs embed"]:
+        """The encoder's output."""
+        return self._encode(encoder_input_tokens, self._route(task_ids))
+
+    def decode_step(
+        self,
+        encoded: Float[Array, "batch inputs embed"],
+        encoder_input_tokens: Int[Array, "batch inputs"],
+        token: Int[Array, "batch"],
+        position: Int[Array, ""],
+        task_ids: Int[Array, "batch"] | None = None,
+    ) -> Float[Array, "batch vocab"]:
+        """Logits of the next token, given the token at `position` and the cache of those before it.
+
+        The first call fills the collection `prefill` (keys and values of the encoded input, every row's mixed
+        adapters), which later calls reuse; each call updates the collection `cache`.
+        """
+        embedded = self.token_embedder(token[:, None])
+        cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
+        y = self.decoder(embedded, encoded, self._route(task_ids), cross_mask, position)
+        return self._logits(y)[:, 0]
+
+    def _route(self, task_ids: Int[Array, "batch"] | None) -> Route | None:
+        if self.adapters is None:
+            return None
+        if task_ids is None:
+            raise ValueError("a model with adapters needs task_ids")
+        if self.adapters.granularity == "coarse":
+            return Route(task_ids, self.router(task_ids))
+        return Route(task_ids)
+
+    def _encode(
+        self, tokens: Int[Array, "batch inputs"], route: Route | None
+    ) -> Float[Array, "batch inputs embed"]:
+        mask = (tokens > 0)[:, None, None, :] & (tokens > 0)[:, None, :, None]
+        return self.encoder(self.token_embedder(tokens), route, mask)
+
+    def _logits(self, y: Float[Array, "batch targets _"]) -> Float[Array, "batch targets vocab"]:
+        logits = self.token_embedder.attend(y) if self.config.logits_via_embedding else y
+        return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+
+
+def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:
+    """Fresh parameters of a model, and the logical axis names of each.
+
+    Under `jax.eval_shape` nothing is allocated. Returns two nested dicts of the same structure: arrays, and
+    `PartitionSpec`s of logical axis names.
+    """
+    keys = dict(zip(("params", "dropout", "routing"), jax.random.split(key, 3), strict=True))
+    tokens = jnp.ones((1, 1), jnp.int32)
+    variables = model.init(keys, tokens, tokens, jnp.zeros((1,), jnp.int32))
+    axes = partitioning.get_axis_names(variables["params_axes"])
+    return unfreeze(variables["params"]), unfreeze(axes)

@@ -1,0 +1,1 @@
+"""Routers: from task ids to mixing weights over skills."""

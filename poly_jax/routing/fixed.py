@@ -1,0 +1,71 @@
+"""Routers without parameters: every task alike, one skill for all, one skill a task."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+import gin
+from poly_jax.parameters import ParameterSpec
+from poly_jax.routing.router import Uniform
+
+
+class _Fixed:
+    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
+        """None."""
+        return {}
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class AverageRouter(_Fixed):
+    """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
+
+    def n_skills(self, requested: int, n_tasks: int) -> int:
+        """As requested."""
+        return requested
+
+    def weights(
+        self,
+        parameters: Mapping[str, Float[Array, "..."]],
+        task_ids: Int[Array, "*rows"],
+        n_splits: int,
+        n_skills: int,
+        uniform: Uniform | None,
+    ) -> Float[Array, "splits skills"]:
+        """1/K everywhere, shared by all rows."""
+        return jnp.full((n_splits, n_skills), 1 / n_skills, jnp.float32)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class SharedRouter(AverageRouter):
+    """One skill that all tasks use: an ordinary adapter."""
+
+    def n_skills(self, requested: int, n_tasks: int) -> int:
+        """Always 1."""
+        return 1
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class PrivateRouter(_Fixed):
+    """A skill for every task, which only that task uses."""
+
+    def n_skills(self, requested: int, n_tasks: int) -> int:
+        """As many as tasks."""
+        return n_tasks
+
+    def weights(
+        self,
+        parameters: Mapping[str, Float[Array, "..."]],
+        task_ids: Int[Array, "*rows"],
+        n_splits: int,
+        n_skills: int,
+        uniform: Uniform | None,
+    ) -> Float[Array, "*rows splits skills"]:
+        """One-hot at the task's own skill."""
+        one_hot = jax.nn.one_hot(task_ids, n_skills, dtype=jnp.float32)
+        return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, n_splits, n_skills))

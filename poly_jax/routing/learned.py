@@ -1,0 +1,118 @@
+"""The learned router of Polytropon and MHR: a table of logits per task, head and skill."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+import gin
+from poly_jax.errors import UserError
+from poly_jax.parameters import ParameterSpec, uniform_init
+from poly_jax.routing.router import Uniform
+
+_EPSILON = 1e-12
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class LearnedRouter:
+    """Logits Z [tasks, splits, skills], normalised over skills (arXiv 2202.13914 eq. 2; 2211.03831 eq. 5).
+
+    With one split this is Poly (Polytropon), with several it is MHR (called Poly-S in v1 of the paper).
+
+    Attributes:
+      sampling: while training, draw each weight from a relaxed Bernoulli distribution whose logit is Z, anew
+        for every example. Evaluation always uses the sigmoid.
+      temperature: of the sigmoid, in training and in evaluation.
+      scores: how a logit becomes a non-negative score: "sigmoid"; "straight_through" (rounded sigmoid
+        forward, the sigmoid's gradient backward); "l2" (logits divided by their L2 norm over skills, which
+        may be negative and are not normalised further); "softmax".
+      top_k: with "softmax", keep the k largest logits; 0 keeps all.
+      logit_dropout: probability of dropping a score while training, before the weights are normalised.
+      shared_skill: the last skill's score is 1 for every task, before the weights are normalised.
+      average_correction: instead of normalising over skills, scale scores by sqrt(splits / skills).
+    """
+
+    sampling: bool = True
+    temperature: float = 1.0
+    scores: Literal["sigmoid", "straight_through", "l2", "softmax"] = "sigmoid"
+    top_k: int = 0
+    logit_dropout: float = 0.0
+    shared_skill: bool = False
+    average_correction: bool = False
+
+    def __post_init__(self):
+        if self.scores not in ("sigmoid", "straight_through", "l2", "softmax"):
+            raise UserError(
+                f"LearnedRouter.scores is {self.scores!r}; use 'sigmoid', 'straight_through', 'l2' or 'softmax'"
+            )
+        if self.temperature <= 0:
+            raise UserError(f"LearnedRouter.temperature is {self.temperature}; it must be above 0")
+        if not 0 <= self.logit_dropout < 1:
+            raise UserError(f"LearnedRouter.logit_dropout is {self.logit_dropout}; it must be in [0, 1)")
+        if self.top_k and self.scores != "softmax":
+            raise UserError(f"LearnedRouter.top_k is {self.top_k}; it needs LearnedRouter.scores = 'softmax'")
+
+    def n_skills(self, requested: int, n_tasks: int) -> int:
+        """As requested."""
+        if self.top_k > requested:
+            raise UserError(f"LearnedRouter.top_k is {self.top_k}, but there are only {requested} skills")
+        return requested
+
+    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
+        """`logits` [tasks, splits, skills], drawn from U(-1e-3, 1e-3)."""
+        shape = (n_tasks, n_splits, n_skills)
+        return {"logits": ParameterSpec(shape, uniform_init(1e-3), ("tasks", None, "skills"))}
+
+    def weights(
+        self,
+        parameters: Mapping[str, Float[Array, "..."]],
+        task_ids: Int[Array, "*rows"],
+        n_splits: int,
+        n_skills: int,
+        uniform: Uniform | None,
+    ) -> Float[Array, "*rows splits skills"]:
+        """Mixing weights [*rows, splits, skills] of each row's task; see `Router.weights`."""
+        logits = jnp.take(parameters["logits"], task_ids, axis=0).astype(jnp.float32)
+        if self.sampling and uniform is not None and self.scores in ("sigmoid", "straight_through"):
+            logits = _relaxed_bernoulli_logits(logits, uniform(logits.shape))
+        scores = self._scores(logits)
+        if uniform is not None and self.logit_dropout:
+            keep = uniform(scores.shape) >= self.logit_dropout
+            scores = jnp.where(keep, scores / (1 - self.logit_dropout), 0.0)
+        if self.shared_skill:
+            scores = scores.at[..., -1].set(1.0)
+        if self.average_correction:
+            return scores * math.sqrt(n_splits / n_skills)
+        if self.scores == "l2":
+            return scores
+        return scores / (scores.sum(-1, keepdims=True) + _EPSILON)
+
+    def _scores(self, logits: Float[Array, "*rows splits skills"]) -> Float[Array, "*rows splits skills"]:
+        match self.scores:
+            case "sigmoid":
+                return jax.nn.sigmoid(logits / self.temperature)
+            case "straight_through":
+                soft = jax.nn.sigmoid(logits / self.temperature)
+                return soft + jax.lax.stop_gradient(jnp.round(soft) - soft)
+            case "l2":
+                return logits / (jnp.linalg.norm(logits, axis=-1, keepdims=True) + _EPSILON)
+            case "softmax":
+                if self.top_k:
+                    kth = jax.lax.top_k(logits, self.top_k)[0][..., -1:]
+                    logits = jnp.where(logits >= kth, logits, -jnp.inf)
+                return jax.nn.softmax(logits / self.temperature, axis=-1)
+
+
+def _relaxed_bernoulli_logits(
+    logits: Float[Array, "*shape"], uniform: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """`Z + logit(u)`: its sigmoid is a binary concrete sample (Maddison et al., arXiv 1611.00712)."""
+    # A draw of exactly 0 or 1 would give an infinite logit and a NaN gradient.
+    tiny = jnp.finfo(uniform.dtype).eps
+    u = jnp.clip(uniform, tiny, 1 - tiny)
+    return logits + jnp.log(u) - jnp.log1p(-u)

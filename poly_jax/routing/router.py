@@ -1,0 +1,48 @@
+"""The interface of a router: from task ids to mixing weights over skills."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from jaxtyping import Array, Float, Int
+
+from poly_jax.parameters import ParameterSpec
+
+Uniform = Callable[[tuple[int, ...]], Float[Array, "..."]]
+
+
+class Router(Protocol):
+    """A way to pick skills for a task.
+
+    A router is a frozen description: its parameters belong to the model, one set for each group of sites
+    that share it (the granularity).
+    """
+
+    def n_skills(self, requested: int, n_tasks: int) -> int:
+        """How many skills a site needs: `requested`, unless the router fixes the number itself."""
+        ...
+
+    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
+        """The router's parameters by name; empty for a fixed router."""
+        ...
+
+    def weights(
+        self,
+        parameters: Mapping[str, Float[Array, "..."]],
+        task_ids: Int[Array, "*rows"],
+        n_splits: int,
+        n_skills: int,
+        uniform: Uniform | None,
+    ) -> Float[Array, "*rows_or_none splits skills"]:
+        """Mixing weights of each row's task.
+
+        Args:
+          parameters: as `parameters` names them.
+          task_ids: ids in [0, n_tasks); the caller has checked the range.
+          n_splits: number of heads (splits) that mix on their own.
+          n_skills: size of the inventory.
+          uniform: draws from U(0, 1) for a shape while training; None in evaluation.
+
+        Returns:
+          `[*rows, splits, skills]`, or `[splits, skills]` where the mix is the same for every task.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Mesh, train state, optimizers, checkpoints and the training loop."""
