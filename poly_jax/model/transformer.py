@@ -147,3 +147,15 @@ def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:
     variables = model.init(keys, tokens, tokens, jnp.zeros((1,), jnp.int32))
     axes = partitioning.get_axis_names(variables["params_axes"])
     return unfreeze(variables["params"]), unfreeze(axes)
+
+
+def parameter_shapes(model: Transformer) -> tuple[dict, dict]:
+    """Shape and dtype of every parameter, and its logical axis names; nothing is allocated."""
+    axes: dict = {}
+
+    def trace(key: PRNGKeyArray) -> dict:
+        parameters, names = init_parameters(model, key)
+        axes.update(names)
+        return parameters
+
+    return jax.eval_shape(trace, jax.random.key(0)), axes

@@ -1,0 +1,37 @@
+"""The program `poly-jax`: one command line for training, adapting, evaluating and predicting."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from poly_jax.cli.arguments import parse
+from poly_jax.configuration import explain_unset_bindings, one_line
+from poly_jax.errors import UserError
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+      argv: the words after the program's name; None takes those of the process.
+
+    Returns:
+      The exit code: 0; 1 after one line on standard error about something that the user gave; 130 when
+      interrupted. Wrong usage exits the process with 2, as argparse does.
+    """
+    command, args, config = parse(argv)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with explain_unset_bindings():
+            command.run(args, config)
+    except UserError as error:
+        if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
+            traceback.print_exc()
+        print(f"poly-jax: error: {one_line(str(error))}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0

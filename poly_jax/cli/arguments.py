@@ -1,0 +1,80 @@
+"""The command line: the registry of commands, the flags that all share, and `--gin.NAME=VALUE`."""
+
+import argparse
+import importlib
+import pkgutil
+import sys
+from collections.abc import Sequence
+
+import poly_jax
+from poly_jax.cli import commands
+from poly_jax.cli.command import Command
+from poly_jax.configuration import Configuration
+
+_GIN = "--gin."
+_EPILOG = """\
+`poly-jax COMMAND --help` lists a command's flags. Every command is configured by gin: --gin_file=FILE loads a
+file, from the current folder or from those that ship with poly_jax, and --gin.NAME=VALUE sets one value.
+
+Exit codes: 0 done, 1 something given is wrong (one line says what), 2 wrong usage, 130 interrupted.
+Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error.
+"""
+_CONFIGURATION = """\
+Later ones win: first the files in order, then --gin.NAME=VALUE, any number of times, where NAME is
+CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal, so a text needs quotes inside
+those of the shell: --gin.T5Config.dtype="'bfloat16'"."""
+
+
+def registry() -> dict[str, Command]:
+    """Every command by name: the `COMMAND` of each module in `poly_jax.cli.commands`."""
+    names = [f"{commands.__name__}.{module.name}" for module in pkgutil.iter_modules(commands.__path__)]
+    found = [importlib.import_module(name).COMMAND for name in names]
+    return {command.name: command for command in found}
+
+
+def parse(argv: Sequence[str] | None = None) -> tuple[Command, argparse.Namespace, Configuration]:
+    """Read a command line (None: that of the process); wrong usage exits the process with 2.
+
+    Returns:
+      The command, its flags, and the gin files and bindings that were given.
+    """
+    known = registry()
+    parser = _parser(known)
+    words = list(sys.argv[1:] if argv is None else argv)
+    bindings = [word.removeprefix(_GIN) for word in words if word.startswith(_GIN)]
+    for binding in bindings:
+        if "=" not in binding:
+            parser.error(f"{_GIN}{binding} has no value; write {_GIN}NAME=VALUE in one word")
+    args = parser.parse_args([word for word in words if not word.startswith(_GIN)])
+    return known[args.command], args, Configuration(tuple(args.gin_file), tuple(bindings))
+
+
+def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="poly-jax",
+        description=poly_jax.__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"poly-jax {poly_jax.__version__}")
+    subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    for name, command in known.items():
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=f"{command.help[0].upper()}{command.help[1:]}.",
+            epilog=f"example:\n  {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        command.add_arguments(subparser)
+        group = subparser.add_argument_group("configuration", _CONFIGURATION)
+        group.add_argument(
+            "--gin_file",
+            metavar="FILE",
+            action="append",
+            default=[],
+            help="a gin file; may be given several times",
+        )
+    return parser

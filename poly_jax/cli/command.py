@@ -1,0 +1,42 @@
+"""What one command of `poly-jax` is."""
+
+import abc
+import argparse
+from typing import Any, ClassVar
+
+from poly_jax.configuration import Configuration
+
+
+class Command(abc.ABC):
+    """One command: a module of `poly_jax.cli.commands` holds an instance as `COMMAND`.
+
+    Attributes:
+      name: what the user types.
+      help: one line for the list of commands.
+      example: a command line to show under the command's help.
+    """
+
+    name: ClassVar[str]
+    help: ClassVar[str]
+    example: ClassVar[str]
+
+    @abc.abstractmethod
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+
+    @abc.abstractmethod
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Load the configuration and call the program, which is imported here and not before."""
+
+
+def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The flags that the user gave, so that gin decides the others."""
+    return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def positive(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
+    return number

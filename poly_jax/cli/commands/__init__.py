@@ -1,0 +1,1 @@
+"""The commands of `poly-jax`, one module each; a new module here is a new command."""

@@ -1,0 +1,44 @@
+"""`poly-jax adapt`."""
+
+import argparse
+
+from poly_jax.cli.command import Command, given, positive
+from poly_jax.configuration import Configuration
+
+VARIANTS = ("mhr", "mhr-z", "mhr-mu", "poly", "poly-z", "poly-mu", "shared")
+
+
+class Adapt(Command):
+    """A new task from a few examples."""
+
+    name = "adapt"
+    help = "adapt a training run to a new task from a few examples"
+    example = "poly-jax adapt --run=runs/mine --task=my_task --variant=mhr-z --output_dir=runs/my_task"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--run", required=True, metavar="DIR", help="output folder of a training run, or a step in it"
+        )
+        parser.add_argument("--task", required=True, help="name of the new task")
+        parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the adapted run goes")
+        parser.add_argument(
+            "--variant",
+            choices=VARIANTS,
+            help="what is trained: skills and a fresh router row (mhr, poly), the router row only (-z), the "
+            "average of the skills as one adapter (-mu), or the one adapter of a shared run (shared)",
+        )
+        parser.add_argument("--shots", type=positive, metavar="N", help="how many examples to train on")
+        parser.add_argument(
+            "--seed", type=int, metavar="N", help="draws the examples and the fresh parameters"
+        )
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Adapt."""
+        config.load(run=args.run)
+        from poly_jax.transfer.adapt import adapt
+
+        adapt(run=args.run, output_dir=args.output_dir, **given(args, "task", "variant", "shots", "seed"))
+
+
+COMMAND = Adapt()

@@ -1,0 +1,33 @@
+"""`poly-jax demo`."""
+
+import argparse
+
+from poly_jax.cli.command import Command
+from poly_jax.configuration import Configuration
+
+
+class Demo(Command):
+    """The method at work in a few minutes, without any data."""
+
+    name = "demo"
+    help = "train, adapt and compare MHR, Poly and a shared LoRA on the embedded benchmark"
+    example = "poly-jax demo"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--output_dir",
+            default="runs/demo",
+            metavar="DIR",
+            help="where everything goes (default: %(default)s)",
+        )
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Run the demonstration."""
+        config.load()
+        from poly_jax.demo import demo
+
+        demo(output_dir=args.output_dir)
+
+
+COMMAND = Demo()

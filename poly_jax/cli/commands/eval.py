@@ -1,0 +1,35 @@
+"""`poly-jax eval`."""
+
+import argparse
+
+from poly_jax.cli.command import Command, given
+from poly_jax.configuration import Configuration
+
+
+class Eval(Command):
+    """The tasks' own metrics, by task and on average."""
+
+    name = "eval"
+    help = "evaluate a run on its tasks or on those of another mixture, as JSON and as a table"
+    example = "poly-jax eval --run=runs/mine --split=test"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--run", required=True, metavar="DIR", help="output folder of a run, or a step in it"
+        )
+        parser.add_argument("--mixture", help="seqio mixture or task; the run's own when not given")
+        parser.add_argument("--split", help="split of the tasks, such as validation or test")
+        parser.add_argument(
+            "--output_dir", metavar="DIR", help="where the results go; inside the run when not given"
+        )
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Evaluate."""
+        config.load(run=args.run)
+        from poly_jax.evaluation.evaluate import evaluate
+
+        evaluate(run=args.run, **given(args, "mixture", "split", "output_dir"))
+
+
+COMMAND = Eval()

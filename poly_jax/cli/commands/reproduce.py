@@ -1,0 +1,41 @@
+"""`poly-jax reproduce`."""
+
+import argparse
+
+from poly_jax.cli.command import Command
+from poly_jax.configuration import Configuration
+
+
+class Reproduce(Command):
+    """The figures of the documentation."""
+
+    name = "reproduce"
+    help = "rerun the comparison of methods that the documentation reports"
+    example = "poly-jax reproduce --seeds 0 1 2 3 4"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--output_dir",
+            default="runs/reproduce",
+            metavar="DIR",
+            help="where everything goes (default: %(default)s)",
+        )
+        parser.add_argument(
+            "--seeds",
+            type=int,
+            nargs="+",
+            default=[0, 1, 2, 3, 4],
+            metavar="N",
+            help="the seeds (default: 0 1 2 3 4)",
+        )
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Rerun the comparison."""
+        config.load()
+        from poly_jax.reproduce import reproduce
+
+        reproduce(output_dir=args.output_dir, seeds=tuple(args.seeds))
+
+
+COMMAND = Reproduce()

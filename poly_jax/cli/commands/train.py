@@ -1,0 +1,33 @@
+"""`poly-jax train`."""
+
+import argparse
+
+from poly_jax.cli.command import Command
+from poly_jax.configuration import Configuration
+
+
+class Train(Command):
+    """Pretraining, multi-task training of skills and routers, and full fine-tuning: gin decides."""
+
+    name = "train"
+    help = "train as the gin files say; the same command again resumes"
+    example = "poly-jax train --gin_file=my_run.gin --output_dir=runs/mine --gin.T5Config.dropout_rate=0.1"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--output_dir",
+            required=True,
+            metavar="DIR",
+            help="where checkpoints, logs and the configuration go",
+        )
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Train."""
+        config.load()
+        from poly_jax.training.train import train
+
+        train(output_dir=args.output_dir)
+
+
+COMMAND = Train()

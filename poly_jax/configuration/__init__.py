@@ -1,0 +1,19 @@
+"""The gin front end: finding gin files, loading them, and saying in one line what is wrong with them."""
+
+from poly_jax.configuration.explanation import explain_unset_bindings, one_line
+from poly_jax.configuration.files import CONFIG_FILE, find, gin_root, run_config, shipped
+from poly_jax.configuration.loading import Configuration, load, operative, save
+
+__all__ = [
+    "CONFIG_FILE",
+    "Configuration",
+    "explain_unset_bindings",
+    "find",
+    "gin_root",
+    "load",
+    "one_line",
+    "operative",
+    "run_config",
+    "save",
+    "shipped",
+]

@@ -1,0 +1,151 @@
+"""From what gin raises to the one line that a user needs: what is wrong, where, and what to write instead."""
+
+import contextlib
+import difflib
+import inspect
+import re
+import tokenize
+from collections.abc import Iterable, Iterator
+
+import gin
+
+from poly_jax.configuration.files import missing
+from poly_jax.errors import UserError
+
+# gin appends these to the message of whatever passes through it, each on a line of its own.
+_APPENDED = re.compile(
+    r"\n  (?:In call to configurable|No values supplied by Gin|In file|In bindings string)\b"
+)
+_IN_FILE = re.compile(r'\n  In file "(.+?)", line (\d+)')
+_NAME = re.compile(r"(?:[A-Za-z_]\w*/)*(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*")
+_BARE_TEXT = re.compile(r"[\w./~-][\w./:~ ,*+-]*")
+_VALUES = "write a Python literal (a text in quotes), @CONFIGURABLE or %MACRO"
+_CONSTANTS = {"true": "True", "false": "False", "none": "None", "null": "None"}
+
+
+def one_line(message: str) -> str:
+    """The message without what gin appended to it and without line breaks."""
+    return " ".join(_APPENDED.split(message, maxsplit=1)[0].split())
+
+
+def similar(word: str, candidates: Iterable[str]) -> str:
+    """`"; did you mean A or B?"` for the candidates close to `word`, ignoring case; `""` when none is."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    close = [by_lower[match] for match in difflib.get_close_matches(word.lower(), by_lower, n=2)]
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def parameters() -> dict[str, list[str]]:
+    """Parameter names of every registered configurable, by the shortest name that gin files may call it."""
+    registry = gin.config._REGISTRY
+    return {
+        registry.minimal_selector(selector): list(inspect.signature(configurable.wrapped).parameters)
+        for selector, configurable in registry.items()
+        if not selector.startswith("gin.")
+    }
+
+
+def explain(error: Exception, source: str) -> UserError:
+    """What a user reads instead of `error`, which gin raised while it read `source`.
+
+    Args:
+      error: what gin raised.
+      source: the gin file or the `--gin.NAME=VALUE`.
+    """
+    message = one_line(str(error))
+    if isinstance(error, SyntaxError | tokenize.TokenError):
+        advice = _syntax(error, source)
+    elif found := re.match(r"Unable to open file: (.+?)\. Searched config paths", message):
+        advice = missing(found[1])
+    elif found := re.match(r"No configurable matching (?:reference )?'@?(.+?)(?:\(\))?'", message):
+        known = parameters()
+        advice = f"there is no configurable {found[1]!r}" + (
+            similar(found[1], known) or f"; there are {', '.join(sorted(known))}"
+        )
+    elif found := re.match(r"Configurable '(.+?)' doesn't have a parameter named '(.+?)'", message):
+        names = list(inspect.signature(gin.get_configurable(found[1])).parameters)
+        advice = f"{found[1]} has no parameter {found[2]!r}" + (
+            similar(found[2], names) or f"; it has {', '.join(names)}"
+        )
+    elif found := re.match(r"\"?Ambiguous selector '(.+?)', matches \[(.+?)\]", message):
+        names = sorted(re.findall(r"'(.+?)'", found[2]))
+        advice = f"{found[1]!r} names several configurables; write {' or '.join(names)}"
+    else:
+        advice = message
+    return UserError(f"{_place(error, source)}: {advice}")
+
+
+def _place(error: Exception, source: str) -> str:
+    """`FILE, line N` of an error in a gin file, as exactly as gin tells; the flag itself for a flag."""
+    if source.startswith("--"):
+        return source
+    if isinstance(error, SyntaxError):
+        # The tokenizer, which does not know the file, says <string> or <tokenize>.
+        known = error.filename and not error.filename.startswith("<")
+        return f"{error.filename if known else source}, line {error.lineno}"
+    if found := _IN_FILE.search(str(error)):
+        return f"{found[1]}, line {found[2]}"
+    if isinstance(error, tokenize.TokenError):
+        return f"{source}, line {error.args[1][0]}"
+    return source
+
+
+def _syntax(error: SyntaxError | tokenize.TokenError, source: str) -> str:
+    """What is wrong with the text that gin could not parse."""
+    if source.startswith("--gin."):
+        name, _, value = source.removeprefix("--gin.").partition("=")
+        if not _NAME.fullmatch(name):
+            return f"{name!r} is no name to bind; write CONFIGURABLE.PARAMETER=VALUE or MACRO=VALUE"
+        return _value(value, f"--gin.{name}=") if value.strip() else "the value is missing"
+    if isinstance(error, SyntaxError):
+        if token := re.search(r"Failed to parse token '(.+)'", error.msg):
+            return _value(token[1], "")
+        line = (error.text or "").strip()
+        if error.msg.startswith("Unable to parse value"):
+            return f"no gin value in {line!r}; {_VALUES}"
+        reason = one_line(error.msg).rstrip(".")
+        return f"{reason}, in {line!r}" if line else reason
+    reason = re.sub(r"^\(['\"](.+)['\"], \(\d+, \d+\)\)$", r"\1", one_line(str(error)))
+    return f"{reason.removeprefix('unexpected ')}; a bracket or quote may be left open"
+
+
+def _value(text: str, prefix: str) -> str:
+    """What to write instead of `text`, which is not a value; `prefix` is the flag that it was given to."""
+    if text.lower() in _CONSTANTS:
+        return f"{text} is not a gin value; write {prefix}{_CONSTANTS[text.lower()]}"
+    if _BARE_TEXT.fullmatch(text):
+        quoted = f"{prefix}\"'{text}'\"" if prefix else repr(text)
+        return f"{text} is not a gin value; quote a text: {quoted}"
+    return f"{text} is not a gin value; {_VALUES}"
+
+
+def unset(names: Iterable[str]) -> UserError:
+    """The error for bindings that a gin file or program requires and nobody gave."""
+    names = list(names)
+    flags = " ".join(f"--gin.{name}=VALUE" for name in names)
+    verb = "is" if len(names) == 1 else "are"
+    return UserError(f"{' and '.join(names)} {verb} not set; add {flags} or bind in a gin file")
+
+
+@contextlib.contextmanager
+def explain_unset_bindings() -> Iterator[None]:
+    """Turn what gin raises for a parameter that a program needs and nobody bound into a `UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        found = re.match(r"Required bindings for `(.+?)` not provided in config: \[(.*?)\]", str(error))
+        if found is None:
+            raise
+        raise unset(f"{found[1]}.{name}" for name in re.findall(r"'(\w+)'", found[2])) from error
+    except TypeError as error:
+        missing_arguments = re.match(
+            r"([\w.<>]+)\(\) missing \d+ required (?:\S+) arguments?: (.*)", str(error)
+        )
+        call = re.search(r"\n  In call to configurable '(.+?)' (\(<.*)", str(error))
+        if missing_arguments is None or call is None:
+            raise
+        # The message of a call that fails deeper inside the configurable names another function.
+        called = re.sub(r"\.__(init|new)__$", "", missing_arguments[1]).rpartition(".")[2]
+        if called not in re.findall(r"\w+", call[2]):
+            raise
+        raise unset(f"{call[1]}.{name}" for name in re.findall(r"'(\w+)'", missing_arguments[2])) from error

@@ -1,0 +1,93 @@
+"""Where gin files are: in the current folder, among those that ship with poly_jax, or in a run."""
+
+import difflib
+import functools
+import importlib.resources
+import os
+import pathlib
+import re
+
+import gin
+from etils import epath
+from gin import resource_reader
+
+from poly_jax.errors import UserError
+
+CONFIG_FILE = "config.gin"
+_REMOTE = re.compile(r"\w+://")
+
+
+@functools.cache
+def gin_root() -> pathlib.Path:
+    """The folder of the gin files that ship with poly_jax, for an installed package and for a checkout."""
+    package = pathlib.Path(str(importlib.resources.files("poly_jax")))
+    for folder in (package / "gin", package.parent / "gin"):
+        if (folder / "models").is_dir():
+            return folder
+    raise UserError(f"the gin files of poly_jax are not beside {package}; install poly-jax again")
+
+
+def shipped() -> list[str]:
+    """Names of the shipped gin files, relative to `gin_root`."""
+    return sorted(file.relative_to(gin_root()).as_posix() for file in gin_root().rglob("*.gin"))
+
+
+def _is_remote_file(path: str) -> bool:
+    return _REMOTE.match(path) is not None and epath.Path(path).is_file()
+
+
+@functools.cache
+def prepare_lookup() -> None:
+    """Make gin look for files, included ones too, in the current folder, then in `gin_root`; gs:// works."""
+    # gin's reader of Python packages logs an error for every file that is not in the current folder.
+    readers = gin.config._FILE_READERS
+    readers[:] = [reader for reader in readers if reader[0] is not resource_reader.system_path_reader]
+    gin.config.register_file_reader(lambda path: epath.Path(path).open(), _is_remote_file)
+    gin.add_config_file_search_path(str(gin_root()))
+
+
+def find(name: str) -> str:
+    """Path of a gin file given by a user, looked up as `prepare_lookup` says.
+
+    Raises:
+      UserError: there is no such file; the message names the shipped files with similar names.
+    """
+    if _is_remote_file(name):
+        return name
+    for folder in ("", str(gin_root())):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path):
+            return path
+    raise UserError(missing(name))
+
+
+def missing(name: str) -> str:
+    """What to tell a user whose gin file `name` is not found."""
+    if os.path.isabs(name) or _REMOTE.match(name):
+        return f"there is no gin file {name!r}; check the path"
+    stem = name.removeprefix("gin/").removesuffix(".gin")
+    stems = [other.removesuffix(".gin") for other in shipped()]
+    close = [other for other in stems if os.path.basename(other) == os.path.basename(stem)]
+    close = close or difflib.get_close_matches(stem, stems, n=2)
+    advice = f"did you mean {' or '.join(f'{other}.gin' for other in close)}?" if close else "check the path"
+    return f"there is no gin file {name!r} in the current folder or in {gin_root()}; {advice}"
+
+
+def run_config(run: str | os.PathLike) -> str:
+    """Path of the operative configuration of a run.
+
+    Args:
+      run: the output folder of a run, or a step in it.
+
+    Raises:
+      UserError: the folder does not exist, or neither it nor the two folders above it hold a `config.gin`.
+    """
+    folder = epath.Path(run if _REMOTE.match(str(run)) else os.path.abspath(run))
+    if not folder.is_dir():
+        raise UserError(f"--run={run}: there is no such folder; give the output folder of a training run")
+    for candidate in (folder, folder.parent, folder.parent.parent):
+        if (candidate / CONFIG_FILE).is_file():
+            return os.fspath(candidate / CONFIG_FILE)
+    raise UserError(
+        f"--run={run}: no {CONFIG_FILE} there or above; give the output folder of a run or a step in it"
+    )

@@ -1,0 +1,1 @@
+"""seqio plumbing: task ids on examples, feature conversion, vocabularies, batches."""

@@ -1,0 +1,251 @@
+"""Batches of a mixture as NumPy arrays: an endless, resumable stream to train on, and one pass to evaluate."""
+
+import functools
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from clu.data.dataset_iterator import TfDatasetIterator
+from etils import epath
+
+from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+# Evaluation is not shuffled; the seed fixes what a task's own preprocessors draw.
+_EVALUATION_SEED = 0
+
+
+class TrainBatches(TfDatasetIterator):
+    """An endless stream of batches whose position can be saved and restored.
+
+    Of `clu.data.DatasetIterator`. Restoring continues with the batch that would have come next, bit for bit,
+    also in another process.
+    """
+
+    def __init__(
+        self, dataset: tf.data.Dataset, stream: Mapping[str, Any], empty_task: Callable[[], str]
+    ) -> None:
+        """Made by `train_batches`: `stream` is its settings, `empty_task` finds which task ended it."""
+        super().__init__(dataset, checkpoint=True)
+        self._stream = dict(stream)
+        self._empty_task = empty_task
+        self._drawn = 0
+
+    def __next__(self) -> Batch:
+        try:
+            batch = super().__next__()
+        except StopIteration:
+            raise UserError(
+                f"task {self._empty_task()!r} has no example in split {self._stream['split']!r} "
+                f"(shard {self._stream['shard_id']} of {self._stream['num_shards']}); leave it out of mixture "
+                f"{self._stream['mixture']!r}"
+            ) from None
+        self._drawn += 1
+        return batch
+
+    def reset(self) -> None:
+        """Goes back to the first batch."""
+        super().reset()
+        self._drawn = 0
+
+    def save(self, filename: str | os.PathLike[str]) -> None:
+        """Writes the position to files that begin with `filename`; local or remote (gs://)."""
+        try:
+            super().save(filename)
+            held = True
+        except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
+            # Python generators in a user's task cannot be saved; their stream can be drawn again.
+            held = False
+        position = {"stream": self._stream, "batches": self._drawn, "iterator": held}
+        _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
+
+    def restore(self, filename: str | os.PathLike[str]) -> None:
+        """Goes to a saved position.
+
+        Raises:
+          UserError: nothing was saved there, or by a stream of other settings.
+        """
+        try:
+            position = json.loads(_position_file(filename).read_text())
+        except FileNotFoundError:
+            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}") from None
+        for setting, ours in self._stream.items():
+            saved = position["stream"].get(setting)
+            if saved != ours:
+                raise UserError(
+                    f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, this run "
+                    f"{ours!r}; resume with the same, or start a new run"
+                )
+        if position["iterator"]:
+            super().restore(filename)
+            self._drawn = position["batches"]
+        else:
+            self.reset()
+            for _ in range(position["batches"]):
+                next(self)
+
+
+def train_batches(
+    mixture_name: str,
+    table: TaskTable,
+    *,
+    sequence_length: Mapping[str, int],
+    batch_size: int,
+    seed: int,
+    split: str = "train",
+    shuffle: bool = True,
+    use_cached: bool = False,
+    num_shards: int = 1,
+    shard_id: int = 0,
+) -> TrainBatches:
+    """An endless stream over a registered mixture or task, the same for the same seed.
+
+    Every batch has `encoder_input_tokens` [batch_size, inputs], `decoder_input_tokens`,
+    `decoder_target_tokens` and `decoder_loss_weights` [batch_size, targets] and `task_ids` [batch_size], all
+    int32.
+
+    Args:
+      mixture_name: a registered seqio mixture or task, not routed yet.
+      table: gives the ids; must hold all the mixture's tasks.
+      sequence_length: tokens of `inputs` and of `targets`; longer examples are cut.
+      batch_size: examples per batch of this shard.
+      seed: orders the examples, mixes the tasks and draws what preprocessors draw.
+      split: which split of the tasks; tasks without it are left out.
+      shuffle: whether each task's examples are shuffled.
+      use_cached: whether to read seqio's offline caches, of the tasks that allow it.
+      num_shards: number of hosts that share the examples.
+      shard_id: which of them this is, from 0; every host gives the same seed.
+
+    Raises:
+      UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
+    """
+    mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
+    read = functools.partial(
+        seqio.get_dataset,
+        task_feature_lengths=dict(sequence_length),
+        feature_converter=RoutedEncDecFeatureConverter(),
+        dataset_split=split,
+        use_cached=use_cached,
+        num_epochs=None,
+        shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
+        seed=seed,
+        verbose=False,
+    )
+    dataset = read(mixture, shuffle=shuffle)
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
+    stream = {
+        "mixture": mixture.unrouted.name,
+        "split": split,
+        "tasks": table.digest,
+        "sequence_length": dict(sequence_length),
+        "batch_size": batch_size,
+        "seed": seed,
+        "shuffle": shuffle,
+        "num_shards": num_shards,
+        "shard_id": shard_id,
+    }
+
+    def empty_task() -> str:
+        tasks = (task for task in mixture.tasks if split in task.splits)
+        empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
+        return next(empty, mixture.unrouted.name)
+
+    return TrainBatches(dataset, stream, empty_task)
+
+
+def eval_batches(
+    mixture_name: str,
+    table: TaskTable,
+    *,
+    split: str,
+    sequence_length: Mapping[str, int],
+    batch_size: int,
+    use_cached: bool = False,
+    num_shards: int = 1,
+    shard_id: int = 0,
+) -> Iterator[Batch]:
+    """One pass over every example of a mixture's tasks, task after task by name, in the order of the source.
+
+    The mixture's rates play no part: seqio ends a mixture when its first task is exhausted. The last batch is
+    filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
+    batches.
+
+    Args and arrays: as of `train_batches`.
+
+    Raises:
+      UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
+    """
+    mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
+    rows = _rows(mixture, split, sequence_length, use_cached)
+    try:
+        first = next(rows)
+    except StopIteration:
+        raise UserError(f"mixture {mixture_name!r} has no example in split {split!r}") from None
+    return _padded(itertools.chain([first], rows), batch_size, num_shards, shard_id)
+
+
+def _rows(
+    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool
+) -> Iterator[Batch]:
+    for task in mixture.tasks:
+        if split in task.splits:
+            dataset = task.get_dataset(
+                sequence_length,
+                split=split,
+                use_cached=use_cached,
+                shuffle=False,
+                seed=_EVALUATION_SEED,
+                num_epochs=1,
+            )
+            yield from RoutedEncDecFeatureConverter()(dataset, dict(sequence_length)).as_numpy_iterator()
+
+
+def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:
+    ours = slice(shard_id * batch_size, (shard_id + 1) * batch_size)
+    while group := list(itertools.islice(rows, batch_size * num_shards)):
+        absent = {name: np.zeros_like(array) for name, array in group[0].items()}
+        group += [absent] * (batch_size * num_shards - len(group))
+        yield {name: np.stack([row[name] for row in group[ours]]) for name in absent}
+
+
+def _mixture(
+    name: str,
+    table: TaskTable,
+    split: str,
+    sequence_length: Mapping[str, int],
+    batch_size: int,
+    num_shards: int,
+    shard_id: int,
+) -> RoutedMixture:
+    """The routed mixture, after checking what the user gave."""
+    if set(sequence_length) != {"inputs", "targets"} or min(sequence_length.values()) < 1:
+        raise UserError(
+            f"sequence_length {dict(sequence_length)} must give the tokens of 'inputs' and 'targets', 1 or more"
+        )
+    if batch_size < 1:
+        raise UserError(f"batch_size {batch_size} must be 1 or more")
+    if not 0 <= shard_id < num_shards:
+        raise UserError(f"shard_id {shard_id} must be from 0 to num_shards - 1, which is {num_shards - 1}")
+    mixture = routed(name, table)
+    missing = {"inputs", "targets"} - set(mixture.output_features)
+    if missing:
+        raise UserError(f"the tasks of mixture {name!r} have no feature {min(missing)!r}, which T5 needs")
+    splits = sorted(mixture.splits)
+    if split not in splits:
+        raise UserError(f"mixture {name!r} has no split {split!r}; its splits are {', '.join(splits)}")
+    return mixture
+
+
+def _position_file(filename: str | os.PathLike[str]) -> epath.Path:
+    return epath.Path(os.fspath(filename) + ".json")

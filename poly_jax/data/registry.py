@@ -1,0 +1,38 @@
+"""Finds a registered seqio task or mixture by its name."""
+
+import difflib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from poly_jax.errors import UserError
+
+if TYPE_CHECKING:
+    import seqio
+
+
+def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
+    """The registered mixture, else task, of that name.
+
+    Raises:
+      UserError: nothing of that name is registered; the message lists the closest names.
+    """
+    from poly_jax.data.quiet import seqio
+
+    mixtures, tasks = seqio.MixtureRegistry.names(), seqio.TaskRegistry.names()
+    if name in mixtures:
+        return seqio.MixtureRegistry.get(name)
+    if name in tasks:
+        return seqio.TaskRegistry.get(name)
+    raise UserError(
+        f"no seqio mixture or task is registered as {name!r} "
+        f"({close_names(name, [*mixtures, *tasks])}); import or register the module that defines it first"
+    )
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """A phrase for an error message: the known names closest to `name`, or how many there are."""
+    known = list(known)
+    matches = difflib.get_close_matches(name, known, n=3)
+    if matches:
+        return "did you mean " + " or ".join(map(repr, matches)) + "?"
+    return f"{len(known)} others are known" if known else "none is known"

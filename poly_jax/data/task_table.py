@@ -1,0 +1,106 @@
+"""The table that gives every task its id, saved with each checkpoint so that ids keep their meaning."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import operator
+import os
+from collections.abc import Mapping
+
+from etils import epath
+
+from poly_jax.data.registry import close_names, mixture_or_task
+from poly_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskTable:
+    """Task names in sorted order; a task's id is its place.
+
+    Attributes:
+      names: at least one name, sorted, each once.
+
+    Raises:
+      UserError: the names are none, unsorted or repeated.
+    """
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise UserError("a task table needs at least one task name, got none")
+        for before, name in zip(self.names, self.names[1:], strict=False):
+            if before >= name:
+                fault = "is there twice" if before == name else f"comes after {before!r}"
+                raise UserError(f"the names of a task table are sorted and unique, but {name!r} {fault}")
+
+    @classmethod
+    def of(cls, mixture_or_task_name: str) -> "TaskTable":
+        """The table of a registered seqio mixture's tasks, or of one task.
+
+        Raises:
+          UserError: nothing of that name is registered.
+        """
+        found = mixture_or_task(mixture_or_task_name)
+        return cls(tuple(sorted(task.name for task in getattr(found, "tasks", [found]))))
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @functools.cached_property
+    def _ids(self) -> Mapping[str, int]:
+        return {name: place for place, name in enumerate(self.names)}
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that stand for the names and their order."""
+        return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
+
+    def id(self, name: str) -> int:
+        """The id of a task.
+
+        Raises:
+          UserError: the table has no task of that name.
+        """
+        try:
+            return self._ids[name]
+        except KeyError:
+            raise UserError(
+                f"task {name!r} is not in the table of {len(self)} tasks ({close_names(name, self.names)})"
+            ) from None
+
+    def name(self, id: int) -> str:
+        """The task of an id.
+
+        Raises:
+          UserError: the id is not in [0, number of tasks).
+        """
+        place = operator.index(id)
+        if not 0 <= place < len(self):
+            raise UserError(f"task id {place} is out of range: the table has ids 0 to {len(self) - 1}")
+        return self.names[place]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the table as JSON; the path may be remote (gs://)."""
+        epath.Path(path).write_text(json.dumps({"tasks": list(self.names)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "TaskTable":
+        """Reads what `save` wrote.
+
+        Raises:
+          UserError: the file is missing or holds no task table.
+        """
+        try:
+            names = json.loads(epath.Path(path).read_text())["tasks"]
+        except FileNotFoundError:
+            raise UserError(f"no task table at {os.fspath(path)!r}; give the file saved with a run") from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{os.fspath(path)!r} holds no task table ({type(error).__name__}: {error}); "
+                "give the file saved with a run"
+            ) from None
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"{os.fspath(path)!r} holds no task table: 'tasks' must be a list of names")
+        return cls(tuple(names))

@@ -1,0 +1,1 @@
+"""Predictions, scores and metrics of trained models."""

@@ -1,0 +1,90 @@
+"""Hugging Face's config.json of a T5 in terms of this project's model configuration."""
+
+import json
+import pathlib
+from typing import Any
+
+from poly_jax.errors import UserError
+
+_MODEL_TYPES = ("t5", "mt5")
+_ACTIVATIONS = {"relu": ("relu",), "gated-gelu": ("gelu", "linear")}
+_EPSILON = 1e-6
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+      UserError: the file is missing or holds something else; broken JSON is named with its position.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise UserError(
+            f"{path} cannot be read ({e.strerror}); it belongs to the folder, copy it there"
+        ) from e
+    except ValueError as e:
+        raise UserError(f"{path} is not valid JSON ({e}); copy it again") from e
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds a JSON {type(content).__name__}, not an object; copy it again")
+    return content
+
+
+def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
+    """Values of `T5Config` fields, but for `logits_via_embedding`, which the weights decide.
+
+    Args:
+      raw: content of config.json.
+      path: where it came from, for messages.
+
+    Raises:
+      UserError: not a T5 that this project's model computes.
+    """
+    model_type = raw.get("model_type")
+    if model_type not in _MODEL_TYPES:
+        raise UserError(
+            f"{path}: model_type is {model_type!r}; use a model of type {' or '.join(_MODEL_TYPES)}"
+        )
+    activation = raw.get("feed_forward_proj", "gated-gelu" if model_type == "mt5" else "relu")
+    if activation not in _ACTIVATIONS:
+        raise UserError(
+            f"{path}: feed_forward_proj is {activation!r}; use a model with {' or '.join(_ACTIVATIONS)}"
+        )
+    if raw.get("layer_norm_epsilon", _EPSILON) != _EPSILON:
+        raise UserError(
+            f"{path}: layer_norm_epsilon is {raw['layer_norm_epsilon']}; only {_EPSILON} is computed"
+        )
+    try:
+        return {
+            "vocab_size": raw["vocab_size"],
+            "emb_dim": raw["d_model"],
+            "num_heads": raw["num_heads"],
+            "head_dim": raw["d_kv"],
+            "mlp_dim": raw["d_ff"],
+            "num_encoder_layers": raw["num_layers"],
+            "num_decoder_layers": raw.get("num_decoder_layers") or raw["num_layers"],
+            "mlp_activations": _ACTIVATIONS[activation],
+            "dropout_rate": raw.get("dropout_rate", 0.1),
+            "relative_attention_num_buckets": raw.get("relative_attention_num_buckets", 32),
+            "relative_attention_max_distance": raw.get("relative_attention_max_distance", 128),
+        }
+    except KeyError as e:
+        raise UserError(
+            f"{path} has no {e.args[0]!r}, which a T5 needs; take the config.json of the model"
+        ) from None
+
+
+def says_untied(raw: dict[str, Any]) -> bool:
+    """Whether the config insists on an output head of its own, as those of v1.1 by transformers 4 do."""
+    return raw.get("tie_word_embeddings") is False and "scale_decoder_outputs" not in raw
+
+
+def scales_outputs(raw: dict[str, Any]) -> bool:
+    """Whether the decoder's output is scaled by emb_dim^-0.5 before the head.
+
+    transformers 5 writes `scale_decoder_outputs` and always says that the head is tied; before,
+    `tie_word_embeddings` stood for both. mT5's outputs are never scaled.
+    """
+    if raw.get("model_type") == "mt5":
+        return False
+    return bool(raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True)))

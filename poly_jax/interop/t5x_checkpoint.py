@@ -1,0 +1,89 @@
+"""Reads the model parameters of T5X checkpoints of both formats, without T5X."""
+
+import re
+
+import numpy as np
+from etils import epath
+from numpy.typing import DTypeLike
+
+from poly_jax.errors import UserError
+from poly_jax.interop.t5x_manifest import Parameter, msgpack_parameters, orbax_parameters
+from poly_jax.interop.tree import ParameterTree, cast, unflatten
+from poly_jax.interop.zarr_arrays import ZarrArray, read_arrays
+
+_STEP = re.compile(r"checkpoint_(\d+)")
+
+
+def is_t5x(path: epath.PathLike) -> bool:
+    """Whether `read_t5x` takes this path for a T5X checkpoint, complete or not."""
+    return _find(path) is not None
+
+
+def read_t5x(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
+    """The parameters of a T5X checkpoint as nested dictionaries of numpy arrays, under T5X's own names.
+
+    Two formats are read: the legacy one (a msgpack file `checkpoint` with zarr folders `target.*` beside it,
+    as the public gs://t5-data checkpoints are) and Orbax (`state/`, with or without OCDBT). Optimizer state
+    is not read.
+
+    Args:
+      path: folder of a checkpoint, or of a run (its newest `checkpoint_<step>` is read); local or gs://.
+      dtype: floats are cast to it while they are read; None keeps what is stored.
+
+    Raises:
+      UserError: not a T5X checkpoint, or a file of it is missing or broken.
+    """
+    folder = _find(path)
+    if folder is None:
+        raise UserError(
+            f"{path} is not a T5X checkpoint: it has neither a msgpack file `checkpoint` nor `state/`"
+        )
+    parameters = _parameters(folder)
+    if not parameters:
+        raise UserError(
+            f"{folder} holds no model parameters (`target`); it is not the train state of a T5X model"
+        )
+    stored = {name: value for name, value in parameters.items() if isinstance(value, ZarrArray)}
+    arrays = read_arrays(stored, dtype)
+    for name, value in parameters.items():
+        if isinstance(value, np.ndarray):
+            arrays[name] = cast(value, dtype)
+    return unflatten(arrays)
+
+
+def _parameters(folder: epath.Path) -> dict[str, Parameter]:
+    manifest = folder / "checkpoint"
+    parameters = msgpack_parameters(manifest) if manifest.exists() else {}
+    if not parameters and (metadata := folder / "_METADATA").exists():
+        parameters = orbax_parameters(metadata)
+    if not parameters and not manifest.exists() and not metadata.exists():
+        raise UserError(
+            f"{folder} has no file `checkpoint` or `_METADATA`, which lists its parameters; copy it again"
+        )
+    return parameters
+
+
+def _find(path: epath.PathLike) -> epath.Path | None:
+    """The folder that holds the manifest and the arrays of the checkpoint that `path` means."""
+    folder = epath.Path(path).expanduser()
+    if folder.name == "checkpoint" and folder.is_file():
+        folder = folder.parent
+    if not folder.is_dir():
+        return None
+    steps = {int(m[1]): child for child in folder.iterdir() if (m := _STEP.fullmatch(child.name))}
+    if steps:
+        folder = steps[max(steps)]
+    return next((f for f in (folder / "state", folder) if _holds_checkpoint(f)), None)
+
+
+def _holds_checkpoint(folder: epath.Path) -> bool:
+    manifest = folder / "checkpoint"
+    if manifest.is_file():
+        with manifest.open("rb") as f:
+            first = f.read(1)
+        # TensorFlow writes a text file of this name; here it is a msgpack map.
+        if first and (first[0] in (0xDE, 0xDF) or 0x80 <= first[0] <= 0x8F):
+            return True
+    if (folder / "_METADATA").exists() or (folder / "manifest.ocdbt").exists():
+        return True
+    return folder.is_dir() and any(child.name.startswith("target.") for child in folder.iterdir())

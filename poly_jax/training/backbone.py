@@ -1,0 +1,40 @@
+"""Loading frozen weights onto the mesh, and the hash that tells one backbone from another."""
+
+import hashlib
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from jax.sharding import Mesh
+
+from poly_jax.interop.backbone import check_tree, read_backbone
+from poly_jax.model.layer_trees import stack_layers
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.training.mesh import shardings
+
+Tree = dict[str, Any]
+
+
+def load_backbone(path: str, model: Transformer, mesh: Mesh) -> tuple[Tree, str]:
+    """The backbone's parameters on the mesh, in the model's dtype and layout, and their content hash.
+
+    Raises:
+      UserError: nothing readable at `path`, or its parameters are not this model's.
+    """
+    tree = read_backbone(path, dtype=model.config.activation_dtype)
+    digest = content_hash(tree)
+    if model.config.scan_layers:
+        tree = stack_layers(tree)
+    shapes, axes = parameter_shapes(Transformer(model.config))
+    check_tree(shapes, tree, path)
+    return jax.device_put(tree, shardings(shapes, axes, mesh)), digest
+
+
+def content_hash(tree: Tree) -> str:
+    """SHA-256 over names, dtypes and contents of a tree of host arrays, in the order of names."""
+    digest = hashlib.sha256()
+    for name, leaf in sorted(traverse_util.flatten_dict(tree, sep="/").items()):
+        digest.update(f"{name} {leaf.dtype} {leaf.shape};".encode())
+        digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
+    return digest.hexdigest()

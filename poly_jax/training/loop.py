@@ -1,0 +1,123 @@
+"""The loop that steps a training state through batches, reports, and saves."""
+
+import os
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.routing.task_ids import check_task_ids
+from poly_jax.training.checkpoints import Checkpoints, Origin
+from poly_jax.training.mesh import on_mesh, to_mesh
+from poly_jax.training.metrics import scalar_writer
+from poly_jax.training.progress import Progress
+from poly_jax.training.run_folder import save_operative_config
+from poly_jax.training.update import TrainState, Update
+
+
+class Batches(Protocol):
+    """An endless stream of batches with a position that can be saved."""
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Itself."""
+        ...
+
+    def __next__(self) -> dict[str, Any]:
+        """The next batch, this host's rows."""
+        ...
+
+    def save(self, filename: str | os.PathLike[str]) -> None:
+        """Writes the position."""
+        ...
+
+    def restore(self, filename: str | os.PathLike[str]) -> None:
+        """Goes to a saved position."""
+        ...
+
+
+def fit(
+    update: Update,
+    state: TrainState,
+    frozen: dict[str, Any],
+    batches: Batches,
+    *,
+    folder: epath.Path,
+    table: TaskTable,
+    origin: Origin,
+    mesh: Mesh,
+    steps: int,
+    seed: int,
+    save_every: int,
+    report_every: int,
+) -> TrainState:
+    """Trains up to step `steps`, from the folder's newest checkpoint where there is one.
+
+    Args:
+      update: the step function.
+      state: as it is before step 0; it is donated to the first step.
+      frozen: the frozen tree, on the mesh.
+      batches: at their start; restored to the checkpoint's position.
+      folder: the run's; gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
+      table: names of the task ids, saved with every checkpoint.
+      origin: what the trained tree builds on, saved with every checkpoint.
+      mesh: where the states live.
+      steps: steps of the whole run.
+      seed: of dropout and sampling.
+      save_every: steps between checkpoints; the last step is always saved.
+      report_every: steps between reports.
+
+    Returns:
+      The final state.
+    """
+    checkpoints = Checkpoints(folder)
+    saved = checkpoints.latest_step()
+    if saved is not None:
+        state = checkpoints.restore(state, table)
+        batches.restore(_position(folder, saved))
+        print(f"{folder}: goes on from step {saved}")
+    first = int(state.step)
+    key = jax.random.key(seed)
+    step_function = jax.jit(
+        update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
+    )
+    n_tasks = len(table)
+    writer = scalar_writer(folder)
+    with on_mesh(mesh):
+        progress = None
+        for step in range(first + 1, steps + 1):
+            batch = next(batches)
+            check_task_ids(batch["task_ids"], n_tasks)
+            state, metrics = step_function(state, frozen, to_mesh(batch, mesh), key)
+            if progress is None:
+                # The first step compiles: it is not part of the measured speed.
+                jax.block_until_ready(metrics)
+                rows = len(batch["task_ids"]) * jax.process_count()
+                progress = Progress(step, steps, rows)
+                save_operative_config(folder)
+                if step % report_every and step != steps:
+                    continue
+            if step % report_every == 0 or step == steps:
+                values = {name: float(value) for name, value in metrics.items()}
+                writer.write_scalars(step, progress.report(step, values))
+            if step % save_every == 0 or step == steps:
+                batches.save(_position(folder, step))
+                checkpoints.save(state, table, origin)
+    writer.close()
+    checkpoints.close()
+    _forget_positions(folder, checkpoints_left=(steps,))
+    return state
+
+
+def _position(folder: epath.Path, step: int) -> epath.Path:
+    positions = folder / "data"
+    positions.mkdir(exist_ok=True)
+    return positions / f"{step}-host{jax.process_index()}"
+
+
+def _forget_positions(folder: epath.Path, checkpoints_left: tuple[int, ...]) -> None:
+    for path in (folder / "data").iterdir():
+        if int(path.name.split("-")[0]) not in checkpoints_left:
+            path.unlink()

@@ -1,0 +1,35 @@
+"""Lines on the terminal that tell how far a run is."""
+
+import sys
+import time
+
+
+class Progress:
+    """Measures the speed between reports and prints a line for each."""
+
+    def __init__(self, first_step: int, last_step: int, examples_per_step: int):
+        self._last_step = last_step
+        self._examples = examples_per_step
+        self._step = first_step
+        self._time = time.perf_counter()
+
+    def report(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
+        """Prints `metrics` and the speed since the last report; returns both."""
+        now = time.perf_counter()
+        rate = (step - self._step) / max(now - self._time, 1e-9)
+        self._step, self._time = step, now
+        left = (self._last_step - step) / rate if rate else float("inf")
+        values = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(
+            f"step {step}/{self._last_step}  {values}  {rate:.2f} steps/s  {rate * self._examples:.1f} examples/s"
+            f"  {_clock(left)} left",
+            file=sys.stderr,
+            flush=True,
+        )
+        return {**metrics, "steps_per_second": rate, "examples_per_second": rate * self._examples}
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,51 @@
+"""A run's folder: its configuration, and the check that it is this run's."""
+
+import difflib
+
+import gin
+import jax
+from etils import epath
+
+from poly_jax.errors import UserError
+
+CONFIG = "config.gin"
+OPERATIVE = "operative_config.gin"
+
+
+def claim(folder: epath.Path) -> None:
+    """Makes the folder this run's, or finds that it is, so that the run goes on from its checkpoints.
+
+    The run's configuration is what its gin files and bindings say, written to `config.gin`.
+
+    Raises:
+      UserError: the folder holds another run, or something else.
+    """
+    config = gin.config_str(max_line_length=100)
+    path = folder / CONFIG
+    if path.exists():
+        there = path.read_text()
+        if there != config:
+            raise UserError(
+                f"{folder} holds another run ({_difference(there, config)}); choose another --output_dir or"
+                " delete it"
+            )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and holds no run of this program; choose another --output_dir")
+    if jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(config)
+
+
+def save_operative_config(folder: epath.Path) -> None:
+    """Writes every value that was used, defaults included, to `operative_config.gin`."""
+    if jax.process_index() == 0:
+        (folder / OPERATIVE).write_text(gin.operative_config_str(max_line_length=100))
+
+
+def _difference(there: str, here: str) -> str:
+    lines = difflib.ndiff(there.splitlines(), here.splitlines())
+    changed = [line for line in lines if line[:2] in ("- ", "+ ") and line[2:].strip() and line[2] != "#"]
+    old = next((line[2:] for line in changed if line[0] == "-"), "nothing")
+    new = next((line[2:] for line in changed if line[0] == "+"), "nothing")
+    return f"it has {old!r} where this one has {new!r}"

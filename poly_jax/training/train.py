@@ -1,0 +1,155 @@
+"""`poly-jax train`: many tasks at once on a frozen backbone; full fine-tuning and pretraining likewise."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import gin
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from poly_jax.data.batches import train_batches
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.model.loss import TokenLoss
+from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.training import run_folder
+from poly_jax.training.backbone import load_backbone
+from poly_jax.training.checkpoints import Origin
+from poly_jax.training.loop import fit
+from poly_jax.training.mesh import Partitioning, check_batch_size, on_mesh, replicated, shardings
+from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.partition import Trainable, is_adapter, merge, selects, split
+from poly_jax.training.update import TrainState, Update, start
+
+
+@gin.configurable
+def train(
+    output_dir: str,
+    experiment: Experiment = gin.REQUIRED,
+    steps: int = gin.REQUIRED,
+    optimizer: Optimizer = Optimizer(),
+    loss: TokenLoss = TokenLoss(),
+    trainable: Trainable = "adapters",
+    seed: int = 0,
+    microbatches: int = 1,
+    save_every: int = 1000,
+    report_every: int = 20,
+    partitioning: Partitioning = Partitioning(),
+) -> TrainState:
+    """Trains an experiment's model on its mixture; the same call goes on where it was stopped.
+
+    Args:
+      output_dir: folder of the run.
+      experiment: model, backbone, adapters and data.
+      steps: optimizer steps of the whole run.
+      optimizer: of the trained parameters.
+      loss: of the target tokens.
+      trainable: "adapters" for skills and routers, "skills", "router", or "all" for full fine-tuning and
+        pretraining.
+      seed: of the initial adapters, the order of the data, dropout and the router's sampling.
+      microbatches: parts that a batch is cut into, to fit in memory; the step is the same.
+      save_every: steps between checkpoints.
+      report_every: steps between reports of the loss.
+      partitioning: shape of the device mesh.
+
+    Returns:
+      The state after the last step.
+
+    Raises:
+      UserError: something in the configuration cannot be.
+    """
+    if trainable not in ("adapters", "skills", "router", "all"):
+        raise UserError(f"train.trainable is {trainable!r}; use 'adapters', 'skills', 'router' or 'all'")
+    if experiment.adapters is None and trainable != "all":
+        raise UserError(
+            f"train.trainable is {trainable!r}, but Experiment.adapters is not bound: bind it, or train 'all'"
+        )
+    if experiment.backbone is None and trainable != "all":
+        raise UserError(
+            f"Experiment.backbone is not bound, and train.trainable {trainable!r} would leave random weights"
+            " frozen: bind its path, or train 'all'"
+        )
+    if experiment.data.batch_size % microbatches:
+        raise UserError(
+            f"train.microbatches {microbatches} does not divide Data.batch_size {experiment.data.batch_size}"
+        )
+    mesh = partitioning.mesh()
+    check_batch_size(experiment.data.batch_size // microbatches, mesh)
+    folder = epath.Path(output_dir)
+    experiment.data.register_tasks()
+    table = TaskTable.of(experiment.data.mixture)
+    model = experiment.transformer(table)
+    batches = train_batches(
+        experiment.data.mixture,
+        table,
+        split=experiment.data.split,
+        sequence_length=experiment.data.sequence_length,
+        batch_size=experiment.data.batch_size // jax.process_count(),
+        seed=seed,
+        num_shards=jax.process_count(),
+        shard_id=jax.process_index(),
+    )
+    trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
+    run_folder.claim(folder)
+    update = Update(
+        dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches
+    )
+    print(f"{len(table)} task(s), {describe(trained)} trained, {describe(frozen)} frozen, {mesh.size} device(s)")
+    return fit(
+        update,
+        begin(trained, update, mesh),
+        frozen,
+        batches,
+        folder=folder,
+        table=table,
+        origin=origin,
+        mesh=mesh,
+        steps=steps,
+        seed=seed,
+        save_every=save_every,
+        report_every=report_every,
+    )
+
+
+def initial_trees(
+    model: Transformer, backbone: str | None, trainable: Trainable, seed: int, mesh: Mesh
+) -> tuple[dict[str, Any], dict[str, Any], Origin]:
+    """The trained and the frozen tree before the first step, on the mesh, and where the frozen one is from."""
+    selected = selects(trainable)
+    shapes, axes = parameter_shapes(model)
+    places = shardings(shapes, axes, mesh)
+    loaded: dict[str, Any] = {}
+    origin = Origin()
+    if backbone is not None:
+        loaded, digest = load_backbone(backbone, model, mesh)
+        if trainable == "all":
+            loaded = jax.tree.map(lambda leaf: leaf.astype(jax.numpy.float32), loaded)
+        else:
+            origin = Origin(str(epath.Path(backbone).absolute()), digest)
+    # Where a backbone was loaded only the adapters are drawn: XLA drops what is not returned.
+    wanted = is_adapter if loaded else lambda path: True
+    fresh_places, _ = split(places, wanted)
+    draw = jax.jit(lambda key: split(init_parameters(model, key)[0], wanted)[0], out_shardings=fresh_places)
+    with on_mesh(mesh):
+        fresh = draw(jax.random.key(seed))
+    trained, frozen = split(merge(loaded, fresh), selected)
+    return trained, frozen, origin
+
+
+def begin(trained: dict[str, Any], update: Update, mesh: Mesh) -> TrainState:
+    """The state before the first step; the optimizer's state is placed as the parameters are."""
+    state = jax.jit(functools.partial(start, optimizer=update.optimizer))(trained)
+    # What XLA left on one device, such as counters, belongs on all.
+    return jax.tree.map(
+        lambda leaf: leaf if len(leaf.sharding.device_set) == mesh.size else jax.device_put(leaf, replicated(mesh)),
+        state,
+    )
+
+
+def describe(tree: dict[str, Any]) -> str:
+    """How many parameters a tree has, for people."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return f"{count:,} parameters"

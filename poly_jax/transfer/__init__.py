@@ -1,0 +1,1 @@
+"""Adapting a trained inventory of skills to new tasks."""

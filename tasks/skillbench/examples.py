@@ -1,0 +1,179 @@
+"""Examples of a benchmark task: prompts, targets, and their token arrays, by a seed."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int32
+
+from poly_jax.errors import UserError
+from poly_jax.tasks.skillbench import skills as skills_lib
+from poly_jax.tasks.skillbench import strings
+from poly_jax.tasks.skillbench.compositions import SLOTS, Task
+from poly_jax.tasks.skillbench.skills import Inventory
+
+Example = tuple[str, str]
+Form = Literal["named", "nameless", "told"]
+
+PLACEHOLDER = "_"
+_BYTE_OFFSET = 3
+_EOS = 1
+# The word of a seed after the data seed, so that no two uses of a data seed draw the same numbers.
+TASK_STREAM, PRETRAINING_STREAM, PRETRAINING_VALIDATION_STREAM = 0, 1, 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Examples per task and split.
+
+    Attributes:
+        train: of a training task, for multi-task training.
+        validation: of a training task, held back; tuning tasks divide these among their own splits.
+        test: of a training task.
+        few_shot: of a held-out or tuning task, to adapt to.
+        heldout_test: of a held-out task.
+    """
+
+    train: int = 64
+    validation: int = 64
+    test: int = 64
+    few_shot: int = 16
+    heldout_test: int = 128
+
+
+DEFAULT_SIZES = Sizes()
+
+
+def splits(task: Task, sizes: Sizes = DEFAULT_SIZES) -> dict[str, int]:
+    """The splits of a task and their numbers of examples.
+
+    Raises:
+        UserError: a size below 1, or `few_shot` leaves a tuning task nothing to test on.
+    """
+    for field, size in dataclasses.asdict(sizes).items():
+        if size < 1:
+            raise UserError(f"skillbench size {field}={size}: give at least 1")
+    if task.role == "train":
+        return {"train": sizes.train, "validation": sizes.validation, "test": sizes.test}
+    if task.role == "heldout":
+        return {"train": sizes.few_shot, "test": sizes.heldout_test}
+    if sizes.few_shot >= sizes.validation:
+        raise UserError(
+            f"skillbench few_shot={sizes.few_shot} uses up the {sizes.validation} held-back examples of a "
+            "tuning task: give less than `validation`"
+        )
+    return {"train": sizes.few_shot, "test": sizes.validation - sizes.few_shot}
+
+
+def check_seed(data_seed: int) -> None:
+    """Raises a UserError if the seed is negative."""
+    if data_seed < 0:
+        raise UserError(f"skillbench data_seed={data_seed}: give 0 or more")
+
+
+def _texts(task: Task, split: str, data_seed: int, sizes: Sizes) -> list[str]:
+    """The input strings of one split: consecutive parts of the task's own list of different strings.
+
+    Test comes first and train last, so that more training examples do not change the test.
+    """
+    counts = splits(task, sizes)
+    if task.role == "tuning":
+        order = ["held back", "train", "test"]
+        counts = {"held back": sizes.test, **counts}
+    else:
+        order = [name for name in ("test", "validation", "train") if name in counts]
+    start = sum(counts[name] for name in order[: order.index(split)])
+    inventory = task.inventory
+    # The set, not the name, seeds the strings: a tuning task shares its training task's list.
+    seed = (data_seed, TASK_STREAM, sum(1 << skill for skill in task.skills))
+    drawn = strings.draw(
+        inventory.letters,
+        inventory.shortest,
+        inventory.longest,
+        start + counts[split],
+        seed,
+        inventory.accepts,
+    )
+    return drawn[start:]
+
+
+def prompt(task: Task, form: Form = "named") -> str:
+    """What fills the slots before the string, always `SLOTS` bytes.
+
+    `named`: the task's opaque name. `nameless`: placeholders. `told`: the digits of the true skills, as in
+    the backbone's pretraining (so that it shows what the backbone could do at best).
+
+    Raises:
+        UserError: an unknown form.
+    """
+    if form == "named":
+        return task.name
+    if form == "nameless":
+        return PLACEHOLDER * SLOTS
+    if form == "told":
+        return "".join(map(str, task.skills)).ljust(SLOTS, PLACEHOLDER)
+    raise UserError(f"skillbench form {form!r} is unknown: choose named, nameless or told")
+
+
+def examples(
+    task: Task, split: str, data_seed: int = 0, form: Form = "named", sizes: Sizes = DEFAULT_SIZES
+) -> list[Example]:
+    """The (input, target) pairs of one split of a task; no input string is in two splits of the task.
+
+    Raises:
+        UserError: a split the task does not have, an unknown form, a negative seed or impossible sizes.
+    """
+    known = splits(task, sizes)
+    if split not in known:
+        raise UserError(
+            f"skillbench task {task.name!r} has no split {split!r}: choose one of {', '.join(known)}"
+        )
+    check_seed(data_seed)
+    head = prompt(task, form)
+    return [
+        (f"{head} {text}", task.inventory.apply(task.skills, text))
+        for text in _texts(task, split, data_seed, sizes)
+    ]
+
+
+def input_length(inventory: Inventory = skills_lib.LETTERS) -> int:
+    """Tokens of the longest input: slots, a blank, the string, the end of sequence."""
+    return SLOTS + 1 + inventory.longest + 1
+
+
+def target_length(inventory: Inventory = skills_lib.LETTERS) -> int:
+    """Tokens of the longest target, end of sequence included."""
+    return inventory.longest_target + 1
+
+
+def _tokens(texts: Sequence[str], width: int) -> Int32[np.ndarray, "example width"]:
+    tokens = np.zeros((len(texts), width), np.int32)
+    for row, text in zip(tokens, texts, strict=True):
+        encoded = np.frombuffer(text.encode(), np.uint8)
+        if len(encoded) + 1 > width:
+            raise ValueError(f"{text!r} needs {len(encoded) + 1} tokens, there are {width}")
+        row[: len(encoded)] = encoded
+        row[: len(encoded)] += _BYTE_OFFSET
+        row[len(encoded)] = _EOS
+    return tokens
+
+
+def tokenise(
+    pairs: Sequence[Example], inventory: Inventory = skills_lib.LETTERS
+) -> dict[str, Int32[np.ndarray, "example _"]]:
+    """Byte tokens (byte + 3, end of sequence 1, padding 0) of examples, as a model's batch.
+
+    Returns:
+        `encoder_input_tokens` [example, input_length], and `decoder_input_tokens` (targets moved one to the
+        right, starting with 0), `decoder_target_tokens`, `decoder_loss_weights` (1 on targets and their end,
+        0 on padding), each [example, target_length]. All are int32, as seqio's converter makes them.
+    """
+    sources, targets = zip(*pairs, strict=True)
+    target_tokens = _tokens(targets, target_length(inventory))
+    return {
+        "encoder_input_tokens": _tokens(sources, input_length(inventory)),
+        "decoder_input_tokens": np.pad(target_tokens[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": target_tokens,
+        "decoder_loss_weights": (target_tokens > 0).astype(np.int32),
+    }

@@ -1,0 +1,52 @@
+"""The backbone's pretraining stream: skills by their digits, on compositions that no task has."""
+
+import numpy as np
+
+from poly_jax.tasks.skillbench import strings
+from poly_jax.tasks.skillbench.compositions import NAME_LETTERS, SLOTS, Benchmark, SkillSet
+from poly_jax.tasks.skillbench.examples import PLACEHOLDER, Example
+
+COPY_WEIGHT = 8
+SINGLE_WEIGHT = 3
+LEFT_OVER_WEIGHT = 1
+
+
+def pretraining_sets(benchmark: Benchmark) -> list[SkillSet]:
+    """The sets to draw from uniformly, each as often as its weight; the empty set means copy."""
+    singles = [(skill,) for skill in range(len(benchmark.inventory.skills))]
+    return [
+        *[()] * COPY_WEIGHT,
+        *singles * SINGLE_WEIGHT,
+        *benchmark.left_over * LEFT_OVER_WEIGHT,
+    ]
+
+
+def pretraining_examples(benchmark: Benchmark, count: int, seed: tuple[int, int, int]) -> list[Example]:
+    """Draws `count` (input, target) pairs.
+
+    The slots hold the digits of the skills in any order and place. The slots that are left hold
+    placeholders in one half of the examples and letters of task names in the other half, so a name means to
+    the backbone what a placeholder means: nothing. Strings to copy are made of name letters too, so the
+    backbone can still tell the letters of a name apart and a shared adapter is able to read names.
+    """
+    inventory = benchmark.inventory
+    sets = pretraining_sets(benchmark)
+    raw = strings.raw_generator(seed).random_raw(count * (2 + 2 * SLOTS)).reshape(count, -1)
+    which = (raw[:, 0] % np.uint64(len(sets))).tolist()
+    blank = (raw[:, 1] >> np.uint64(63)).tolist()
+    places = np.argsort(raw[:, 2 : 2 + SLOTS], axis=1).tolist()
+    fillers = (raw[:, 2 + SLOTS :] % np.uint64(len(NAME_LETTERS))).tolist()
+    copies = sum(not sets[index] for index in which)
+    size = (inventory.shortest, inventory.longest)
+    # Not (*seed, 0): NumPy pads a short seed with zeros, so that would be the generator above again.
+    to_copy = iter(strings.draw(inventory.letters + NAME_LETTERS, *size, copies, (*seed, 1)))
+    to_change = iter(strings.draw(inventory.letters, *size, count - copies, (*seed, 2), inventory.accepts))
+    pairs = []
+    for index, is_blank, place, filler in zip(which, blank, places, fillers, strict=True):
+        skills = sets[index]
+        marks = [PLACEHOLDER] * SLOTS if is_blank else [NAME_LETTERS[letter] for letter in filler]
+        for skill, slot in zip(skills, place, strict=False):
+            marks[slot] = str(skill)
+        text = next(to_change if skills else to_copy)
+        pairs.append((f"{''.join(marks)} {text}", inventory.apply(skills, text)))
+    return pairs

@@ -1,0 +1,157 @@
+r"""The two published forms of a prompt, as token ids.
+
+Newlines and repeated blanks mean nothing to T5's vocabulary, but they do to bytes, so they are kept. A text is
+encoded in pieces that end at blanks: SentencePiece pieces do not cross them, so that the ids are those of the
+whole text.
+"""
+
+import dataclasses
+import string
+from collections.abc import Mapping
+
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.errors import UserError
+
+_END_OF_SEQUENCE = "</s>"
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptForm:
+    """A prompt is the head, the demonstrations that fit and the tail; `{name}` stands for an example's field.
+
+    Attributes:
+      head: before the demonstrations.
+      demonstration: one positive example, number `{number}` from 1.
+      tail: the instance.
+      kept_end: what a prompt that is cut ends with all the same.
+    """
+
+    head: str
+    demonstration: str
+    tail: str
+    kept_end: str = ""
+
+
+FORMS: Mapping[str, PromptForm] = {
+    # The camera-ready code of MHR.
+    "NEW": PromptForm(
+        head="Task definition: {definition}\n",
+        demonstration=" Positive Example {number} -\nInput: {input}\n Output: {output} </s>\n\n",
+        tail="Now complete the following example -\nInput: {input}\nOutput:",
+        kept_end="\nOutput:",
+    ),
+    # Its first release; Tk-Instruct's without the task's name.
+    "OLD": PromptForm(
+        head="{task}. Definition: {definition}\n\n",
+        demonstration=" Positive Example {number} -\nInput: {input}\n Output: {output}\n",
+        tail="Now complete the following example -\nInput: {input}\nOutput: ",
+    ),
+}
+
+
+def form(name: str) -> PromptForm:
+    """The form of that name.
+
+    Raises:
+      UserError: there is none.
+    """
+    if name not in FORMS:
+        raise UserError(f"prompt {name!r} is not known; give one of {', '.join(map(repr, FORMS))}")
+    return FORMS[name]
+
+
+def punctuated(text: str) -> str:
+    """The text with a full stop added unless it ends in ASCII punctuation."""
+    return text if text and text[-1] in string.punctuation else text + "."
+
+
+def encode_prompt(
+    example: Mapping[str, tf.Tensor],
+    prompt: PromptForm,
+    vocabulary: seqio.Vocabulary,
+    length: int | None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The prompt of an example.
+
+    Demonstrations are added in order while the prompt with its end of sequence has at most `length` tokens,
+    up to the first that does not fit. A longer prompt is cut at its end, where `kept_end` replaces what it
+    takes the room of.
+
+    Args:
+      example: scalar texts `task`, `definition` and `input`, and vectors of equal length
+        `demonstration_inputs` and `demonstration_outputs`, or neither; all but `task` punctuated.
+      prompt: the form.
+      vocabulary: encodes the text; its `eos_id` ends the prompt.
+      length: the most tokens to use, the end of sequence with them; None for no limit.
+
+    Returns:
+      The ids, int32 [at most length], and the text, uncut.
+    """
+    fields = {name: example[name] for name in ("task", "definition", "input")}
+    head, tail = _fill(prompt.head, fields), _fill(prompt.tail, fields)
+    texts, ids = [head], [_encode(head, vocabulary)]
+    tail_ids = _encode(tail, vocabulary)
+    room = None if length is None else length - tf.size(ids[0]) - tf.size(tail_ids) - 1
+    for number in range(_num_demonstrations(example)):
+        shown = {
+            "number": str(number + 1),
+            "input": example["demonstration_inputs"][number],
+            "output": example["demonstration_outputs"][number],
+        }
+        text = _fill(prompt.demonstration, shown)
+        pieces = prompt.demonstration.split(_END_OF_SEQUENCE)
+        encoded = [_encode(_fill(piece, shown), vocabulary) for piece in pieces]
+        for place in range(len(pieces) - 1):
+            encoded.insert(2 * place + 1, tf.constant([vocabulary.eos_id], tf.int32))
+        demonstration = tf.concat(encoded, axis=0)
+        if room is not None:
+            # What does not fit leaves no room for those after it either.
+            fits = tf.size(demonstration) <= room
+            room = tf.where(fits, room - tf.size(demonstration), -1)
+            text = tf.where(fits, text, "")
+            demonstration = demonstration[: tf.where(fits, tf.size(demonstration), 0)]
+        texts.append(text)
+        ids.append(demonstration)
+    whole = tf.concat([*ids, tail_ids], axis=0)
+    return _cut(whole, prompt, vocabulary, length), tf.strings.join([*texts, tail])
+
+
+def encode_target(text: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
+    """The ids of an answer, int32 [at most length]; the last is the end of sequence, cut or not."""
+    return _ended(_encode(text, vocabulary), vocabulary, length)
+
+
+def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
+    if length is not None and prompt.kept_end:
+        # One token less than the published code keeps, which loses the end's last token to the end of sequence.
+        end = list(vocabulary.encode(prompt.kept_end))
+        kept = tf.concat([ids[: max(length - 1 - len(end), 0)], tf.constant(end, tf.int32)], axis=0)
+        ids = tf.cond(tf.size(ids) > length - 1, lambda: kept, lambda: ids)
+    return _ended(ids, vocabulary, length)
+
+
+def _ended(ids: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
+    ids = ids if length is None else ids[: length - 1]
+    return tf.concat([ids, [vocabulary.eos_id]], axis=0)
+
+
+def _encode(text: tf.Tensor, vocabulary: seqio.Vocabulary) -> tf.Tensor:
+    return tf.cast(vocabulary.encode_tf(text), tf.int32)
+
+
+def _num_demonstrations(example: Mapping[str, tf.Tensor]) -> int:
+    return example["demonstration_inputs"].shape[0] if "demonstration_inputs" in example else 0
+
+
+def _fill(template: str, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """The template as one text: unlike str.format, with texts that are known only when the dataset runs."""
+    pieces = [fields[name] if kind == "field" else name for kind, name in _parsed(template)]
+    return tf.strings.join(pieces)
+
+
+def _parsed(template: str) -> list[tuple[str, str]]:
+    parsed = []
+    for literal, name, _, _ in string.Formatter().parse(template):
+        parsed += [("literal", literal)] if literal else []
+        parsed += [("field", name)] if name else []
+    return parsed

@@ -1,0 +1,112 @@
+"""The seqio data source of one task file, which is read when its examples are first asked for, and once."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from etils import epath
+
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.errors import UserError
+from poly_jax.tasks.super_natural_instructions.prompts import punctuated
+from poly_jax.tasks.super_natural_instructions.reading import Instance, TaskFile, read_task
+from poly_jax.tasks.super_natural_instructions.splits import Splits
+
+
+class TaskFileSource(seqio.DataSource):
+    """Instances of a task file, in splits.
+
+    Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (filled up
+    with empty texts to the task's largest number) with its `num_references`, and with demonstrations
+    `demonstration_inputs` and `demonstration_outputs`. They are the file's texts, not prompts, so that seqio's
+    offline cache of them serves every prompt form.
+
+    Args:
+      path: the task file.
+      split: makes the splits of the file's instances. Only those that are in a split are kept in memory.
+      demonstrations: the most positive examples to give along.
+    """
+
+    def __init__(
+        self, path: epath.Path, split: Callable[[Sequence[Instance]], Splits], demonstrations: int
+    ) -> None:
+        super().__init__(splits=())
+        self._path = path
+        self._split = split
+        self._demonstrations = demonstrations
+
+    @functools.cached_property
+    def _content(self) -> tuple[TaskFile, int, Splits]:
+        file = read_task(self._path)
+        splits = self._split(file.instances)
+        file_without_instances = TaskFile(
+            file.path, file.definition, file.categories, file.demonstrations[: self._demonstrations], ()
+        )
+        return file_without_instances, len(file.instances), splits
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The splits that have instances."""
+        return tuple(self._content[2])
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """No: seqio shards the examples."""
+        return False
+
+    @property
+    def category(self) -> str:
+        """The task's first category, as the official results name it: lower case, "_" for blanks.
+
+        Raises:
+          UserError: the file names none.
+        """
+        categories = self._content[0].categories
+        if not categories:
+            raise UserError(f"{self._path}: the file has no field 'Categories', which results are grouped by")
+        return categories[0].lower().replace(" ", "_")
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """One shard, the file."""
+        return [str(self._path)]
+
+    def num_input_examples(self, split: str) -> int:
+        """The number of instances in a split."""
+        return len(self._content[2].get(split, ()))
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **_: Any,
+    ) -> tf.data.Dataset:
+        """The examples of a split in a fixed order; seqio shuffles them.
+
+        Raises:
+          UserError: the split has none.
+        """
+        file, size, splits = self._content
+        if split not in splits:
+            raise UserError(
+                f"{self._path}: the {size} instances leave none for split {split!r}; "
+                f"it has {', '.join(splits) or 'none'}"
+            )
+        instances = splits[split]
+        width = max(len(instance.references) for instance in instances)
+        columns: dict[str, list[Any]] = {
+            "task": [self._path.stem] * len(instances),
+            "definition": [punctuated(file.definition)] * len(instances),
+            "id": [instance.id for instance in instances],
+            "input": [punctuated(instance.input) for instance in instances],
+            "references": [
+                [*instance.references, *[""] * (width - len(instance.references))] for instance in instances
+            ],
+            "num_references": [len(instance.references) for instance in instances],
+        }
+        if file.demonstrations:
+            inputs, outputs = zip(*file.demonstrations, strict=True)
+            columns["demonstration_inputs"] = [list(map(punctuated, inputs))] * len(instances)
+            columns["demonstration_outputs"] = [list(map(punctuated, outputs))] * len(instances)
+        return tf.data.Dataset.from_tensor_slices(columns)

@@ -1,0 +1,51 @@
+"""Which instances of a task file make which seqio split.
+
+Sizes and order are those of the published runs: the first 100 instances of a test task are its test set
+(Wang et al., arXiv 2204.07705), the rest its pool of few-shot examples; a train task is shuffled and capped
+(Caccia et al., arXiv 2211.03831).
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+
+from poly_jax.tasks.super_natural_instructions.reading import Instance
+
+NUM_TEST = 100
+NUM_VALIDATION = 100
+
+Splits = Mapping[str, tuple[Instance, ...]]
+
+
+def train_task_splits(instances: Sequence[Instance], *, seed: int, max_instances: int) -> Splits:
+    """`train`: the first `max_instances` of the shuffled instances; `validation`: up to 100 more."""
+    shuffled = _shuffled(instances, seed)
+    return _filled(
+        {
+            "train": shuffled[:max_instances],
+            "validation": shuffled[max_instances : max_instances + NUM_VALIDATION],
+        }
+    )
+
+
+def test_task_splits(instances: Sequence[Instance], *, seeds: Sequence[int], shots: int) -> Splits:
+    """`test`: the first 100 instances; of the rest, shuffled: `shots` to train on and `shots` to validate.
+
+    `train_<seed>` and `validation_<seed>` are those of one seed, `train` and `validation` of the first seed.
+    """
+    splits = {"test": tuple(instances[:NUM_TEST])}
+    for seed in reversed(seeds):
+        pool = _shuffled(instances[NUM_TEST:], seed)
+        train, validation = pool[:shots], pool[shots : 2 * shots]
+        splits |= {f"train_{seed}": train, f"validation_{seed}": validation}
+        splits |= {"train": train, "validation": validation}
+    return _filled(splits)
+
+
+def _shuffled(instances: Sequence[Instance], seed: int) -> tuple[Instance, ...]:
+    order = list(instances)
+    random.Random(seed).shuffle(order)
+    return tuple(order)
+
+
+def _filled(splits: Splits) -> Splits:
+    return {name: instances for name, instances in splits.items() if instances}

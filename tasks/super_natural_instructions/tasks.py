@@ -1,0 +1,193 @@
+"""Registers the task files of a folder as seqio tasks, and its split lists as mixtures."""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import absl.logging
+import gin
+from etils import epath
+
+from poly_jax.data.quiet import seqio
+from poly_jax.data.registry import mixture_or_task
+from poly_jax.errors import UserError
+from poly_jax.tasks.super_natural_instructions import metrics
+from poly_jax.tasks.super_natural_instructions.encoding import Encoding
+from poly_jax.tasks.super_natural_instructions.prompts import form
+from poly_jax.tasks.super_natural_instructions.reading import read_names
+from poly_jax.tasks.super_natural_instructions.source import TaskFileSource
+from poly_jax.tasks.super_natural_instructions.splits import (
+    NUM_TEST,
+    test_task_splits,
+    train_task_splits,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Registration:
+    """What a call of `register` was given."""
+
+    folder: str
+    vocabulary: seqio.Vocabulary
+    prompt: str
+    positive_examples: int
+    max_instances_per_task: int
+    seed: int
+    shots: int
+    few_shot_seeds: tuple[int, ...]
+
+
+_registered: dict[str, _Registration] = {}
+
+
+@gin.configurable(module="super_natural_instructions")
+def register(
+    folder: str = gin.REQUIRED,
+    vocabulary: seqio.Vocabulary = gin.REQUIRED,
+    *,
+    prompt: str = "NEW",
+    positive_examples: int = 0,
+    max_instances_per_task: int = 100,
+    seed: int = 42,
+    shots: int = 32,
+    few_shot_seeds: Sequence[int] = (13, 42, 58),
+    prefix: str = "sni",
+) -> None:
+    """Registers a seqio task per file of `<folder>/tasks/` and the mixtures `<prefix>_train` and `_test`.
+
+    The mixtures hold the tasks of `<folder>/splits/default/{train,test}_tasks.txt` that have a file, at rates
+    that are their numbers of training examples. No task file is read before its task is used. A second call
+    with the same arguments does nothing. Splits are those of `splits.py`: tasks of the test list have `test`,
+    `train`, `validation` and the last two of each few-shot seed (`train_13`), others `train` and `validation`;
+    a split without instances is absent.
+
+    Args:
+      folder: with the files in their original layout; local or remote (gs://).
+      vocabulary: of the inputs and the targets.
+      prompt: 'NEW' or 'OLD', see `prompts.py`.
+      positive_examples: the most that a prompt shows; fewer where they do not fit the length.
+      max_instances_per_task: training instances that a train task keeps.
+      seed: shuffles the instances of a train task.
+      shots: training instances that a test task has for few-shot learning.
+      few_shot_seeds: shuffle a test task's pool, each for splits of its own.
+      prefix: begins the names, so that two folders or prompt forms can stand side by side.
+
+    Raises:
+      UserError: no task file, no split list, an unknown prompt form, or the prefix is taken by other
+        arguments.
+    """
+    registration = _Registration(
+        os.fspath(folder),
+        vocabulary,
+        prompt,
+        positive_examples,
+        max_instances_per_task,
+        seed,
+        shots,
+        tuple(few_shot_seeds),
+    )
+    if prefix in _registered:
+        _check_equal(prefix, _registered[prefix], registration)
+        return
+    encoding = Encoding(form(prompt), vocabulary)
+    if not registration.few_shot_seeds or min(max_instances_per_task, shots) < 1 or positive_examples < 0:
+        raise UserError(
+            f"max_instances_per_task {max_instances_per_task} and shots {shots} must be 1 or more, "
+            f"positive_examples {positive_examples} 0 or more and few_shot_seeds {few_shot_seeds} not empty"
+        )
+    files = _files(epath.Path(folder))
+    lists = {
+        split: read_names(epath.Path(folder) / "splits" / "default" / f"{split}_tasks.txt")
+        for split in ("train", "test")
+    }
+    held_out = frozenset(lists["test"])
+    for stem, path in files.items():
+        _add_task(task_name(stem, prefix), path, stem in held_out, registration, encoding)
+    for split, stems in lists.items():
+        found = sorted({task_name(stem, prefix) for stem in stems if stem in files})
+        absl.logging.info(
+            "%s: %d of the %d tasks of the %s list have a file", folder, len(found), len(stems), split
+        )
+        if found:
+            seqio.MixtureRegistry.add(f"{prefix}_{split}", [(name, _num_training_examples) for name in found])
+    _registered[prefix] = registration
+
+
+def task_name(stem: str, prefix: str = "sni") -> str:
+    """The seqio task of a task file's name without `.json`; seqio allows no "-" in it."""
+    return f"{prefix}_{re.sub(r'[^A-Za-z0-9_.]', '_', stem)}"
+
+
+def categories(names: Iterable[str]) -> dict[str, str]:
+    """The category of each of these tasks, as the official results name it: `textual_entailment`.
+
+    Raises:
+      UserError: a task is unknown or not one of Super-NaturalInstructions, or its file has no category.
+    """
+    found = {}
+    for name in names:
+        source = getattr(mixture_or_task(name), "source", None)
+        if not isinstance(source, TaskFileSource):
+            raise UserError(
+                f"{name!r} is not a task of Super-NaturalInstructions, so that it has no category"
+            )
+        found[name] = source.category
+    return found
+
+
+def _files(folder: epath.Path) -> dict[str, epath.Path]:
+    """The task files by stem."""
+    files = {path.stem: path for path in sorted((folder / "tasks").glob("*.json"))}
+    if not files:
+        raise UserError(
+            f"no task file at {folder / 'tasks' / '*.json'}; give the folder of a Super-NaturalInstructions "
+            "checkout, with tasks/ and splits/ in it"
+        )
+    return files
+
+
+def _add_task(
+    name: str, path: epath.Path, held_out: bool, settings: _Registration, encoding: Encoding
+) -> None:
+    if held_out:
+        split = functools.partial(test_task_splits, seeds=settings.few_shot_seeds, shots=settings.shots)
+    else:
+        split = functools.partial(
+            train_task_splits, seed=settings.seed, max_instances=settings.max_instances_per_task
+        )
+    if name in seqio.TaskRegistry.names():
+        raise UserError(
+            f"{path}: a seqio task {name!r} is registered already; rename the file or set a prefix"
+        )
+    seqio.TaskRegistry.add(
+        name,
+        source=TaskFileSource(path, split, settings.positive_examples),
+        preprocessors=[
+            seqio.CacheDatasetPlaceholder(),
+            encoding,
+        ],
+        output_features={
+            feature: seqio.Feature(settings.vocabulary, add_eos=True) for feature in ("inputs", "targets")
+        },
+        postprocess_fn=metrics.all_references,
+        metric_fns=[metrics.scores],
+        # seqio shuffles the repeated stream, so that a larger buffer would only hold more copies.
+        shuffle_buffer_size=max(NUM_TEST, settings.max_instances_per_task),
+    )
+
+
+def _num_training_examples(task: Any) -> float:
+    return float(seqio.mixing_rate_num_examples(task, split="train" if "train" in task.splits else "test"))
+
+
+def _check_equal(prefix: str, before: _Registration, now: _Registration) -> None:
+    for field in dataclasses.fields(_Registration):
+        old, new = getattr(before, field.name), getattr(now, field.name)
+        if old != new:
+            raise UserError(
+                f"{prefix!r} is registered with {field.name} {old}, now asked for with {new}; give register "
+                "another prefix to have both"
+            )

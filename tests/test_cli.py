@@ -1,0 +1,249 @@
+"""The command line: what it imports, its exit codes, and what reaches each program."""
+
+import subprocess
+import sys
+import types
+
+import gin
+import pytest
+
+import poly_jax
+from poly_jax import cli
+from poly_jax.errors import UserError
+
+PROGRAMS = {
+    "train": "poly_jax.training.train",
+    "adapt": "poly_jax.transfer.adapt",
+    "eval": "poly_jax.evaluation.evaluate",
+    "infer": "poly_jax.evaluation.infer",
+    "demo": "poly_jax.demo",
+    "reproduce": "poly_jax.reproduce",
+}
+HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
+
+
+@pytest.fixture(autouse=True)
+def _a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    gin.clear_config()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The programs replaced by ones that note their arguments; `calls.error` is raised if set."""
+    seen = types.SimpleNamespace(error=None)
+    for name, module in PROGRAMS.items():
+        function = module.rpartition(".")[2]
+
+        def program(name=name, **arguments):
+            if seen.error is not None:
+                raise seen.error
+            setattr(seen, name, arguments)
+
+        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{function: program}))
+    return seen
+
+
+@pytest.fixture
+def run(tmp_path):
+    """The folder of a run with an operative configuration."""
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "config.gin").write_text("T5Config.emb_dim = 8\nT5Config.mlp_dim = 8\nT5Config.num_heads = 8\n")
+    return folder
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+# Light.
+
+
+@pytest.mark.parametrize("code", ["import poly_jax", "import poly_jax.cli", "import poly_jax.configuration"])
+def test_importing_the_command_line_imports_nothing_heavy(code):
+    done = python(f"import sys; {code}; print([m for m in {HEAVY} if m in sys.modules])")
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    done = python(
+        "import atexit, sys; import poly_jax.cli\n"
+        f"atexit.register(lambda: print([m for m in {HEAVY} if m in sys.modules], file=sys.stderr))\n"
+        f"poly_jax.cli.main({arguments})"
+    )
+    assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_help_names_every_command_and_the_debug_variable(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert all(f"\n    {name} " in shown or f"\n    {name}\n" in shown for name in PROGRAMS)
+    assert "POLY_JAX_DEBUG" in shown
+    assert "--gin.NAME=VALUE" in shown
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_help_of_a_command_tells_how_to_configure_it(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([name, "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--gin_file" in shown
+    assert "--gin.NAME=VALUE" in shown
+    assert f"example:\n  poly-jax {name}" in shown
+
+
+def test_version_is_that_of_the_package(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out == f"poly-jax {poly_jax.__version__}\n"
+
+
+# Exit codes.
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["frobnicate"],
+        ["train"],
+        ["train", "--output=x"],
+        ["train", "--output_dir=x", "--gin.T5Config.emb_dim", "3"],
+        ["train", "--output_dir=x", "stray"],
+        ["adapt", "--run=x", "--task=t"],
+        ["adapt", "--run=x", "--task=t", "--output_dir=y", "--variant=mhr-y"],
+        ["adapt", "--run=x", "--task=t", "--output_dir=y", "--shots=0"],
+        ["adapt", "--run=x", "--task=t", "--output_dir=y", "--shots=few"],
+        ["eval"],
+        ["infer", "--run=x"],
+        ["reproduce", "--seeds", "one"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments, calls, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: poly-jax" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["train", "--output_dir=x", "--gin_file=mine.gin"], "there is no gin file 'mine.gin'"),
+        (["train", "--output_dir=x", "--gin.T5Confg.emb_dim=3"], "there is no configurable 'T5Confg'"),
+        (["train", "--output_dir=x", "--gin.T5Config.emb_dim=%gin.REQUIRED"], "T5Config.emb_dim is not set"),
+        (["eval", "--run=nowhere"], "--run=nowhere: there is no such folder"),
+        (["infer", "--run=.", "--task=t"], "--run=.: no config.gin"),
+    ],
+)
+def test_a_wrong_value_is_one_line_and_exits_with_1(arguments, expected, calls, capsys):
+    assert cli.main(arguments) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("poly-jax: error: ")
+    assert expected in shown.err
+    assert shown.err.count("\n") == 1
+
+
+def test_a_user_error_of_a_program_is_one_line(calls, capsys):
+    calls.error = UserError(
+        "folder is 'x', which is empty;\n  give another\n  In call to configurable 'train' (<f>)"
+    )
+    assert cli.main(["train", "--output_dir=x"]) == 1
+    assert capsys.readouterr().err == "poly-jax: error: folder is 'x', which is empty; give another\n"
+
+
+def test_an_unset_binding_of_a_program_is_one_line(calls, capsys):
+    calls.error = RuntimeError("Required bindings for `train` not provided in config: ['mixture', 'steps']")
+    assert cli.main(["train", "--output_dir=x"]) == 1
+    assert capsys.readouterr().err.startswith(
+        "poly-jax: error: train.mixture and train.steps are not set; add --gin.train.mixture=VALUE"
+    )
+
+
+@pytest.mark.parametrize(("value", "shown"), [("1", True), ("0", False), ("", False)])
+def test_the_traceback_is_shown_on_request(value, shown, calls, capsys, monkeypatch):
+    monkeypatch.setenv("POLY_JAX_DEBUG", value)
+    calls.error = UserError("no")
+    assert cli.main(["train", "--output_dir=x"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "poly-jax: error: no"
+    assert (lines[0] == "Traceback (most recent call last):") == shown
+
+
+def test_an_interrupt_is_quiet(calls, capsys):
+    calls.error = KeyboardInterrupt()
+    assert cli.main(["train", "--output_dir=x"]) == 130
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bug_keeps_its_traceback(calls):
+    calls.error = ZeroDivisionError("a bug")
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        cli.main(["train", "--output_dir=x"])
+
+
+# What reaches the programs.
+
+
+def test_flags_reach_the_programs(calls, run):
+    folder = str(run)
+    assert cli.main(["train", "--output_dir=out"]) == 0
+    assert calls.train == {"output_dir": "out"}
+    flags = ["--task=t", "--variant=poly-z", "--shots=16", "--seed=3"]
+    assert cli.main(["adapt", f"--run={folder}", "--output_dir=out", *flags]) == 0
+    assert calls.adapt == {
+        "run": folder,
+        "output_dir": "out",
+        "task": "t",
+        "variant": "poly-z",
+        "shots": 16,
+        "seed": 3,
+    }
+    assert cli.main(["eval", f"--run={folder}", "--mixture=m", "--split=test", "--output_dir=out"]) == 0
+    assert calls.eval == {"run": folder, "mixture": "m", "split": "test", "output_dir": "out"}
+    assert cli.main(["infer", "--run", folder, "--task=t", "--input=a.txt", "--output=b.txt"]) == 0
+    assert calls.infer == {"run": folder, "task": "t", "input": "a.txt", "output": "b.txt"}
+    assert cli.main(["demo", "--output_dir=out"]) == 0
+    assert calls.demo == {"output_dir": "out"}
+    assert cli.main(["reproduce", "--output_dir=out", "--seeds", "4", "5"]) == 0
+    assert calls.reproduce == {"output_dir": "out", "seeds": (4, 5)}
+
+
+def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
+    assert cli.main(["adapt", f"--run={run}", "--task=t", "--output_dir=out"]) == 0
+    assert calls.adapt == {"run": str(run), "task": "t", "output_dir": "out"}
+    assert cli.main(["eval", f"--run={run}"]) == 0
+    assert calls.eval == {"run": str(run)}
+    assert cli.main(["infer", f"--run={run}", "--task=t"]) == 0
+    assert calls.infer == {"run": str(run), "task": "t", "input": "-", "output": "-"}
+    assert cli.main(["demo"]) == 0
+    assert calls.demo == {"output_dir": "runs/demo"}
+
+
+def test_a_run_is_configured_by_its_own_config_then_the_files_then_the_flags(calls, run, tmp_path):
+    (tmp_path / "mine.gin").write_text("T5Config.mlp_dim = 16\nT5Config.num_heads = 16\n")
+    step = run / "checkpoints" / "100"
+    step.mkdir(parents=True)
+    assert cli.main(["eval", "--gin.T5Config.num_heads=32", f"--run={step}", "--gin_file=mine.gin"]) == 0
+    from poly_jax.model.config import T5Config
+
+    config = T5Config()
+    assert (config.emb_dim, config.mlp_dim, config.num_heads) == (8, 16, 32)
+
+
+def test_several_gin_files_are_read_in_order(calls, tmp_path):
+    (tmp_path / "a.gin").write_text("T5Config.mlp_dim = 1\nT5Config.emb_dim = 1\n")
+    (tmp_path / "b.gin").write_text("T5Config.mlp_dim = 2\n")
+    files = ["--gin_file=a.gin", "--gin_file", "b.gin"]
+    assert cli.main(["train", "--output_dir=x", *files]) == 0
+    from poly_jax.model.config import T5Config
+
+    assert (T5Config().emb_dim, T5Config().mlp_dim) == (1, 2)
