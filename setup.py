@@ -6,12 +6,12 @@ setuptools.setup(
     packages=[
         *setuptools.find_packages(include=["poly_jax", "poly_jax.*"]),
         *("poly_jax." + name for name in setuptools.find_packages(include=["tasks", "tasks.*"])),
-        "poly_jax.gin",
+        *("poly_jax." + name for name in setuptools.find_namespace_packages(include=["gin", "gin.*"])),
     ],
     package_dir={"poly_jax": "poly_jax", "poly_jax.tasks": "tasks", "poly_jax.gin": "gin"},
     package_data={
+        "": ["*.gin"],
         "poly_jax": ["py.typed"],
-        "poly_jax.gin": ["**/*.gin"],
-        "poly_jax.tasks": ["**/*.safetensors", "**/*.json"],
+        "poly_jax.tasks": ["**/*.safetensors"],
     },
 )

@@ -13,13 +13,12 @@ Initializer = Callable[..., Float[Array, "..."]]
 class ParameterSpec:
     """Shape, initialiser and logical axis names of one parameter.
 
-    The axis names are mapped to mesh axes by the partitioner's rules; `None` names an axis that is never
-    sharded.
+    The axis names are mapped to mesh axes by the partitioner's rules; an axis without a rule is not sharded.
     """
 
     shape: tuple[int, ...]
     init: Initializer
-    axes: tuple[str | None, ...]
+    axes: tuple[str, ...]
 
 
 def uniform_init(bound: float) -> Initializer:

@@ -3,13 +3,16 @@
 import dataclasses
 import os
 import pathlib
+import re
 
 import gin
 import pytest
+from etils import epath
 
 from poly_jax import configuration
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
+from poly_jax.training import run_folder
 
 
 @gin.configurable(module="kitchen")
@@ -88,6 +91,15 @@ def test_every_shipped_file_is_a_gin_file_below_the_root():
     assert all((configuration.gin_root() / name).is_file() for name in configuration.shipped())
 
 
+@pytest.mark.parametrize("name", configuration.shipped())
+def test_every_shipped_file_binds_only_what_exists(name):
+    try:
+        configuration.load([name])
+    except UserError as error:
+        # What a file leaves to the user is the one thing that may be missing.
+        assert re.search(r" (is|are) not set; add |which has no value; add ", str(error)), error
+
+
 def test_files_are_read_in_order_and_bindings_last():
     write("first.gin", "brew.sugar = 1", "brew.minutes = 1", "brew.leaf = 'oolong'")
     write("second.gin", "brew.sugar = 2", "brew.minutes = 2")
@@ -113,26 +125,20 @@ def test_a_missing_file_does_not_leave_a_log_line(capfd):
     assert capfd.readouterr().err == ""
 
 
-# The operative configuration.
+# The configuration of a run.
 
 
-def test_a_saved_run_configures_the_next_program_alike():
+def test_what_a_run_left_configures_the_next_program_alike():
     write("run.gin", "SUGAR = 7", "brew.sugar = %SUGAR", "brew.kettle = @kitchen.serve")
     configuration.load(["models/byt5_small.gin", "run.gin"], ["brew.minutes=4"])
     before = brew("oolong")[1:3], T5Config()
-    configuration.save("runs/mine")
+    run_folder.claim(epath.Path("runs/mine").absolute())
     for run in ("runs/mine", "runs/mine/checkpoints/100"):
         os.makedirs(run, exist_ok=True)
         configuration.load([configuration.run_config(run)])
         assert (brew("oolong")[1:3], T5Config()) == before
     configuration.load([configuration.run_config("runs/mine")], ["SUGAR=8"])
     assert brew("oolong")[2] == 8
-
-
-def test_the_operative_configuration_holds_defaults_too():
-    configuration.load([], ["brew.minutes=4"])
-    brew("oolong")
-    assert "brew.sugar = 0" in configuration.operative()
 
 
 def test_a_configuration_loads_the_run_then_the_given_files_then_the_bindings():

@@ -6,6 +6,7 @@ import re
 from typing import Literal
 
 import gin
+
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.router import Router
@@ -68,12 +69,14 @@ class Adapters:
                 raise UserError(f"Adapters.sites has {pattern!r}, not a regular expression: {e}") from None
             if not matched:
                 raise UserError(
-                    f"Adapters.sites has {pattern!r}, which matches no site; the sites are {', '.join(widths)}"
+                    f"Adapters.sites has {pattern!r}, which matches no site; the sites are"
+                    f" {', '.join(widths)}"
                 )
             for site in matched:
                 for width in widths[site]:
                     if width % self.n_splits:
                         raise UserError(
-                            f"Adapters.n_splits is {self.n_splits}, which does not divide the width {width} of {site}"
+                            f"Adapters.n_splits is {self.n_splits}, which does not divide the width {width}"
+                            f" of {site}"
                         )
         _ = self.inventory_size

@@ -2,11 +2,11 @@
 
 import dataclasses
 
+import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-import gin
 from poly_jax.adapters.skill import Mixed
 from poly_jax.parameters import ParameterSpec
 
@@ -19,7 +19,7 @@ class IA3:
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`ia3` [splits, skills, d_out/splits]."""
         shape = (n_splits, n_skills, d_out // n_splits)
-        return {"ia3": ParameterSpec(shape, jax.nn.initializers.ones, (None, "skills", "lora_out"))}
+        return {"ia3": ParameterSpec(shape, jax.nn.initializers.ones, ("splits", "skills", "lora_out"))}
 
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
         """`ia3` [*rows, d_out]."""

@@ -3,12 +3,13 @@
 import dataclasses
 import math
 
+import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-import gin
 from poly_jax.adapters.skill import Mixed
+from poly_jax.errors import UserError
 from poly_jax.parameters import ParameterSpec, uniform_init
 
 
@@ -28,18 +29,22 @@ class LoRA:
     rank: int = 1
     alpha: float = 1.0
 
+    def __post_init__(self):
+        if self.rank < 1:
+            raise UserError(f"LoRA.rank is {self.rank}; it must be at least 1")
+
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`lora_a` [splits, skills, d_in/splits, rank] and `lora_b` [splits, skills, rank, d_out/splits]."""
         return {
             "lora_a": ParameterSpec(
                 (n_splits, n_skills, d_in // n_splits, self.rank),
                 uniform_init(math.sqrt(1 / 3) / math.sqrt(d_in)),
-                (None, "skills", "lora_in", "lora_rank"),
+                ("splits", "skills", "lora_in", "lora_rank"),
             ),
             "lora_b": ParameterSpec(
                 (n_splits, n_skills, self.rank, d_out // n_splits),
                 jax.nn.initializers.zeros,
-                (None, "skills", "lora_rank", "lora_out"),
+                ("splits", "skills", "lora_rank", "lora_out"),
             ),
         }
 

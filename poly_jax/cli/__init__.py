@@ -23,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> int:
       interrupted. Wrong usage exits the process with 2, as argparse does.
     """
     command, args, config = parse(argv)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         with explain_unset_bindings():
             command.run(args, config)

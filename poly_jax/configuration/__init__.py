@@ -2,7 +2,7 @@
 
 from poly_jax.configuration.explanation import explain_unset_bindings, one_line
 from poly_jax.configuration.files import CONFIG_FILE, find, gin_root, run_config, shipped
-from poly_jax.configuration.loading import Configuration, load, operative, save
+from poly_jax.configuration.loading import Configuration, load
 
 __all__ = [
     "CONFIG_FILE",
@@ -12,8 +12,6 @@ __all__ = [
     "gin_root",
     "load",
     "one_line",
-    "operative",
     "run_config",
-    "save",
     "shipped",
 ]

@@ -74,7 +74,7 @@ def missing(name: str) -> str:
 
 
 def run_config(run: str | os.PathLike) -> str:
-    """Path of the operative configuration of a run.
+    """Path of the configuration that a run left in its folder.
 
     Args:
       run: the output folder of a run, or a step in it.

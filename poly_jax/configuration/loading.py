@@ -1,12 +1,10 @@
-"""Loading gin files and `--gin.` bindings, and the operative configuration that a run leaves behind."""
+"""Loading gin files and `--gin.NAME=VALUE` bindings, and checking what gin itself does not."""
 
 import dataclasses
-import os
 import tokenize
 from collections.abc import Iterable, Sequence
 
 import gin
-from etils import epath
 
 from poly_jax.configurables import import_configurables
 from poly_jax.configuration import explanation, files
@@ -59,18 +57,6 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     _check_unset()
     with gin.unlock_config():  # and leave it so: what a program imports later may register configurables.
         gin.finalize()
-
-
-def operative() -> str:
-    """The bindings that the program has used so far, defaults included, as the text of a gin file."""
-    return gin.operative_config_str(max_line_length=100)
-
-
-def save(folder: str | os.PathLike) -> None:
-    """Write `operative()` to `config.gin` in a folder, which is made if need be; gs:// works."""
-    path = epath.Path(folder) / files.CONFIG_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(operative())
 
 
 def _parse(parse, text: str, source: str) -> None:

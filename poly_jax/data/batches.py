@@ -31,10 +31,14 @@ class TrainBatches(TfDatasetIterator):
     """
 
     def __init__(
-        self, dataset: tf.data.Dataset, stream: Mapping[str, Any], empty_task: Callable[[], str]
+        self,
+        make_dataset: Callable[[], tf.data.Dataset],
+        stream: Mapping[str, Any],
+        empty_task: Callable[[], str],
     ) -> None:
         """Made by `train_batches`: `stream` is its settings, `empty_task` finds which task ended it."""
-        super().__init__(dataset, checkpoint=True)
+        super().__init__(make_dataset(), checkpoint=True)
+        self._make_dataset = make_dataset
         self._stream = dict(stream)
         self._empty_task = empty_task
         self._drawn = 0
@@ -53,7 +57,8 @@ class TrainBatches(TfDatasetIterator):
 
     def reset(self) -> None:
         """Goes back to the first batch."""
-        super().reset()
+        # Not the same dataset once more: TensorFlow shuffles every iteration of one differently.
+        super().__init__(self._make_dataset(), checkpoint=True)
         self._drawn = 0
 
     def save(self, filename: str | os.PathLike[str]) -> None:
@@ -88,7 +93,8 @@ class TrainBatches(TfDatasetIterator):
             super().restore(filename)
             self._drawn = position["batches"]
         else:
-            self.reset()
+            if self._drawn:
+                self.reset()
             for _ in range(position["batches"]):
                 next(self)
 
@@ -139,11 +145,15 @@ def train_batches(
         seed=seed,
         verbose=False,
     )
-    dataset = read(mixture, shuffle=shuffle)
     options = tf.data.Options()
     options.deterministic = True
+    # What counts as state here is the tokenizer's constant table, without which no position could be saved.
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE).with_options(options)
+
+    def make_dataset() -> tf.data.Dataset:
+        dataset = read(mixture, shuffle=shuffle).batch(batch_size, drop_remainder=True)
+        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
+
     stream = {
         "mixture": mixture.unrouted.name,
         "split": split,
@@ -161,7 +171,7 @@ def train_batches(
         empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
         return next(empty, mixture.unrouted.name)
 
-    return TrainBatches(dataset, stream, empty_task)
+    return TrainBatches(make_dataset, stream, empty_task)
 
 
 def eval_batches(

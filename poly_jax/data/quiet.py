@@ -17,7 +17,7 @@ import absl.logging
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
-_CHATTY = frozenset({"seqio", "tensorflow_datasets", "tensorflow"})
+_CHATTY = frozenset({"orbax", "seqio", "tensorflow_datasets", "tensorflow"})
 
 
 @contextlib.contextmanager

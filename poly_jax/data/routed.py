@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from poly_jax.data.quiet import seqio, tf
@@ -104,12 +104,12 @@ class RoutedMixture(seqio.Mixture):
     """The tasks of a seqio mixture (or the one task), routed, at the mixture's own rates."""
 
     def __init__(self, name: str, unrouted: seqio.Mixture | seqio.Task, table: TaskTable) -> None:
+        sampling: dict[str, Any] = {}
+        rates: list[tuple[seqio.Task, float | Callable[[seqio.Task], float]]] = [(unrouted, 1.0)]
         if isinstance(unrouted, seqio.Mixture):
             # seqio has no public name for a mixture's way of sampling.
             sampling = {"sample_fn": unrouted._sample_fn}
             rates = [(task, functools.partial(_rate, unrouted, task)) for task in unrouted.tasks]
-        else:
-            sampling, rates = {}, [(unrouted, 1.0)]
         super().__init__(
             name,
             [(RoutedTask(task, table.id(task.name), len(table)), rate) for task, rate in rates],
@@ -158,8 +158,8 @@ def _rate(mixture: seqio.Mixture, task: seqio.Task, _: seqio.Task) -> float:
 def _with_seedable_source(task: seqio.Task) -> seqio.Task:
     """The task, reading a source function that takes no seed as if it did.
 
-    seqio refuses to seed such a function. It is then read in its own order, so that the stream is reproducible
-    and only seqio's own shuffling orders it.
+    seqio refuses to seed such a function. It is then read in its own order, so that the stream is
+    reproducible and only seqio's own shuffling orders it.
     """
     source = task.source
     if not isinstance(source, seqio.FunctionDataSource):

@@ -45,7 +45,7 @@ class Attention(nn.Module):
         """Attends from x to `attended`; `position` is the query's place in the cache while decoding."""
         route = passes_router(self.adapters, self.config, "layer", self.site, route, self.train)
         query = self._heads(x, route, "query")
-        if self.decode and self.decode_length:
+        if position is not None:
             key, value = self._cached(attended, route, position)
         elif self.decode:
             key, value = self._kept(attended, route)
@@ -102,20 +102,7 @@ class Attention(nn.Module):
         ]
 
     def _attend(self, query, key, value, mask, bias) -> Float[Array, "batch queries heads kv"]:
-        rate = self.config.dropout_rate if self.train else 0.0
-        if not rate:
-            return jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=1.0)
-        # jax.nn's has no dropout. Flax's divides the query by sqrt(depth), and drops whole keys of a head, as
-        # T5 does (one mask for all queries).
-        return nn.dot_product_attention(
-            query * jnp.sqrt(query.shape[-1]).astype(query.dtype),
-            key,
-            value,
-            bias=bias,
-            mask=mask,
-            broadcast_dropout=True,
-            dropout_rng=self.make_rng("dropout"),
-            dropout_rate=rate,
-            dtype=query.dtype,
-            force_fp32_for_softmax=True,
-        )
+        # T5 drops attention weights with one mask for all queries of a row and head: whole keys, that is, and
+        # dropping their values is the same.
+        drop = nn.Dropout(self.config.dropout_rate, broadcast_dims=(-1,), deterministic=not self.train)
+        return jax.nn.dot_product_attention(query, key, drop(value), bias=bias, mask=mask, scale=1.0)

@@ -2,9 +2,9 @@
 
 import dataclasses
 
+import gin
 import jax.numpy as jnp
 
-import gin
 from poly_jax.errors import UserError
 
 _REMAT = ("none", "minimal", "full")
@@ -58,11 +58,18 @@ class T5Config:
             raise UserError(f"T5Config.remat is {self.remat!r}; use one of {', '.join(_REMAT)}")
         if not self.mlp_activations or set(self.mlp_activations) - {"relu", "gelu", "linear"}:
             raise UserError(
-                f"T5Config.mlp_activations is {self.mlp_activations!r}; use names out of 'relu', 'gelu', 'linear'"
+                f"T5Config.mlp_activations is {self.mlp_activations!r}; use names out of 'relu', 'gelu',"
+                " 'linear'"
             )
         for field in ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim"):
             if getattr(self, field) < 1:
                 raise UserError(f"T5Config.{field} is {getattr(self, field)}; it must be at least 1")
+        # In the decoder half of the buckets are for one distance each.
+        if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
+            raise UserError(
+                f"T5Config.relative_attention_max_distance is {self.relative_attention_max_distance}; it must"
+                f" be above half of the {self.relative_attention_num_buckets} buckets"
+            )
 
     @property
     def activation_dtype(self) -> jnp.dtype:

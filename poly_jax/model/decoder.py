@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         """Logits, or where the head is tied to the embedding the normalised output that goes into it."""
         cfg, train = self.config, self.train
         route = passes_router(self.adapters, cfg, "stack", "decoder", route, train)
-        if self.decode_length:
+        if position is not None:
             queries, keys = position[None], jnp.arange(self.decode_length)
         else:
             queries = keys = jnp.arange(embedded.shape[1])

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Any
 
+import gin
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 from jaxtyping import Array, Int, PRNGKeyArray
 
-import gin
 from poly_jax.model.decoding import Decoded, beam_search, sample
 from poly_jax.model.transformer import Transformer
 

@@ -3,12 +3,12 @@
 import dataclasses
 from typing import Literal
 
+import gin
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-import gin
 from poly_jax.errors import UserError
 
 

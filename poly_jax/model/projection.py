@@ -68,14 +68,16 @@ class Projection(nn.Module):
         y = x @ kernel.astype(x.dtype)
         if self.adapters is None or route is None or not self.adapters.adapts(self.site):
             return y
-        return self.adapters.skill.apply(self._mixed(d_in, route), x, y)
+        return self.adapters.skill.apply(self._mixed(self.adapters, d_in, route), x, y)
 
-    def _mixed(self, d_in: int, route: Route) -> Mapping[str, Float[Array, "..."]]:
+    def _mixed(self, adapters: Adapters, d_in: int, route: Route) -> Mapping[str, Float[Array, "..."]]:
         if self.decode and self.has_variable("prefill", "mixed"):
             return self.get_variable("prefill", "mixed")
-        routed = passes_router(self.adapters, self.config, "fine", self.site, route, self.train)
+        routed = passes_router(adapters, self.config, "fine", self.site, route, self.train)
+        # Whatever the granularity, a router sits on the way to every adapted site.
         assert routed is not None
-        mixed = Skills(self.adapters, d_in, self.features, name="skills")(routed.weights)
+        assert routed.weights is not None
+        mixed = Skills(adapters, d_in, self.features, name="skills")(routed.weights)
         if self.decode:
             self.put_variable("prefill", "mixed", mixed)
         return mixed

@@ -10,7 +10,7 @@ from poly_jax.model.config import T5Config
 
 
 def distance_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
-    """Bucket of every distance 0..max_distance in one direction (T5, arXiv 1910.10683; rule of Mesh TensorFlow).
+    """Bucket of every distance 0..max_distance in one direction (arXiv 1910.10683, as in Mesh TensorFlow).
 
     The first half of the buckets holds one distance each, the rest grow logarithmically up to max_distance.
     A table, since a logarithm computed on the device may fall on the other side of a bucket's edge.

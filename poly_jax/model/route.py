@@ -1,5 +1,7 @@
 """How a batch's task ids travel through the model and become mixing weights on the way."""
 
+import dataclasses
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -28,8 +30,8 @@ class Route:
 class RouterTable(nn.Module):
     """Owns one router's parameters and computes its mixing weights.
 
-    While training, the router draws from the `routing` stream. A variable `noise/uniform` beside its parameters
-    replays recorded draws instead.
+    While training, the router draws from the `routing` stream. A variable `noise/uniform` beside its
+    parameters replays recorded draws instead.
     """
 
     adapters: Adapters
@@ -79,4 +81,4 @@ def passes_router(
     if not any(adapters.adapts(site) for site in below):
         return route
     weights = RouterTable(adapters, train, name="router")(route.task_ids)
-    return route.replace(weights=weights)
+    return dataclasses.replace(route, weights=weights)

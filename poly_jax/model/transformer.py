@@ -79,8 +79,8 @@ class Transformer(nn.Module):
     ) -> Float[Array, "batch targets vocab"]:
         """Logits of every target position given the ones before it.
 
-        `decoder_target_tokens` says which positions are padding. T5X masks those and Hugging Face does not; as
-        they come last, this changes only their own logits, which no loss reads.
+        `decoder_target_tokens` says which positions are padding. T5X masks those and Hugging Face does not;
+        as they come last, this changes only their own logits, which no loss reads.
         """
         route = self._route(task_ids)
         encoded = self._encode(encoder_input_tokens, route)

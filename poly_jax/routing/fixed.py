@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 
+import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-import gin
 from poly_jax.parameters import ParameterSpec
 from poly_jax.routing.router import Uniform
 

@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
+import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-import gin
 from poly_jax.errors import UserError
 from poly_jax.parameters import ParameterSpec, uniform_init
 from poly_jax.routing.router import Uniform
@@ -48,12 +48,15 @@ class LearnedRouter:
     def __post_init__(self):
         if self.scores not in ("sigmoid", "straight_through", "l2", "softmax"):
             raise UserError(
-                f"LearnedRouter.scores is {self.scores!r}; use 'sigmoid', 'straight_through', 'l2' or 'softmax'"
+                f"LearnedRouter.scores is {self.scores!r}; use 'sigmoid', 'straight_through', 'l2' or"
+                " 'softmax'"
             )
         if self.temperature <= 0:
             raise UserError(f"LearnedRouter.temperature is {self.temperature}; it must be above 0")
         if not 0 <= self.logit_dropout < 1:
             raise UserError(f"LearnedRouter.logit_dropout is {self.logit_dropout}; it must be in [0, 1)")
+        if self.top_k < 0:
+            raise UserError(f"LearnedRouter.top_k is {self.top_k}; it must be 0 (keep all) or more")
         if self.top_k and self.scores != "softmax":
             raise UserError(f"LearnedRouter.top_k is {self.top_k}; it needs LearnedRouter.scores = 'softmax'")
 
@@ -66,7 +69,7 @@ class LearnedRouter:
     def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
         """`logits` [tasks, splits, skills], drawn from U(-1e-3, 1e-3)."""
         shape = (n_tasks, n_splits, n_skills)
-        return {"logits": ParameterSpec(shape, uniform_init(1e-3), ("tasks", None, "skills"))}
+        return {"logits": ParameterSpec(shape, uniform_init(1e-3), ("tasks", "splits", "skills"))}
 
     def weights(
         self,

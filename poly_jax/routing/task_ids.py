@@ -12,4 +12,6 @@ def check_task_ids(task_ids: np.ndarray, n_tasks: int) -> None:
     """
     wrong = task_ids[(task_ids < 0) | (task_ids >= n_tasks)]
     if wrong.size:
-        raise UserError(f"task id {int(wrong[0])} is not in the table of {n_tasks} task(s): ids are 0..{n_tasks - 1}")
+        raise UserError(
+            f"task id {int(wrong[0])} is not in the table of {n_tasks} task(s): ids are 0..{n_tasks - 1}"
+        )

@@ -4,11 +4,14 @@ import hashlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 from jax.sharding import Mesh
+from numpy.typing import DTypeLike
 
 from poly_jax.interop.backbone import check_tree, read_backbone
+from poly_jax.interop.tree import cast
 from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.training.mesh import shardings
@@ -16,13 +19,21 @@ from poly_jax.training.mesh import shardings
 Tree = dict[str, Any]
 
 
-def load_backbone(path: str, model: Transformer, mesh: Mesh) -> tuple[Tree, str]:
-    """The backbone's parameters on the mesh, in the model's dtype and layout, and their content hash.
+def load_backbone(
+    path: str, model: Transformer, mesh: Mesh, dtype: DTypeLike | None = None
+) -> tuple[Tree, str]:
+    """The backbone's parameters on the mesh, in the model's layout, and their content hash.
+
+    Args:
+      path: see `poly_jax.interop.backbone.read_backbone`.
+      model: whose backbone it is.
+      mesh: where the parameters go.
+      dtype: of the parameters; None for that of the model's activations.
 
     Raises:
       UserError: nothing readable at `path`, or its parameters are not this model's.
     """
-    tree = read_backbone(path, dtype=model.config.activation_dtype)
+    tree = read_backbone(path, dtype=dtype or model.config.activation_dtype)
     digest = content_hash(tree)
     if model.config.scan_layers:
         tree = stack_layers(tree)
@@ -32,9 +43,13 @@ def load_backbone(path: str, model: Transformer, mesh: Mesh) -> tuple[Tree, str]
 
 
 def content_hash(tree: Tree) -> str:
-    """SHA-256 over names, dtypes and contents of a tree of host arrays, in the order of names."""
+    """SHA-256 over names and contents of a tree of host arrays, in the order of names.
+
+    Floats are rounded to bfloat16 first, so that a backbone read in float32 is the one read in bfloat16.
+    """
     digest = hashlib.sha256()
     for name, leaf in sorted(traverse_util.flatten_dict(tree, sep="/").items()):
-        digest.update(f"{name} {leaf.dtype} {leaf.shape};".encode())
+        leaf = cast(leaf, jnp.bfloat16)
+        digest.update(f"{name} {leaf.shape};".encode())
         digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
     return digest.hexdigest()

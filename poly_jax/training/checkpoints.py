@@ -81,7 +81,8 @@ class Checkpoints:
                 f"the checkpoint of step {step} knows {len(restored['tasks'])} task(s), and the mixture has"
                 f" {len(table.names)} others; a run cannot change its tasks, choose another --output_dir"
             )
-        return TrainState(jax.numpy.asarray(step, jax.numpy.int32), restored["trained"], restored["optimizer"])
+        count = jax.numpy.asarray(step, jax.numpy.int32)
+        return TrainState(count, restored["trained"], restored["optimizer"])
 
     def close(self) -> None:
         """Waits until everything is written."""

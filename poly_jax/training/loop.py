@@ -1,7 +1,8 @@
 """The loop that steps a training state through batches, reports, and saves."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -97,17 +98,19 @@ def fit(
                 rows = len(batch["task_ids"]) * jax.process_count()
                 progress = Progress(step, steps, rows)
                 save_operative_config(folder)
-                if step % report_every and step != steps:
-                    continue
             if step % report_every == 0 or step == steps:
                 values = {name: float(value) for name, value in metrics.items()}
                 writer.write_scalars(step, progress.report(step, values))
+                writer.flush()
             if step % save_every == 0 or step == steps:
                 batches.save(_position(folder, step))
                 checkpoints.save(state, table, origin)
+                # This checkpoint is written in the background: until it is whole, `saved` is the newest.
+                _forget_positions(folder, but={step, saved})
+                saved = step
     writer.close()
     checkpoints.close()
-    _forget_positions(folder, checkpoints_left=(steps,))
+    _forget_positions(folder, but={saved})
     return state
 
 
@@ -117,7 +120,10 @@ def _position(folder: epath.Path, step: int) -> epath.Path:
     return positions / f"{step}-host{jax.process_index()}"
 
 
-def _forget_positions(folder: epath.Path, checkpoints_left: tuple[int, ...]) -> None:
+def _forget_positions(folder: epath.Path, but: Collection[int | None]) -> None:
+    """Deletes this host's positions of other steps: each may hold a shuffle buffer."""
+    ours = re.compile(rf"(\d+)-host{jax.process_index()}(\..*)?")
     for path in (folder / "data").iterdir():
-        if int(path.name.split("-")[0]) not in checkpoints_left:
+        match = ours.fullmatch(path.name)
+        if match and int(match[1]) not in but:
             path.unlink()

@@ -13,8 +13,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from poly_jax.errors import UserError
 
-# Logical axes that are not listed are replicated. Adapters are small: only a router's table, which grows with the
-# number of tasks, is spread.
+# Logical axes that are not listed are replicated. Adapters are small: only a router's table, which grows with
+# the number of tasks, is spread.
 LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
     ("batch", ("data", "fsdp")),
     ("vocab", "model"),
@@ -45,7 +45,8 @@ class Partitioning:
         count = jax.device_count()
         if self.fsdp < 1 or self.model < 1 or count % (self.fsdp * self.model):
             raise UserError(
-                f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {count} device(s)"
+                f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {count}"
+                " device(s)"
             )
         shape = (count // (self.fsdp * self.model), self.fsdp, self.model)
         return jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
@@ -104,7 +105,8 @@ def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This host's rows of a batch as global arrays."""
     sharding = batch_sharding(mesh)
     return {
-        name: jax.make_array_from_process_local_data(sharding, np.asarray(rows)) for name, rows in batch.items()
+        name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
+        for name, rows in batch.items()
     }
 
 

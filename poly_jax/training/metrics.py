@@ -30,7 +30,8 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     def _unsupported(self, *args, **kwargs) -> None:
         raise TypeError("JSON lines hold scalars and texts; write this kind of summary to TensorBoard alone")
 
-    write_summaries = write_images = write_videos = write_audios = write_histograms = write_pointcloud = _unsupported
+    write_summaries = write_images = write_videos = _unsupported
+    write_audios = write_histograms = write_pointcloud = _unsupported
 
     def flush(self) -> None:
         """Makes what was written visible to readers."""

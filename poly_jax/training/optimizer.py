@@ -24,7 +24,8 @@ class Optimizer:
       warmup_fraction: part of the steps in which the rate rises from 0.
       decay: after the warm-up: "linear" or "cosine" to 0 at the last step, "constant", or "rsqrt" with the
         inverse square root of the step.
-      weight_decay: decoupled; routers are never decayed, or rows of tasks absent from a batch would shrink.
+      weight_decay: decoupled, times the learning rate; routers are never decayed, or rows of tasks absent
+        from a batch would shrink.
       clip_norm: gradients of a larger global norm are scaled down to it; 0 for no clipping.
       b1: AdamW's decay of the first moment.
       b2: AdamW's decay of the second moment.
@@ -84,8 +85,11 @@ class Optimizer:
     def _rule(self, rate: optax.Schedule, weight_decay: float, scaling: bool) -> optax.GradientTransformation:
         if self.algorithm == "adamw":
             return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=weight_decay)
-        return optax.adafactor(
-            rate, multiply_by_parameter_scale=scaling, weight_decay_rate=weight_decay or None
+        # optax.adafactor's own weight decay ignores the learning rate.
+        return optax.chain(
+            optax.adafactor(multiply_by_parameter_scale=scaling),
+            optax.add_decayed_weights(-weight_decay),
+            optax.scale_by_schedule(rate),
         )
 
 

@@ -18,11 +18,11 @@ class Progress:
         now = time.perf_counter()
         rate = (step - self._step) / max(now - self._time, 1e-9)
         self._step, self._time = step, now
-        left = (self._last_step - step) / rate if rate else float("inf")
+        left = _clock((self._last_step - step) / rate) if rate else "?"
         values = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(
-            f"step {step}/{self._last_step}  {values}  {rate:.2f} steps/s  {rate * self._examples:.1f} examples/s"
-            f"  {_clock(left)} left",
+            f"step {step}/{self._last_step}  {values}  {rate:.2f} steps/s"
+            f"  {rate * self._examples:.1f} examples/s  {left} left",
             file=sys.stderr,
             flush=True,
         )

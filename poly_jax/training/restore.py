@@ -12,7 +12,14 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.training.backbone import load_backbone
-from poly_jax.training.checkpoints import Origin, read_origin, read_table, read_trained, step_folder, trained_names
+from poly_jax.training.checkpoints import (
+    Origin,
+    read_origin,
+    read_table,
+    read_trained,
+    step_folder,
+    trained_names,
+)
 from poly_jax.training.mesh import shardings
 from poly_jax.training.partition import merge, split
 

@@ -72,6 +72,15 @@ def train(
             f"Experiment.backbone is not bound, and train.trainable {trainable!r} would leave random weights"
             " frozen: bind its path, or train 'all'"
         )
+    counts = {
+        "steps": steps,
+        "microbatches": microbatches,
+        "save_every": save_every,
+        "report_every": report_every,
+    }
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"train.{name} is {count}; it must be at least 1")
     if experiment.data.batch_size % microbatches:
         raise UserError(
             f"train.microbatches {microbatches} does not divide Data.batch_size {experiment.data.batch_size}"
@@ -97,7 +106,9 @@ def train(
     update = Update(
         dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches
     )
-    print(f"{len(table)} task(s), {describe(trained)} trained, {describe(frozen)} frozen, {mesh.size} device(s)")
+    print(
+        f"{len(table)} task(s), {describe(trained)} trained, {describe(frozen)} frozen, {mesh.size} device(s)"
+    )
     return fit(
         update,
         begin(trained, update, mesh),
@@ -117,17 +128,16 @@ def train(
 def initial_trees(
     model: Transformer, backbone: str | None, trainable: Trainable, seed: int, mesh: Mesh
 ) -> tuple[dict[str, Any], dict[str, Any], Origin]:
-    """The trained and the frozen tree before the first step, on the mesh, and where the frozen one is from."""
+    """The trained and the frozen tree before the first step, on the mesh; where the frozen one is from."""
     selected = selects(trainable)
     shapes, axes = parameter_shapes(model)
     places = shardings(shapes, axes, mesh)
     loaded: dict[str, Any] = {}
     origin = Origin()
     if backbone is not None:
-        loaded, digest = load_backbone(backbone, model, mesh)
-        if trainable == "all":
-            loaded = jax.tree.map(lambda leaf: leaf.astype(jax.numpy.float32), loaded)
-        else:
+        dtype = jax.numpy.float32 if trainable == "all" else None
+        loaded, digest = load_backbone(backbone, model, mesh, dtype)
+        if trainable != "all":
             origin = Origin(str(epath.Path(backbone).absolute()), digest)
     # Where a backbone was loaded only the adapters are drawn: XLA drops what is not returned.
     wanted = is_adapter if loaded else lambda path: True
@@ -142,11 +152,13 @@ def initial_trees(
 def begin(trained: dict[str, Any], update: Update, mesh: Mesh) -> TrainState:
     """The state before the first step; the optimizer's state is placed as the parameters are."""
     state = jax.jit(functools.partial(start, optimizer=update.optimizer))(trained)
-    # What XLA left on one device, such as counters, belongs on all.
-    return jax.tree.map(
-        lambda leaf: leaf if len(leaf.sharding.device_set) == mesh.size else jax.device_put(leaf, replicated(mesh)),
-        state,
-    )
+
+    def spread(leaf: jax.Array) -> jax.Array:
+        # What XLA left on one device, such as counters, belongs on all.
+        whole = len(leaf.sharding.device_set) == mesh.size
+        return leaf if whole else jax.device_put(leaf, replicated(mesh))
+
+    return jax.tree.map(spread, state)
 
 
 def describe(tree: dict[str, Any]) -> str:

@@ -80,6 +80,7 @@ class Update:
                 batch["task_ids"],
                 rngs={"dropout": dropout, "routing": routing},
             )
+            assert isinstance(logits, jax.Array)
             weights = batch["decoder_loss_weights"].astype(jnp.float32)
             loss = self.loss.total(logits, batch["decoder_target_tokens"], weights)
             return loss, self.loss.divisor(weights)

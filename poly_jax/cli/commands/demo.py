@@ -24,10 +24,9 @@ class Demo(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Run the demonstration."""
-        config.load()
-        from poly_jax.demo import demo
+        from poly_jax.study.demonstration import demo
 
-        demo(output_dir=args.output_dir)
+        demo(output_dir=args.output_dir, bindings=config.bindings)
 
 
 COMMAND = Demo()

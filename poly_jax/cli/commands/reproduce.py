@@ -32,10 +32,9 @@ class Reproduce(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Rerun the comparison."""
-        config.load()
-        from poly_jax.reproduce import reproduce
+        from poly_jax.study.reproduction import reproduce
 
-        reproduce(output_dir=args.output_dir, seeds=tuple(args.seeds))
+        reproduce(output_dir=args.output_dir, seeds=tuple(args.seeds), bindings=config.bindings)
 
 
 COMMAND = Reproduce()

@@ -1,0 +1,1 @@
+"""What a router learned: statistics and plots."""

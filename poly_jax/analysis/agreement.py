@@ -1,0 +1,72 @@
+"""How well a router's idea of which tasks are alike agrees with a known one."""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.cluster import hierarchy
+from scipy.spatial import distance
+from sklearn.metrics import adjusted_rand_score
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Two measures, and how likely the first is by chance.
+
+    Attributes:
+      correlation: Pearson correlation, over pairs of tasks, of the similarity of their mixing weights with the
+        number of skills they share.
+      permutation_p: share of random relabellings of the tasks whose correlation is at least as high.
+      adjusted_rand: adjusted Rand index of average-linkage clusters, both trees cut into equally many.
+    """
+
+    correlation: float
+    permutation_p: float
+    adjusted_rand: float
+
+
+def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray, "tasks tasks"]:
+    """Pearson correlation of every two tasks' mixing weights."""
+    return np.corrcoef(vectors)
+
+
+def linkage(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray, "merges 4"]:
+    """Average-linkage tree over 1 - similarity."""
+    dissimilar = np.clip(1 - similarity(vectors), 0, None)
+    np.fill_diagonal(dissimilar, 0)
+    return hierarchy.average(distance.squareform(dissimilar, checks=False))
+
+
+def agreement(
+    vectors: Float[np.ndarray, "tasks features"],
+    skills: Int[np.ndarray, "tasks true_skills"],
+    n_clusters: int | None = None,
+    permutations: int = 1000,
+    seed: int = 0,
+) -> Agreement:
+    """Compares a router with the true skills of its tasks.
+
+    Args:
+      vectors: mixing weights of each task.
+      skills: 1 where a task needs a skill, else 0.
+      n_clusters: where both trees are cut; None for the number of true skills.
+      permutations: random relabellings for the p-value.
+      seed: of those.
+    """
+    upper = np.triu_indices(len(skills), k=1)
+    learned = similarity(vectors)[upper]
+    shared = (skills @ skills.T).astype(float)
+    correlation = float(np.corrcoef(learned, shared[upper])[0, 1])
+    rng = np.random.default_rng(seed)
+    chance = [
+        np.corrcoef(learned, shared[np.ix_(order, order)][upper])[0, 1]
+        for order in (rng.permutation(len(skills)) for _ in range(permutations))
+    ]
+    cut = n_clusters or skills.shape[1]
+    ours = hierarchy.fcluster(linkage(vectors), cut, "maxclust")
+    true = hierarchy.fcluster(hierarchy.average(distance.pdist(skills, "jaccard")), cut, "maxclust")
+    return Agreement(
+        correlation,
+        (1 + int(np.sum(np.asarray(chance) >= correlation))) / (1 + permutations),
+        float(adjusted_rand_score(true, ours)),
+    )

@@ -1,0 +1,92 @@
+"""A picture of a router: which tasks it treats alike, and the skills they are known to share."""
+
+import os
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from scipy.cluster import hierarchy
+
+from poly_jax.analysis.agreement import linkage, similarity
+from poly_jax.analysis.weights import Weights, task_vectors
+
+
+def representative(weights: Weights) -> str:
+    """The router whose similarities between tasks are nearest to those of all routers together."""
+    whole = similarity(task_vectors(weights))
+    upper = np.triu_indices(len(whole), k=1)
+
+    def closeness(place: str) -> float:
+        table = weights[place]
+        vectors = table.reshape(len(table), -1)
+        if np.any(np.ptp(vectors, axis=1) == 0):
+            return -1.0
+        return float(np.corrcoef(similarity(vectors)[upper], whole[upper])[0, 1])
+
+    return max(weights, key=closeness)
+
+
+def router_figure(
+    weights: Weights,
+    names: Sequence[str],
+    skills: Int[np.ndarray, "tasks true_skills"] | None = None,
+    skill_names: Sequence[str] = (),
+    title: str = "",
+) -> Figure:
+    """Dendrogram of the tasks, their true skills, and their mixing weights at one router.
+
+    Args:
+      weights: of every router of the model.
+      names: of the tasks, in the order of their ids.
+      skills: 1 where a task needs a skill; None where that is not known.
+      skill_names: columns of `skills`.
+      title: of the figure.
+    """
+    place = representative(weights)
+    tree = linkage(task_vectors(weights))
+    order = hierarchy.leaves_list(tree)
+    table: Float[np.ndarray, "tasks splits skills"] = weights[place]
+    n_tasks, n_splits, n_skills = table.shape
+    columns = 0 if skills is None else skills.shape[1]
+    ratios = [2.2, *([max(columns, 4) * 0.25] if columns else []), max(n_splits * n_skills * 0.11, 3)]
+    figure = Figure(figsize=(sum(ratios) + 2.5, max(0.22 * n_tasks, 3) + 1.6), layout="constrained")
+    axes = figure.subplots(1, len(ratios), width_ratios=ratios)
+    ink = matplotlib.colormaps["Greys"](0.7)
+
+    hierarchy.dendrogram(
+        tree, orientation="left", ax=axes[0], no_labels=True, color_threshold=0, above_threshold_color=ink
+    )
+    axes[0].set_ylim(0, 10 * n_tasks)
+    axes[0].invert_yaxis()
+    axes[0].set_title("tasks the router treats alike", fontsize=9)
+    axes[0].set_xlabel("1 - correlation of mixing weights", fontsize=8)
+    for side in ("top", "left", "right"):
+        axes[0].spines[side].set_visible(False)
+    if skills is not None:
+        axes[1].imshow(skills[order], aspect="auto", cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
+        axes[1].set_xticks(range(columns), skill_names, rotation=90, fontsize=8)
+        axes[1].set_title("true skills", fontsize=9)
+    picture = axes[-1].imshow(
+        table.reshape(n_tasks, -1)[order], aspect="auto", cmap="viridis", vmin=0, interpolation="nearest"
+    )
+    for head in range(1, n_splits):
+        axes[-1].axvline(head * n_skills - 0.5, color="white", linewidth=1)
+    axes[-1].set_xticks(
+        [head * n_skills + (n_skills - 1) / 2 for head in range(n_splits)],
+        [f"head {head}" for head in range(n_splits)] if n_splits > 1 else [f"{n_skills} learned skills"],
+        fontsize=8,
+    )
+    axes[-1].set_title(f"mixing weights at {place}", fontsize=9)
+    axes[1].set_yticks(range(n_tasks), [names[i] for i in order], fontsize=7)
+    for axis in axes[2:]:
+        axis.set_yticks([])
+    figure.colorbar(picture, ax=axes[-1], shrink=0.6)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def save_router_plot(path: str | os.PathLike[str], *args, **kwargs) -> None:
+    """`router_figure` as a PNG."""
+    router_figure(*args, **kwargs).savefig(path, dpi=130)

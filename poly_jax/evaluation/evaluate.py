@@ -1,0 +1,173 @@
+"""`poly-jax eval`: the tasks' own metrics through seqio's Evaluator."""
+
+import json
+import sys
+import time
+from typing import Any
+
+import gin
+import jax
+from etils import epath
+from rich import progress as bars
+from rich.console import Console
+from rich.text import Text
+
+from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
+from poly_jax.data.quiet import seqio
+from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.evaluation.model_functions import model_functions
+from poly_jax.evaluation.predict import Predictor
+from poly_jax.evaluation.report import PredictionFiles, Results, show, with_mean
+from poly_jax.evaluation.whole_file import write_whole
+from poly_jax.experiment import Experiment
+from poly_jax.interop.tree import listing
+from poly_jax.training.checkpoints import read_table, step_folder
+from poly_jax.training.mesh import Partitioning, check_batch_size
+from poly_jax.training.restore import restore
+
+METRICS = "metrics.json"
+PREDICTIONS = "predictions"
+
+# The data is not shuffled; the seed fixes what a task's own preprocessors draw.
+_SEED = 0
+
+
+@gin.configurable
+def evaluate(
+    run: str,
+    experiment: Experiment = gin.REQUIRED,
+    mixture: str | None = None,
+    split: str = "test",
+    batch_size: int = 32,
+    output_dir: str | None = None,
+    partitioning: Partitioning = Partitioning(),
+) -> Results:
+    """Evaluates a run on a mixture's tasks with their own metrics.
+
+    Writes `metrics.json` and `predictions/<task>.jsonl` (see `PredictionFiles`), and prints the table.
+
+    Args:
+      run: folder of the run, or one of its checkpoints.
+      experiment: that of the run.
+      mixture: a registered seqio mixture or task; None for the run's own.
+      split: of the tasks; those without it are left out.
+      batch_size: examples at a time, over all devices.
+      output_dir: where the files go; None for `eval/<mixture>-<split>` in the run's folder.
+      partitioning: shape of the device mesh.
+
+    Returns:
+      The metrics by task and, under "mean", their means over tasks.
+
+    Raises:
+      UserError: the mixture is unknown or holds tasks that the run does not know, or there is nothing to
+        evaluate: no such split, no examples or no metrics.
+    """
+    mesh = partitioning.mesh()
+    check_batch_size(batch_size, mesh)
+    experiment.data.register_tasks()
+    step = step_folder(run)
+    name = mixture or experiment.data.mixture
+    view = routed(name, _table(experiment, run, name))
+    _check_tasks(view, name, split)
+    # What precedes needs neither data nor a model: a mistake shows at once.
+    folder = epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / f"{name}-{split}"
+    writes = jax.process_index() == 0
+    evaluator = seqio.Evaluator(
+        view.name,
+        RoutedEncDecFeatureConverter(),
+        eval_split=split,
+        sequence_length=experiment.data.sequence_length,
+        seed=_SEED,
+        logger_cls=[PredictionFiles] if writes else [],
+        log_dir=str(folder / PREDICTIONS),
+        async_compute_metrics=False,
+    )
+    examples = _count_examples(evaluator, name, split)
+    predictor = Predictor(restore(experiment, run, mesh), experiment.decoding, mesh, batch_size)
+    began = time.perf_counter()
+    metrics = _run(evaluator, predictor, examples)
+    seconds = time.perf_counter() - began
+    results = with_mean(metrics)
+    if writes:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / METRICS, json.dumps(results, indent=1) + "\n")
+        show(results, f"{name}, {split}")
+        total = sum(examples.values())
+        print(
+            f"{total:,} examples in {seconds:.1f} s ({total / seconds:.1f} examples/s); results in {folder}",
+            file=sys.stderr,
+        )
+    return results
+
+
+def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
+    """The table that gives the mixture's tasks their ids: the run's, after checking that they are in it."""
+    wanted = TaskTable.of(name)
+    if experiment.adapters is None:
+        # A bare T5 has no use for ids, so that it can be evaluated on any task.
+        return wanted
+    table = read_table(step_folder(run))
+    unknown = [task for task in wanted.names if task not in table.names]
+    if unknown:
+        raise UserError(
+            f"{run} does not know {len(unknown)} of the {len(wanted)} tasks of {name!r} ({listing(unknown)});"
+            f" adapt it to a new task first: poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR"
+        )
+    return table
+
+
+def _check_tasks(view: RoutedMixture, name: str, split: str) -> None:
+    """Says which tasks are left out, and raises a UserError where all are."""
+    with_split = [task for task in view.tasks if split in task.splits]
+    without_metrics = [task.name for task in with_split if not task.metric_objs]
+    if not with_split:
+        splits = ", ".join(sorted(view.splits))
+        raise UserError(f"no task of {name!r} has a split {split!r}; there are {splits}")
+    if len(without_metrics) == len(with_split):
+        raise UserError(
+            f"no task of {name!r} with a split {split!r} has a metric; register it with metric_fns"
+        )
+    without_split = [task.name for task in view.tasks if split not in task.splits]
+    for left_out, lack in ((without_split, f"split {split!r}"), (without_metrics, "metric")):
+        if left_out and jax.process_index() == 0:
+            print(f"left out, without a {lack}: {listing(left_out)}", file=sys.stderr)
+
+
+def _count_examples(evaluator: seqio.Evaluator, name: str, split: str) -> dict[str, int]:
+    counts = {
+        task: int(dataset.cardinality().numpy()) for task, dataset in evaluator.cached_task_datasets.items()
+    }
+    empty = [task for task, count in counts.items() if not count]
+    if empty:
+        raise UserError(
+            f"{listing(empty)} without an example in split {split!r}: leave it out of mixture {name!r}"
+        )
+    return counts
+
+
+class _Speed(bars.ProgressColumn):
+    def render(self, task: bars.Task) -> Text:
+        """Examples per second, once it is known."""
+        return Text(f"{task.speed:.1f} examples/s" if task.speed else "")
+
+
+def _run(evaluator: seqio.Evaluator, predictor: Predictor, examples: dict[str, int]) -> dict[str, Any]:
+    kinds = {
+        task.name: {metric.model_output_type for metric in task.metric_objs} for task in evaluator.eval_tasks
+    }
+    work = sum(examples[task] * len(needed) for task, needed in kinds.items())
+    columns = (
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.MofNCompleteColumn(),
+        _Speed(),
+        bars.TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with bars.Progress(*columns, console=console, disable=jax.process_index() != 0) as progress:
+        bar = progress.add_task("evaluating", total=work)
+        functions = model_functions(predictor, lambda count: progress.advance(bar, count))
+        metrics, _ = evaluator.evaluate(compute_metrics=True, model_fns=functions)
+    return metrics.result()

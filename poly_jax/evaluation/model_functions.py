@@ -1,0 +1,52 @@
+"""What seqio's Evaluator calls to predict and to score: a Predictor over its enumerated data sets."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.evaluation.predict import Advance, Predictions, Predictor
+
+_READ_AT_ONCE = 256
+
+
+def model_functions(predictor: Predictor, advance: Advance) -> dict[Any, Callable[[tf.data.Dataset], Any]]:
+    """The functions by the kind of output that a metric asks for: predictions, with scores, target scores.
+
+    Each takes a data set of (index, model features) and returns what `seqio.Evaluator.evaluate` documents.
+    """
+
+    def decode(dataset: tf.data.Dataset) -> tuple[list[int], Predictions]:
+        indices, batch = _read(dataset)
+        return indices, predictor.predict(batch["encoder_input_tokens"], batch["task_ids"], advance)
+
+    def predict(dataset: tf.data.Dataset) -> list[tuple[int, np.ndarray]]:
+        indices, predictions = decode(dataset)
+        return list(zip(indices, predictions.tokens, strict=True))
+
+    def predict_with_scores(dataset: tf.data.Dataset) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
+        indices, predictions = decode(dataset)
+        outputs = list(zip(indices, predictions.tokens, strict=True))
+        return outputs, {"scores": predictions.scores.tolist()}
+
+    def score(dataset: tf.data.Dataset) -> list[tuple[int, float]]:
+        indices, batch = _read(dataset)
+        scores = predictor.score(
+            batch["encoder_input_tokens"], batch["decoder_target_tokens"], batch["task_ids"], advance
+        )
+        return list(zip(indices, scores.tolist(), strict=True))
+
+    kinds = seqio.metrics.ModelOutputType
+    return {
+        kinds.PREDICTION: predict,
+        kinds.PREDICTION_WITH_AUX: predict_with_scores,
+        kinds.SCORE: score,
+    }
+
+
+def _read(dataset: tf.data.Dataset) -> tuple[list[int], dict[str, np.ndarray]]:
+    chunks = list(dataset.batch(_READ_AT_ONCE).as_numpy_iterator())
+    indices, batch = jax.tree.map(lambda *parts: np.concatenate(parts), *chunks)
+    return indices.tolist(), batch

@@ -1,0 +1,150 @@
+"""Predictions and scores for any number of examples, by a compiled program of one batch shape."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from poly_jax.model.decoding import Decoded
+from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.scoring import sequence_scores
+from poly_jax.routing.task_ids import check_task_ids
+from poly_jax.training.mesh import batch_sharding, check_batch_size, on_mesh, replicated
+from poly_jax.training.restore import Restored
+
+Advance = Callable[[int], None]
+Arrays = dict[str, np.ndarray]
+
+
+class Predictions(NamedTuple):
+    """Outputs of examples, in their order.
+
+    tokens: of each example's best output, up to and with end of sequence, then padding (0).
+    scores: the outputs' log-probabilities, over length ** length_penalty where beams were searched.
+    """
+
+    tokens: Int[np.ndarray, "examples max_length"]
+    scores: Float[np.ndarray, "examples"]
+
+
+class Predictor:
+    """A restored model that predicts and scores, each example with its own task's adapters.
+
+    Compiles once for every length of inputs and of targets. Each host gives all examples and gets all
+    results; the devices share every batch.
+    """
+
+    def __init__(
+        self, restored: Restored, decoding: Decoding, mesh: Mesh, batch_size: int = 32, seed: int = 0
+    ) -> None:
+        """For batches of `batch_size` examples over all devices of the mesh that the parameters are on.
+
+        `seed` is for a decoding that samples: what it draws depends on the examples' places and the batch
+        size.
+
+        Raises:
+          UserError: the batch cannot be spread over the devices.
+        """
+        check_batch_size(batch_size, mesh)
+        self._restored, self._decoding = restored, decoding
+        self._mesh, self._batch_size = mesh, batch_size
+        self._key = jax.random.key(seed)
+        self._decode = jax.jit(self._decode_batch, out_shardings=replicated(mesh))
+        self._score = jax.jit(self._score_batch, out_shardings=replicated(mesh))
+
+    def predict(
+        self,
+        inputs: Int[np.ndarray, "examples length"],
+        task_ids: Int[np.ndarray, "examples"],
+        advance: Advance | None = None,
+    ) -> Predictions:
+        """Decodes every example.
+
+        Args:
+          inputs: tokens, padded with 0.
+          task_ids: in the table of the run.
+          advance: told how many examples have been done since it was last told.
+
+        Raises:
+          UserError: a task id is not in the table.
+        """
+        decoding = self._decoding
+        tokens = np.zeros((len(inputs), decoding.max_length), np.int32)
+        scores = np.zeros(len(inputs), np.float32)
+        for number, (rows, batch) in enumerate(self._batches({"inputs": inputs, "task_ids": task_ids})):
+            key = jax.random.fold_in(self._key, number) if decoding.temperature else None
+            decoded = self._decode(self._restored.parameters, batch["inputs"], batch["task_ids"], key)
+            # Indexing a device array would compile anew for the last batch: cut on the host.
+            tokens[rows] = np.asarray(decoded.tokens)[: rows.stop - rows.start]
+            scores[rows] = np.asarray(decoded.scores)[: rows.stop - rows.start]
+            if advance:
+                advance(rows.stop - rows.start)
+        return Predictions(tokens, scores)
+
+    def score(
+        self,
+        inputs: Int[np.ndarray, "examples length"],
+        targets: Int[np.ndarray, "examples target_length"],
+        task_ids: Int[np.ndarray, "examples"],
+        advance: Advance | None = None,
+    ) -> Float[np.ndarray, "examples"]:
+        """The log-probability of every example's target, summed over its tokens and end of sequence.
+
+        Args and errors: as of `predict`; targets are padded with 0.
+        """
+        scores = np.zeros(len(inputs), np.float32)
+        arrays = {"inputs": inputs, "targets": targets, "task_ids": task_ids}
+        for rows, batch in self._batches(arrays):
+            done = self._score(
+                self._restored.parameters, batch["inputs"], batch["targets"], batch["task_ids"]
+            )
+            scores[rows] = np.asarray(done)[: rows.stop - rows.start]
+            if advance:
+                advance(rows.stop - rows.start)
+        return scores
+
+    def _batches(self, arrays: Arrays) -> Iterator[tuple[slice, dict[str, jax.Array]]]:
+        """Which rows a batch holds, and the batch on the mesh; the last one repeats its last row."""
+        check_task_ids(arrays["task_ids"], len(self._restored.table))
+        count, sharding = len(arrays["task_ids"]), batch_sharding(self._mesh)
+        with on_mesh(self._mesh):
+            for first in range(0, count, self._batch_size):
+                # A repeated row ends when its original does, so that filling up does not prolong decoding.
+                places = np.minimum(np.arange(first, first + self._batch_size), count - 1)
+                batch = {
+                    name: _spread(np.asarray(leaf[places], np.int32), sharding)
+                    for name, leaf in arrays.items()
+                }
+                yield slice(first, min(first + self._batch_size, count)), batch
+
+    def _decode_batch(
+        self,
+        parameters: dict[str, Any],
+        inputs: Int[Array, "batch length"],
+        task_ids: Int[Array, "batch"],
+        key: PRNGKeyArray | None,
+    ) -> Decoded:
+        decoded = generate(self._restored.model, parameters, inputs, task_ids, self._decoding, key)
+        if self._decoding.n_beams > 1:
+            return Decoded(decoded.tokens[:, 0], decoded.scores[:, 0])
+        return decoded
+
+    def _score_batch(
+        self,
+        parameters: dict[str, Any],
+        inputs: Int[Array, "batch length"],
+        targets: Int[Array, "batch target_length"],
+        task_ids: Int[Array, "batch"],
+    ) -> Float[Array, "batch"]:
+        shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+        logits: Any = self._restored.model.apply({"params": parameters}, inputs, shifted, task_ids)
+        return sequence_scores(logits, targets, (targets > 0).astype(jnp.float32))
+
+
+def _spread(rows: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
+    """Rows that every host holds whole, as one array over the devices of all hosts."""
+    return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)

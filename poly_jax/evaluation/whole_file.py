@@ -1,0 +1,30 @@
+"""Writing a file that appears when it is whole, and never half of it."""
+
+from etils import epath
+
+from poly_jax.errors import UserError
+
+
+def check_writable(path: epath.PathLike) -> None:
+    """Raises a UserError where a file surely cannot be written, before any work is done for it."""
+    place = epath.Path(path)
+    if place.is_dir():
+        raise UserError(f"{path} is a folder; give the path of a file")
+    if not place.parent.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {place.parent}")
+
+
+def write_whole(path: epath.PathLike, text: str) -> None:
+    """Writes a text file beside its place and moves it there; local or remote (gs://).
+
+    Raises:
+      UserError: it cannot be written; what was at `path` is still there.
+    """
+    place = epath.Path(path)
+    partial = place.with_name(f"{place.name}.partial")
+    try:
+        partial.write_text(text)
+        partial.replace(place)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error

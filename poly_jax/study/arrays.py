@@ -1,0 +1,36 @@
+"""The embedded benchmark's examples as arrays, without a data pipeline."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Int
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.tasks.skillbench.compositions import Task
+from poly_jax.tasks.skillbench.examples import Form, examples, tokenise
+from poly_jax.tasks.skillbench.tasks import registered_name
+
+Arrays = dict[str, np.ndarray]
+
+
+def task_arrays(task: Task, split: str, data_seed: int, form: Form, task_id: int = 0) -> Arrays:
+    """One split of a task as the model's batch, `[example, length]`."""
+    arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form)))
+    arrays["task_ids"] = np.full(len(arrays["encoder_input_tokens"]), task_id, np.int32)
+    return arrays
+
+
+def seen_arrays(tasks: Sequence[Task], table: TaskTable, split: str, data_seed: int, form: Form) -> Arrays:
+    """One split of all training tasks, task after task, with their ids in a run's table."""
+    parts = [
+        task_arrays(task, split, data_seed, form, table.id(registered_name(task.name, form, data_seed)))
+        for task in tasks
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def exact_match(
+    predicted: Int[np.ndarray, "*rows length"], targets: Int[np.ndarray, "*rows length"]
+) -> float:
+    """Percentage of rows predicted without a wrong token, end of sequence included."""
+    return 100.0 * float(np.all(predicted == targets, axis=-1).mean())

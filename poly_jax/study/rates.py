@@ -1,0 +1,73 @@
+"""Learning rates for every method alike, chosen on the training tasks' held-back examples."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from poly_jax.study.methods import FRESH, Method
+from poly_jax.study.results import Results
+from poly_jax.study.runs import Trained, adapt_tasks, seen_score
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.training.optimizer import Optimizer
+
+TUNING_SEED = 100
+"""Of the runs that rates are chosen on; none of the compared seeds."""
+
+MULTITASK_RATES = (3e-3, 1e-2, 3e-2)
+ADAPTATION_RATES = (1e-3, 3e-3, 1e-2)
+ROUTER_RATES = (0.03, 0.1, 0.3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """How a variant is adapted: its steps, and the rate that is chosen for it."""
+
+    variant: str
+
+    @property
+    def steps(self) -> int:
+        """More for the adapter that starts from nothing."""
+        return 800 if self.variant == FRESH else 200
+
+    @property
+    def rates(self) -> Sequence[float]:
+        """What is tried: rates of the router where only that is trained, else of the skills."""
+        return ROUTER_RATES if self.variant.endswith("-z") else ADAPTATION_RATES
+
+    def optimizer(self, rate: float) -> Optimizer:
+        """AdamW at this rate; a router trained beside skills has 0.1, as in the published recipes."""
+        router = rate if self.variant.endswith("-z") else 0.1
+        return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
+
+
+def choose_multitask_rate(method: Method, train: Callable[[float], Trained], results: Results) -> float:
+    """The rate whose run does best on the training tasks' validation examples."""
+    scores = {}
+    for rate in MULTITASK_RATES:
+        key = {"stage": "tune training", "method": method.name, "rate": rate}
+        scores[rate] = results.once(key, lambda rate=rate: {"seen": seen_score(train(rate), "validation")})[
+            "seen"
+        ]
+    return max(scores, key=lambda rate: scores[rate])
+
+
+def choose_adaptation_rate(
+    name: str, variant: str, trained: Callable[[], Trained], results: Results
+) -> float:
+    """The rate that adapts best to training tasks under new names, from their held-back examples."""
+    adaptation = Adaptation(variant)
+    scores = {}
+    for rate in adaptation.rates:
+
+        def score(rate: float = rate) -> dict[str, float]:
+            adapted = adapt_tasks(
+                trained(),
+                variant,
+                benchmark().tuning,
+                optimizer=adaptation.optimizer(rate),
+                steps=adaptation.steps,
+            )
+            return {"tuning": adapted.mean}
+
+        key = {"stage": "tune adaptation", "method": name, "variant": variant, "rate": rate}
+        scores[rate] = results.once(key, score)["tuning"]
+    return max(scores, key=lambda rate: scores[rate])

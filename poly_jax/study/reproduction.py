@@ -1,0 +1,128 @@
+"""`poly-jax reproduce`: all methods on the embedded benchmark over several seeds, as the documentation reports."""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from etils import epath
+
+from poly_jax.analysis.agreement import agreement
+from poly_jax.analysis.weights import mixing_weights, task_vectors
+from poly_jax.study.methods import FRESH, METHODS, MHR, POLY, SHARED, SHARED_WIDE, Method
+from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
+from poly_jax.study.results import Result, Results
+from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
+from poly_jax.study.summary import summarise
+from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix
+from poly_jax.tasks.skillbench.examples import Form
+from poly_jax.tasks.skillbench.tasks import registered_name
+
+# Without names a shared adapter cannot know what to do, so that this form is only shown beside the other.
+_NAMELESS = (
+    dataclasses.replace(MHR, variants=("mhr",)),
+    dataclasses.replace(POLY, variants=("poly",)),
+    SHARED,
+    SHARED_WIDE,
+)
+
+
+def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings: Sequence[str] = ()) -> None:
+    """Chooses learning rates, trains and adapts every method with every seed, and writes the tables.
+
+    Args:
+      output_dir: gets the runs, `results.jsonl` and `summary.md`. What is there is not computed again.
+      seeds: of adapters, data and their order.
+      bindings: gin bindings on top of the recipes.
+    """
+    folder = epath.Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    # Every seed runs the same programs.
+    jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    results = Results(folder / "results.jsonl")
+    study = _Study(folder, results, tuple(bindings))
+    for form, methods in (("named", METHODS), ("nameless", _NAMELESS)):
+        for seed in seeds:
+            for method in methods:
+                study.run(method, form, seed)
+    text = summarise(results, seeds)
+    (folder / "summary.md").write_text(text)
+    print(text)
+    print(f"outputs: {folder} (summary.md, results.jsonl, and a run per method, form and seed)")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Study:
+    folder: epath.Path
+    results: Results
+    bindings: tuple[str, ...]
+
+    def run(self, method: Method, form: Form, seed: int) -> None:
+        """Trains a method with one seed, and scores it on seen and on held-out tasks."""
+        rate = self.rate(method)
+
+        @functools.cache
+        def trained() -> Trained:
+            return self.train(method, form, seed, rate)
+
+        key = {"form": form, "method": method.name, "seed": seed}
+        self.once(
+            {"stage": "seen", **key}, lambda: {"seen": seen_score(trained()), "trained": trained().n_trained}
+        )
+        variants = method.variants + ((FRESH,) if method is SHARED and form == "named" else ())
+        for variant in variants:
+            chosen = choose_adaptation_rate(
+                method.name, variant, lambda: self.train(method, "named", TUNING_SEED, rate), self.results
+            )
+
+            def adapt(variant: str = variant, chosen: float = chosen) -> Result:
+                adaptation = Adaptation(variant)
+                adapted = adapt_tasks(
+                    trained(),
+                    variant,
+                    benchmark().heldout,
+                    optimizer=adaptation.optimizer(chosen),
+                    steps=adaptation.steps,
+                )
+                return {"rate": chosen, "heldout": adapted.mean, "fit": adapted.fit} | {
+                    "per_task": adapted.exact_match,
+                    "trained": adapted.n_trained,
+                }
+
+            self.once({"stage": "heldout", "variant": variant, **key}, adapt)
+        if method in (MHR, POLY) and form == "named":
+            self.once({"stage": "router", **key}, lambda: _agreement(trained()))
+
+    def rate(self, method: Method) -> float:
+        """The learning rate of a method's training on many tasks."""
+        return choose_multitask_rate(
+            method, lambda rate: self.train(method, "named", TUNING_SEED, rate), self.results
+        )
+
+    def train(self, method: Method, form: Form, seed: int, rate: float) -> Trained:
+        name = method.recipe.split("/")[-1].removesuffix(".gin")
+        run = self.folder / "runs" / f"{name}-{form}-rate{rate:g}-seed{seed}"
+        return train_method(
+            method,
+            run,
+            seed=seed,
+            form=form,
+            bindings=(*self.bindings, f"Optimizer.learning_rate = {rate}", "train.report_every = 200"),
+        )
+
+    def once(self, key: Result, compute) -> None:
+        result = self.results.once(key, compute)
+        shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
+        print(*key.values(), shown, file=sys.stderr, flush=True)
+
+
+def _agreement(trained: Trained) -> Result:
+    restored = trained.restored
+    assert restored.model.adapters is not None
+    tasks = {registered_name(task.name, trained.form, trained.data_seed): task for task in benchmark().train}
+    skills = skill_matrix([tasks[name] for name in restored.table.names]).astype(np.int64)
+    vectors = task_vectors(mixing_weights(restored.model.adapters, restored.parameters))
+    return dataclasses.asdict(agreement(vectors, skills))

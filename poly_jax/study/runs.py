@@ -1,0 +1,137 @@
+"""Training and adapting one method on the embedded benchmark, and scoring both."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import gin
+import jax
+import numpy as np
+from etils import epath
+
+from poly_jax import configuration
+from poly_jax.experiment import Experiment
+from poly_jax.model.generate import Decoding, generate
+from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
+from poly_jax.study.methods import Method, variant_of
+from poly_jax.tasks.skillbench.compositions import Task, benchmark
+from poly_jax.tasks.skillbench.examples import Form, target_length
+from poly_jax.tasks.skillbench.tasks import register, registered_name
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.partition import is_adapter, split
+from poly_jax.training.restore import Restored, restore
+from poly_jax.training.train import train
+from poly_jax.transfer.stacked import adapt_many
+
+DECODING = Decoding(max_length=target_length())
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A method after training on many tasks."""
+
+    method: Method
+    restored: Restored
+    data_seed: int
+    form: Form
+
+    @property
+    def n_trained(self) -> int:
+        """Number of trained parameters, of skills and routers together."""
+        adapters, _ = split(self.restored.parameters, is_adapter)
+        return sum(leaf.size for leaf in jax.tree.leaves(adapters))
+
+
+def train_method(
+    method: Method, folder: epath.Path, *, seed: int, form: Form = "named", bindings: Sequence[str] = ()
+) -> Trained:
+    """Trains a method, or restores it where the folder holds its finished run.
+
+    `seed` is that of the adapters, of the order of the data and of the data themselves.
+    """
+    register(seed)
+    configuration.load(
+        [method.recipe],
+        [
+            f"Data.mixture = '{registered_name('train', form, seed)}'",
+            "Data.register = @skillbench.register",
+            f"skillbench.register.data_seed = {seed}",
+            f"train.seed = {seed}",
+            *method.bindings,
+            *bindings,
+        ],
+    )
+    train(str(folder))
+    experiment: Experiment = gin.get_configurable("Experiment")()
+    return Trained(method, restore(experiment, str(folder), Partitioning().mesh()), seed, form)
+
+
+def seen_score(trained: Trained, split_name: str = "test") -> float:
+    """Exact match on the training tasks' own examples, in percent."""
+    restored = trained.restored
+    arrays = seen_arrays(benchmark().train, restored.table, split_name, trained.data_seed, trained.form)
+    predicted = _decode(
+        restored.model, DECODING, restored.parameters, arrays["encoder_input_tokens"], arrays["task_ids"]
+    )
+    return exact_match(np.asarray(predicted), arrays["decoder_target_tokens"])
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _decode(model, decoding, parameters, inputs, task_ids):
+    return generate(model, parameters, inputs, task_ids, decoding).tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """Scores of adapted tasks.
+
+    Attributes:
+      exact_match: on each task's test examples, in percent.
+      fit: on the examples that were adapted to.
+      n_trained: trained parameters per task.
+    """
+
+    exact_match: dict[str, float]
+    fit: float
+    n_trained: int
+
+    @property
+    def mean(self) -> float:
+        """Mean over tasks."""
+        return float(np.mean(list(self.exact_match.values())))
+
+
+def adapt_tasks(
+    trained: Trained,
+    variant: str,
+    tasks: Sequence[Task],
+    *,
+    optimizer: Optimizer,
+    steps: int,
+    batch_size: int = 16,
+) -> Adapted:
+    """Adapts a method to tasks it has not seen, all at once, and tests each."""
+    form, seed = trained.form, trained.data_seed
+    few = [task_arrays(task, "train", seed, form) for task in tasks]
+    test = [task_arrays(task, "test", seed, form) for task in tasks]
+    stack = adapt_many(
+        trained.restored.model,
+        trained.restored.parameters,
+        variant_of(variant),
+        few,
+        # A seed of its own for each task, so that no two draw the same router row.
+        [1000 * (seed + 1) + i for i in range(len(tasks))],
+        steps=steps,
+        batch_size=batch_size,
+        optimizer=optimizer,
+    )
+
+    def scores(arrays: list[dict[str, Any]]) -> list[float]:
+        predicted = stack.predict(np.stack([a["encoder_input_tokens"] for a in arrays]), DECODING)
+        return [exact_match(p, a["decoder_target_tokens"]) for p, a in zip(predicted, arrays, strict=True)]
+
+    names = [task.name for task in tasks]
+    size = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(tasks)
+    return Adapted(dict(zip(names, scores(test), strict=True)), float(np.mean(scores(few))), size)

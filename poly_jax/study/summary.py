@@ -1,0 +1,111 @@
+"""Tables over seeds, and the differences that the comparison is about."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from poly_jax.study.methods import FRESH, METHODS, MHR, POLY, SHARED, SHARED_WIDE
+from poly_jax.study.results import Results
+from poly_jax.study.table import markdown_table
+
+_HELDOUT = {method.name: method.variants for method in METHODS if method.variants}
+
+
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Mean, and half the width of its 95% confidence interval (Student's t)."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, float("nan")
+    return mean, float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
+
+
+def summarise(results: Results, seeds: Sequence[int]) -> str:
+    """Markdown: seen and held-out scores of every method, paired differences, and the routers' agreement."""
+    parts = []
+    for form in ("named", "nameless"):
+        parts.append(
+            f"### Inputs {'with the opaque name of their task' if form == 'named' else 'without a name'}\n"
+        )
+        parts.append(_scores(results, form, seeds))
+        parts.append(_differences(results, form, seeds))
+    parts += ["### What the routers found\n", _routers(results, seeds)]
+    return "\n".join(parts)
+
+
+def _values(
+    results: Results, field: str, seeds: Sequence[int], **key: str
+) -> Float[np.ndarray, "seeds"] | None:
+    by_seed = {found["seed"]: result[field] for found, result in results.matching(**key)}
+    if not set(seeds) <= set(by_seed):
+        return None
+    return np.array([by_seed[seed] for seed in seeds])
+
+
+def _shown(values: Float[np.ndarray, "seeds"] | None, digits: int = 1) -> str:
+    if values is None:
+        return "-"
+    mean, half = interval(values)
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+
+
+def _scores(results: Results, form: str, seeds: Sequence[int]) -> str:
+    rows = []
+    for method in METHODS:
+        seen = _values(results, "seen", seeds, stage="seen", form=form, method=method.name)
+        if seen is None:
+            continue
+        size = next(r["trained"] for _, r in results.matching(stage="seen", form=form, method=method.name))
+        first = [method.name, f"{size:,}", _shown(seen)]
+        variants = [*method.variants, *([FRESH] if method is SHARED else [])] or ["-"]
+        for variant in variants:
+            key = {"stage": "heldout", "form": form, "method": method.name, "variant": variant}
+            heldout = _values(results, "heldout", seeds, **key)
+            if heldout is None and variant != "-":
+                continue
+            found = next((r for _, r in results.matching(**key)), None)
+            rows.append(
+                [
+                    *first,
+                    variant,
+                    f"{found['trained']:,}" if found else "-",
+                    f"{found['rate']:g}" if found else "-",
+                ]
+                + [_shown(heldout)]
+            )
+            first = ["", "", ""]
+    columns = ("method", "trained", "seen tasks", "adapted as", "trained per task", "rate", "held-out tasks")
+    return markdown_table(columns, rows)
+
+
+def _differences(results: Results, form: str, seeds: Sequence[int]) -> str:
+    def heldout(method: str, variant: str):
+        return _values(results, "heldout", seeds, stage="heldout", form=form, method=method, variant=variant)
+
+    ours = {"MHR": heldout(MHR.name, "mhr"), "Poly": heldout(POLY.name, "poly")}
+    known = {name: values for name, values in ours.items() if values is not None}
+    if not known:
+        return ""
+    better = max(known, key=lambda name: known[name].mean())
+    pairs = [
+        (f"{better} - shared LoRA", known[better], heldout(SHARED.name, "shared")),
+        (f"{better} - shared LoRA of 8 x rank", known[better], heldout(SHARED_WIDE.name, "shared")),
+        (f"{better} - fresh LoRA", known[better], heldout(SHARED.name, FRESH)),
+        ("MHR - Poly", ours["MHR"], ours["Poly"]),
+    ]
+    rows = [[name, _shown(a - b)] for name, a, b in pairs if a is not None and b is not None]
+    return markdown_table(("paired difference on held-out tasks", "points"), rows)
+
+
+def _routers(results: Results, seeds: Sequence[int]) -> str:
+    rows = []
+    for method in (MHR, POLY):
+        values = [
+            _values(results, field, seeds, stage="router", method=method.name)
+            for field in ("correlation", "permutation_p", "adjusted_rand")
+        ]
+        if values[0] is not None and values[1] is not None:
+            rows.append([method.name, _shown(values[0], 2), f"{values[1].max():.3f}", _shown(values[2], 2)])
+    columns = ("router", "correlation with shared skills", "largest permutation p", "adjusted Rand index")
+    return markdown_table(columns, rows)

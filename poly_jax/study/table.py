@@ -1,0 +1,24 @@
+"""Tables of results, for the terminal and for Markdown."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+Rows = Sequence[Sequence[str]]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Rows) -> None:
+    """Prints a table whose first column is text and whose others are numbers."""
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def markdown_table(columns: Sequence[str], rows: Rows) -> str:
+    """The same as Markdown."""
+    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

@@ -1,0 +1,11 @@
+"""Where the benchmark's pretrained T5 is: it ships with the package."""
+
+import importlib.resources
+
+import gin
+
+
+@gin.configurable(module="skillbench")
+def backbone() -> str:
+    """Path of the weights that `recipes/skillbench/backbone.gin` trained."""
+    return str(importlib.resources.files("poly_jax.tasks.skillbench") / "backbone.safetensors")

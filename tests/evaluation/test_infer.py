@@ -1,0 +1,144 @@
+"""Predictions for texts: those of an evaluation, beside what was asked, and never half a file."""
+
+import io
+import json
+import pathlib
+
+import pytest
+from etils import epath
+
+from poly_jax import cli
+from poly_jax.data import vocabularies
+from poly_jax.data.quiet import seqio
+from poly_jax.errors import UserError
+from poly_jax.evaluation.evaluate import evaluate
+from poly_jax.evaluation.infer import encode, infer
+
+
+def read_jsonl(path):
+    return [json.loads(line) for line in pathlib.Path(path).read_text().splitlines()]
+
+
+@pytest.fixture
+def asked(run, tasks):
+    """JSON lines of the test inputs of task a, with a field to keep, and their texts as lines."""
+    inputs = [text for text, _ in tasks.texts("evaluation_a", tasks.sizes["evaluation_a"])]
+    records = [{"inputs": text, "number": n, "who": "Zoë"} for n, text in enumerate(inputs)]
+    pathlib.Path("asked.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pathlib.Path("asked.txt").write_text("".join(f"{text}\n" for text in inputs))
+    return records
+
+
+@pytest.fixture
+def here(run, asked):
+    """The run, in a folder that holds the questions."""
+    return run
+
+
+def test_infer_predicts_what_an_evaluation_does_and_keeps_the_fields(here, asked):
+    evaluate(here.folder, here.experiment, mixture="evaluation_a", output_dir="out")
+    wanted = [record["prediction"] for record in read_jsonl("out/predictions/evaluation_a.jsonl")]
+    infer(here.folder, "evaluation_a", "asked.jsonl", "answers.jsonl", here.experiment, batch_size=3)
+    answers = read_jsonl("answers.jsonl")
+    assert [answer.pop("prediction") for answer in answers] == wanted
+    assert all(answer.pop("score") < 0 for answer in answers)
+    assert answers == asked
+    infer(here.folder, "evaluation_a", "asked.txt", "answers.txt", here.experiment)
+    lines = pathlib.Path("answers.txt").read_text().removesuffix("\n").split("\n")
+    assert lines == [" ".join(text.splitlines()) for text in wanted]
+
+
+def test_lines_become_json_lines_and_the_other_way_round(here):
+    infer(here.folder, "evaluation_b", "asked.txt", "b.jsonl", here.experiment)
+    infer(here.folder, "evaluation_b", "asked.jsonl", "b.txt", here.experiment)
+    answers = read_jsonl("b.jsonl")
+    assert list(answers[0]) == ["inputs", "prediction", "score"]
+    lines = pathlib.Path("b.txt").read_text().removesuffix("\n").split("\n")
+    assert lines == [" ".join(answer["prediction"].splitlines()) for answer in answers]
+
+
+def test_the_tasks_adapters_are_used(here):
+    for task in ("evaluation_a", "evaluation_b"):
+        infer(here.folder, task, "asked.jsonl", f"{task}.jsonl", here.experiment)
+    a, b = (read_jsonl(f"evaluation_{task}.jsonl") for task in "ab")
+    assert [answer["score"] for answer in a] != pytest.approx([answer["score"] for answer in b], abs=0.01)
+
+
+def test_standard_input_and_output(here, tasks, capsys, monkeypatch):
+    assert cli.main(["infer", f"--run={here.folder}", "--task=evaluation_a", "--input=asked.txt"]) == 0
+    expected = capsys.readouterr().out
+    assert expected.count("\n") == tasks.sizes["evaluation_a"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(pathlib.Path("asked.txt").read_text()))
+    assert cli.main(["infer", f"--run={here.folder}", "--task=evaluation_a"]) == 0
+    assert capsys.readouterr().out == expected
+
+
+def test_an_empty_line_between_others_gets_a_line_of_its_own(here):
+    pathlib.Path("gap.txt").write_text("a: b\n\na: b")
+    infer(here.folder, "evaluation_a", "gap.txt", "answers.jsonl", here.experiment)
+    answers = read_jsonl("answers.jsonl")
+    assert [answer["inputs"] for answer in answers] == ["a: b", "", "a: b"]
+    assert answers[0] == answers[2]
+
+
+@pytest.mark.parametrize(
+    ("task", "content", "message"),
+    [
+        (
+            "evaluation_aa",
+            "x",
+            "task 'evaluation_aa' is not in the table of 4 tasks .did you mean 'evaluation_a'",
+        ),
+        ("evaluation_a", '{"inputs": "x"}\n{"inputs": \n', r"asked\.jsonl, line 2: not JSON .* column 12"),
+        ("evaluation_a", '{"inputs": "x"}\n{"text": "y"}\n', r"asked\.jsonl, line 2: needs an object"),
+        ("evaluation_a", '["x"]\n', r"asked\.jsonl, line 1: needs an object"),
+        ("evaluation_a", '{"input": 3}\n', r"asked\.jsonl, line 1: the text to predict for is 3"),
+        ("evaluation_a", "\n", r"asked\.jsonl is empty"),
+        ("evaluation_a", None, r"asked\.jsonl cannot be read: No such file"),
+    ],
+)
+def test_what_cannot_be_predicted_is_one_line_and_writes_nothing(here, task, content, message):
+    file = pathlib.Path("asked.jsonl")
+    file.unlink() if content is None else file.write_text(content)
+    with pytest.raises(UserError, match=message) as error:
+        infer(here.folder, task, "asked.jsonl", "answers.txt", here.experiment)
+    assert "\n" not in str(error.value)
+    assert not pathlib.Path("answers.txt").exists()
+
+
+def test_an_output_that_cannot_be_written_is_an_error_before_the_work(here, monkeypatch):
+    monkeypatch.setattr("poly_jax.evaluation.infer.restore", lambda *_: pytest.fail("it was too late"))
+    with pytest.raises(
+        UserError, match=r"nowhere/answers\.txt cannot be written: there is no folder nowhere"
+    ):
+        infer(here.folder, "evaluation_a", "asked.txt", "nowhere/answers.txt", here.experiment)
+    pathlib.Path("folder").mkdir()
+    with pytest.raises(UserError, match="folder is a folder"):
+        infer(here.folder, "evaluation_a", "asked.txt", "folder", here.experiment)
+
+
+def test_an_answer_file_is_replaced_whole_or_not_at_all(here, tasks, monkeypatch):
+    pathlib.Path("answers.txt").write_text("old\n")
+    write = type(epath.Path("x")).write_text
+
+    def full_disk(self, text, *args, **kwargs):
+        write(self, text[: len(text) // 2], *args, **kwargs)
+        raise OSError(28, "No space left on device")
+
+    before = sorted(path.name for path in pathlib.Path().iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(type(epath.Path("x")), "write_text", full_disk)
+        with pytest.raises(UserError, match=r"answers\.txt cannot be written: No space left"):
+            infer(here.folder, "evaluation_a", "asked.txt", "answers.txt", here.experiment)
+    assert pathlib.Path("answers.txt").read_text() == "old\n"
+    assert sorted(path.name for path in pathlib.Path().iterdir()) == before
+    infer(here.folder, "evaluation_a", "asked.txt", "answers.txt", here.experiment)
+    assert pathlib.Path("answers.txt").read_text().count("\n") == tasks.sizes["evaluation_a"]
+
+
+def test_a_long_text_is_cut_and_still_ends():
+    feature = seqio.Feature(vocabularies.byte(), add_eos=True)
+    rows = encode(["abcdef", "a", ""], feature, 4)
+    assert rows.tolist() == [[100, 101, 102, 1], [100, 1, 0, 0], [1, 0, 0, 0]]
+    without = seqio.Feature(vocabularies.byte(), add_eos=False)
+    assert encode(["abcdef"], without, 4).tolist() == [[100, 101, 102, 103]]

@@ -1,0 +1,153 @@
+"""Scanned layers and rematerialised ones compute what plain layers compute."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from poly_jax.errors import UserError
+from poly_jax.model.config import T5Config
+from poly_jax.model.layer_trees import stack_layers, unstack_layers
+from poly_jax.model.transformer import Transformer, parameter_shapes
+
+
+def with_config(model, **fields):
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
+
+
+def with_granularity(model, granularity):
+    return dataclasses.replace(model, adapters=dataclasses.replace(model.adapters, granularity=granularity))
+
+
+def flat(tree):
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def assert_trees_close(got, expected, tolerance=2e-5):
+    got, expected = flat(got), flat(expected)
+    assert set(got) == set(expected)
+    for name, leaf in expected.items():
+        scale = max(float(np.abs(leaf).max()), 1e-3)
+        np.testing.assert_allclose(got[name], leaf, atol=tolerance * scale, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def few_sites(tiny):
+    """The model with one adapted site in most places: every further site costs seconds of compilation."""
+    sites = ("encoder/attention/query", "encoder/mlp/wo", "decoder/self_attention/out", "decoder/.*/key")
+    return dataclasses.replace(tiny.model, adapters=dataclasses.replace(tiny.adapters, sites=sites))
+
+
+@pytest.fixture(scope="module")
+def apart(few_sites, tiny, gradients_of):
+    """Parameters, gradients and logits of layers apart, by granularity."""
+
+    @functools.cache
+    def run(granularity):
+        model = with_granularity(few_sites, granularity)
+        parameters = tiny.parameters_of(model)
+        return parameters, *gradients_of(model, parameters, tiny.batch)
+
+    return run
+
+
+@pytest.mark.parametrize(("granularity", "remat"), [("fine", "none"), ("fine", "full"), ("stack", "none")])
+def test_scanned_layers_have_the_logits_and_gradients_of_layers_apart(
+    few_sites, tiny, apart, gradients_of, granularity, remat
+):
+    parameters, gradients, logits = apart(granularity)
+    scanned = with_config(with_granularity(few_sites, granularity), scan_layers=True, remat=remat)
+    scanned_gradients, scanned_logits = gradients_of(scanned, stack_layers(parameters), tiny.batch)
+    np.testing.assert_allclose(scanned_logits, logits, atol=2e-5 * float(jnp.abs(logits).max()))
+    assert all(np.asarray(leaf).any() for name, leaf in flat(gradients).items() if "/skills/" in name)
+    assert_trees_close(scanned_gradients, stack_layers(gradients))
+
+
+@pytest.mark.parametrize("granularity", ["fine", "layer", "block", "stack", "coarse"])
+def test_the_scanned_tree_is_the_stacked_tree(tiny, granularity):
+    apart = with_granularity(tiny.model, granularity)
+    shapes, _ = parameter_shapes(with_config(apart, scan_layers=True))
+    expected = stack_layers(tiny.parameters_of(apart))
+    assert {name: leaf.shape for name, leaf in flat(shapes).items()} == {
+        name: leaf.shape for name, leaf in flat(expected).items()
+    }
+
+
+def test_logical_axes_name_the_layer_axis_of_scanned_parameters(tiny):
+    _, apart = parameter_shapes(tiny.model)
+    _, scanned = parameter_shapes(with_config(tiny.model, scan_layers=True))
+    assert tuple(apart["encoder"]["layers_0"]["attention"]["query"]["kernel"]) == ("embed", "joined_kv")
+    layers = scanned["encoder"]["layers"]
+    assert tuple(layers["attention"]["query"]["kernel"]) == ("layers", "embed", "joined_kv")
+    assert tuple(layers["mlp"]["wo"]["router"]["logits"]) == ("layers", "tasks", "splits", "skills")
+
+
+@pytest.mark.parametrize("convert", [np.asarray, jnp.asarray], ids=["numpy", "jax"])
+def test_trees_convert_both_ways_without_loss(convert):
+    def leaf(i):
+        return convert(np.full((2, 3), float(i), np.float32))
+
+    # Twelve layers: "layers_10" comes before "layers_2" in the order of names.
+    apart = {
+        "encoder": {
+            **{f"layers_{i}": {"mlp": {"wo": {"kernel": leaf(i)}}, "norm": leaf(-i)} for i in range(12)},
+            "encoder_norm": {"scale": leaf(50)},
+        },
+        "router": {"logits": leaf(60)},
+    }
+    stacked = stack_layers(apart)
+    kernels = stacked["encoder"]["layers"]["mlp"]["wo"]["kernel"]
+    assert type(kernels) is type(leaf(0)) or isinstance(kernels, jax.Array)
+    np.testing.assert_array_equal(kernels[:, 0, 0], np.arange(12))
+    back = unstack_layers(stacked)
+    assert set(flat(back)) == set(flat(apart))
+    for name, value in flat(apart).items():
+        np.testing.assert_array_equal(flat(back)[name], value)
+    again = stack_layers(back)
+    for name, value in flat(stacked).items():
+        np.testing.assert_array_equal(flat(again)[name], value)
+
+
+def test_a_tree_without_numbered_layers_comes_back_equal():
+    tree = {"encoder": {"layers": {"norm": np.ones((3, 2))}}, "token_embedder": {"embedding": np.ones(4)}}
+    assert set(flat(stack_layers(tree))) == set(flat(tree))
+
+
+def test_rematerialisation_gives_the_same_gradients_in_training(few_sites, tiny, gradients_of):
+    def gradients(remat):
+        model = with_config(dataclasses.replace(few_sites, train=True), dropout_rate=0.2, remat=remat)
+        rngs = {"dropout": jax.random.key(1), "routing": jax.random.key(2)}
+        return gradients_of(model, tiny.parameters_of(model), tiny.batch, **rngs)[0]
+
+    expected = gradients("none")
+    assert_trees_close(gradients("minimal"), expected)
+    assert_trees_close(gradients("full"), expected)
+
+
+def test_bare_models_scan_too(tiny):
+    bare = Transformer(dataclasses.replace(tiny.config, scan_layers=True))
+    shapes, _ = parameter_shapes(bare)
+    assert flat(shapes)["decoder/layers/encoder_decoder_attention/out/kernel"].shape == (2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("remat", "some", "T5Config.remat is 'some'; use one of none, minimal, full"),
+        ("dtype", "float16", "T5Config.dtype is 'float16'"),
+        ("mlp_activations", ("swish",), "T5Config.mlp_activations is"),
+        ("num_heads", 0, "T5Config.num_heads is 0"),
+        (
+            "relative_attention_max_distance",
+            16,
+            "max_distance is 16; it must be above half of the 32 buckets",
+        ),
+    ],
+)
+def test_shapes_that_cannot_be_are_named(field, value, named):
+    with pytest.raises(UserError, match=named):
+        T5Config(**{field: value})
