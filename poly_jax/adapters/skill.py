@@ -1,7 +1,7 @@
 """The interface of a skill: one adapter of an inventory that a router mixes."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
 
@@ -10,6 +10,7 @@ from poly_jax.parameters import ParameterSpec
 Mixed = Mapping[str, Float[Array, "..."]]
 
 
+@runtime_checkable
 class Skill(Protocol):
     """A kind of adapter: which parameters a site owns, how skills mix, how a mix changes the site's output.
 

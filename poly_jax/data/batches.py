@@ -1,102 +1,20 @@
-"""Batches of a mixture as NumPy arrays: an endless, resumable stream to train on, and one pass to evaluate."""
+"""Batches of a mixture as NumPy arrays: an endless stream to train on, one pass to evaluate."""
 
 import functools
 import itertools
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from clu.data.dataset_iterator import TfDatasetIterator
-from etils import epath
 
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.stream import Batch, BatchStream
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 
-Batch = dict[str, np.ndarray]
-
 # Evaluation is not shuffled; the seed fixes what a task's own preprocessors draw.
 _EVALUATION_SEED = 0
-
-
-class TrainBatches(TfDatasetIterator):
-    """An endless stream of batches whose position can be saved and restored.
-
-    Of `clu.data.DatasetIterator`. Restoring continues with the batch that would have come next, bit for bit,
-    also in another process.
-    """
-
-    def __init__(
-        self,
-        make_dataset: Callable[[], tf.data.Dataset],
-        stream: Mapping[str, Any],
-        empty_task: Callable[[], str],
-    ) -> None:
-        """Made by `train_batches`: `stream` is its settings, `empty_task` finds which task ended it."""
-        super().__init__(make_dataset(), checkpoint=True)
-        self._make_dataset = make_dataset
-        self._stream = dict(stream)
-        self._empty_task = empty_task
-        self._drawn = 0
-
-    def __next__(self) -> Batch:
-        try:
-            batch = super().__next__()
-        except StopIteration:
-            raise UserError(
-                f"task {self._empty_task()!r} has no example in split {self._stream['split']!r} "
-                f"(shard {self._stream['shard_id']} of {self._stream['num_shards']}); leave it out of mixture "
-                f"{self._stream['mixture']!r}"
-            ) from None
-        self._drawn += 1
-        return batch
-
-    def reset(self) -> None:
-        """Goes back to the first batch."""
-        # Not the same dataset once more: TensorFlow shuffles every iteration of one differently.
-        super().__init__(self._make_dataset(), checkpoint=True)
-        self._drawn = 0
-
-    def save(self, filename: str | os.PathLike[str]) -> None:
-        """Writes the position to files that begin with `filename`; local or remote (gs://)."""
-        try:
-            super().save(filename)
-            held = True
-        except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
-            # Python generators in a user's task cannot be saved; their stream can be drawn again.
-            held = False
-        position = {"stream": self._stream, "batches": self._drawn, "iterator": held}
-        _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
-
-    def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Goes to a saved position.
-
-        Raises:
-          UserError: nothing was saved there, or by a stream of other settings.
-        """
-        try:
-            position = json.loads(_position_file(filename).read_text())
-        except FileNotFoundError:
-            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}") from None
-        for setting, ours in self._stream.items():
-            saved = position["stream"].get(setting)
-            if saved != ours:
-                raise UserError(
-                    f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, this run "
-                    f"{ours!r}; resume with the same, or start a new run"
-                )
-        if position["iterator"]:
-            super().restore(filename)
-            self._drawn = position["batches"]
-        else:
-            if self._drawn:
-                self.reset()
-            for _ in range(position["batches"]):
-                next(self)
 
 
 def train_batches(
@@ -111,7 +29,7 @@ def train_batches(
     use_cached: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
-) -> TrainBatches:
+) -> BatchStream:
     """An endless stream over a registered mixture or task, the same for the same seed.
 
     Every batch has `encoder_input_tokens` [batch_size, inputs], `decoder_input_tokens`,
@@ -147,8 +65,6 @@ def train_batches(
     )
     options = tf.data.Options()
     options.deterministic = True
-    # What counts as state here is the tokenizer's constant table, without which no position could be saved.
-    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
 
     def make_dataset() -> tf.data.Dataset:
         dataset = read(mixture, shuffle=shuffle).batch(batch_size, drop_remainder=True)
@@ -171,7 +87,7 @@ def train_batches(
         empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
         return next(empty, mixture.unrouted.name)
 
-    return TrainBatches(make_dataset, stream, empty_task)
+    return BatchStream(make_dataset, stream, empty_task)
 
 
 def eval_batches(
@@ -241,7 +157,7 @@ def _mixture(
     """The routed mixture, after checking what the user gave."""
     if set(sequence_length) != {"inputs", "targets"} or min(sequence_length.values()) < 1:
         raise UserError(
-            f"sequence_length {dict(sequence_length)} must give the tokens of 'inputs' and 'targets', 1 or more"
+            f"sequence_length {dict(sequence_length)} must give the tokens of inputs and targets, 1 or more"
         )
     if batch_size < 1:
         raise UserError(f"batch_size {batch_size} must be 1 or more")
@@ -255,7 +171,3 @@ def _mixture(
     if split not in splits:
         raise UserError(f"mixture {name!r} has no split {split!r}; its splits are {', '.join(splits)}")
     return mixture
-
-
-def _position_file(filename: str | os.PathLike[str]) -> epath.Path:
-    return epath.Path(os.fspath(filename) + ".json")

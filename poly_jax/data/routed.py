@@ -1,8 +1,7 @@
 """A view of any seqio task or mixture whose examples say, by id, which task they are from."""
 
-import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poly_jax.data.quiet import seqio, tf
@@ -105,14 +104,18 @@ class RoutedMixture(seqio.Mixture):
 
     def __init__(self, name: str, unrouted: seqio.Mixture | seqio.Task, table: TaskTable) -> None:
         sampling: dict[str, Any] = {}
-        rates: list[tuple[seqio.Task, float | Callable[[seqio.Task], float]]] = [(unrouted, 1.0)]
+        tasks, rate = [unrouted], _equal_rate
         if isinstance(unrouted, seqio.Mixture):
             # seqio has no public name for a mixture's way of sampling.
             sampling = {"sample_fn": unrouted._sample_fn}
-            rates = [(task, functools.partial(_rate, unrouted, task)) for task in unrouted.tasks]
+            tasks, rate = unrouted.tasks, unrouted.get_rate
         super().__init__(
             name,
-            [(RoutedTask(task, table.id(task.name), len(table)), rate) for task, rate in rates],
+            [
+                # A function, as a task may know its size only when it is read.
+                (RoutedTask(task, table.id(task.name), len(table)), lambda view: rate(view.unrouted))
+                for task in tasks
+            ],
             source_info=unrouted.source_info,
             **sampling,
         )
@@ -151,8 +154,9 @@ def routed(name: str, table: TaskTable) -> RoutedMixture:
     return mixture
 
 
-def _rate(mixture: seqio.Mixture, task: seqio.Task, _: seqio.Task) -> float:
-    return mixture.get_rate(task)
+def _equal_rate(task: seqio.Task) -> float:
+    del task
+    return 1.0
 
 
 def _with_seedable_source(task: seqio.Task) -> seqio.Task:

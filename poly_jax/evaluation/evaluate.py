@@ -14,7 +14,7 @@ from rich.text import Text
 
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
 from poly_jax.data.quiet import seqio
-from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.routed import TASK_IDS, RoutedMixture, routed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.model_functions import model_functions
@@ -78,7 +78,7 @@ def evaluate(
         view.name,
         RoutedEncDecFeatureConverter(),
         eval_split=split,
-        sequence_length=experiment.data.sequence_length,
+        sequence_length={**experiment.data.sequence_length, TASK_IDS: 1},
         seed=_SEED,
         logger_cls=[PredictionFiles] if writes else [],
         log_dir=str(folder / PREDICTIONS),

@@ -7,9 +7,9 @@ from poly_jax.errors import UserError
 
 def check_writable(path: epath.PathLike) -> None:
     """Raises a UserError where a file surely cannot be written, before any work is done for it."""
-    place = epath.Path(path)
-    if place.is_dir():
-        raise UserError(f"{path} is a folder; give the path of a file")
+    place = epath.Path(path).resolve()
+    if place.exists() and not place.is_file():
+        raise UserError(f"{path} is no file, and none can take its place; give the path of a file")
     if not place.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {place.parent}")
 
@@ -20,7 +20,9 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     Raises:
       UserError: it cannot be written; what was at `path` is still there.
     """
-    place = epath.Path(path)
+    check_writable(path)
+    # A link stays a link: what it points to is replaced.
+    place = epath.Path(path).resolve()
     partial = place.with_name(f"{place.name}.partial")
     try:
         partial.write_text(text)

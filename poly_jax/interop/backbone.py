@@ -1,32 +1,62 @@
 """Reads a frozen backbone from whichever kind of checkpoint a path turns out to be."""
 
+import dataclasses
 import itertools
+from typing import Any
 
 from etils import epath
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
-from poly_jax.interop import single_file
-from poly_jax.interop.hugging_face import read_hugging_face
-from poly_jax.interop.t5x_checkpoint import is_t5x, read_t5x
+from poly_jax.interop import backbone_folder, single_file
+from poly_jax.interop.hugging_face import open_hugging_face
+from poly_jax.interop.t5_shapes import t5_fields
+from poly_jax.interop.t5x_checkpoint import is_t5x, open_t5x
+from poly_jax.interop.tensors import Tensor, read_all
 from poly_jax.interop.tree import ParameterTree, check_tree
+from poly_jax.interop.zarr_arrays import AT_ONCE
+from poly_jax.model.config import T5Config
 
-__all__ = ["check_tree", "read_backbone"]
+__all__ = ["Backbone", "check_tree", "open_backbone", "read_backbone"]
 
 _ACCEPTED = (
     "a T5X checkpoint folder (legacy or Orbax), a Hugging Face folder (config.json and safetensors) or a "
-    ".safetensors file that poly_jax wrote"
+    ".safetensors file or folder that poly_jax wrote"
 )
 _NAMED = 5
 
 
-def read_backbone(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
-    """The parameters of a checkpoint as nested dictionaries of numpy arrays under T5X's names.
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A backbone that is still where it is stored.
+
+    Attributes:
+      path: where that is.
+      kind: "t5x", "hugging_face" or "poly_jax".
+      tensors: its parameters by T5X's names, layers apart.
+      fields: values of `T5Config` fields that the checkpoint states; empty where it states none.
+    """
+
+    path: epath.Path
+    kind: str
+    tensors: dict[str, Tensor]
+    fields: dict[str, Any]
+
+    def config(self) -> T5Config:
+        """The T5 that these are the parameters of, from what the checkpoint states and from their shapes.
+
+        Raises:
+          UserError: they are not those of a T5 that this project's model computes.
+        """
+        return T5Config(**(self.fields or t5_fields(self.tensors, self.path)))
+
+
+def open_backbone(path: epath.PathLike) -> Backbone:
+    """The backbone at a path; its parameters are read one at a time, when they are asked for.
 
     Args:
-      path: a T5X checkpoint of either format (local or gs://), a Hugging Face folder, or a `.safetensors`
-        file of `poly_jax.interop.single_file`.
-      dtype: floats are cast to it while they are read; None keeps what is stored.
+      path: a T5X checkpoint of either format (local or gs://), a Hugging Face folder, or what
+        `poly_jax.interop.single_file` or `backbone_folder` wrote.
 
     Raises:
       UserError: nothing there, nothing of a known kind, or what is there is broken.
@@ -35,14 +65,33 @@ def read_backbone(path: epath.PathLike, dtype: DTypeLike | None = None) -> Param
     if not place.exists():
         raise UserError(f"{path} does not exist; give {_ACCEPTED}")
     if is_t5x(place):
-        return read_t5x(place, dtype)
+        return Backbone(place, "t5x", open_t5x(place), {})
     if place.is_dir():
         if (place / "config.json").exists():
-            return read_hugging_face(place, dtype)[1]
+            fields, tensors = open_hugging_face(place)
+            return Backbone(place, "hugging_face", tensors, fields)
+        if backbone_folder.is_folder(place):
+            tensors, fields = backbone_folder.open_folder(place)
+            return Backbone(place, "poly_jax", tensors, fields)
         raise UserError(f"{path} is a folder with {_content(place)}; give {_ACCEPTED}")
     if place.suffix == ".safetensors":
-        return single_file.load(place, dtype)[0]
+        tensors, fields = single_file.open_file(place)
+        return Backbone(place, "poly_jax", tensors, fields)
     raise UserError(f"{path} is a file of another kind; give {_ACCEPTED}")
+
+
+def read_backbone(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
+    """The parameters at a path as nested dictionaries of numpy arrays under T5X's names.
+
+    Args:
+      path: see `open_backbone`.
+      dtype: floats are cast to it while they are read; None keeps what is stored.
+
+    Raises:
+      UserError: see `open_backbone`.
+    """
+    backbone = open_backbone(path)
+    return read_all(backbone.tensors, dtype, AT_ONCE if backbone.kind == "t5x" else 1)
 
 
 def _content(folder: epath.Path) -> str:

@@ -7,8 +7,8 @@ from typing import Any
 
 from poly_jax.errors import UserError
 from poly_jax.interop import names
-from poly_jax.interop.hugging_face_config import read_json
-from poly_jax.interop.safetensors_reader import read_tensor, tensor_shapes
+from poly_jax.interop.json_file import read_json
+from poly_jax.interop.safetensors_reader import open_tensors
 from poly_jax.interop.tree import ParameterTree, check_tree, listing, unflatten
 
 _PREFIX = "base_model.model."
@@ -44,7 +44,8 @@ def read_peft_poly(folder: str | os.PathLike) -> tuple[dict[str, Any], Parameter
             f"{folder} has its weights in a pickle (adapter_model.bin), which can run code when read; "
             "save the adapter again with PEFT's save_pretrained(folder, safe_serialization=True)"
         )
-    shapes = tensor_shapes(file)
+    stored = open_tensors(file)
+    shapes = {tensor: found.shape for tensor, found in stored.items()}
     places = {tensor: _place(tensor) for tensor in shapes}
     if unknown := [tensor for tensor, place in places.items() if place is None]:
         raise UserError(f"{file} has {len(unknown)} tensors that are not Poly's on a T5 ({listing(unknown)})")
@@ -54,7 +55,7 @@ def read_peft_poly(folder: str | os.PathLike) -> tuple[dict[str, Any], Parameter
 
     leaves = {}
     for tensor, (path, leaf) in known.items():
-        array = read_tensor(file, tensor)
+        array = stored[tensor].load()
         if leaf == "router/logits":
             array = array.reshape(config["n_tasks"], config["n_splits"], config["n_skills"])
         leaves[f"{path}/{leaf}"] = array

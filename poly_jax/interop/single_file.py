@@ -5,46 +5,63 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import safetensors.numpy
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
-from poly_jax.interop.safetensors_reader import read_tensor, tensor_shapes, text_metadata
-from poly_jax.interop.tree import ParameterTree, cast, flatten, unflatten
+from poly_jax.interop.safetensors_reader import open_tensors, text_metadata
+from poly_jax.interop.safetensors_writer import Advance, write_file
+from poly_jax.interop.tensors import Tensor, Tensors, of_tree, read_all
+from poly_jax.interop.tree import ParameterTree
 
 _FORMAT = "poly_jax"
 
 
-def save(path: str | os.PathLike, tree: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Writes a tree of arrays and what JSON can hold about it; the file appears when it is whole.
+def as_text(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What JSON can hold, as the text metadata of a file of this project."""
+    return {"format": _FORMAT, "metadata": json.dumps(dict(metadata), sort_keys=True)}
+
+
+def write(
+    path: str | os.PathLike, tensors: Tensors, metadata: Mapping[str, Any], advance: Advance | None = None
+) -> None:
+    """Writes tensors one at a time, and what JSON can hold about them; the file appears when it is whole.
 
     Args:
       path: local file, by convention `*.safetensors`.
-      tree: nested dictionary of numpy or JAX arrays, bfloat16 included.
+      tensors: by T5X's names.
       metadata: such as the fields of the model's configuration.
-    """
-    # safetensors writes the memory of an array as it lies, whatever its strides say.
-    arrays = {name: np.asarray(leaf, order="C") for name, leaf in flatten(tree).items()}
-    partial = f"{os.fspath(path)}.partial"
-    text = {"format": _FORMAT, "metadata": json.dumps(dict(metadata), sort_keys=True)}
-    try:
-        safetensors.numpy.save_file(arrays, partial, metadata=text)
-        os.replace(partial, path)
-    except (OSError, safetensors.SafetensorError) as e:
-        raise UserError(f"{path} cannot be written: {e}") from e
-
-
-def load(path: str | os.PathLike, dtype: DTypeLike | None = None) -> tuple[ParameterTree, dict[str, Any]]:
-    """The tree and the metadata that `save` wrote; floats are cast to `dtype` unless it is None.
+      advance: told the bytes of every tensor that was written.
 
     Raises:
-      UserError: the file is missing, broken or was not written by `save`.
+      UserError: it cannot be written.
+    """
+    write_file(path, tensors, as_text(metadata), advance)
+
+
+def save(path: str | os.PathLike, tree: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Writes a nested dictionary of numpy or JAX arrays, bfloat16 included; see `write`."""
+    write(path, of_tree(tree), metadata)
+
+
+def open_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, not yet read, and the metadata that were written.
+
+    Raises:
+      UserError: the file is missing, broken or was not written by this module.
     """
     text = text_metadata(path)
     if text.get("format") != _FORMAT:
         raise UserError(
             f"{path} was not written by poly_jax; of a Hugging Face model give the folder with config.json"
         )
-    arrays = {name: cast(read_tensor(path, name), dtype) for name in tensor_shapes(path)}
-    return unflatten(arrays), json.loads(text["metadata"])
+    return open_tensors(path), json.loads(text["metadata"])
+
+
+def load(path: str | os.PathLike, dtype: DTypeLike | None = None) -> tuple[ParameterTree, dict[str, Any]]:
+    """The nested dictionary and the metadata that were saved; floats are cast to `dtype` unless it is None.
+
+    Raises:
+      UserError: see `open_file`.
+    """
+    tensors, metadata = open_file(path)
+    return read_all(tensors, dtype), metadata

@@ -7,9 +7,11 @@ from etils import epath
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
+from poly_jax.interop.layers_apart import layers_apart
 from poly_jax.interop.t5x_manifest import Parameter, msgpack_parameters, orbax_parameters
-from poly_jax.interop.tree import ParameterTree, cast, unflatten
-from poly_jax.interop.zarr_arrays import ZarrArray, read_arrays
+from poly_jax.interop.tensors import Tensor, of_tree, read_all
+from poly_jax.interop.tree import ParameterTree, unflatten
+from poly_jax.interop.zarr_arrays import AT_ONCE, ZarrArray, open_arrays
 
 _STEP = re.compile(r"checkpoint_(\d+)")
 
@@ -19,16 +21,15 @@ def is_t5x(path: epath.PathLike) -> bool:
     return _find(path) is not None
 
 
-def read_t5x(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
-    """The parameters of a T5X checkpoint as nested dictionaries of numpy arrays, under T5X's own names.
+def open_t5x(path: epath.PathLike) -> dict[str, Tensor]:
+    """The parameters of a T5X checkpoint by T5X's '/'-joined names, to be read one at a time.
 
     Two formats are read: the legacy one (a msgpack file `checkpoint` with zarr folders `target.*` beside it,
-    as the public gs://t5-data checkpoints are) and Orbax (`state/`, with or without OCDBT). Optimizer state
-    is not read.
+    as the public gs://t5-data checkpoints are) and Orbax (`state/`, with or without OCDBT). Layers that are
+    stacked in one array come apart. Optimizer state is not read.
 
     Args:
       path: folder of a checkpoint, or of a run (its newest `checkpoint_<step>` is read); local or gs://.
-      dtype: floats are cast to it while they are read; None keeps what is stored.
 
     Raises:
       UserError: not a T5X checkpoint, or a file of it is missing or broken.
@@ -44,11 +45,14 @@ def read_t5x(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterT
             f"{folder} holds no model parameters (`target`); it is not the train state of a T5X model"
         )
     stored = {name: value for name, value in parameters.items() if isinstance(value, ZarrArray)}
-    arrays = read_arrays(stored, dtype)
-    for name, value in parameters.items():
-        if isinstance(value, np.ndarray):
-            arrays[name] = cast(value, dtype)
-    return unflatten(arrays)
+    inside = {name: value for name, value in parameters.items() if isinstance(value, np.ndarray)}
+    tensors = open_arrays(stored) | of_tree(unflatten(inside))
+    return layers_apart({name: tensors[name] for name in parameters}, path)
+
+
+def read_t5x(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
+    """What `open_t5x` gives, read into nested dictionaries; floats are cast to `dtype` if given."""
+    return read_all(open_t5x(path), dtype, AT_ONCE)
 
 
 def _parameters(folder: epath.Path) -> dict[str, Parameter]:

@@ -34,6 +34,16 @@ def msgpack_parameters(manifest: epath.Path) -> dict[str, Parameter]:
 
 def orbax_parameters(metadata: epath.Path) -> dict[str, Parameter]:
     """The parameters that Orbax's `_METADATA` lists under `target`, by '/'-joined name."""
+    prefix = "target/"
+    return {
+        name.removeprefix(prefix): array
+        for name, array in orbax_arrays(metadata).items()
+        if name.startswith(prefix)
+    }
+
+
+def orbax_arrays(metadata: epath.Path) -> dict[str, ZarrArray]:
+    """Everything that Orbax's `_METADATA` lists, by '/'-joined name."""
     try:
         content = json.loads(metadata.read_text())
         driver = "zarr3" if content.get("use_zarr3") else "zarr"
@@ -47,9 +57,7 @@ def orbax_parameters(metadata: epath.Path) -> dict[str, Parameter]:
     folder = metadata.parent
     if content.get("use_ocdbt") and not (folder / "manifest.ocdbt").exists():
         raise UserError(f"{folder / 'manifest.ocdbt'} is missing; copy the checkpoint again")
-    return {
-        "/".join(key[1:]): _orbax_array(folder, ".".join(key), driver) for key in keys if key[0] == "target"
-    }
+    return {"/".join(key): _orbax_array(folder, ".".join(key), driver) for key in keys}
 
 
 def _leaves(node: Any, name: str = "") -> dict[str, Any]:

@@ -1,22 +1,22 @@
-"""Reads whole arrays from zarr folders, on disk or in Google Cloud Storage, with TensorStore."""
+"""Reads arrays from zarr folders, on disk or in Google Cloud Storage, with TensorStore."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 import tensorstore as ts
 from etils import epath
-from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
+from poly_jax.interop.tensors import Tensor
 
 # Enough to hide the latency of a bucket; each read may hold one more decoded copy of its array for a moment.
-_READS_AT_ONCE = 8
+AT_ONCE = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,39 +48,48 @@ def kvstore(folder: epath.PathLike) -> dict[str, Any]:
     return {"driver": "gcs", "bucket": bucket, "path": f"{key.rstrip('/')}/"}
 
 
-def read_arrays(arrays: Mapping[str, ZarrArray], dtype: DTypeLike | None = None) -> dict[str, np.ndarray]:
-    """Reads every array; floats are cast to `dtype`, if given, while they are read.
+def open_arrays(arrays: Mapping[str, ZarrArray]) -> dict[str, Tensor]:
+    """The arrays by name, to be read one at a time.
 
     Raises:
-      UserError: an array is missing, incomplete, broken or of another shape than its manifest says.
+      UserError: an array is missing, broken or of another shape than its manifest says.
     """
-    with concurrent.futures.ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        return dict(zip(arrays, pool.map(lambda array: _read(array, dtype), arrays.values()), strict=True))
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(arrays, pool.map(_open, arrays.values()), strict=True))
 
 
-def _read(array: ZarrArray, dtype: DTypeLike | None) -> np.ndarray:
+def _open(array: ZarrArray) -> Tensor:
     spec = {
         "driver": array.driver,
         "kvstore": array.kvstore,
         # Writers store every chunk of a parameter, so a chunk that is not there was lost, not zero.
         "fill_missing_data_reads": False,
     }
-    try:
+    with _explained(array):
         store = ts.open(spec, open=True, read=True).result()
-        if array.shape is not None and tuple(store.shape) != array.shape:
-            raise UserError(
-                f"{array.location} is stored as {list(store.shape)}, but its checkpoint says "
-                f"{list(array.shape)}; copy the checkpoint again"
-            )
-        stored = store.dtype.numpy_dtype
-        if stored == np.uint16:
-            raise UserError(
-                f"{array.location} is stored as uint16, which T5X used for bfloat16 before June 2021; "
-                "save the checkpoint again with a newer T5X"
-            )
-        if dtype is not None and jnp.issubdtype(stored, jnp.floating):
-            store = ts.cast(store, jnp.dtype(dtype).name)
-        return store.read().result()
+    shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
+    if array.shape is not None and shape != array.shape:
+        raise UserError(
+            f"{array.location} is stored as {list(shape)}, but its checkpoint says {list(array.shape)}; copy "
+            "the checkpoint again"
+        )
+    if dtype == np.uint16:
+        raise UserError(
+            f"{array.location} is stored as uint16, which T5X used for bfloat16 before June 2021; save the "
+            "checkpoint again with a newer T5X"
+        )
+
+    def load() -> np.ndarray:
+        with _explained(array):
+            return store.read().result()
+
+    return Tensor(shape, np.dtype(dtype), load)
+
+
+@contextlib.contextmanager
+def _explained(array: ZarrArray) -> Iterator[None]:
+    try:
+        yield
     except (ValueError, OSError) as e:
         cause = re.split(r" \[(?:tensorstore_spec|source locations)=", str(e).replace("\n", " "))[0]
         raise UserError(f"{array.location} cannot be read, copy the checkpoint again: {cause}") from e

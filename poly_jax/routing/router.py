@@ -1,7 +1,7 @@
 """The interface of a router: from task ids to mixing weights over skills."""
 
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
@@ -10,6 +10,7 @@ from poly_jax.parameters import ParameterSpec
 Uniform = Callable[[tuple[int, ...]], Float[Array, "..."]]
 
 
+@runtime_checkable
 class Router(Protocol):
     """A way to pick skills for a task.
 

@@ -64,10 +64,7 @@ class _Study:
         """Trains a method with one seed, and scores it on seen and on held-out tasks."""
         rate = self.rate(method)
 
-        @functools.cache
-        def trained() -> Trained:
-            return self.train(method, form, seed, rate)
-
+        trained = functools.partial(self.train, method, form, seed, rate)
         key = {"form": form, "method": method.name, "seed": seed}
         self.once(
             {"stage": "seen", **key}, lambda: {"seen": seen_score(trained()), "trained": trained().n_trained}
@@ -103,20 +100,27 @@ class _Study:
         )
 
     def train(self, method: Method, form: Form, seed: int, rate: float) -> Trained:
-        name = method.recipe.split("/")[-1].removesuffix(".gin")
-        run = self.folder / "runs" / f"{name}-{form}-rate{rate:g}-seed{seed}"
-        return train_method(
-            method,
-            run,
-            seed=seed,
-            form=form,
-            bindings=(*self.bindings, f"Optimizer.learning_rate = {rate}", "train.report_every = 200"),
-        )
+        """A run of a method: the two that were asked for last are kept in memory."""
+        return _train(self.folder, self.bindings, method, form, seed, rate)
 
     def once(self, key: Result, compute) -> None:
         result = self.results.once(key, compute)
         shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
         print(*key.values(), shown, file=sys.stderr, flush=True)
+
+
+@functools.lru_cache(maxsize=2)
+def _train(
+    folder: epath.Path, bindings: tuple[str, ...], method: Method, form: Form, seed: int, rate: float
+) -> Trained:
+    name = method.recipe.split("/")[-1].removesuffix(".gin")
+    return train_method(
+        method,
+        folder / "runs" / f"{name}-{form}-rate{rate:g}-seed{seed}",
+        seed=seed,
+        form=form,
+        bindings=(*bindings, f"Optimizer.learning_rate = {rate}", "train.report_every = 200"),
+    )
 
 
 def _agreement(trained: Trained) -> Result:

@@ -1,9 +1,10 @@
 """The loop that steps a training state through batches, reports, and saves."""
 
+import contextlib
 import os
 import re
 from collections.abc import Collection, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from etils import epath
@@ -19,6 +20,7 @@ from poly_jax.training.run_folder import save_operative_config
 from poly_jax.training.update import TrainState, Update
 
 
+@runtime_checkable
 class Batches(Protocol):
     """An endless stream of batches with a position that can be saved."""
 
@@ -73,30 +75,31 @@ def fit(
     Returns:
       The final state.
     """
-    checkpoints = Checkpoints(folder)
-    saved = checkpoints.latest_step()
-    if saved is not None:
-        state = checkpoints.restore(state, table)
-        batches.restore(_position(folder, saved))
-        print(f"{folder}: goes on from step {saved}")
-    first = int(state.step)
-    key = jax.random.key(seed)
-    step_function = jax.jit(
-        update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
-    )
-    n_tasks = len(table)
-    writer = scalar_writer(folder)
-    with on_mesh(mesh):
+    # Closed even where the run is interrupted: what is on its way to disk arrives there.
+    with (
+        contextlib.closing(Checkpoints(folder)) as checkpoints,
+        contextlib.closing(scalar_writer(folder)) as writer,
+    ):
+        saved = checkpoints.latest_step()
+        if saved is not None:
+            state = checkpoints.restore(state, table)
+            batches.restore(_position(folder, saved))
+            print(f"{folder}: goes on from step {saved}")
+        first = int(state.step)
+        key = jax.random.key(seed)
+        step_function = jax.jit(
+            update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
+        )
         progress = None
         for step in range(first + 1, steps + 1):
             batch = next(batches)
-            check_task_ids(batch["task_ids"], n_tasks)
-            state, metrics = step_function(state, frozen, to_mesh(batch, mesh), key)
+            check_task_ids(batch["task_ids"], len(table))
+            with on_mesh(mesh):
+                state, metrics = step_function(state, frozen, to_mesh(batch, mesh), key)
             if progress is None:
                 # The first step compiles: it is not part of the measured speed.
                 jax.block_until_ready(metrics)
-                rows = len(batch["task_ids"]) * jax.process_count()
-                progress = Progress(step, steps, rows)
+                progress = Progress(step, steps, len(batch["task_ids"]) * jax.process_count())
                 save_operative_config(folder)
             if step % report_every == 0 or step == steps:
                 values = {name: float(value) for name, value in metrics.items()}
@@ -108,8 +111,6 @@ def fit(
                 # This checkpoint is written in the background: until it is whole, `saved` is the newest.
                 _forget_positions(folder, but={step, saved})
                 saved = step
-    writer.close()
-    checkpoints.close()
     _forget_positions(folder, but={saved})
     return state
 

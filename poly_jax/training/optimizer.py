@@ -57,12 +57,13 @@ class Optimizer:
     def schedule(self, peak: float, steps: int) -> optax.Schedule:
         """Learning rate of each of `steps` steps; that of step 0 is 0 where there is a warm-up."""
         warmup = round(self.warmup_fraction * steps)
-        rest = max(steps - warmup, 1)
+        rest, first = max(steps - warmup, 1), max(warmup, 1)
         decays = {
             "linear": optax.linear_schedule(peak, 0.0, rest),
             "cosine": optax.cosine_decay_schedule(peak, rest),
             "constant": optax.constant_schedule(peak),
-            "rsqrt": lambda step: peak * jax.numpy.sqrt(max(warmup, 1) / (step + max(warmup, 1))),
+            # It is asked about the warm-up too, where the step is negative.
+            "rsqrt": lambda step: peak * jax.numpy.sqrt(first / jax.numpy.maximum(step + first, 1)),
         }
         if not warmup:
             return decays[self.decay]

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+import itertools
 from typing import Any
 
 import gin
 import jax
 from etils import epath
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
+from jax.tree_util import DictKey
 
 from poly_jax.data.batches import train_batches
 from poly_jax.data.task_table import TaskTable
@@ -151,14 +153,19 @@ def initial_trees(
 
 def begin(trained: dict[str, Any], update: Update, mesh: Mesh) -> TrainState:
     """The state before the first step; the optimizer's state is placed as the parameters are."""
-    state = jax.jit(functools.partial(start, optimizer=update.optimizer))(trained)
+    initial = functools.partial(start, optimizer=update.optimizer)
+    parameters = dict(jax.tree_util.tree_leaves_with_path(trained))
 
-    def spread(leaf: jax.Array) -> jax.Array:
-        # What XLA left on one device, such as counters, belongs on all.
-        whole = len(leaf.sharding.device_set) == mesh.size
-        return leaf if whole else jax.device_put(leaf, replicated(mesh))
+    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
+        # The path of a moment ends with that of its parameter: the names after the optimizer's own.
+        names = itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path))
+        parameter = parameters.get(tuple(names)[::-1])
+        if parameter is None or parameter.shape != leaf.shape:
+            return replicated(mesh)
+        return parameter.sharding
 
-    return jax.tree.map(spread, state)
+    places = jax.tree_util.tree_map_with_path(place, jax.eval_shape(initial, trained))
+    return jax.jit(initial, out_shardings=places)(trained)
 
 
 def describe(tree: dict[str, Any]) -> str:

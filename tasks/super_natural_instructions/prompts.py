@@ -1,8 +1,8 @@
-r"""The two published forms of a prompt, as token ids.
+"""The two published forms of a prompt, as token ids.
 
-Newlines and repeated blanks mean nothing to T5's vocabulary, but they do to bytes, so they are kept. A text is
-encoded in pieces that end at blanks: SentencePiece pieces do not cross them, so that the ids are those of the
-whole text.
+Newlines and repeated blanks mean nothing to T5's vocabulary, but they do to bytes, so they are kept. A text
+is encoded in pieces that end at blanks: SentencePiece pieces do not cross them, so that the ids are those of
+the whole text.
 """
 
 import dataclasses
@@ -123,10 +123,13 @@ def encode_target(text: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | N
 
 def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
     if length is not None and prompt.kept_end:
-        # One token less than the published code keeps, which loses the end's last token to the end of sequence.
-        end = list(vocabulary.encode(prompt.kept_end))
-        kept = tf.concat([ids[: max(length - 1 - len(end), 0)], tf.constant(end, tf.int32)], axis=0)
-        ids = tf.cond(tf.size(ids) > length - 1, lambda: kept, lambda: ids)
+        # The published code keeps one token more, so that the end of sequence displaces the last of the end.
+        kept_end = list(vocabulary.encode(prompt.kept_end))
+        end = tf.constant(kept_end, tf.int32)
+        room = max(length - 1 - len(kept_end), 0)
+        fits = tf.size(ids) < length
+        kept, ending = ids[: tf.where(fits, length, room)], end[: tf.where(fits, 0, len(kept_end))]
+        ids = tf.concat([kept, ending], axis=0)
     return _ended(ids, vocabulary, length)
 
 

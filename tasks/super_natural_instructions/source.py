@@ -18,8 +18,8 @@ class TaskFileSource(seqio.DataSource):
 
     Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (filled up
     with empty texts to the task's largest number) with its `num_references`, and with demonstrations
-    `demonstration_inputs` and `demonstration_outputs`. They are the file's texts, not prompts, so that seqio's
-    offline cache of them serves every prompt form.
+    `demonstration_inputs` and `demonstration_outputs`. They are the file's texts, not prompts, so that
+    seqio's offline cache of them serves every prompt form.
 
     Args:
       path: the task file.

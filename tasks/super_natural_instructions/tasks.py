@@ -61,8 +61,8 @@ def register(
     The mixtures hold the tasks of `<folder>/splits/default/{train,test}_tasks.txt` that have a file, at rates
     that are their numbers of training examples. No task file is read before its task is used. A second call
     with the same arguments does nothing. Splits are those of `splits.py`: tasks of the test list have `test`,
-    `train`, `validation` and the last two of each few-shot seed (`train_13`), others `train` and `validation`;
-    a split without instances is absent.
+    `train`, `validation` and the last two of each few-shot seed (`train_13`), others `train` and
+    `validation`; a split without instances is absent.
 
     Args:
       folder: with the files in their original layout; local or remote (gs://).

@@ -158,5 +158,5 @@ def test_bfloat16_activations_and_kernels_stay_bfloat16(rng):
 
 
 def test_a_rank_below_one_is_named():
-    with pytest.raises(UserError, match="LoRA.rank is 0"):
+    with pytest.raises(UserError, match="rank is 0; it must be"):
         LoRA(rank=0)

@@ -1,5 +1,6 @@
 """Little tasks, and a run of three steps: random weights, but routers that tell the tasks apart."""
 
+import json
 from types import SimpleNamespace
 
 import gin
@@ -30,6 +31,7 @@ Adapters.skill = @LoRA()
 Adapters.router = @LearnedRouter()
 Adapters.n_skills = 3
 Adapters.n_splits = 2
+Adapters.sites = ('.*/value', '.*/wo')
 LoRA.rank = 2
 LearnedRouter.sampling = False
 
@@ -39,7 +41,7 @@ Data.targets_length = 6
 Data.batch_size = 8
 Decoding.max_length = 6
 
-Optimizer.learning_rate = 0.2
+Optimizer.learning_rate = 0.5
 Optimizer.router_learning_rate = 5.0
 Optimizer.warmup_fraction = 0.0
 Optimizer.decay = 'constant'
@@ -93,8 +95,8 @@ def add_task(name, splits, metric_fns, postprocess_fn=None):
     )
 
 
-def upper(text, **_):
-    return text.upper()
+def marked(text, **_):
+    return f"<{text}>"
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +106,7 @@ def tasks():
 
     sizes = SIZES
     add_task("evaluation_a", {"train": 16, "test": sizes["evaluation_a"]}, [overlap])
-    add_task("evaluation_b", {"train": 16, "test": sizes["evaluation_b"]}, [overlap, log_likelihood], upper)
+    add_task("evaluation_b", {"train": 16, "test": sizes["evaluation_b"]}, [overlap, log_likelihood], marked)
     add_task("evaluation_no_metric", {"train": 16, "test": sizes["evaluation_no_metric"]}, [])
     add_task("evaluation_no_test", {"train": 16, "empty": 0}, [overlap])
     add_task("evaluation_stranger", {"test": 4}, [overlap])
@@ -119,39 +121,54 @@ def tasks():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tasks):
-    """Folder of the run, made as a user makes it: gin, a backbone file, `train`."""
+    """The run, made as a user makes it (gin, a backbone file, `train`): its folder and its restored model."""
     import jax
 
     from poly_jax import configuration
     from poly_jax.interop import single_file
     from poly_jax.model.config import T5Config
     from poly_jax.model.transformer import Transformer, init_parameters
+    from poly_jax.training.mesh import Partitioning
+    from poly_jax.training.restore import restore
     from poly_jax.training.train import train
 
     root = tmp_path_factory.mktemp("evaluation")
     (root / "run.gin").write_text(CONFIG)
     weights = root / "backbone.safetensors"
     configuration.load([str(root / "run.gin")], [f"Experiment.backbone={str(weights)!r}"])
-    single_file.save(weights, init_parameters(Transformer(T5Config()), jax.random.key(1))[0], {})
+    draw = jax.jit(lambda key: init_parameters(Transformer(T5Config()), key)[0])
+    single_file.save(weights, draw(jax.random.key(1)), {})
     train(output_dir=str(root / "run"))
+    mesh = Partitioning().mesh()
+    restored = restore(gin.get_configurable("Experiment")(), str(root / "run"), mesh)
     gin.clear_config()
-    return root / "run"
+    return SimpleNamespace(folder=str(root / "run"), mesh=mesh, restored=restored, predictors={})
 
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
-    """The run, under its own configuration: its folder, its experiment, its restored model."""
+    """The run under its own configuration, with the experiment that this describes."""
     from poly_jax import configuration
-    from poly_jax.training.mesh import Partitioning
-    from poly_jax.training.restore import restore
 
     monkeypatch.chdir(tmp_path)
-    configuration.load([configuration.run_config(trained)])
-    experiment, mesh = gin.get_configurable("Experiment")(), Partitioning().mesh()
-    yield SimpleNamespace(
-        folder=str(trained),
-        experiment=experiment,
-        mesh=mesh,
-        restored=restore(experiment, str(trained), mesh),
-    )
+    configuration.load([configuration.run_config(trained.folder)])
+    trained.experiment = gin.get_configurable("Experiment")()
+    yield trained
     gin.clear_config()
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained, tmp_path_factory):
+    """An evaluation of all of the run's tasks: its metrics, and its predictions by task."""
+    from poly_jax import configuration
+    from poly_jax.evaluation.evaluate import evaluate
+
+    folder = tmp_path_factory.mktemp("evaluated")
+    configuration.load([configuration.run_config(trained.folder)])
+    metrics = evaluate(trained.folder, output_dir=str(folder), batch_size=4)
+    gin.clear_config()
+    predictions = {
+        path.stem: [json.loads(line) for line in path.read_text().splitlines()]
+        for path in (folder / "predictions").iterdir()
+    }
+    return SimpleNamespace(folder=folder, metrics=metrics, predictions=predictions)

@@ -25,6 +25,7 @@ def everything(tmp_path_factory, tasks):
         "train.steps=1",
         "T5Config.scan_layers=True",
         "T5Config.num_encoder_layers=2",
+        "Adapters.sites=('encoder/attention/query',)",
     ]
     configuration.load([str(root / "run.gin")], bindings)
     state = train(output_dir=str(root / "run"))
@@ -65,7 +66,7 @@ def test_an_exported_backbone_is_the_trained_one_without_adapters_in_separate_la
 
 
 def test_a_run_that_froze_its_backbone_is_told_what_can_be_exported(trained, capsys):
-    assert cli.main(["export", f"--run={trained}", "--output=b.safetensors"]) == 1
+    assert cli.main(["export", f"--run={trained.folder}", "--output=b.safetensors"]) == 1
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert "trained adapters and left its backbone" in shown

@@ -25,7 +25,12 @@ def rows(run):
 
 
 def predictor(run, batch_size, **decoding):
-    return Predictor(run.restored, Decoding(max_length=MOST, **decoding), run.mesh, batch_size)
+    """Each is made, and so compiled, once for all tests."""
+    key = (int(batch_size), *decoding.items())
+    if key not in run.predictors:
+        settings = Decoding(max_length=MOST, **decoding)
+        run.predictors[key] = Predictor(run.restored, settings, run.mesh, batch_size)
+    return run.predictors[key]
 
 
 def log_probs(run, inputs, decoder_inputs, task_ids):
@@ -69,6 +74,7 @@ def test_rows_of_two_tasks_in_a_batch_each_have_their_own_adapters(run, rows):
         np.testing.assert_allclose(got, scores[mine], rtol=1e-5)
     other = together.score(inputs, targets, 1 - task_ids)
     assert np.abs(other - scores).min() > 0.01
+    assert (together.predict(inputs, 1 - task_ids).tokens != mixed.tokens).any()
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
@@ -86,7 +92,7 @@ def test_the_batch_size_changes_nothing(run, rows, batch_size):
 
 def test_a_last_batch_that_is_not_full_is_not_compiled_anew(run, rows):
     inputs, targets, task_ids = rows
-    model = predictor(run, 4)
+    model = Predictor(run.restored, Decoding(max_length=2), run.mesh, 4)
     model.predict(inputs, task_ids)
     model.score(inputs, targets, task_ids)
     assert model._decode._cache_size() == model._score._cache_size() == 1
@@ -143,8 +149,8 @@ parameters = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x
 draw = np.random.default_rng(0)
 inputs, targets, task_ids = draw.integers(2, 32, (7, 5)), draw.integers(2, 32, (7, 5)), np.arange(7) % 4
 table, results = TaskTable(("a", "b", "c", "d")), []
-one = jax.make_mesh((1, 1, 1), ("data", "fsdp", "model"), devices=jax.devices()[:1])
-for mesh in (one, Partitioning().mesh(), Partitioning(fsdp=2).mesh(), Partitioning(model=2).mesh()):
+one = jax.sharding.Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ("data", "fsdp", "model"))
+for mesh in (one, Partitioning(model=2).mesh()):
     placed = jax.device_put(parameters, shardings(*parameter_shapes(model), mesh))
     predictor = Predictor(Restored(model, placed, table, None, None), Decoding(max_length=5), mesh, 4)
     results.append((*predictor.predict(inputs, task_ids), predictor.score(inputs, targets, task_ids)))

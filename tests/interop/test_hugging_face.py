@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import ml_dtypes
 import numpy as np
@@ -218,10 +219,11 @@ def test_a_shard_outside_the_folder_is_refused(model, write_hugging_face):
         read_hugging_face(folder)
 
 
-def test_pickles_are_never_read(model, write_hugging_face):
+def test_pickles_are_not_read_without_pytorch(model, write_hugging_face, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
     folder = write_hugging_face(*model)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pickle \(pytorch_model\.bin\).* convert it to safetensors"):
+    with pytest.raises(UserError, match=r"pytorch_model\.bin is a pickle, which can run code.* install torch"):
         read_hugging_face(folder)
 
 
@@ -260,7 +262,7 @@ def test_a_folder_without_a_config_or_weights_says_what_is_missing(model, write_
         read_hugging_face(tmp_path / "nothing")
     folder = write_hugging_face(*model)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json"):
+    with pytest.raises(UserError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json nor pytorch"):
         read_hugging_face(folder)
 
 

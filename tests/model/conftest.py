@@ -23,7 +23,7 @@ def _parameters(model):
     leaves = {}
     for name, leaf in sorted(traverse_util.flatten_dict(shapes, sep="/").items()):
         width = {"lora_a": 2.0, "lora_b": 2.0, "scale": 1.0, "logits": 1.0, "embedding": 1.0}
-        scale = width.get(name.rsplit("/", 1)[1], 1.5 / np.sqrt(leaf.shape[0]))
+        scale = width.get(name.rsplit("/", 1)[1], 1 / np.sqrt(leaf.shape[0]))
         values = rng.normal(scale=scale, size=leaf.shape)
         leaves[name] = jnp.asarray(np.abs(values) + 0.5 if name.endswith("scale") else values, jnp.float32)
     return traverse_util.unflatten_dict(leaves, sep="/")
@@ -31,7 +31,7 @@ def _parameters(model):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """`config`, `adapters`, `model` (evaluation mode), `parameters` and a `batch` of five rows of three tasks."""
+    """`config`, `adapters`, `model` (evaluation mode), `parameters` and a `batch` of 5 rows, 3 tasks."""
     config = T5Config(
         vocab_size=40,
         emb_dim=16,
@@ -43,7 +43,11 @@ def tiny():
         relative_attention_num_buckets=8,
         relative_attention_max_distance=16,
     )
-    adapters = Adapters(LoRA(rank=2, alpha=0.2), LearnedRouter(), n_tasks=3, n_skills=3, n_splits=2)
+    # One adapted site in most places: every further site costs seconds of compilation.
+    sites = ("encoder/attention/query", "encoder/mlp/wo", "decoder/self_attention/out", "decoder/.*/key")
+    adapters = Adapters(
+        LoRA(rank=2, alpha=0.2), LearnedRouter(), n_tasks=3, n_splits=2, n_skills=3, sites=sites
+    )
     model = Transformer(config, adapters)
     rng = np.random.default_rng(1)
     inputs = rng.integers(2, 40, (5, 7)).astype(np.int32)
@@ -81,7 +85,7 @@ def logits_of():
 
 @pytest.fixture(scope="session")
 def gradients_of():
-    """Jitted `(model, parameters, batch, **rngs)` -> gradient of the mean loss for every parameter, logits."""
+    """Jitted `(model, parameters, batch, **rngs)` -> gradients of the mean loss, and logits."""
 
     def run(model, parameters, batch, **rngs):
         return _gradients(model, parameters, batch, rngs)
@@ -110,10 +114,16 @@ def _loss(parameters, model, batch, rngs):
 # Nearly all of the time goes into compiling.
 _jit = functools.partial(
     jax.jit,
-    static_argnums=0,
     compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
 )
-_logits = _jit(_apply)
+_logits = _jit(_apply, static_argnums=0)
 _gradients = _jit(
-    lambda model, parameters, batch, rngs: jax.grad(_loss, has_aux=True)(parameters, model, batch, rngs)
+    lambda model, parameters, batch, rngs: jax.grad(_loss, has_aux=True)(parameters, model, batch, rngs),
+    static_argnums=0,
 )
+
+
+@pytest.fixture(scope="session")
+def quick_jit():
+    """`jax.jit` for programs that take longer to compile than to run."""
+    return _jit

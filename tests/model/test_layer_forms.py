@@ -1,7 +1,6 @@
 """Scanned layers and rematerialised ones compute what plain layers compute."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,35 +35,36 @@ def assert_trees_close(got, expected, tolerance=2e-5):
 
 
 @pytest.fixture(scope="module")
-def few_sites(tiny):
-    """The model with one adapted site in most places: every further site costs seconds of compilation."""
-    sites = ("encoder/attention/query", "encoder/mlp/wo", "decoder/self_attention/out", "decoder/.*/key")
-    return dataclasses.replace(tiny.model, adapters=dataclasses.replace(tiny.adapters, sites=sites))
+def plain(tiny, gradients_of):
+    """Gradients and logits of plain layers."""
+    return gradients_of(tiny.model, tiny.parameters, tiny.batch)
 
 
-@pytest.fixture(scope="module")
-def apart(few_sites, tiny, gradients_of):
-    """Parameters, gradients and logits of layers apart, by granularity."""
-
-    @functools.cache
-    def run(granularity):
-        model = with_granularity(few_sites, granularity)
-        parameters = tiny.parameters_of(model)
-        return parameters, *gradients_of(model, parameters, tiny.batch)
-
-    return run
-
-
-@pytest.mark.parametrize(("granularity", "remat"), [("fine", "none"), ("fine", "full"), ("stack", "none")])
-def test_scanned_layers_have_the_logits_and_gradients_of_layers_apart(
-    few_sites, tiny, apart, gradients_of, granularity, remat
+@pytest.mark.parametrize(
+    ("scan_layers", "remat"),
+    [(False, "minimal"), (True, "none"), (True, "full")],
+    ids=["minimal", "scanned", "scanned_full"],
+)
+def test_scanned_and_rematerialised_layers_have_the_logits_and_gradients_of_plain_layers(
+    tiny, plain, gradients_of, scan_layers, remat
 ):
-    parameters, gradients, logits = apart(granularity)
-    scanned = with_config(with_granularity(few_sites, granularity), scan_layers=True, remat=remat)
-    scanned_gradients, scanned_logits = gradients_of(scanned, stack_layers(parameters), tiny.batch)
-    np.testing.assert_allclose(scanned_logits, logits, atol=2e-5 * float(jnp.abs(logits).max()))
+    def stacked(tree):
+        return stack_layers(tree) if scan_layers else tree
+
+    gradients, logits = plain
+    model = with_config(tiny.model, scan_layers=scan_layers, remat=remat)
+    got_gradients, got_logits = gradients_of(model, stacked(tiny.parameters), tiny.batch)
+    np.testing.assert_allclose(got_logits, logits, atol=2e-5 * float(jnp.abs(logits).max()))
     assert all(np.asarray(leaf).any() for name, leaf in flat(gradients).items() if "/skills/" in name)
-    assert_trees_close(scanned_gradients, stack_layers(gradients))
+    assert_trees_close(got_gradients, stacked(gradients))
+
+
+def test_a_router_of_the_whole_stack_reaches_scanned_layers(tiny, logits_of):
+    model = with_granularity(tiny.model, "stack")
+    parameters = tiny.parameters_of(model)
+    logits = logits_of(model, parameters, tiny.batch)
+    scanned = logits_of(with_config(model, scan_layers=True), stack_layers(parameters), tiny.batch)
+    np.testing.assert_allclose(scanned, logits, atol=2e-5 * float(jnp.abs(logits).max()))
 
 
 @pytest.mark.parametrize("granularity", ["fine", "layer", "block", "stack", "coarse"])
@@ -115,17 +115,6 @@ def test_trees_convert_both_ways_without_loss(convert):
 def test_a_tree_without_numbered_layers_comes_back_equal():
     tree = {"encoder": {"layers": {"norm": np.ones((3, 2))}}, "token_embedder": {"embedding": np.ones(4)}}
     assert set(flat(stack_layers(tree))) == set(flat(tree))
-
-
-def test_rematerialisation_gives_the_same_gradients_in_training(few_sites, tiny, gradients_of):
-    def gradients(remat):
-        model = with_config(dataclasses.replace(few_sites, train=True), dropout_rate=0.2, remat=remat)
-        rngs = {"dropout": jax.random.key(1), "routing": jax.random.key(2)}
-        return gradients_of(model, tiny.parameters_of(model), tiny.batch, **rngs)[0]
-
-    expected = gradients("none")
-    assert_trees_close(gradients("minimal"), expected)
-    assert_trees_close(gradients("full"), expected)
 
 
 def test_bare_models_scan_too(tiny):

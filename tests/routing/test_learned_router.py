@@ -1,4 +1,4 @@
-"""The learned router's modes against NumPy: arXiv 2202.13914 (eq. 2), 2211.03831 (section 3.1), 1611.00712."""
+"""The learned router's modes against NumPy: arXiv 2202.13914 (eq. 2), 2211.03831, 1611.00712."""
 
 import functools
 
@@ -112,7 +112,7 @@ def test_straight_through_rounds_and_has_the_gradient_of_the_sigmoid():
     assert hard.sum(-1).min() >= 1, "a row without a skill would hide what this test is about"
     close(trained(router, logits), normalised(hard))
     close(evaluated(router, logits), normalised(hard))
-    # d/dZ of sum(c * w): the normalisation is differentiated at the rounded scores, the rounding as the sigmoid.
+    # d/dZ of sum(c * w): the normalisation is differentiated at the rounded scores, the rounding as sigmoid.
     c = np.random.default_rng(5).normal(size=hard.shape)
     total = hard.sum(-1, keepdims=True)
     by_scores = c / total - (c * hard).sum(-1, keepdims=True) / total**2

@@ -1,0 +1,118 @@
+"""An endless stream of batches whose position can be saved and restored."""
+
+import atexit
+import json
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from clu.data.dataset_iterator import TfDatasetIterator
+from etils import epath
+
+from poly_jax.data.quiet import tf
+from poly_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+_open_streams: "weakref.WeakSet[BatchStream]" = weakref.WeakSet()
+
+
+class BatchStream(TfDatasetIterator):
+    """An endless stream of batches whose position can be saved and restored.
+
+    A `clu.data.DatasetIterator`. Restoring continues with the batch that would have come next, bit for bit,
+    in this process or another. Where TensorFlow can write the iterator's state, that is what is saved: the
+    shuffle buffers make most of it. Else the stream is drawn again up to the position.
+    """
+
+    def __init__(
+        self,
+        make_dataset: Callable[[], tf.data.Dataset],
+        stream: Mapping[str, Any],
+        empty_task: Callable[[], str],
+    ) -> None:
+        """Made by `poly_jax.data.batches.train_batches`.
+
+        Args:
+          make_dataset: makes the endless dataset of batches, the same each time.
+          stream: the settings that must be the same to restore a position.
+          empty_task: finds the task without examples that ended the dataset.
+        """
+        super().__init__(make_dataset(), checkpoint=True)
+        self._make_dataset = make_dataset
+        self._stream = dict(stream)
+        self._empty_task = empty_task
+        self._drawn = 0
+        _open_streams.add(self)
+
+    def __next__(self) -> Batch:
+        try:
+            batch = super().__next__()
+        except StopIteration:
+            raise UserError(
+                f"task {self._empty_task()!r} has no example in split {self._stream['split']!r} "
+                f"(shard {self._stream['shard_id']} of {self._stream['num_shards']}); leave it out of "
+                f"{self._stream['mixture']!r}"
+            ) from None
+        self._drawn += 1
+        return batch
+
+    def reset(self) -> None:
+        """Goes back to the first batch."""
+        # Not the same dataset once more: TensorFlow shuffles every iteration of one differently.
+        super().__init__(self._make_dataset(), checkpoint=True)
+        self._drawn = 0
+
+    def close(self) -> None:
+        """Ends the stream's threads; it gives no batch after this. Streams still open at exit are closed."""
+        self.iterator = self._ckpt = None
+
+    def save(self, filename: str | os.PathLike[str]) -> None:
+        """Writes the position to files that begin with `filename`; local or remote (gs://)."""
+        try:
+            super().save(filename)
+            held = True
+        except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
+            # A user's task has state of its own: a Python generator or function, say.
+            held = False
+        position = {"stream": self._stream, "batches": self._drawn, "iterator": held}
+        _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
+
+    def restore(self, filename: str | os.PathLike[str]) -> None:
+        """Goes to a saved position.
+
+        Raises:
+          UserError: nothing was saved there, or by a stream of other settings.
+        """
+        try:
+            position = json.loads(_position_file(filename).read_text())
+        except FileNotFoundError:
+            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}") from None
+        for setting, ours in self._stream.items():
+            saved = position["stream"].get(setting)
+            if saved != ours:
+                raise UserError(
+                    f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, this run "
+                    f"{ours!r}; resume with the same, or start a new run"
+                )
+        if position["iterator"]:
+            super().restore(filename)
+            self._drawn = position["batches"]
+        else:
+            if self._drawn:
+                self.reset()
+            for _ in range(position["batches"]):
+                next(self)
+
+
+@atexit.register
+def _close_streams() -> None:
+    """Without it, a stream that a user's Python generator feeds can hang the process at exit."""
+    for stream in list(_open_streams):
+        stream.close()
+
+
+def _position_file(filename: str | os.PathLike[str]) -> epath.Path:
+    return epath.Path(os.fspath(filename) + ".json")

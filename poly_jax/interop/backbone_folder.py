@@ -1,0 +1,68 @@
+"""The project's own form of a large backbone: a folder of files like `single_file`'s, and their index."""
+
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from poly_jax.errors import UserError
+from poly_jax.interop import single_file
+from poly_jax.interop.safetensors_writer import SHARD_BYTES, Advance, write_shards
+from poly_jax.interop.shards import open_shards
+from poly_jax.interop.tensors import Tensor, Tensors
+
+_WHOLE = "backbone.safetensors"
+_INDEX = f"{_WHOLE}.index.json"
+
+
+def is_folder(path: str | os.PathLike) -> bool:
+    """Whether a folder is one that `write` made."""
+    return any((pathlib.Path(path) / name).exists() for name in (_WHOLE, _INDEX))
+
+
+def write(
+    path: str | os.PathLike,
+    tensors: Tensors,
+    metadata: Mapping[str, Any],
+    advance: Advance | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes tensors one at a time into a folder that is made, with shards where there is much to write.
+
+    Args: as `single_file.write`; `shard_bytes` is the most that a shard holds.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    folder = pathlib.Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise UserError(f"{path} cannot be written: {e.strerror or e}") from e
+    write_shards(
+        folder,
+        _WHOLE.removesuffix(".safetensors"),
+        tensors,
+        single_file.as_text(metadata),
+        advance,
+        shard_bytes,
+    )
+
+
+def open_folder(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, not yet read, and the metadata that were written.
+
+    Raises:
+      UserError: the index or a shard is missing or broken.
+    """
+    folder = pathlib.Path(path)
+    if (folder / _WHOLE).exists():
+        return single_file.open_file(folder / _WHOLE)
+    metadata: dict[str, Any] = {}
+
+    def open_shard(shard: pathlib.Path) -> dict[str, Tensor]:
+        tensors, found = single_file.open_file(shard)
+        metadata.update(found)
+        return tensors
+
+    return open_shards(folder / _INDEX, open_shard), metadata

@@ -1,0 +1,101 @@
+"""T5X parameters with a stack's layers in one array, as parameters with the layers apart.
+
+T5X's scalable_t5 scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all encoder layers, stacked on
+its axis 1 (`param_scan_axis`). This project stacks on axis 0, under `encoder/layers`. Attention kernels may keep
+heads and their width on two axes, where the T5 example joins them.
+"""
+
+import dataclasses
+import functools
+import math
+import re
+import threading
+from collections.abc import Mapping
+
+import numpy as np
+
+from poly_jax.errors import UserError
+from poly_jax.interop.tensors import Tensor
+
+_STACKED = re.compile(r"(?P<stack>encoder|decoder)/(?:(?P=stack)|layers)/(?P<rest>.+)")
+_JOINED_OUT = re.compile(r".*attention/(?:query|key|value)/kernel")
+_JOINED_IN = re.compile(r".*attention/out/kernel")
+# Smallest parameters that every layer has; their lengths tell which axis is the layers'.
+_NORMS = ("pre_attention_layer_norm/scale", "pre_self_attention_layer_norm/scale")
+
+
+def layers_apart(tensors: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
+    """The parameters with every layer's as a tensor of its own, as T5X's T5 example names and shapes them.
+
+    Others pass unchanged. Layers of one array come one after another, and the array that was read last is
+    kept, so that reading in this order reads every array once.
+
+    Args:
+      tensors: by T5X's names.
+      source: where they are from, for messages.
+
+    Raises:
+      UserError: arrays of a stack have different numbers of layers.
+    """
+    axis = _axis(tensors)
+    last = _Last()
+    depths: dict[str, tuple[int, str]] = {}
+    apart: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        m = _STACKED.fullmatch(name)
+        if m is None:
+            apart[name] = _two_axes(name, tensor)
+            continue
+        depth = tensor.shape[axis] if len(tensor.shape) > axis else 0
+        known, first = depths.setdefault(m["stack"], (depth, name))
+        if depth != known:
+            raise UserError(
+                f"{source}: {name} {list(tensor.shape)} is not {known} layers on axis {axis}, as {first} is"
+            )
+        for layer in range(depth):
+            load = functools.partial(last.layer, name, tensor, axis, layer)
+            shape = tensor.shape[:axis] + tensor.shape[axis + 1 :]
+            place = f"{m['stack']}/layers_{layer}/{m['rest']}"
+            apart[place] = _two_axes(place, Tensor(shape, tensor.dtype, load))
+    return apart
+
+
+def _axis(tensors: Mapping[str, Tensor]) -> int:
+    """The axis of the layers: 1 as T5X has it, or 0 where only that leaves norms of the embedding's width."""
+    embedding = tensors.get("token_embedder/embedding")
+    for name, tensor in tensors.items():
+        m = _STACKED.fullmatch(name)
+        if m and m["rest"] in _NORMS and len(tensor.shape) == 2 and embedding is not None:
+            width = embedding.shape[-1]
+            return 0 if tensor.shape[1] == width != tensor.shape[0] else 1
+    return 1
+
+
+def _two_axes(name: str, tensor: Tensor) -> Tensor:
+    """An attention kernel with joined heads; anything else as it is."""
+    if len(tensor.shape) != 3:
+        return tensor
+    if _JOINED_OUT.fullmatch(name):
+        shape = (tensor.shape[0], math.prod(tensor.shape[1:]))
+    elif _JOINED_IN.fullmatch(name):
+        shape = (math.prod(tensor.shape[:2]), tensor.shape[2])
+    else:
+        return tensor
+    return dataclasses.replace(tensor, shape=shape, load=lambda: tensor.load().reshape(shape))
+
+
+class _Last:
+    """Keeps the stacked array that was read last, for its other layers."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._name = ""
+        self._array = np.zeros(0)
+
+    def layer(self, name: str, tensor: Tensor, axis: int, layer: int) -> np.ndarray:
+        """One layer of a stacked tensor, copied out."""
+        with self._lock:
+            if name != self._name:
+                self._array = np.zeros(0)
+                self._array, self._name = tensor.load(), name
+            return np.ascontiguousarray(np.take(self._array, layer, axis))

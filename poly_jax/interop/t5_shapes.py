@@ -1,0 +1,105 @@
+"""What a T5's parameters are called and how large they are, and a T5's configuration from just that."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from poly_jax.errors import UserError
+from poly_jax.interop import names
+from poly_jax.interop.tensors import Tensor
+from poly_jax.interop.tree import listing
+from poly_jax.model.config import T5Config
+from poly_jax.model.sites import sites
+
+Shape = tuple[int, ...]
+
+_HEAD = "decoder/logits_dense/kernel"
+# T5 of one input is v1.0; of two it is v1.1, whose second input is not activated.
+_ACTIVATIONS = {("wi",): ("relu",), ("wi_0", "wi_1"): ("gelu", "linear")}
+_LAYER_BIAS = re.compile(r"(?:encoder|decoder)/(?:\w+/)?layers_\d+/(?:relpos_bias|relative_posemb)/.*")
+
+
+def parameter_shapes(config: T5Config) -> dict[str, Shape]:
+    """The shape of every parameter by T5X's '/'-joined name, layers apart."""
+    modules = names.modules(config.num_encoder_layers, config.num_decoder_layers, config.mlp_inputs)
+    paths = [path for module in modules if (path := names.to_t5x(module))]
+    if not config.logits_via_embedding:
+        paths.append(_HEAD.removesuffix("/kernel"))
+    widths = sites(config)
+    shapes: dict[str, Shape] = {}
+    for path in paths:
+        leaf, _ = names.leaf(path)
+        match leaf:
+            case "embedding":
+                shape: Shape = (config.vocab_size, config.emb_dim)
+            case "scale":
+                shape = (config.emb_dim,)
+            case "rel_embedding":
+                shape = (config.num_heads, config.relative_attention_num_buckets)
+            case _ if f"{path}/{leaf}" == _HEAD:
+                shape = (config.emb_dim, config.vocab_size)
+            case _:
+                shape = widths[names.site(path)]
+        shapes[f"{path}/{leaf}"] = shape
+    return shapes
+
+
+def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
+    """Values of `T5Config` fields that the names and shapes of a T5's parameters tell.
+
+    The rest, such as the distance at which positions stop to differ, T5X keeps in its gin files only.
+
+    Args:
+      tensors: by T5X's names, layers apart.
+      source: where they are from, for messages.
+
+    Raises:
+      UserError: these are not the parameters of a T5 that this project's model computes.
+    """
+    per_layer = [name for name in tensors if _LAYER_BIAS.fullmatch(name)]
+    if per_layer:
+        raise UserError(
+            f"{source} has relative position biases in every layer ({listing(per_layer)}), as umT5 and T5X's "
+            "scalable_t5 do; only models whose layers share them, such as T5, T5 v1.1, mT5 and ByT5, are "
+            "supported"
+        )
+    if not any(name.startswith("encoder/") for name in tensors):
+        raise UserError(f"{source} has no encoder; decoder-only models are not supported, give a T5")
+
+    def shape(name: str) -> Shape:
+        found = tensors.get(name)
+        if found is None or len(found.shape) != 2:
+            what = "lacks" if found is None else f"has {list(found.shape)} for"
+            raise UserError(f"{source} {what} {name}, which tells the size of a T5; give a T5's checkpoint")
+        return found.shape
+
+    inputs = tuple(
+        name for name in ("wi", "wi_0", "wi_1") if f"encoder/layers_0/mlp/{name}/kernel" in tensors
+    )
+    if inputs not in _ACTIVATIONS:
+        raise UserError(
+            f"{source} has an MLP with {' and '.join(inputs) or 'no wi'} in encoder/layers_0; only wi, or wi_0 "
+            "and wi_1, are supported"
+        )
+    vocab_size, emb_dim = shape("token_embedder/embedding")
+    num_heads, buckets = shape("encoder/relpos_bias/rel_embedding")
+    joined = shape("encoder/layers_0/attention/query/kernel")[1]
+    if joined % num_heads:
+        raise UserError(f"{source}: queries of width {joined} are not {num_heads} heads of one width")
+    return {
+        "vocab_size": vocab_size,
+        "emb_dim": emb_dim,
+        "num_heads": num_heads,
+        "head_dim": joined // num_heads,
+        "mlp_dim": shape(f"encoder/layers_0/mlp/{inputs[0]}/kernel")[1],
+        "num_encoder_layers": _depth(tensors, "encoder"),
+        "num_decoder_layers": _depth(tensors, "decoder"),
+        "mlp_activations": _ACTIVATIONS[inputs],
+        "logits_via_embedding": _HEAD not in tensors,
+        "relative_attention_num_buckets": buckets,
+    }
+
+
+def _depth(tensors: Mapping[str, Tensor], stack: str) -> int:
+    found = (re.match(rf"{stack}/layers_(\d+)/", name) for name in tensors)
+    return max((int(m[1]) + 1 for m in found if m), default=0)

@@ -1,0 +1,303 @@
+"""Tests of the batches that models train on and are evaluated with."""
+
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from poly_jax.data.batches import eval_batches, train_batches
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+
+SETTINGS = {"sequence_length": {"inputs": 12, "targets": 12}, "batch_size": 4}
+
+
+def stream(name, **settings):
+    return train_batches(name, TaskTable.of(name), **{**SETTINGS, "seed": 1, **settings})
+
+
+def draw(batches, count):
+    return list(itertools.islice(batches, count))
+
+
+def assert_same(left, right):
+    for before, after in zip(left, right, strict=True):
+        assert before.keys() == after.keys()
+        for name in before:
+            np.testing.assert_array_equal(before[name], after[name])
+
+
+def same(left, right):
+    return all(np.array_equal(a[name], b[name]) for a, b in zip(left, right, strict=True) for name in a)
+
+
+@pytest.fixture
+def random_mixture(plain_task):
+    """Two tasks whose preprocessor draws at random, of a source that knows its size and one that does not."""
+
+    @seqio.map_over_dataset(num_seeds=1)
+    def drawn(example, seed):
+        letter = tf.strings.unicode_encode(
+            [tf.random.stateless_uniform([], seed, 97, 123, tf.int32)], "UTF-8"
+        )
+        return {**example, "targets": letter}
+
+    preprocessors = [drawn, seqio.preprocessors.tokenize_and_append_eos]
+
+    def read(split, shuffle_files):
+        texts = [f"sized {number}" for number in range(7)]
+        return tf.data.Dataset.from_tensor_slices({"inputs": texts, "targets": texts})
+
+    sized = seqio.FunctionDataSource(read, ("train",), num_input_examples={"train": 7})
+    plain_task("sized", source=sized, preprocessors=preprocessors)
+    plain_task("unsized", size=6, preprocessors=preprocessors)
+    seqio.MixtureRegistry.add("random", ["sized", "unsized"], default_rate=1.0)
+    return "random"
+
+
+@pytest.fixture
+def generated_task(plain_task):
+    """A task from a Python generator, whose iterator TensorFlow cannot save."""
+
+    def read(split, shuffle_files):
+        return tf.data.Dataset.from_generator(
+            lambda: ({"inputs": f"question {n}", "targets": f"{n}"} for n in range(9)),
+            output_signature={name: tf.TensorSpec([], tf.string) for name in ("inputs", "targets")},
+        )
+
+    plain_task("generated", source=seqio.FunctionDataSource(read, splits=("train",)))
+    return "generated"
+
+
+def test_a_batch_has_the_models_arrays(plain_mixture, decode):
+    table = TaskTable.of(plain_mixture)
+    batch = next(stream(plain_mixture))
+    assert {name: array.shape for name, array in batch.items()} == {
+        "encoder_input_tokens": (4, 12),
+        "decoder_input_tokens": (4, 12),
+        "decoder_target_tokens": (4, 12),
+        "decoder_loss_weights": (4, 12),
+        "task_ids": (4,),
+    }
+    assert {array.dtype for array in batch.values()} == {np.dtype(np.int32)}
+    for row in range(4):
+        name = table.name(batch["task_ids"][row])
+        assert decode(batch["encoder_input_tokens"][row]).startswith(f"{name} in ")
+        assert decode(batch["decoder_target_tokens"][row]).startswith(f"{name} out ")
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_others(random_mixture):
+    assert_same(draw(stream(random_mixture), 30), draw(stream(random_mixture), 30))
+    assert not same(draw(stream(random_mixture), 30), draw(stream(random_mixture, seed=2), 30))
+
+
+def test_random_preprocessors_draw_anew_in_each_epoch(random_mixture, decode):
+    rows = [row for batch in draw(stream(random_mixture), 60) for row in zip(*batch.values(), strict=True)]
+    targets = {}
+    for row in map(dict, ([*zip(next(stream(random_mixture)).keys(), row, strict=True)] for row in rows)):
+        targets.setdefault(decode(row["encoder_input_tokens"]), set()).add(
+            decode(row["decoder_target_tokens"])
+        )
+    assert len(targets) == 13
+    assert min(len(drawn) for drawn in targets.values()) > 1
+
+
+@pytest.mark.parametrize("before", [0, 1, 17])
+def test_resuming_continues_as_if_it_had_not_stopped(random_mixture, tmp_path, before):
+    uninterrupted = stream(random_mixture)
+    draw(uninterrupted, before)
+    uninterrupted.save(tmp_path / "position")
+    rest = draw(uninterrupted, 25)
+    resumed = stream(random_mixture)
+    resumed.restore(tmp_path / "position")
+    assert_same(draw(resumed, 25), rest)
+
+
+def test_a_stream_can_go_back_to_a_position(random_mixture, tmp_path):
+    batches = stream(random_mixture)
+    draw(batches, 3)
+    batches.save(tmp_path / "position")
+    rest = draw(batches, 10)
+    batches.restore(tmp_path / "position")
+    assert_same(draw(batches, 10), rest)
+
+
+def test_a_python_generator_resumes_too(generated_task, tmp_path):
+    uninterrupted = stream(generated_task)
+    draw(uninterrupted, 11)
+    uninterrupted.save(tmp_path / "position")
+    rest = draw(uninterrupted, 12)
+    for used in (0, 5):
+        resumed = stream(generated_task)
+        draw(resumed, used)
+        resumed.restore(tmp_path / "position")
+        assert_same(draw(resumed, 12), rest)
+
+
+def test_a_position_saved_twice_resumes_from_the_second(random_mixture, tmp_path):
+    uninterrupted = stream(random_mixture)
+    for _ in range(2):
+        draw(uninterrupted, 5)
+        uninterrupted.save(tmp_path / "position")
+    resumed = stream(random_mixture)
+    resumed.restore(tmp_path / "position")
+    assert_same(draw(resumed, 10), draw(uninterrupted, 10))
+
+
+def test_reset_begins_again(random_mixture):
+    batches = stream(random_mixture)
+    first = draw(batches, 12)
+    batches.reset()
+    assert_same(draw(batches, 12), first)
+
+
+_PROGRAM = """
+import sys
+import numpy as np
+from poly_jax.data.batches import train_batches
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.task_table import TaskTable
+
+def read(split, shuffle_files):
+    texts = [str(number) for number in range(50)]
+    return tf.data.Dataset.from_tensor_slices({"inputs": texts, "targets": texts})
+
+feature = seqio.Feature(seqio.ByteVocabulary())
+for name in ("a", "b"):
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(read, ("train",), num_input_examples={"train": 50}),
+        preprocessors=[seqio.preprocessors.tokenize_and_append_eos],
+        output_features={"inputs": feature, "targets": feature},
+    )
+seqio.MixtureRegistry.add("ab", ["a", "b"], default_rate=1.0)
+lengths = {"inputs": 4, "targets": 4}
+batches = train_batches("ab", TaskTable.of("ab"), sequence_length=lengths, batch_size=3, seed=4)
+action, path = sys.argv[1:]
+if action == "resume":
+    batches.restore(path)
+    print([batch["encoder_input_tokens"].tolist() for batch, _ in zip(batches, range(20))])
+else:
+    for _ in range(9):
+        next(batches)
+    batches.save(path)
+    print([batch["encoder_input_tokens"].tolist() for batch, _ in zip(batches, range(20))])
+"""
+
+
+@pytest.mark.slow
+def test_another_process_resumes_the_same_stream(tmp_path):
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", _PROGRAM, action, str(tmp_path / "position")],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for action in ("begin", "resume")
+    ]
+    assert runs[0].stdout == runs[1].stdout
+    assert runs[0].stderr == ""
+
+
+def test_a_position_of_other_settings_is_refused(plain_mixture, tmp_path):
+    stream(plain_mixture).save(tmp_path / "position")
+    with pytest.raises(UserError, match=r"has batch_size 4, this run 8"):
+        stream(plain_mixture, batch_size=8).restore(tmp_path / "position")
+    with pytest.raises(UserError, match=r"has seed 1, this run 2"):
+        stream(plain_mixture, seed=2).restore(tmp_path / "position")
+
+
+def test_a_missing_position_is_named(plain_mixture, tmp_path):
+    with pytest.raises(UserError, match=r"no position of a data stream is saved at .*absent"):
+        stream(plain_mixture).restore(tmp_path / "absent")
+
+
+def test_two_shards_divide_the_examples(plain_task, decode):
+    plain_task("long", size=40)
+    seen = [
+        {
+            decode(row)
+            for batch in draw(stream("long", num_shards=2, shard_id=shard), 30)
+            for row in batch["encoder_input_tokens"]
+        }
+        for shard in range(2)
+    ]
+    assert [len(texts) for texts in seen] == [20, 20]
+    assert not seen[0] & seen[1]
+
+
+def test_an_empty_task_is_named_when_its_turn_comes(plain_task):
+    plain_task("full")
+    plain_task("hollow", size=0)
+    seqio.MixtureRegistry.add("half", ["full", "hollow"], default_rate=1.0)
+    with pytest.raises(UserError, match=r"task 'hollow' has no example in split 'train'"):
+        draw(stream("half"), 30)
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"split": "dev"}, r"no split 'dev'; its splits are test, train"),
+        ({"batch_size": 0}, "batch_size 0"),
+        ({"num_shards": 2, "shard_id": 2}, "shard_id 2"),
+        ({"sequence_length": {"inputs": 4}}, r"sequence_length \{'inputs': 4\}"),
+        ({"sequence_length": {"inputs": 4, "targets": 0}}, "1 or more"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(plain_mixture, settings, complaint):
+    with pytest.raises(UserError, match=complaint):
+        stream(plain_mixture, **settings)
+
+
+def test_a_task_without_inputs_is_refused(registry):
+    source = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=("train",))
+    feature = seqio.Feature(seqio.ByteVocabulary())
+    seqio.TaskRegistry.add("language_model", source=source, output_features={"targets": feature})
+    with pytest.raises(UserError, match="'language_model' have no feature 'inputs'"):
+        stream("language_model")
+
+
+def evaluated(name, **settings):
+    return list(
+        eval_batches(name, TaskTable.of(name), split="test", **{**SETTINGS, "batch_size": 5, **settings})
+    )
+
+
+def test_evaluation_sees_every_example_once_in_order(plain_mixture, decode):
+    batches = evaluated(plain_mixture)
+    inputs = [decode(row) for batch in batches for row in batch["encoder_input_tokens"] if row.any()]
+    sizes = {"ant": 3, "cat": 4, "owl": 5}
+    assert inputs == [f"{name} in {number}" for name, size in sizes.items() for number in range(size)]
+
+
+def test_the_last_batch_of_an_evaluation_is_filled_up_with_weightless_rows(plain_mixture):
+    batches = evaluated(plain_mixture)
+    assert [batch["task_ids"].shape for batch in batches] == [(5,)] * 3
+    assert [batch["decoder_loss_weights"].any(axis=1).tolist() for batch in batches] == [
+        [True] * 5,
+        [True] * 5,
+        [True, True, False, False, False],
+    ]
+
+
+def test_shards_of_an_evaluation_have_equally_many_batches_and_no_example_in_common(plain_mixture, decode):
+    shards = [evaluated(plain_mixture, batch_size=2, num_shards=4, shard_id=shard) for shard in range(4)]
+    assert [len(batches) for batches in shards] == [2, 2, 2, 2]
+    rows = [
+        decode(row)
+        for batches in shards
+        for batch in batches
+        for row in batch["encoder_input_tokens"]
+        if row.any()
+    ]
+    assert len(rows) == len(set(rows)) == 12
+
+
+def test_an_evaluation_of_nothing_is_an_error(plain_task):
+    plain_task("hollow", size=0)
+    with pytest.raises(UserError, match=r"'hollow' has no example in split 'test'"):
+        evaluated("hollow")

@@ -1,0 +1,50 @@
+"""Tests of the silent import of TensorFlow."""
+
+import logging
+import os
+import subprocess
+import sys
+
+import absl.logging
+import pytest
+
+from poly_jax.data.quiet import _held_stderr, tf
+
+
+@pytest.mark.slow
+def test_a_new_process_imports_and_uses_tensorflow_without_a_word():
+    program = (
+        "from poly_jax.data.quiet import seqio, tf\n"
+        "import poly_jax.tasks\n"
+        "print(list(tf.data.Dataset.range(2).map(lambda x: x + 1).as_numpy_iterator()))"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert run.stdout.strip() == "[1, 2]" or run.stdout.strip() == "[np.int64(1), np.int64(2)]"
+    assert run.stderr == ""
+
+
+def test_tensorflow_leaves_the_accelerators_alone():
+    assert tf.config.get_visible_devices("GPU") == []
+    assert tf.config.get_visible_devices("TPU") == []
+
+
+def test_what_a_library_writes_is_held_back(capfd):
+    with _held_stderr():
+        os.write(2, b"I0000 noise\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "after\n"
+
+
+def test_what_a_library_writes_is_shown_if_it_fails(capfd):
+    with pytest.raises(ImportError), _held_stderr():
+        os.write(2, b"reason\n")
+        raise ImportError
+    assert "reason" in capfd.readouterr().err
+
+
+def test_logs_of_seqio_are_dropped_and_those_of_the_program_kept():
+    logger = absl.logging.get_absl_logger()
+    for path, kept in (("/site-packages/seqio/utils.py", False), ("/home/someone/train.py", True)):
+        record = logging.LogRecord("absl", logging.ERROR, path, 1, "text", (), None)
+        assert bool(logger.filter(record)) is kept

@@ -1,0 +1,110 @@
+"""Dropout, bfloat16 and the buckets of relative positions."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from poly_jax.model.attention import Attention
+from poly_jax.model.relative_position import distance_buckets
+
+
+def with_config(model, **fields):
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, **fields))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny, logits_of):
+    return np.asarray(logits_of(tiny.model, tiny.parameters, tiny.batch))
+
+
+def test_bfloat16_activations_give_float32_logits_close_to_those_of_float32(tiny, logits_of, evaluated):
+    half = logits_of(with_config(tiny.model, dtype="bfloat16"), tiny.parameters, tiny.batch)
+    assert half.dtype == jnp.float32
+    error = np.sqrt(np.mean((half - evaluated) ** 2) / np.mean(evaluated**2))
+    # bfloat16 has 8 bits: an error of 0 would mean that float32 was used.
+    assert 1e-4 < error < 0.06
+
+
+class TestDropout:
+    @pytest.fixture(scope="class")
+    def trained(self, tiny, logits_of):
+        model = with_config(dataclasses.replace(tiny.model, train=True), dropout_rate=0.3)
+        no_sampling = dataclasses.replace(tiny.adapters.router, sampling=False)
+        model = dataclasses.replace(model, adapters=dataclasses.replace(tiny.adapters, router=no_sampling))
+
+        def run(dropout, routing=0):
+            rngs = {"dropout": jax.random.key(dropout), "routing": jax.random.key(routing)}
+            return np.asarray(logits_of(model, tiny.parameters, tiny.batch, **rngs))
+
+        return run
+
+    def test_it_is_off_in_evaluation(self, tiny, logits_of, evaluated):
+        # No random numbers are given: a model that wanted some would fail.
+        logits = logits_of(with_config(tiny.model, dropout_rate=0.3), tiny.parameters, tiny.batch)
+        np.testing.assert_array_equal(logits, evaluated)
+
+    def test_it_is_on_in_training_and_a_function_of_its_key(self, trained, evaluated):
+        once = trained(1)
+        np.testing.assert_array_equal(trained(1), once)
+        np.testing.assert_array_equal(trained(1, routing=5), once)
+        assert np.abs(trained(2) - once).max() > 0.1
+        assert np.abs(once - evaluated).max() > 0.1
+
+
+def test_the_routers_draws_are_a_function_of_their_own_key(tiny, logits_of, evaluated):
+    model = dataclasses.replace(tiny.model, train=True)
+    once, again, other = (
+        np.asarray(logits_of(model, tiny.parameters, tiny.batch, routing=jax.random.key(key)))
+        for key in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(once, again)
+    assert np.abs(once - other).max() > 0.1
+    assert np.abs(once - evaluated).max() > 0.1
+
+
+def test_attention_drops_a_key_for_all_queries_of_a_head(tiny):
+    """T5X's `broadcast_dropout`: one mask over the keys for all queries of a row and head."""
+    heads, length, rate = 2, 16, 0.4
+    config = dataclasses.replace(tiny.config, num_heads=heads, head_dim=length, dropout_rate=rate)
+    width = heads * length
+    # Values are one-hot in the position, so that the output of head h at query q is its row of weights.
+    eye = np.tile(np.eye(length, dtype=np.float32), (1, heads))
+    parameters = {
+        "query": {"kernel": np.zeros_like(eye)},
+        "key": {"kernel": np.zeros_like(eye)},
+        "value": {"kernel": eye},
+        "out": {"kernel": np.eye(width, dtype=np.float32)},
+    }
+    x = np.tile(np.eye(length, dtype=np.float32), (3, 1, 1))
+
+    class Weights(Attention):
+        def _projection(self, name, features, axes):
+            return super()._projection(name, width if name == "out" else features, axes)
+
+    attention = Weights(config, None, "encoder/attention", train=True)
+    run = jax.jit(
+        lambda key: attention.apply({"params": parameters}, x, x, None, None, rngs={"dropout": key})
+    )
+    weights = np.asarray(run(jax.random.key(0))).reshape(3, length, heads, length)
+    # Kept weights are divided by the probability of being kept.
+    kept = weights > 0
+    np.testing.assert_allclose(weights[kept], 1 / length / (1 - rate), rtol=1e-5)
+    np.testing.assert_array_equal(kept, np.broadcast_to(kept[:, :1], kept.shape))
+    masks = kept[:, 0].reshape(-1, length)
+    assert len(np.unique(masks, axis=0)) == len(masks), "rows and heads have masks of their own"
+    np.testing.assert_allclose(masks.mean(), 1 - rate, atol=0.15)
+
+
+def test_buckets_are_single_distances_then_grow_by_the_square_root_of_two():
+    # 16 buckets up to 128: 8 exact ones; then edges at 8 * 16^(k/8) = 8, 11.3, 16, 22.6, 32, 45.3, 64, 90.5.
+    edges = [*range(8), 8, 12, 16, 23, 32, 46, 64, 91]
+    expected = np.searchsorted(edges, np.arange(129), side="right") - 1
+    np.testing.assert_array_equal(distance_buckets(16, 128), expected)
+
+
+def test_buckets_and_the_largest_distance_are_settings():
+    # 4 buckets up to 8: 2 exact ones; then edges at 2 * 4^(k/2) = 2, 4.
+    np.testing.assert_array_equal(distance_buckets(4, 8), [0, 1, 2, 2, 3, 3, 3, 3, 3])

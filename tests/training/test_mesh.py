@@ -1,0 +1,154 @@
+"""Parameters and batches on a device mesh; run as a program, this is one training step on eight devices."""
+
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from poly_jax.errors import UserError
+from poly_jax.training.mesh import Partitioning, check_batch_size, shardings
+
+
+@pytest.fixture(scope="module")
+def one():
+    return Partitioning().mesh()
+
+
+def test_one_device_is_a_mesh_of_one(one):
+    assert dict(one.shape) == {"data": jax.device_count(), "fsdp": 1, "model": 1}
+
+
+@pytest.mark.parametrize("shape", [{"fsdp": 3}, {"model": 7}, {"fsdp": 0}, {"model": -1}])
+def test_shapes_that_do_not_divide_the_devices_are_named(shape):
+    with pytest.raises(UserError, match=r"Partitioning\.fsdp .* does not divide 1 device"):
+        Partitioning(**shape).mesh()
+
+
+class _Mesh:
+    """Only what `check_batch_size` reads."""
+
+    shape = {"data": 2, "fsdp": 4, "model": 8}  # noqa: RUF012
+
+
+def test_batches_that_cannot_be_spread_are_named():
+    check_batch_size(16, _Mesh)
+    with pytest.raises(UserError, match="batch size 12 is not a multiple of the 8 devices"):
+        check_batch_size(12, _Mesh)
+
+
+def test_a_step_on_a_mesh_of_eight_devices_is_the_step_of_one_device():
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+    }
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    np.testing.assert_allclose(found["loss"], found["loss_alone"], rtol=1e-5)
+    assert found["moved"] > 0.05
+    assert found["difference"] < 1e-5
+    # Kernels [embed, joined_kv] are cut along both axes; the router's table along its tasks, twice.
+    assert found["kernel"] == [[16, 32], [8, 16]]
+    assert found["router"] == [[4, 2, 3], [1, 2, 3]]
+    # Nothing moves to another place in a step, and the optimizer's moments lie where their parameters do.
+    assert found["router_after"] == found["router_moment"] == found["router"]
+    # An axis that the mesh does not divide is whole on every device.
+    assert found["undivided"] == [[15, 32], [15, 16]]
+
+
+def main():
+    """Prints as JSON how a step on a (2, 2, 2) mesh differs from one without a mesh."""
+    from poly_jax.adapters.config import Adapters
+    from poly_jax.adapters.lora import LoRA
+    from poly_jax.model.config import T5Config
+    from poly_jax.model.loss import TokenLoss
+    from poly_jax.model.transformer import Transformer, parameter_shapes
+    from poly_jax.routing.learned import LearnedRouter
+    from poly_jax.training.mesh import on_mesh, to_mesh
+    from poly_jax.training.optimizer import Optimizer
+    from poly_jax.training.partition import is_adapter, split
+    from poly_jax.training.train import begin
+    from poly_jax.training.update import Update, start
+
+    config = T5Config(
+        vocab_size=32,
+        emb_dim=16,
+        num_heads=4,
+        head_dim=8,
+        mlp_dim=24,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+    )
+    sites = ("encoder/attention/query", "decoder/mlp/wo")
+    router = LearnedRouter(sampling=False)
+    adapters = Adapters(LoRA(rank=2), router, n_tasks=4, n_skills=3, n_splits=2, sites=sites)
+    model = Transformer(config, adapters, train=True)
+    rng = np.random.default_rng(0)
+    shapes, axes = parameter_shapes(model)
+    parameters = jax.tree.map(
+        lambda leaf: (rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0])).astype(np.float32), shapes
+    )
+    tokens = rng.integers(2, 32, (2, 8, 6)).astype(np.int32)
+    batch = {
+        "encoder_input_tokens": tokens[0],
+        "decoder_input_tokens": tokens[1],
+        "decoder_target_tokens": tokens[0],
+        "decoder_loss_weights": np.ones((8, 6), np.int32),
+        "task_ids": np.arange(8, dtype=np.int32) % 4,
+    }
+    optimizer = Optimizer(warmup_fraction=0.0, decay="constant").transformation(10)
+    update = Update(model, TokenLoss(), optimizer)
+    key = jax.random.key(0)
+    trained, frozen = split(parameters, is_adapter)
+    alone, alone_metrics = jax.jit(update)(start(trained, optimizer), frozen, batch, key)
+
+    mesh = Partitioning(fsdp=2, model=2).mesh()
+    placed, placed_frozen = split(jax.device_put(parameters, shardings(shapes, axes, mesh)), is_adapter)
+    before = begin(placed, update, mesh)
+    with on_mesh(mesh):
+        state, metrics = jax.jit(update)(before, placed_frozen, to_mesh(batch, mesh), key)
+
+    def largest(difference_of, *trees):
+        leaves = jax.tree.map(lambda *leaves: float(np.abs(difference_of(*leaves)).max()), *trees)
+        return max(jax.tree.leaves(leaves))
+
+    def shape(leaf):
+        return [list(leaf.shape), list(leaf.sharding.shard_shape(leaf.shape))]
+
+    def router_of(tree):
+        return tree["encoder"]["layers_0"]["attention"]["query"]["router"]["logits"]
+
+    moments = [leaf for leaf in jax.tree.leaves(before.optimizer) if leaf.shape == router_of(trained).shape]
+    odd = jax.ShapeDtypeStruct((15, 32), np.float32)
+    place = shardings({"w": odd}, {"w": PartitionSpec("embed", "mlp")}, mesh)["w"]
+
+    def numpy_difference(a, b):
+        return np.asarray(a) - np.asarray(b)
+
+    print(
+        json.dumps(
+            {
+                "loss": float(metrics["loss"]),
+                "loss_alone": float(alone_metrics["loss"]),
+                "moved": largest(numpy_difference, state.trained, trained),
+                "difference": largest(numpy_difference, state.trained, alone.trained),
+                "kernel": shape(placed_frozen["encoder"]["layers_0"]["attention"]["query"]["kernel"]),
+                "router": shape(router_of(placed)),
+                "router_after": shape(router_of(state.trained)),
+                "router_moment": shape(moments[0]),
+                "undivided": [list(odd.shape), list(place.shard_shape(odd.shape))],
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

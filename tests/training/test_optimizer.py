@@ -1,0 +1,168 @@
+"""Optimizers and schedules against the formulas of their papers."""
+
+import functools
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from poly_jax.errors import UserError
+from poly_jax.training.optimizer import Optimizer
+
+STEPS = 50
+STEADY = {"warmup_fraction": 0.0, "decay": "constant", "learning_rate": 1e-3, "router_learning_rate": 0.1}
+
+
+def tree(skill, router):
+    """One skill and one router where a model has them."""
+    site = {"skills": {"lora_a": np.asarray(skill, np.float32)}}
+    site["router"] = {"logits": np.asarray(router, np.float32)}
+    return {"encoder": {"layers_0": {"attention": {"query": site}}}}
+
+
+def parts(tree):
+    site = tree["encoder"]["layers_0"]["attention"]["query"]
+    return np.asarray(site["skills"]["lora_a"]), np.asarray(site["router"]["logits"])
+
+
+@functools.cache
+def compiled(optimizer):
+    transformation = optimizer.transformation(STEPS)
+
+    @jax.jit
+    def steps(parameters, gradients):
+        """One step per gradient."""
+        state = transformation.init(parameters)
+        for gradient in gradients:
+            updates, state = transformation.update(gradient, state, parameters)
+            parameters = optax.apply_updates(parameters, updates)
+        return parameters
+
+    return steps
+
+
+def moved(optimizer, parameters, *gradients):
+    """How far skill and router have moved."""
+    after = compiled(optimizer)(parameters, gradients)
+    return tuple(new - old for new, old in zip(parts(after), parts(parameters), strict=True))
+
+
+@pytest.mark.parametrize("warmup_fraction", [0.0, 0.06, 0.2])
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant", "rsqrt"])
+def test_the_rate_rises_from_zero_to_its_peak_and_decays_as_the_name_says(decay, warmup_fraction):
+    peak = 0.3
+    rate = Optimizer(decay=decay, warmup_fraction=warmup_fraction).schedule(peak, STEPS)
+    warmup = round(warmup_fraction * STEPS)
+    steps = np.arange(STEPS + 1)
+    after = steps - warmup
+    done = after / (STEPS - warmup)
+    first = max(warmup, 1)
+    decays = {
+        "linear": 1 - done,
+        "cosine": (1 + np.cos(np.pi * done)) / 2,
+        "constant": np.ones(STEPS + 1),
+        "rsqrt": np.sqrt(first / np.maximum(first + after, 1)),
+    }
+    expected = peak * np.where(after < 0, steps / first, decays[decay])
+    got = np.array([rate(step) for step in steps])
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-7)
+    assert got[0] == (0 if warmup else pytest.approx(peak))
+    assert got[warmup] == pytest.approx(peak)
+    if decay in ("linear", "cosine"):
+        np.testing.assert_allclose(got[-1], 0, atol=1e-7)
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "adafactor"])
+def test_skills_and_routers_have_learning_rates_of_their_own(algorithm):
+    optimizer = Optimizer(algorithm=algorithm, **STEADY)
+    gradients = tree([0.3, -0.2, 0.1], [[0.5, -0.1]])
+    skill, router = moved(optimizer, tree(np.ones(3), np.ones((1, 2))), gradients)
+    # The first step of either is the sign of the gradient times the rate.
+    np.testing.assert_allclose(skill, -1e-3 * np.sign([0.3, -0.2, 0.1]), rtol=1e-3)
+    np.testing.assert_allclose(router, -0.1 * np.sign([[0.5, -0.1]]), rtol=1e-3)
+
+
+def test_a_warm_up_makes_the_first_step_nothing():
+    optimizer = Optimizer(warmup_fraction=0.1)
+    skill, router = moved(optimizer, tree(np.ones(2), np.ones((1, 2))), tree([1.0, -1.0], [[1.0, -1.0]]))
+    assert not skill.any()
+    assert not router.any()
+
+
+@pytest.mark.parametrize("algorithm", ["adamw", "adafactor"])
+def test_weight_decay_shrinks_skills_at_their_rate_and_never_routers(algorithm):
+    optimizer = Optimizer(algorithm=algorithm, weight_decay=0.5, **STEADY)
+    skill, router = moved(optimizer, tree([2.0, -4.0], [[3.0, -3.0]]), tree([0.0, 0.0], np.zeros((1, 2))))
+    np.testing.assert_allclose(skill, -1e-3 * 0.5 * np.array([2.0, -4.0]), rtol=1e-3)
+    assert not router.any()
+
+
+def test_parameter_scaling_is_of_skills_only():
+    optimizer = Optimizer(algorithm="adafactor", parameter_scaling=True, **STEADY)
+    skill, router = moved(
+        optimizer, tree([3.0, -3.0, 3.0], [[1e-3, -1e-3]]), tree([0.1, 0.2, 0.3], [[0.1, -0.2]])
+    )
+    # Skills move by their root mean square, 3, times the rate; a fresh router as far as its rate says.
+    np.testing.assert_allclose(skill, -3e-3 * np.ones(3), rtol=1e-3)
+    np.testing.assert_allclose(router, [[-0.1, 0.1]], rtol=1e-3)
+
+
+def test_without_parameter_scaling_adafactors_second_step_is_the_papers():
+    first, second = np.array([0.4, -0.2]), np.array([0.1, 0.3])
+    skill, _ = moved(
+        Optimizer(algorithm="adafactor", clip_norm=0.0, **STEADY),
+        tree(np.ones(2), np.zeros((1, 1))),
+        tree(first, np.zeros((1, 1))),
+        tree(second, np.zeros((1, 1))),
+    )
+    # arXiv 1804.04235, algorithm 4 without factors: the decay rate at step t is 1 - t^-0.8.
+    v, total = np.zeros(2), np.zeros(2)
+    for t, gradient in enumerate((first, second), start=1):
+        beta = 1 - t**-0.8
+        v = beta * v + (1 - beta) * (gradient**2 + 1e-30)
+        step = gradient / np.sqrt(v)
+        total -= 1e-3 * step / max(1, np.sqrt(np.mean(step**2)))
+    np.testing.assert_allclose(skill, total, rtol=1e-3)
+
+
+def test_adamw_is_the_papers_over_two_steps():
+    first, second = np.array([0.4, -0.2]), np.array([0.1, 0.3])
+    skill, _ = moved(
+        Optimizer(clip_norm=0.0, weight_decay=0.1, b1=0.8, b2=0.95, **STEADY),
+        tree(np.ones(2), np.zeros((1, 1))),
+        tree(first, np.zeros((1, 1))),
+        tree(second, np.zeros((1, 1))),
+    )
+    m, v, x = np.zeros(2), np.zeros(2), np.ones(2)
+    for t, gradient in enumerate((first, second), start=1):
+        m, v = 0.8 * m + 0.2 * gradient, 0.95 * v + 0.05 * gradient**2
+        m_hat, v_hat = m / (1 - 0.8**t), v / (1 - 0.95**t)
+        x = x - 1e-3 * (m_hat / (np.sqrt(v_hat) + 1e-8) + 0.1 * x)
+    np.testing.assert_allclose(skill, x - 1, rtol=2e-3)
+
+
+@pytest.mark.parametrize("clip_norm", [2e-8, 0.0])
+def test_clipping_is_by_the_norm_of_skills_and_routers_together(clip_norm):
+    # Gradients near AdamW's epsilon, 1e-8, show their size in the first step: g / (|g| + epsilon).
+    skill, router = [3e-8, 0.0], [[0.0, 4e-8]]
+    factor = clip_norm / 5e-8 if clip_norm else 1.0
+    got = moved(
+        Optimizer(clip_norm=clip_norm, **STEADY), tree(np.zeros(2), np.zeros((1, 2))), tree(skill, router)
+    )
+    for moves, gradient, rate in zip(got, (skill, router), (1e-3, 0.1), strict=True):
+        clipped = factor * np.array(gradient)
+        np.testing.assert_allclose(moves, -rate * clipped / (np.abs(clipped) + 1e-8), rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"algorithm": "sgd"}, "algorithm is 'sgd'; use 'adamw' or 'adafactor'"),
+        ({"decay": "step"}, "decay is 'step'; use 'linear'"),
+        ({"warmup_fraction": 1.5}, r"warmup_fraction is 1\.5; it must be in \[0, 1\]"),
+    ],
+)
+def test_settings_that_cannot_be_are_named(settings, named):
+    with pytest.raises(UserError, match=named):
+        Optimizer(**settings)

@@ -1,0 +1,262 @@
+"""`train` from its gin configuration to a restored model, interrupted and not, on the embedded benchmark."""
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import gin
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.interop import single_file
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.tasks.skillbench import tasks as _registers_skillbench  # noqa: F401
+from poly_jax.training.loop import Progress
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.restore import restore
+from poly_jax.training.train import train
+
+STEPS, SAVE_EVERY = 4, 2
+CONFIG = """
+train.experiment = @Experiment()
+train.steps = {steps}
+train.save_every = {save_every}
+train.report_every = 1
+train.optimizer = @Optimizer()
+Optimizer.warmup_fraction = 0.0
+Experiment.model = @T5Config()
+Experiment.data = @Data()
+Experiment.adapters = @Adapters
+Experiment.backbone = '{backbone}'
+Data.mixture = 'skillbench_train'
+Data.inputs_length = 12
+Data.targets_length = 10
+Data.batch_size = 8
+T5Config.vocab_size = 259
+T5Config.emb_dim = 16
+T5Config.num_heads = 2
+T5Config.head_dim = 8
+T5Config.mlp_dim = 24
+T5Config.num_encoder_layers = 1
+T5Config.num_decoder_layers = 1
+T5Config.dropout_rate = 0.1
+Adapters.skill = @LoRA()
+Adapters.router = @LearnedRouter()
+Adapters.n_skills = 3
+Adapters.n_splits = 2
+Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
+"""
+
+
+@pytest.fixture(autouse=True)
+def _no_configuration_is_left():
+    yield
+    gin.clear_config()
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """A file of random weights in the shape of the configuration."""
+
+    def make(name, seed):
+        path = tmp_path_factory.mktemp("backbone") / f"{name}.safetensors"
+        configure(path)
+        rng = np.random.default_rng(seed)
+        shapes, _ = parameter_shapes(Transformer(Experiment().model))
+        tree = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.2).astype(np.float32), shapes)
+        single_file.save(path, tree, {})
+        gin.clear_config()
+        return path
+
+    return SimpleNamespace(right=make("right", 0), wrong=make("wrong", 1))
+
+
+def configure(path, *more, steps=STEPS):
+    gin.clear_config()
+    gin.parse_config([CONFIG.format(backbone=path, steps=steps, save_every=SAVE_EVERY), *more])
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def everything_in(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def run(backbone, tmp_path_factory):
+    """A run without interruption."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    configure(backbone.right)
+    state = train(output_dir=str(folder))
+    gin.clear_config()
+    return SimpleNamespace(folder=folder, trained=jax.tree.map(np.asarray, state.trained))
+
+
+def test_every_reported_step_has_a_line_with_loss_and_speed(run):
+    found = lines(run.folder)
+    assert [line["step"] for line in found] == [1, 2, 3, 4]
+    for line in found:
+        assert 0 < line["loss"] < 20
+        assert line["gradient_norm"] > 0
+        assert {"steps_per_second", "examples_per_second"} <= set(line)
+    assert list(run.folder.glob("events.out.tfevents*"))
+
+
+def test_the_folder_holds_the_configuration_as_given_and_as_used(run):
+    assert "Optimizer.warmup_fraction = 0.0" in (run.folder / "config.gin").read_text()
+    operative = (run.folder / "operative_config.gin").read_text()
+    assert "LearnedRouter.temperature = 1.0" in operative
+
+
+def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, flat):
+    (step,) = (run.folder / "checkpoints").iterdir()
+    assert step.name == str(STEPS)
+    with ocp.StandardCheckpointer() as reader:
+        saved = flat(reader.restore(step / "trained"))
+    assert {name.split("/")[-2] for name in saved} == {"skills", "router"}
+    for name, leaf in flat(run.trained).items():
+        np.testing.assert_array_equal(saved[name], leaf)
+    names = json.loads((step / "tasks" / "metadata").read_text())
+    assert names == list(TaskTable.of("skillbench_train").names)
+    assert {child.name for child in step.iterdir() if child.is_dir()} == {
+        "trained",
+        "optimizer",
+        "tasks",
+        "origin",
+    }
+    # Of the positions in the data only the last one is kept.
+    assert {path.name.split("-")[0] for path in (run.folder / "data").iterdir()} == {str(STEPS)}
+
+
+class TestAnInterruptedRun:
+    @pytest.fixture(scope="class")
+    def resumed(self, backbone, tmp_path_factory):
+        """Stopped after the checkpoint of step 2, in step 3, and run again."""
+        folder = tmp_path_factory.mktemp("runs") / "stopped"
+        report = Progress.report
+
+        def stops(self, step, metrics):
+            if step == 3:
+                raise KeyboardInterrupt
+            return report(self, step, metrics)
+
+        configure(backbone.right)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Progress, "report", stops)
+            with pytest.raises(KeyboardInterrupt):
+                train(output_dir=str(folder))
+        before = lines(folder)
+        state = train(output_dir=str(folder))
+        gin.clear_config()
+        return SimpleNamespace(folder=folder, trained=jax.tree.map(np.asarray, state.trained), before=before)
+
+    def test_it_ends_in_the_bits_of_an_uninterrupted_one(self, run, resumed):
+        jax.tree.map(np.testing.assert_array_equal, resumed.trained, run.trained)
+
+    def test_its_losses_are_those_of_an_uninterrupted_one(self, run, resumed):
+        assert [line["step"] for line in resumed.before] == [1, 2]
+        assert [(line["step"], line["loss"]) for line in lines(resumed.folder)] == [
+            (line["step"], line["loss"]) for line in lines(run.folder)
+        ]
+
+    def test_a_finished_run_is_left_as_it_is(self, backbone, resumed):
+        configure(backbone.right)
+        before = everything_in(resumed.folder / "checkpoints")
+        state = train(output_dir=str(resumed.folder))
+        jax.tree.map(np.testing.assert_array_equal, state.trained, resumed.trained)
+        assert everything_in(resumed.folder / "checkpoints") == before
+
+
+def test_restore_gives_the_backbone_as_it_was_with_the_trained_adapters(run, backbone, flat):
+    configure(backbone.right)
+    experiment = Experiment()
+    restored = restore(experiment, str(run.folder), Partitioning().mesh())
+    assert not restored.model.train
+    assert restored.table == TaskTable.of("skillbench_train")
+    assert restored.step.name == str(STEPS)
+    frozen, _ = single_file.load(backbone.right)
+    expected = flat(frozen) | flat(run.trained)
+    got = flat(restored.parameters)
+    assert set(got) == set(expected)
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(got[name], leaf, err_msg=name)
+    # In bfloat16 it is the same backbone.
+    half = dataclasses.replace(experiment.model, dtype="bfloat16")
+    restore(dataclasses.replace(experiment, model=half), str(run.folder), Partitioning().mesh())
+
+
+def test_another_backbone_than_the_runs_is_refused(run, backbone):
+    configure(backbone.wrong)
+    with pytest.raises(UserError, match=r"wrong\.safetensors is not the backbone that") as caught:
+        restore(Experiment(), str(run.folder), Partitioning().mesh())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_another_shape_is_refused(run, backbone):
+    configure(backbone.right, "Adapters.n_skills = 5")
+    with pytest.raises(UserError, match="does not fit the model") as caught:
+        restore(Experiment(), str(run.folder), Partitioning().mesh())
+    assert "[24, 2, 3]" in str(caught.value)
+    configure(backbone.right, "T5Config.mlp_dim = 32")
+    with pytest.raises(UserError, match=r"right\.safetensors does not fit the model"):
+        restore(Experiment(), str(run.folder), Partitioning().mesh())
+
+
+def test_a_folder_without_a_checkpoint_is_named(tmp_path, backbone):
+    configure(backbone.right)
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        restore(Experiment(), str(tmp_path), Partitioning().mesh())
+
+
+@pytest.mark.parametrize("holds", ["run", "file"])
+def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backbone, tmp_path, holds):
+    configure(backbone.right, "Optimizer.learning_rate = 0.5")
+    folder, named = run.folder, "holds another run .*learning_rate = 0.5"
+    if holds == "file":
+        folder, named = tmp_path, "exists and holds no run of this program"
+        (tmp_path / "thesis.tex").write_text("text")
+    before = everything_in(folder)
+    with pytest.raises(UserError, match=named) as caught:
+        train(output_dir=str(folder))
+    assert "\n  " not in str(caught.value).split("In call to configurable")[0].rstrip()
+    assert everything_in(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("binding", "named"),
+    [
+        ("train.trainable = 'heads'", "trainable is 'heads'; use 'adapters', 'skills', 'router' or 'all'"),
+        ("Experiment.adapters = None", "adapters is not bound: bind it, or train 'all'"),
+        ("Experiment.backbone = None", "backbone is not bound"),
+        ("train.microbatches = 3", "microbatches 3 does not divide Data.batch_size 8"),
+        ("train.microbatches = 0", "microbatches is 0; it must be at least 1"),
+        ("train.steps = 0", "steps is 0; it must be at least 1"),
+        ("train.report_every = 0", "report_every is 0; it must be at least 1"),
+        ("train.save_every = -1", "save_every is -1; it must be at least 1"),
+        ("Data.mixture = 'skillbench_trian'", "skillbench_trian"),
+        ("Adapters.n_splits = 5", "n_splits is 5, which does not divide the width 16"),
+        ("Adapters.sites = 'encoder/query'", "'encoder/query', which matches no site"),
+        ("T5Config.emb_dim = 32", "does not fit the model"),
+        ("Experiment.backbone = '/nowhere.safetensors'", "/nowhere.safetensors does not exist"),
+    ],
+)
+def test_what_cannot_be_is_said_before_the_folder_is_made(tmp_path, backbone, binding, named):
+    configure(backbone.right, binding)
+    with pytest.raises(UserError, match=named):
+        train(output_dir=str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_one_step_saves_and_reports_it(backbone, tmp_path):
+    configure(backbone.right, "train.steps = 1", "train.save_every = 1", "train.report_every = 7")
+    state = train(output_dir=str(tmp_path / "run"))
+    assert int(state.step) == 1
+    assert [line["step"] for line in lines(tmp_path / "run")] == [1]
+    assert (tmp_path / "run" / "checkpoints" / "1").is_dir()

@@ -1,0 +1,55 @@
+"""Cutting a parameter tree into what is trained and what is frozen."""
+
+import pytest
+
+from poly_jax.training.partition import is_adapter, is_router, merge, selects, split
+
+TREE = {
+    "token_embedder": {"embedding": 0},
+    "router": {"logits": 1},
+    "encoder": {
+        "router": {"logits": 2},
+        "layers_0": {
+            "attention": {
+                "query": {"kernel": 3, "skills": {"lora_a": 4, "lora_b": 5}, "router": {"logits": 6}}
+            }
+        },
+    },
+}
+
+
+def numbers(tree):
+    return sorted(numbers_of(tree))
+
+
+def numbers_of(tree):
+    for child in tree.values():
+        yield from numbers_of(child) if isinstance(child, dict) else [child]
+
+
+@pytest.mark.parametrize(
+    ("trainable", "trained"),
+    [
+        ("adapters", [1, 2, 4, 5, 6]),
+        ("skills", [4, 5]),
+        ("router", [1, 2, 6]),
+        ("all", [0, 1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_each_choice_trains_its_parameters_and_freezes_the_others(trainable, trained):
+    inside, outside = split(TREE, selects(trainable))
+    assert numbers(inside) == trained
+    assert numbers(outside) == sorted(set(range(7)) - set(trained))
+    assert merge(inside, outside) == TREE
+
+
+def test_the_later_tree_of_a_merge_counts():
+    assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
+
+
+def test_names_are_told_by_whole_parts_of_the_path():
+    assert is_router("encoder/layers_0/mlp/router/logits")
+    assert is_adapter("router/logits")
+    assert is_adapter("encoder/layers_0/mlp/wo/skills/lora_a")
+    assert not is_router("encoder/router_norm/scale")
+    assert not is_adapter("encoder/layers_0/mlp/wo/kernel")
