@@ -14,8 +14,8 @@ class Agreement:
     """Two measures, and how likely the first is by chance.
 
     Attributes:
-      correlation: Pearson correlation, over pairs of tasks, of the similarity of their mixing weights with the
-        number of skills they share.
+      correlation: Pearson correlation, over pairs of tasks, of the similarity of their mixing weights with
+        the number of skills they share.
       permutation_p: share of random relabellings of the tasks whose correlation is at least as high.
       adjusted_rand: adjusted Rand index of average-linkage clusters, both trees cut into equally many.
     """

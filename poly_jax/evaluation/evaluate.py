@@ -1,5 +1,6 @@
 """`poly-jax eval`: the tasks' own metrics through seqio's Evaluator."""
 
+import dataclasses
 import json
 import sys
 import time
@@ -26,6 +27,7 @@ from poly_jax.interop.tree import listing
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.transfer.zero_shot import averaged
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions"
@@ -40,6 +42,7 @@ def evaluate(
     experiment: Experiment = gin.REQUIRED,
     mixture: str | None = None,
     split: str = "test",
+    zero_shot: bool = False,
     batch_size: int = 32,
     output_dir: str | None = None,
     partitioning: Partitioning = Partitioning(),
@@ -53,8 +56,10 @@ def evaluate(
       experiment: that of the run.
       mixture: a registered seqio mixture or task; None for the run's own.
       split: of the tasks; those without it are left out.
+      zero_shot: use the average of the run's skills for every task, also for those that it does not know.
       batch_size: examples at a time, over all devices.
-      output_dir: where the files go; None for `eval/<mixture>-<split>` in the run's folder.
+      output_dir: where the files go; None for `eval/<mixture>-<split>` in the run's folder (with
+        `-zero_shot` where that is so).
       partitioning: shape of the device mesh.
 
     Returns:
@@ -69,10 +74,13 @@ def evaluate(
     experiment.data.register_tasks()
     step = step_folder(run)
     name = mixture or experiment.data.mixture
-    view = routed(name, _table(experiment, run, name))
+    table = TaskTable.of(name) if zero_shot else _table(experiment, run, name)
+    view = routed(name, table)
     _check_tasks(view, name, split)
     # What precedes needs neither data nor a model: a mistake shows at once.
-    folder = epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / f"{name}-{split}"
+    folder = (
+        epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / _label(name, split, zero_shot)
+    )
     writes = jax.process_index() == 0
     evaluator = seqio.Evaluator(
         view.name,
@@ -85,7 +93,9 @@ def evaluate(
         async_compute_metrics=False,
     )
     examples = _count_examples(evaluator, name, split)
-    predictor = Predictor(restore(experiment, run, mesh), experiment.decoding, mesh, batch_size)
+    restored = restore(experiment, run, mesh)
+    restored = averaged(restored, table) if zero_shot else dataclasses.replace(restored, table=table)
+    predictor = Predictor(restored, experiment.decoding, mesh, batch_size)
     began = time.perf_counter()
     metrics = _run(evaluator, predictor, examples)
     seconds = time.perf_counter() - began
@@ -93,13 +103,17 @@ def evaluate(
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / METRICS, json.dumps(results, indent=1) + "\n")
-        show(results, f"{name}, {split}")
+        show(results, f"{name}, {split}{', zero-shot' if zero_shot else ''}")
         total = sum(examples.values())
         print(
             f"{total:,} examples in {seconds:.1f} s ({total / seconds:.1f} examples/s); results in {folder}",
             file=sys.stderr,
         )
     return results
+
+
+def _label(name: str, split: str, zero_shot: bool) -> str:
+    return f"{name}-{split}" + ("-zero_shot" if zero_shot else "")
 
 
 def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
@@ -113,7 +127,8 @@ def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
     if unknown:
         raise UserError(
             f"{run} does not know {len(unknown)} of the {len(wanted)} tasks of {name!r} ({listing(unknown)});"
-            f" adapt it to a new task first: poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR"
+            f" adapt it to a new task first (poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR)"
+            ", or evaluate with --zero_shot"
         )
     return table
 

@@ -1,5 +1,7 @@
 """Writing a file that appears when it is whole, and never half of it."""
 
+import os
+
 from etils import epath
 
 from poly_jax.errors import UserError
@@ -7,7 +9,7 @@ from poly_jax.errors import UserError
 
 def check_writable(path: epath.PathLike) -> None:
     """Raises a UserError where a file surely cannot be written, before any work is done for it."""
-    place = epath.Path(path).resolve()
+    place = _behind_links(path)
     if place.exists() and not place.is_file():
         raise UserError(f"{path} is no file, and none can take its place; give the path of a file")
     if not place.parent.is_dir():
@@ -17,12 +19,13 @@ def check_writable(path: epath.PathLike) -> None:
 def write_whole(path: epath.PathLike, text: str) -> None:
     """Writes a text file beside its place and moves it there; local or remote (gs://).
 
+    A link stays a link: what it points to is replaced.
+
     Raises:
       UserError: it cannot be written; what was at `path` is still there.
     """
     check_writable(path)
-    # A link stays a link: what it points to is replaced.
-    place = epath.Path(path).resolve()
+    place = _behind_links(path)
     partial = place.with_name(f"{place.name}.partial")
     try:
         partial.write_text(text)
@@ -30,3 +33,9 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _behind_links(path: epath.PathLike) -> epath.Path:
+    text = os.fspath(path)
+    # epath's own resolve() follows no links.
+    return epath.Path(text if "://" in text else os.path.realpath(text))

@@ -28,8 +28,8 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     """Trains MHR, Poly and a shared LoRA alike, adapts each to new tasks, and shows what the router found.
 
     Args:
-      output_dir: gets a run folder per method, `table.md`, `results.json` and `router_<method>.png`. Runs that
-        are there already are not trained again.
+      output_dir: gets a run folder per method, `table.md`, `results.json` and `router_<method>.png`. Runs
+        that are there already are not trained again.
       bindings: gin bindings on top of the recipes, such as "train.steps=100".
     """
     started = time.perf_counter()
@@ -47,10 +47,8 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
             rate = _RATES.get(variant.split("-")[0], 3e-3) if not variant.endswith("-mu") else 3e-3
             optimizer = Optimizer(learning_rate=rate, router_learning_rate=0.1, decay="cosine")
             adapted = adapt_tasks(trained, variant, bench.heldout, optimizer=optimizer, steps=_STEPS)
-            rows.append(
-                (method.name, f"{trained.n_trained:,}", f"{seen:.1f}", variant)
-                + (f"{adapted.n_trained:,}", f"{adapted.mean:.1f}")
-            )
+            per_task = (variant, f"{adapted.n_trained:,}", f"{adapted.mean:.1f}")
+            rows.append((method.name, f"{trained.n_trained:,}", f"{seen:.1f}", *per_task))
             results.append(
                 {"method": method.name, "variant": variant, "seen": seen, "heldout": adapted.exact_match}
                 | {"trained": trained.n_trained, "trained_per_task": adapted.n_trained}

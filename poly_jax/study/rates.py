@@ -26,7 +26,7 @@ class Adaptation:
     @property
     def steps(self) -> int:
         """More for the adapter that starts from nothing."""
-        return 800 if self.variant == FRESH else 200
+        return 400 if self.variant == FRESH else 200
 
     @property
     def rates(self) -> Sequence[float]:

@@ -10,8 +10,6 @@ from poly_jax.study.methods import FRESH, METHODS, MHR, POLY, SHARED, SHARED_WID
 from poly_jax.study.results import Results
 from poly_jax.study.table import markdown_table
 
-_HELDOUT = {method.name: method.variants for method in METHODS if method.variants}
-
 
 def interval(values: Sequence[float]) -> tuple[float, float]:
     """Mean, and half the width of its 95% confidence interval (Student's t)."""
@@ -28,8 +26,9 @@ def summarise(results: Results, seeds: Sequence[int]) -> str:
         parts.append(
             f"### Inputs {'with the opaque name of their task' if form == 'named' else 'without a name'}\n"
         )
-        parts.append(_scores(results, form, seeds))
-        parts.append(_differences(results, form, seeds))
+        chosen = seeds if form == "named" else seeds[:1]
+        parts.append(_scores(results, form, chosen))
+        parts.append(_differences(results, form, chosen))
     parts += ["### What the routers found\n", _routers(results, seeds)]
     return "\n".join(parts)
 
@@ -47,6 +46,8 @@ def _shown(values: Float[np.ndarray, "seeds"] | None, digits: int = 1) -> str:
     if values is None:
         return "-"
     mean, half = interval(values)
+    if np.isnan(half):
+        return f"{mean:.{digits}f}"
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
@@ -65,15 +66,8 @@ def _scores(results: Results, form: str, seeds: Sequence[int]) -> str:
             if heldout is None and variant != "-":
                 continue
             found = next((r for _, r in results.matching(**key)), None)
-            rows.append(
-                [
-                    *first,
-                    variant,
-                    f"{found['trained']:,}" if found else "-",
-                    f"{found['rate']:g}" if found else "-",
-                ]
-                + [_shown(heldout)]
-            )
+            size, rate = (f"{found['trained']:,}", f"{found['rate']:g}") if found else ("-", "-")
+            rows.append([*first, variant, size, rate, _shown(heldout)])
             first = ["", "", ""]
     columns = ("method", "trained", "seen tasks", "adapted as", "trained per task", "rate", "held-out tasks")
     return markdown_table(columns, rows)

@@ -1,17 +1,14 @@
-"""Loading frozen weights onto the mesh, and the hash that tells one backbone from another."""
+"""Loading frozen weights onto the mesh."""
 
-import hashlib
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
-from flax import traverse_util
 from jax.sharding import Mesh
 from numpy.typing import DTypeLike
 
 from poly_jax.interop.backbone import check_tree, read_backbone
-from poly_jax.interop.tree import cast
+from poly_jax.interop.content_hash import content_hash
+from poly_jax.interop.tensors import of_tree
 from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.training.mesh import shardings
@@ -34,22 +31,9 @@ def load_backbone(
       UserError: nothing readable at `path`, or its parameters are not this model's.
     """
     tree = read_backbone(path, dtype=dtype or model.config.activation_dtype)
-    digest = content_hash(tree)
+    digest = content_hash(of_tree(tree))
     if model.config.scan_layers:
         tree = stack_layers(tree)
     shapes, axes = parameter_shapes(Transformer(model.config))
     check_tree(shapes, tree, path)
     return jax.device_put(tree, shardings(shapes, axes, mesh)), digest
-
-
-def content_hash(tree: Tree) -> str:
-    """SHA-256 over names and contents of a tree of host arrays, in the order of names.
-
-    Floats are rounded to bfloat16 first, so that a backbone read in float32 is the one read in bfloat16.
-    """
-    digest = hashlib.sha256()
-    for name, leaf in sorted(traverse_util.flatten_dict(tree, sep="/").items()):
-        leaf = cast(leaf, jnp.bfloat16)
-        digest.update(f"{name} {leaf.shape};".encode())
-        digest.update(np.ascontiguousarray(leaf).view(np.uint8).data)
-    return digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
@@ -70,7 +71,7 @@ def fit(
       steps: steps of the whole run.
       seed: of dropout and sampling.
       save_every: steps between checkpoints; the last step is always saved.
-      report_every: steps between reports.
+      report_every: steps between reports, which are means over the steps since the last one.
 
     Returns:
       The final state.
@@ -91,18 +92,21 @@ def fit(
             update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
         )
         progress = None
+        since_report: list[dict[str, jax.Array]] = []
         for step in range(first + 1, steps + 1):
             batch = next(batches)
             check_task_ids(batch["task_ids"], len(table))
             with on_mesh(mesh):
                 state, metrics = step_function(state, frozen, to_mesh(batch, mesh), key)
+            since_report.append(metrics)
             if progress is None:
                 # The first step compiles: it is not part of the measured speed.
                 jax.block_until_ready(metrics)
                 progress = Progress(step, steps, len(batch["task_ids"]) * jax.process_count())
                 save_operative_config(folder)
             if step % report_every == 0 or step == steps:
-                values = {name: float(value) for name, value in metrics.items()}
+                values = {name: float(np.mean([m[name] for m in since_report])) for name in metrics}
+                since_report.clear()
                 writer.write_scalars(step, progress.report(step, values))
                 writer.flush()
             if step % save_every == 0 or step == steps:

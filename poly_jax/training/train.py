@@ -54,7 +54,7 @@ def train(
       seed: of the initial adapters, the order of the data, dropout and the router's sampling.
       microbatches: parts that a batch is cut into, to fit in memory; the step is the same.
       save_every: steps between checkpoints.
-      report_every: steps between reports of the loss.
+      report_every: steps between reports, which are means over the steps since the last one.
       partitioning: shape of the device mesh.
 
     Returns:

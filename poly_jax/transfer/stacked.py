@@ -77,7 +77,8 @@ def adapt_many(
     counts = {len(arrays["task_ids"]) for arrays in examples}
     if len(counts) != 1 or len(examples) != len(seeds):
         raise UserError(
-            f"{len(examples)} adaptations with {sorted(counts)} examples and {len(seeds)} seeds cannot be stacked"
+            f"{len(examples)} adaptations with {sorted(counts)} examples and {len(seeds)} seeds cannot be"
+            " stacked"
         )
     assert source.adapters is not None
     adapters = (

@@ -48,9 +48,9 @@ class Variant:
                 f"variant {self.name!r} needs an inventory of skills, and this run has one; use 'shared'"
             )
         elif not self.name.startswith(family(trained)):
+            fitting = family(trained) + self.name.removeprefix("mhr").removeprefix("poly")
             raise UserError(
-                f"variant {self.name!r} does not fit a run with n_splits {trained.n_splits}; use"
-                f" {self.name.replace('poly', 'mhr') if trained.n_splits > 1 else self.name.replace('mhr', 'poly')!r}"
+                f"variant {self.name!r} does not fit a run with n_splits {trained.n_splits}; use {fitting!r}"
             )
         router = trained.router if self.fresh_router else SharedRouter()
         return dataclasses.replace(trained, router=router, n_tasks=n_tasks)

@@ -16,11 +16,11 @@ def test_a_new_process_imports_and_uses_tensorflow_without_a_word():
     program = (
         "from poly_jax.data.quiet import seqio, tf\n"
         "import poly_jax.tasks\n"
-        "print(list(tf.data.Dataset.range(2).map(lambda x: x + 1).as_numpy_iterator()))"
+        "print(sum(tf.data.Dataset.range(2).map(lambda x: x + 1).as_numpy_iterator()))"
     )
     environment = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
-    assert run.stdout.strip() == "[1, 2]" or run.stdout.strip() == "[np.int64(1), np.int64(2)]"
+    assert run.stdout.strip() == "3"
     assert run.stderr == ""
 
 
@@ -37,9 +37,13 @@ def test_what_a_library_writes_is_held_back(capfd):
 
 
 def test_what_a_library_writes_is_shown_if_it_fails(capfd):
-    with pytest.raises(ImportError), _held_stderr():
-        os.write(2, b"reason\n")
-        raise ImportError
+    def fail():
+        with _held_stderr():
+            os.write(2, b"reason\n")
+            raise ImportError
+
+    with pytest.raises(ImportError):
+        fail()
     assert "reason" in capfd.readouterr().err
 
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 
@@ -56,8 +57,6 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_the_table_of_a_mixture_has_its_tasks_and_those_of_its_mixtures(plain_mixture, plain_task):
-    from poly_jax.data.quiet import seqio
-
     plain_task("bee")
     seqio.MixtureRegistry.add("zoo", [("animals", 1.0), ("bee", 1.0)])
     assert TaskTable.of("zoo").names == ("ant", "bee", "cat", "owl")

@@ -4,14 +4,16 @@ import json
 import pathlib
 
 import absl.logging
+import gin
 import numpy as np
 import pytest
 
-from poly_jax import cli
+from poly_jax import cli, configuration
 from poly_jax.errors import UserError
 from poly_jax.evaluation.evaluate import evaluate
 from poly_jax.evaluation.report import show, with_mean
 from poly_jax.training.restore import restore
+from poly_jax.training.train import train
 
 
 def read_jsonl(path):
@@ -104,6 +106,21 @@ def test_the_command_evaluates_a_checkpoint_into_its_run_and_prints_the_table(ru
     assert "left out, without a metric: evaluation_no_metric" in shown.err
     assert "12 examples in " in shown.err
     assert str(folder) in shown.err.replace("\n", "")
+
+
+def test_a_bare_t5_is_evaluated_on_tasks_that_it_never_saw(tasks, tmp_path):
+    (tmp_path / "run.gin").write_text(tasks.config)
+    bindings = [
+        "train.trainable='all'",
+        "train.steps=1",
+        "Experiment.adapters=None",
+        "Data.mixture='evaluation_a_only'",
+    ]
+    configuration.load([str(tmp_path / "run.gin")], bindings)
+    train(output_dir=str(tmp_path / "run"))
+    metrics = evaluate(str(tmp_path / "run"), mixture="evaluation_strange", batch_size=4)
+    assert set(metrics) == {"evaluation_a", "evaluation_stranger", "mean"}
+    gin.clear_config()
 
 
 def test_restoring_says_nothing_of_how_it_is_stored(run):

@@ -1,4 +1,4 @@
-"""Poly and MHR compute what PEFT's Poly computed on the same weights: the recorded fixtures of peft 0.21.2."""
+"""Poly and MHR compute what PEFT's Poly computed on the same weights, as recorded from peft 0.21.2."""
 
 import functools
 import json

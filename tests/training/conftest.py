@@ -21,6 +21,15 @@ from poly_jax.training.partition import is_adapter, split
 from poly_jax.training.update import Update, start
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """These programs take longer to compile than to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """`model` (in training mode, nothing random), its `trained` and `frozen` trees, a `batch` of 8."""
@@ -75,21 +84,12 @@ def update_of(tiny):
 
 
 @pytest.fixture(scope="session")
-def quick_jit():
-    """`jax.jit` for programs that take longer to compile than to run."""
-    return functools.partial(
-        jax.jit,
-        compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-    )
-
-
-@pytest.fixture(scope="session")
-def initial(tiny, quick_jit):
+def initial(tiny):
     """The state before the first step of an `Update`; with a factor, its trained tree scaled by it."""
 
     def make(update, factor=1.0):
         trained = jax.tree.map(lambda leaf: leaf * np.float32(factor), tiny.trained)
-        return quick_jit(functools.partial(start, optimizer=update.optimizer))(trained)
+        return jax.jit(functools.partial(start, optimizer=update.optimizer))(trained)
 
     return make
 

@@ -11,10 +11,10 @@ from poly_jax.training.partition import is_router
 
 
 @pytest.fixture(scope="module")
-def stepped(tiny, update_of, initial, quick_jit, key):
+def stepped(tiny, update_of, initial, key):
     """An update, its jitted form, and the state and metrics after the first step."""
     update = update_of()
-    step = quick_jit(update)
+    step = jax.jit(update)
     return update, step, *step(initial(update), tiny.frozen, tiny.batch, key)
 
 
@@ -65,9 +65,9 @@ def test_the_rate_of_routers_is_a_hundred_times_that_of_skills(tiny, stepped, fl
     np.testing.assert_allclose(sizes[False], 1e-3, rtol=1e-2)
 
 
-def test_microbatches_add_up_to_the_whole_batch(tiny, update_of, initial, quick_jit, stepped, key):
+def test_microbatches_add_up_to_the_whole_batch(tiny, update_of, initial, stepped, key):
     update = update_of(microbatches=4)
-    state, metrics = quick_jit(update)(initial(update), tiny.frozen, tiny.batch, key)
+    state, metrics = jax.jit(update)(initial(update), tiny.frozen, tiny.batch, key)
     _, _, whole, whole_metrics = stepped
     np.testing.assert_allclose(metrics["loss"], whole_metrics["loss"], rtol=1e-5)
     np.testing.assert_allclose(metrics["gradient_norm"], whole_metrics["gradient_norm"], rtol=1e-4)
@@ -91,11 +91,9 @@ def test_a_batch_without_target_tokens_changes_nothing(tiny, stepped, initial, k
     assert_trees_equal(state.trained, tiny.trained)
 
 
-def test_what_is_random_is_a_function_of_key_and_step(
-    tiny, update_of, initial, quick_jit, random_model, key, flat
-):
+def test_what_is_random_is_a_function_of_key_and_step(tiny, update_of, initial, random_model, key, flat):
     update = update_of(model=random_model)
-    step = quick_jit(update)
+    step = jax.jit(update)
     before = initial(update)
     state, metrics = step(before, tiny.frozen, tiny.batch, key)
     again, again_metrics = step(before, tiny.frozen, tiny.batch, key)
@@ -107,7 +105,7 @@ def test_what_is_random_is_a_function_of_key_and_step(
     assert len({float(metrics["loss"]), float(other_key), float(other_step)}) == 3
 
 
-def test_stacked_states_step_as_each_alone(tiny, stepped, initial, quick_jit, key):
+def test_stacked_states_step_as_each_alone(tiny, stepped, initial, key):
     update, step, _, _ = stepped
     states = [initial(update), initial(update, factor=-0.5)]
     rolled = jax.tree.map(lambda rows: np.roll(rows, 3, axis=0), tiny.batch)
@@ -117,7 +115,7 @@ def test_stacked_states_step_as_each_alone(tiny, stepped, initial, quick_jit, ke
     def stack(trees):
         return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
-    together = quick_jit(jax.vmap(update, in_axes=(0, None, 0, 0)))
+    together = jax.jit(jax.vmap(update, in_axes=(0, None, 0, 0)))
     stacked, metrics = together(stack(states), tiny.frozen, stack(batches), jax.random.wrap_key_data(keys))
     for i in range(2):
         alone, alone_metrics = step(states[i], tiny.frozen, batches[i], jax.random.key(i))

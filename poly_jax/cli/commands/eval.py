@@ -21,6 +21,12 @@ class Eval(Command):
         parser.add_argument("--mixture", help="seqio mixture or task; the run's own when not given")
         parser.add_argument("--split", help="split of the tasks, such as validation or test")
         parser.add_argument(
+            "--zero_shot",
+            action="store_true",
+            default=None,
+            help="use the average of the skills, also for tasks that the run does not know",
+        )
+        parser.add_argument(
             "--output_dir", metavar="DIR", help="where the results go; inside the run when not given"
         )
 
@@ -29,7 +35,7 @@ class Eval(Command):
         config.load(run=args.run)
         from poly_jax.evaluation.evaluate import evaluate
 
-        evaluate(run=args.run, **given(args, "mixture", "split", "output_dir"))
+        evaluate(run=args.run, **given(args, "mixture", "split", "zero_shot", "output_dir"))
 
 
 COMMAND = Eval()

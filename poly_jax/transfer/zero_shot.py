@@ -1,0 +1,36 @@
+"""New tasks without any example: the uniform average of the skills (mu)."""
+
+import dataclasses
+
+import jax
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.model.transformer import Transformer
+from poly_jax.routing.fixed import SharedRouter
+from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.training.restore import Restored
+from poly_jax.transfer.variants import average_skills
+
+
+def averaged(restored: Restored, table: TaskTable) -> Restored:
+    """A run's model for tasks it has not seen: one adapter, its skills' average (arXiv 2211.03831, MHR-mu).
+
+    Args:
+      restored: the run's model.
+      table: the new tasks.
+
+    Raises:
+      UserError: the model has no skills to average.
+    """
+    if restored.model.adapters is None:
+        raise UserError(f"{restored.step} has no adapters, so that there are no skills to average")
+    adapters = dataclasses.replace(restored.model.adapters, router=SharedRouter(), n_tasks=len(table))
+    adapted, backbone = split(restored.parameters, is_adapter)
+    skills, _ = split(adapted, lambda path: "skills" in path.split("/"))
+    return dataclasses.replace(
+        restored,
+        model=Transformer(restored.model.config, adapters),
+        parameters=merge(backbone, jax.jit(average_skills)(skills)),
+        table=table,
+    )

@@ -1,0 +1,28 @@
+"""`poly-jax demo`, cut short."""
+
+import json
+
+import pytest
+
+from poly_jax.study import demonstration
+
+
+@pytest.mark.slow
+def test_the_demonstration_leaves_a_table_results_pictures_and_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(demonstration, "_STEPS", 2)
+    demonstration.demo(str(tmp_path), bindings=("train.steps = 2",))
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert [r["variant"] for r in results] == ["mhr", "mhr-z", "mhr-mu", "poly", "shared"]
+    # Rank 4 on 36 sites: 4 x (input + output width), summed; eight skills; a row of 36 x 8 x 8 logits.
+    per_task = {r["variant"]: r["trained_per_task"] for r in results}
+    one = 4 * (2 * (4 * 128 + 3 * 192) + 2 * 4 * 128)
+    assert per_task["shared"] == per_task["mhr-mu"] == one
+    assert per_task["mhr-z"] == 36 * 64
+    assert per_task["mhr"] == 8 * one + 36 * 64
+    assert all(len(r["heldout"]) == 8 for r in results)
+    assert "| MHR |" in (tmp_path / "table.md").read_text()
+    for name in ("router_mhr.png", "router_poly.png"):
+        assert (tmp_path / name).stat().st_size > 10_000
+    for run in ("mhr", "poly", "shared"):
+        assert (tmp_path / run / "config.gin").exists()
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"outputs: {tmp_path}")

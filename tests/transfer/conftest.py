@@ -1,0 +1,70 @@
+"""A tiny multi-task model with skills that do something, and examples of new tasks."""
+
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.lora import LoRA
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.routing.learned import LearnedRouter
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation():
+    """These programs take longer to compile than to run."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+def draw_parameters(model, seed=0):
+    rng = np.random.default_rng(seed)
+    leaves = traverse_util.flatten_dict(parameter_shapes(model)[0], sep="/")
+    drawn = {
+        name: (rng.normal(size=leaf.shape) / np.sqrt(max(leaf.shape[0], 4))).astype(np.float32)
+        for name, leaf in sorted(leaves.items())
+    }
+    return traverse_util.unflatten_dict(drawn, sep="/")
+
+
+def examples(seed, count=5):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(2, 32, (count, 4)).astype(np.int32)
+    return {
+        "encoder_input_tokens": rng.integers(2, 32, (count, 6)).astype(np.int32),
+        "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)))[:, :-1],
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": np.ones_like(targets),
+        "task_ids": np.zeros(count, np.int32),
+    }
+
+
+@pytest.fixture(scope="session")
+def many():
+    """`model` of four tasks and three skills with two heads, and its `parameters`."""
+    config = T5Config(
+        vocab_size=32,
+        emb_dim=16,
+        num_heads=2,
+        head_dim=8,
+        mlp_dim=24,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        mlp_activations=("relu",),
+    )
+    sites = ("encoder/attention/query", "decoder/mlp/wo")
+    adapters = Adapters(LoRA(rank=2), LearnedRouter(), n_tasks=4, n_skills=3, n_splits=2, sites=sites)
+    model = Transformer(config, adapters)
+    return SimpleNamespace(model=model, parameters=draw_parameters(model))
+
+
+@pytest.fixture(scope="session")
+def new_tasks():
+    """Examples of two new tasks."""
+    return [examples(1), examples(2)]

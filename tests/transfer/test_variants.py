@@ -1,0 +1,72 @@
+"""What each variant starts from, what it trains, and which runs it refuses."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from poly_jax.errors import UserError
+from poly_jax.routing.fixed import SharedRouter
+from poly_jax.training.partition import is_adapter, split
+from poly_jax.transfer.variants import VARIANTS, average_skills, find
+
+
+def flat(tree):
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
+    adapters, _ = split(many.parameters, is_adapter)
+    variant = VARIANTS["mhr-mu"]
+    assert variant.adapters(many.model.adapters).inventory_size == 1
+    start = flat(variant.initial(adapters, {}))
+    assert start
+    assert not any("router" in path for path in start)
+    for path, leaf in start.items():
+        np.testing.assert_allclose(leaf, flat(adapters)[path].mean(axis=1, keepdims=True), rtol=1e-6)
+
+
+def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
+    stacked = {
+        "encoder": {"layers": {"mlp": {"wo": {"skills": {"lora_a": np.arange(24.0).reshape(2, 1, 3, 4, 1)}}}}}
+    }
+    (mean,) = flat(average_skills(stacked)).values()
+    np.testing.assert_allclose(mean, np.arange(24.0).reshape(2, 1, 3, 4, 1).mean(axis=2, keepdims=True))
+
+
+@pytest.mark.parametrize("name", ["mhr", "mhr-z"])
+def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
+    adapters, _ = split(many.parameters, is_adapter)
+    fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
+    start = flat(VARIANTS[name].initial(adapters, fresh))
+    assert {path for path in start if "router" in path} == {"encoder/attention/query/router/logits"}
+    for path, leaf in flat(adapters).items():
+        if "skills" in path:
+            np.testing.assert_array_equal(start[path], leaf)
+
+
+@pytest.mark.parametrize(
+    ("name", "trainable"),
+    [("mhr", "adapters"), ("poly-z", "router"), ("poly-mu", "skills"), ("shared", "skills")],
+)
+def test_what_is_trained(name, trainable):
+    assert find(name).trainable == trainable
+
+
+def test_an_unknown_variant_is_named_with_the_known_ones():
+    with pytest.raises(UserError, match=r"'mhr-y' is not known; use one of mhr, mhr-z"):
+        find("mhr-y")
+
+
+def test_a_variant_of_the_other_family_is_refused_with_the_right_name(many):
+    with pytest.raises(UserError, match=r"n_splits 2; use 'mhr-z'"):
+        VARIANTS["poly-z"].adapters(many.model.adapters)
+
+
+def test_shared_is_refused_for_an_inventory_and_mhr_for_one_adapter(many):
+    with pytest.raises(UserError, match=r"has 3 skills; use 'mhr', 'mhr-z' or 'mhr-mu'"):
+        VARIANTS["shared"].adapters(many.model.adapters)
+    one = dataclasses.replace(many.model.adapters, router=SharedRouter())
+    with pytest.raises(UserError, match="use 'shared'"):
+        VARIANTS["mhr"].adapters(one)
