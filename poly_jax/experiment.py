@@ -55,7 +55,7 @@ class Experiment:
       data: what it learns from.
       adapters: makes the adapters for a number of tasks (`n_tasks`); None for a bare T5.
       backbone: path of the frozen weights: a T5X checkpoint, a Hugging Face folder or a `.safetensors` file
-        of this project; None to start from random weights.
+        of this project; "random" for untrained ones, as trials need; None where all weights are trained.
       decoding: how outputs are chosen in evaluation.
     """
 

@@ -18,7 +18,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training import run_folder
-from poly_jax.training.backbone import load_backbone
+from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size, on_mesh, replicated, shardings
@@ -71,8 +71,8 @@ def train(
         )
     if experiment.backbone is None and trainable != "all":
         raise UserError(
-            f"Experiment.backbone is not bound, and train.trainable {trainable!r} would leave random weights"
-            " frozen: bind its path, or train 'all'"
+            f"Experiment.backbone is not bound, and train.trainable {trainable!r} needs one to"
+            " freeze: bind its path ('random' for a trial without weights), or train 'all'"
         )
     counts = {
         "steps": steps,
@@ -140,7 +140,7 @@ def initial_trees(
         dtype = jax.numpy.float32 if trainable == "all" else None
         loaded, digest = load_backbone(backbone, model, mesh, dtype)
         if trainable != "all":
-            origin = Origin(str(epath.Path(backbone).absolute()), digest)
+            origin = Origin(backbone if backbone == RANDOM else str(epath.Path(backbone).absolute()), digest)
     # Where a backbone was loaded only the adapters are drawn: XLA drops what is not returned.
     wanted = is_adapter if loaded else lambda path: True
     fresh_places, _ = split(places, wanted)
