@@ -13,7 +13,7 @@ TUNING_SEED = 100
 """Of the runs that rates are chosen on; none of the compared seeds."""
 
 MULTITASK_RATES = (3e-3, 1e-2, 3e-2)
-ADAPTATION_RATES = (1e-3, 3e-3, 1e-2)
+ADAPTATION_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 ROUTER_RATES = (0.03, 0.1, 0.3)
 
 
@@ -43,10 +43,12 @@ def choose_multitask_rate(method: Method, train: Callable[[float], Trained], res
     """The rate whose run does best on the training tasks' validation examples."""
     scores = {}
     for rate in MULTITASK_RATES:
+
+        def score(rate: float = rate) -> dict[str, float]:
+            return {"seen": seen_score(train(rate), "validation")}
+
         key = {"stage": "tune training", "method": method.name, "rate": rate}
-        scores[rate] = results.once(key, lambda rate=rate: {"seen": seen_score(train(rate), "validation")})[
-            "seen"
-        ]
+        scores[rate] = results.once(key, score)["seen"]
     return max(scores, key=lambda rate: scores[rate])
 
 

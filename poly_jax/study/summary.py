@@ -11,7 +11,7 @@ from poly_jax.study.results import Results
 from poly_jax.study.table import markdown_table
 
 
-def interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[float, float]:
     """Mean, and half the width of its 95% confidence interval (Student's t)."""
     mean = float(np.mean(values))
     if len(values) < 2:

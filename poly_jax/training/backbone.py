@@ -26,7 +26,8 @@ def load_backbone(
     """The backbone's parameters on the mesh, in the model's layout, and their content hash.
 
     Args:
-      path: see `poly_jax.interop.backbone.read_backbone`; or `RANDOM`, for trials where no weights are at hand.
+      path: see `poly_jax.interop.backbone.read_backbone`; or `RANDOM`, for trials where no weights are at
+        hand.
       model: whose backbone it is.
       mesh: where the parameters go.
       dtype: of the parameters; None for that of the model's activations.

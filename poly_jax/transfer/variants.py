@@ -85,14 +85,15 @@ def average_skills(skills: Tree) -> Tree:
     return jax.tree_util.tree_map_with_path(average, skills)
 
 
+_PARTS: tuple[tuple[str, Trainable, bool], ...] = (
+    ("", "adapters", False),
+    ("-z", "router", False),
+    ("-mu", "skills", True),
+)
 VARIANTS: dict[str, Variant] = {
     name + suffix: Variant(name + suffix, trainable, averages, not averages)
     for name in ("mhr", "poly")
-    for suffix, trainable, averages in (
-        ("", "adapters", False),
-        ("-z", "router", False),
-        ("-mu", "skills", True),
-    )
+    for suffix, trainable, averages in _PARTS
 }
 VARIANTS["shared"] = Variant("shared", "skills", averages=False, fresh_router=False)
 
