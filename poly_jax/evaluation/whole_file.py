@@ -10,7 +10,8 @@ from poly_jax.errors import UserError
 def check_writable(path: epath.PathLike) -> None:
     """Raises a UserError where a file surely cannot be written, before any work is done for it."""
     place = _behind_links(path)
-    if place.exists() and not place.is_file():
+    # epath takes a pipe or a device for a file.
+    if place.is_dir() or (os.path.exists(place) and not os.path.isfile(place)):
         raise UserError(f"{path} is no file, and none can take its place; give the path of a file")
     if not place.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {place.parent}")

@@ -24,6 +24,8 @@ _ACCEPTED = (
     ".safetensors file or folder that poly_jax wrote"
 )
 _NAMED = 5
+# How a run computes is its own affair; a checkpoint says what the model is.
+_NUMERICS = ("dtype", "scan_layers", "remat")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +45,13 @@ class Backbone:
     fields: dict[str, Any]
 
     def config(self) -> T5Config:
-        """The T5 that these are the parameters of, from what the checkpoint states and from their shapes.
+        """The T5 that these are the parameters of, from what the checkpoint states or from their shapes.
 
         Raises:
           UserError: they are not those of a T5 that this project's model computes.
         """
-        return T5Config(**(self.fields or t5_fields(self.tensors, self.path)))
+        fields = self.fields or t5_fields(self.tensors, self.path)
+        return T5Config(**{name: value for name, value in fields.items() if name not in _NUMERICS})
 
 
 def open_backbone(path: epath.PathLike) -> Backbone:

@@ -1,44 +1,152 @@
-"""A backbone that was trained here as one file that other runs can freeze."""
+"""`poly-jax export`: a run, or a backbone, in the form of other systems, a few tensors at a time."""
 
 import dataclasses
+import os
+import pathlib
+import sys
+from collections.abc import Callable
+from typing import Literal
 
-import jax
-import numpy as np
+import gin
 from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop import single_file
-from poly_jax.model.layer_trees import unstack_layers
+from poly_jax.interop import backbone_folder, single_file
+from poly_jax.interop.backbone import open_backbone
+from poly_jax.interop.byte_progress import byte_progress
+from poly_jax.interop.hugging_face_writer import write_hugging_face
+from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
+from poly_jax.interop.run_weights import RunWeights, open_run
+from poly_jax.interop.safetensors_writer import Advance
+from poly_jax.interop.t5_shapes import parameter_shapes
+from poly_jax.interop.t5x_writer import write_t5x
+from poly_jax.interop.task_mix import merged, task_id
+from poly_jax.interop.tensors import Tensors, total_bytes
+from poly_jax.interop.tokenizer import Tokenizer, find_tokenizer
+from poly_jax.interop.tree import check_tree
+from poly_jax.model.config import T5Config
 from poly_jax.training.checkpoints import read_origin, step_folder
-from poly_jax.training.mesh import Partitioning
-from poly_jax.training.partition import is_adapter, split
-from poly_jax.training.restore import restore
+
+Format = Literal["backbone", "t5x", "hugging_face", "peft_poly", "peft_lora"]
 
 
-def export_backbone(run: str, output: str, experiment: Experiment) -> None:
-    """Writes the backbone of a run that trained all parameters, in float32, without adapters.
-
-    The file is that of `poly_jax.interop.single_file`, with T5X's names, layers apart even if they were
-    scanned, and the fields of the run's `T5Config` as metadata.
+def export_run(
+    run: str, output: str, format: Format, experiment: Experiment, task: str | None = None
+) -> None:
+    """Writes a run in another form.
 
     Args:
       run: folder of the run, or one of its checkpoints.
-      output: path of the `.safetensors` file.
+      output: for "backbone" a `.safetensors` file or a folder, for "t5x" the folder that gets
+        `checkpoint_<step>`, else the folder of the model or adapter.
+      format: "backbone" (this project's own form), "t5x" and "hugging_face" are a T5 without adapters: a
+        task's are merged into its kernels. "peft_poly" is all skills and routers, "peft_lora" one task's mix.
       experiment: that of the run.
+      task: whose adapters are meant; None where the run has only one, or no adapters.
 
     Raises:
-      UserError: the run froze its backbone, or the file cannot be written.
+      UserError: the run cannot be written in this form, or `output` is in use.
     """
-    if epath.Path(output).suffix != ".safetensors":
-        raise UserError(f"--output={output} must end in .safetensors, so that it is known for what it is")
-    origin = read_origin(step_folder(run))
-    if origin.backbone is not None:
+    _check_output(output, format)
+    if format in ("peft_poly", "peft_lora"):
+        _write_peft(run, output, format, experiment, task)
+        return
+    frozen = read_origin(step_folder(run)).backbone
+    if format == "backbone" and task is None and frozen is not None:
         raise UserError(
-            f"{run} trained adapters and left its backbone {origin.backbone} as it was; only the backbone of"
-            " a run with train.trainable 'all' can be exported"
+            f"{run} trained adapters and left its backbone {frozen} as it was; only the backbone of a run"
+            " with train.trainable 'all' can be exported, or one with --task merged into it"
         )
-    restored = restore(experiment, run, Partitioning().mesh())
-    _, backbone = split(restored.parameters, is_adapter)
-    arrays = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), unstack_layers(jax.device_get(backbone)))
-    single_file.save(output, arrays, dataclasses.asdict(restored.model.config))
+    weights = open_run(run, experiment)
+    tensors = _without_adapters(run, weights, format, task)
+    tokenizer = _tokenizer(experiment.backbone or weights.origin.backbone, weights.config)
+    _write(output, format, tensors, weights.config, max(weights.step, 1), tokenizer)
+
+
+def export_backbone(backbone: str, output: str, format: Format) -> None:
+    """Writes a backbone of any kind that `open_backbone` reads in another form; see `export_run`.
+
+    Raises:
+      UserError: it cannot be read, or cannot be written in this form.
+    """
+    if format in ("peft_poly", "peft_lora"):
+        raise UserError(f"--format={format} is for adapters; give the --run that has them")
+    _check_output(output, format)
+    opened = open_backbone(backbone)
+    bound = gin.get_bindings("T5Config", resolve_references=False)
+    config = dataclasses.replace(opened.config(), **bound)
+    check_tree(parameter_shapes(config), opened.tensors, backbone)
+    _write(output, format, opened.tensors, config, _step(opened.path), _tokenizer(backbone, config))
+
+
+def _write_peft(run: str, output: str, format: Format, experiment: Experiment, task: str | None) -> None:
+    weights = open_run(run, experiment, with_backbone=False)
+    if weights.adapters is None:
+        raise UserError(f"{run} has no adapters to export; use --format=backbone, t5x or hugging_face")
+    if format == "peft_lora":
+        write_peft_lora(output, weights, weights.adapters, task_id(weights, task))
+    elif task is not None:
+        raise UserError(f"--task={task}: peft_poly holds all tasks; one task's mix is --format=peft_lora")
+    else:
+        write_peft_poly(output, weights, weights.adapters)
+
+
+def _without_adapters(run: str, weights: RunWeights, format: Format, task: str | None) -> Tensors:
+    """A T5 without adapters: the run's own backbone, or one with a task's adapters merged into it."""
+    if weights.adapters is None:
+        if task is not None:
+            raise UserError(f"--task={task}: {run} has no adapters, so that it is the same for all tasks")
+        return weights.backbone
+    if format == "backbone" and task is None:
+        return weights.backbone
+    return merged(weights, weights.adapters, task_id(weights, task))
+
+
+def _write(
+    output: str, format: Format, tensors: Tensors, config: T5Config, step: int, tokenizer: Tokenizer | None
+) -> None:
+    writers: dict[str, Callable[[Advance], object]] = {
+        "t5x": lambda advance: write_t5x(output, step, tensors, advance),
+        "hugging_face": lambda advance: write_hugging_face(output, tensors, config, tokenizer, advance),
+        "backbone": lambda advance: (
+            single_file if output.endswith(".safetensors") else backbone_folder
+        ).write(output, tensors, dataclasses.asdict(config), advance),
+    }
+    with byte_progress("exporting", total_bytes(tensors.values())) as advance:
+        writers[format](advance)
+    if format == "hugging_face" and tokenizer is None:
+        print(
+            f"{output}: without a tokenizer, as no vocabulary is beside the backbone or bound",
+            file=sys.stderr,
+        )
+
+
+def _check_output(output: str, format: Format) -> None:
+    place = epath.Path(output)
+    if format == "backbone" and place.suffix not in ("", ".safetensors"):
+        raise UserError(
+            f"--output={output} must end in .safetensors, so that it is known for what it is, or be a folder"
+        )
+    if format != "t5x" and "://" in output:
+        raise UserError(f"--output={output}: only --format=t5x writes to buckets; give a local path")
+    alone = format in ("hugging_face", "peft_poly", "peft_lora")
+    if alone and place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise UserError(f"--output={output} exists; choose another, or delete it")
+
+
+def _tokenizer(backbone: str | None, config: T5Config) -> Tokenizer | None:
+    """The vocabulary beside a backbone, or else the one that gin binds."""
+    found = None
+    if backbone and "://" not in backbone:
+        found = find_tokenizer(pathlib.Path(backbone), config.vocab_size)
+    bound = gin.get_bindings("vocabularies.sentencepiece")
+    if found is None and isinstance(bound.get("path"), str | os.PathLike):
+        return Tokenizer(pathlib.Path(bound["path"]), bound.get("extra_ids", 100))
+    return found
+
+
+def _step(path: epath.Path) -> int:
+    """The step that a T5X checkpoint's name tells, so that a schedule goes on; 1 for others."""
+    step = path.name.removeprefix("checkpoint_")
+    return int(step) if path.name.startswith("checkpoint_") and step.isdigit() and int(step) else 1

@@ -13,7 +13,7 @@ from poly_jax.interop import names
 from poly_jax.interop.hugging_face_config import says_untied, scales_outputs, t5_fields
 from poly_jax.interop.hugging_face_weights import open_weights
 from poly_jax.interop.json_file import read_json
-from poly_jax.interop.t5_shapes import parameter_shapes
+from poly_jax.interop.t5_shapes import HEAD, parameter_shapes
 from poly_jax.interop.tensors import Tensor, read_all
 from poly_jax.interop.tree import ParameterTree, check_tree
 from poly_jax.model.config import T5Config
@@ -54,7 +54,7 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
     embedding = next((n for n in (_EMBEDDING, *_EMBEDDING_COPIES) if n in weights), _EMBEDDING)
     with_head = says_untied(raw) or _HEAD in weights
     shapes = parameter_shapes(T5Config(**{**fields, "logits_via_embedding": not with_head}))
-    expected = {tensor_name(name): _turned(name, shape) for name, shape in shapes.items()}
+    expected = {tensor_name(name): turned_shape(name, shape) for name, shape in shapes.items()}
     ignored = {_UNREAD, *_EMBEDDING_COPIES}
     stored = {name: tensor for name, tensor in weights.items() if name not in ignored}
     if embedding in weights:
@@ -62,11 +62,10 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
     check_tree(expected, stored, folder)
     _check_copies(weights, embedding, folder)
 
-    head_name = names.to_t5x("lm_head") + "/kernel"
-    tensors = {name: _tensor(name, stored[tensor_name(name)]) for name in shapes if name != head_name}
+    tensors = {name: _tensor(name, stored[tensor_name(name)]) for name in shapes if name != HEAD}
     head = _head(weights, embedding, scales_outputs(raw))
     if head is not None:
-        tensors[head_name] = _tensor(head_name, head)
+        tensors[HEAD] = _tensor(HEAD, head)
     return {**fields, "logits_via_embedding": head is None}, tensors
 
 
@@ -85,7 +84,7 @@ def tensor_name(name: str) -> str:
     return f"{module}.weight"
 
 
-def _turned(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def turned_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a parameter's other form: Hugging Face's from T5X's or back."""
     return shape[::-1] if names.leaf(name.rsplit("/", 1)[0])[1] else shape
 
@@ -96,7 +95,7 @@ def turned(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _tensor(name: str, stored: Tensor) -> Tensor:
-    return Tensor(_turned(name, stored.shape), stored.dtype, lambda: turned(name, stored.load()))
+    return Tensor(turned_shape(name, stored.shape), stored.dtype, lambda: turned(name, stored.load()))
 
 
 def _check_copies(weights: Mapping[str, Tensor], embedding: str, folder: pathlib.Path) -> None:

@@ -1,8 +1,8 @@
 """T5X parameters with a stack's layers in one array, as parameters with the layers apart.
 
-T5X's scalable_t5 scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all encoder layers, stacked on
-its axis 1 (`param_scan_axis`). This project stacks on axis 0, under `encoder/layers`. Attention kernels may keep
-heads and their width on two axes, where the T5 example joins them.
+T5X's scalable_t5 scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all encoder layers,
+stacked on its axis 1 (`param_scan_axis`). This project stacks on axis 0, under `encoder/layers`. Attention
+kernels may keep heads and their width on two axes, where the T5 example joins them.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _JOINED_IN = re.compile(r".*attention/out/kernel")
 _NORMS = ("pre_attention_layer_norm/scale", "pre_self_attention_layer_norm/scale")
 
 
-def layers_apart(tensors: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
+def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None = None) -> dict[str, Tensor]:
     """The parameters with every layer's as a tensor of its own, as T5X's T5 example names and shapes them.
 
     Others pass unchanged. Layers of one array come one after another, and the array that was read last is
@@ -33,11 +33,12 @@ def layers_apart(tensors: Mapping[str, Tensor], source: object) -> dict[str, Ten
     Args:
       tensors: by T5X's names.
       source: where they are from, for messages.
+      axis: of the layers; None finds it out from the shapes of norms.
 
     Raises:
       UserError: arrays of a stack have different numbers of layers.
     """
-    axis = _axis(tensors)
+    axis = _axis(tensors) if axis is None else axis
     last = _Last()
     depths: dict[str, tuple[int, str]] = {}
     apart: dict[str, Tensor] = {}

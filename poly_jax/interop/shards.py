@@ -36,7 +36,5 @@ def open_shards(
         found |= dict.fromkeys(there, shard)
     lost = [name for name, shard in places.items() if found.get(name) != shard]
     if lost:
-        raise UserError(
-            f"{index} lists {len(lost)} tensors that their shards do not hold ({listing(lost)})"
-        )
+        raise UserError(f"{index} lists {len(lost)} tensors that their shards do not hold ({listing(lost)})")
     return tensors

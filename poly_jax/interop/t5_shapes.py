@@ -13,7 +13,7 @@ from poly_jax.model.sites import sites
 
 Shape = tuple[int, ...]
 
-_HEAD = "decoder/logits_dense/kernel"
+HEAD = "decoder/logits_dense/kernel"
 # T5 of one input is v1.0; of two it is v1.1, whose second input is not activated.
 _ACTIVATIONS = {("wi",): ("relu",), ("wi_0", "wi_1"): ("gelu", "linear")}
 _LAYER_BIAS = re.compile(r"(?:encoder|decoder)/(?:\w+/)?layers_\d+/(?:relpos_bias|relative_posemb)/.*")
@@ -24,7 +24,7 @@ def parameter_shapes(config: T5Config) -> dict[str, Shape]:
     modules = names.modules(config.num_encoder_layers, config.num_decoder_layers, config.mlp_inputs)
     paths = [path for module in modules if (path := names.to_t5x(module))]
     if not config.logits_via_embedding:
-        paths.append(_HEAD.removesuffix("/kernel"))
+        paths.append(HEAD.removesuffix("/kernel"))
     widths = sites(config)
     shapes: dict[str, Shape] = {}
     for path in paths:
@@ -36,7 +36,7 @@ def parameter_shapes(config: T5Config) -> dict[str, Shape]:
                 shape = (config.emb_dim,)
             case "rel_embedding":
                 shape = (config.num_heads, config.relative_attention_num_buckets)
-            case _ if f"{path}/{leaf}" == _HEAD:
+            case _ if f"{path}/{leaf}" == HEAD:
                 shape = (config.emb_dim, config.vocab_size)
             case _:
                 shape = widths[names.site(path)]
@@ -78,8 +78,8 @@ def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
     )
     if inputs not in _ACTIVATIONS:
         raise UserError(
-            f"{source} has an MLP with {' and '.join(inputs) or 'no wi'} in encoder/layers_0; only wi, or wi_0 "
-            "and wi_1, are supported"
+            f"{source} has an MLP with {' and '.join(inputs) or 'no wi'} in encoder/layers_0; only wi, or "
+            "wi_0 and wi_1, are supported"
         )
     vocab_size, emb_dim = shape("token_embedder/embedding")
     num_heads, buckets = shape("encoder/relpos_bias/rel_embedding")
@@ -95,7 +95,7 @@ def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
         "num_encoder_layers": _depth(tensors, "encoder"),
         "num_decoder_layers": _depth(tensors, "decoder"),
         "mlp_activations": _ACTIVATIONS[inputs],
-        "logits_via_embedding": _HEAD not in tensors,
+        "logits_via_embedding": HEAD not in tensors,
         "relative_attention_num_buckets": buckets,
     }
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -50,7 +51,7 @@ def total_bytes(tensors: Iterable[Tensor]) -> int:
 def of_tree(tree: Mapping[str, Any]) -> dict[str, Tensor]:
     """The leaves of a nested dictionary of numpy or JAX arrays by their '/'-joined names."""
     return {
-        name: Tensor(tuple(leaf.shape), np.dtype(leaf.dtype), lambda leaf=leaf: np.asarray(leaf))
+        name: Tensor(tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(np.asarray, leaf))
         for name, leaf in flatten(tree).items()
     }
 

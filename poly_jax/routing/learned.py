@@ -115,7 +115,7 @@ def _relaxed_bernoulli_logits(
     logits: Float[Array, "*shape"], uniform: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
     """`Z + logit(u)`: its sigmoid is a binary concrete sample (Maddison et al., arXiv 1611.00712)."""
-    # A draw of exactly 0 or 1 would give an infinite logit and a NaN gradient.
+    # Draws of exactly 0 would give infinite logits: with 0 for every skill nothing is left to normalise.
     tiny = jnp.finfo(uniform.dtype).eps
     u = jnp.clip(uniform, tiny, 1 - tiny)
     return logits + jnp.log(u) - jnp.log1p(-u)

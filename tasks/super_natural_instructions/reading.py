@@ -99,9 +99,9 @@ def read_names(path: epath.Path) -> list[str]:
 
 def _field(record: Any, key: str, path: epath.Path, where: str = "") -> Any:
     if not isinstance(record, dict):
-        raise UserError(f"{path}: {where.strip() or 'the file'} is not a JSON object")
+        raise UserError(f"{path}: the file is not a JSON object")
     if key not in record:
-        raise UserError(f"{path}: {where}has no field {key!r}")
+        raise UserError(f"{path}: {where or 'the file '}has no field {key!r}")
     return record[key]
 
 
@@ -114,9 +114,12 @@ def _texts(record: Any, key: str, path: epath.Path, where: str = "") -> list[str
     return [text.strip() for text in texts]
 
 
-def _records(record: Any, key: str, path: epath.Path) -> list[tuple[Any, str]]:
+def _records(record: Any, key: str, path: epath.Path) -> list[tuple[dict[str, Any], str]]:
     """The elements of a list field, each with the words that name it in an error."""
     value = _field(record, key, path)
     if not isinstance(value, list):
         raise UserError(f"{path}: field {key!r} must be a list, got {value!r:.80}")
+    for place, element in enumerate(value):
+        if not isinstance(element, dict):
+            raise UserError(f"{path}: {key!r} number {place} is not a JSON object")
     return [(element, f"{key!r} number {place} ") for place, element in enumerate(value)]

@@ -40,21 +40,15 @@ def random_mixture(plain_task, numbered):
 
     @seqio.map_over_dataset(num_seeds=1)
     def drawn(example, seed):
-        letter = tf.strings.unicode_encode(
-            [tf.random.stateless_uniform([], seed, 97, 123, tf.int32)], "UTF-8"
-        )
-        return {**example, "targets": letter}
-
-    preprocessors = [drawn, seqio.preprocessors.tokenize_and_append_eos]
+        return {**example, "targets": tf.random.stateless_uniform([1], seed, 3, 259, tf.int32)}
 
     def read(split, shuffle_files):
-        texts = [f"sized {number}" for number in range(7)]
-        return tf.data.Dataset.from_tensor_slices({"inputs": texts, "targets": texts})
+        return numbered("big", 7)
 
     sized = seqio.FunctionDataSource(read, ("train",), num_input_examples={"train": 7})
-    plain_task("sized", source=sized, preprocessors=preprocessors)
-    plain_task("unsized", size=6, preprocessors=preprocessors)
-    seqio.MixtureRegistry.add("random", ["sized", "unsized"], default_rate=1.0)
+    plain_task("big", source=sized, preprocessors=[drawn])
+    plain_task("odd", size=6, preprocessors=[drawn])
+    seqio.MixtureRegistry.add("random", ["big", "odd"], default_rate=1.0)
     return "random"
 
 

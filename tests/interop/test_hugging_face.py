@@ -223,7 +223,9 @@ def test_pickles_are_not_read_without_pytorch(model, write_hugging_face, monkeyp
     monkeypatch.setitem(sys.modules, "torch", None)
     folder = write_hugging_face(*model)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(UserError, match=r"pytorch_model\.bin is a pickle, which can run code.* install torch"):
+    with pytest.raises(
+        UserError, match=r"pytorch_model\.bin is a pickle, which can run code.* install torch"
+    ):
         read_hugging_face(folder)
 
 
@@ -262,7 +264,9 @@ def test_a_folder_without_a_config_or_weights_says_what_is_missing(model, write_
         read_hugging_face(tmp_path / "nothing")
     folder = write_hugging_face(*model)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json nor pytorch"):
+    with pytest.raises(
+        UserError, match=r"neither model\.safetensors nor model\.safetensors\.index\.json nor pytorch"
+    ):
         read_hugging_face(folder)
 
 

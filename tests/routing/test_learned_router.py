@@ -223,6 +223,13 @@ def test_draws_of_zero_and_one_give_finite_weights_and_gradients(scores):
     np.testing.assert_allclose(weights[2:], np.broadcast_to([0, 0.5, 0.5], (2, SPLITS, SKILLS)), atol=1e-5)
 
 
+@pytest.mark.parametrize("draw", [0.0, 1.0])
+def test_equal_extreme_draws_for_all_skills_leave_an_even_mix(draw):
+    u = np.full((len(ROWS), SPLITS, SKILLS), draw, np.float32)
+    weights = trained(LearnedRouter(), table(scale=1e-3), u)
+    np.testing.assert_allclose(weights, np.full(u.shape, 1 / SKILLS), rtol=1e-2)
+
+
 def test_only_the_rows_of_the_batchs_tasks_have_a_gradient():
     got = jax.grad(lambda logits: jnp.sum(compiled(LearnedRouter(), None)(logits, ROWS)[..., 0]))(table())
     used = np.asarray(got).any(axis=(1, 2))

@@ -4,36 +4,57 @@ import argparse
 
 from poly_jax.cli.command import Command
 from poly_jax.configuration import Configuration
+from poly_jax.errors import UserError
+
+FORMATS = ("backbone", "t5x", "hugging_face", "peft_poly", "peft_lora")
 
 
 class Export(Command):
-    """A trained backbone as one file."""
+    """What other systems read."""
 
     name = "export"
-    help = "write the backbone of a run that trained all parameters as one file"
-    example = "poly-jax export --run=runs/backbone --output=backbone.safetensors"
+    help = "write a run, or a backbone, for T5X, transformers or PEFT, or as a backbone to freeze"
+    example = (
+        "poly-jax export --run=runs/mine --task=my_task --format=hugging_face --output=my_task\n"
+        "  poly-jax export --run=runs/backbone --output=backbone.safetensors"
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
-        parser.add_argument(
-            "--run", required=True, metavar="DIR", help="output folder of a run, or a step in it"
-        )
+        source = parser.add_mutually_exclusive_group(required=True)
+        source.add_argument("--run", metavar="DIR", help="output folder of a run, or a step in it")
+        source.add_argument("--backbone", metavar="PATH", help="instead of a run, a checkpoint to convert")
         parser.add_argument(
             "--output",
             required=True,
-            metavar="FILE",
-            help="a .safetensors file, for Experiment.backbone",
+            metavar="PATH",
+            help="of a backbone a .safetensors file or a folder, of anything else a new folder",
         )
+        parser.add_argument(
+            "--format",
+            choices=FORMATS,
+            default="backbone",
+            help="backbone (for Experiment.backbone; default), t5x and hugging_face are a T5 without "
+            "adapters; peft_poly is a PEFT folder of all skills and routers, peft_lora one of a task's mix",
+        )
+        parser.add_argument("--task", help="task of the run whose adapters are merged into the T5, or mixed")
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Export."""
-        config.load(run=args.run)
-        import gin
+        if args.backbone is not None:
+            if args.task is not None:
+                raise UserError(f"--task={args.task} is for the --run that has adapters")
+            config.load()
+            from poly_jax.interop.export import export_backbone
 
-        from poly_jax.interop.export import export_backbone
+            export_backbone(args.backbone, args.output, args.format)
+            return
+        config.load(run=args.run)
+        from poly_jax.interop.export import export_run
+        from poly_jax.interop.run_experiment import run_experiment
 
         # The run's configuration says what its Experiment is, whichever program it was bound for.
-        export_backbone(run=args.run, output=args.output, experiment=gin.get_configurable("Experiment")())
+        export_run(args.run, args.output, args.format, run_experiment(), args.task)
 
 
 COMMAND = Export()

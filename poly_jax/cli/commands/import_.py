@@ -1,0 +1,76 @@
+"""`poly-jax import`."""
+
+import argparse
+import sys
+
+from poly_jax.cli.command import Command
+from poly_jax.configuration import Configuration
+
+
+class Import(Command):
+    """Other systems' checkpoints."""
+
+    name = "import"
+    help = "bring in a T5X or Hugging Face backbone, or adapters of PEFT or the reference implementation"
+    example = (
+        "poly-jax import --from=t5-v1_1-small --output=t5-v1_1-small.safetensors\n"
+        "  poly-jax import --from=peft_adapter --backbone=t5-v1_1-small.safetensors --output=runs/peft"
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--from",
+            dest="source",
+            required=True,
+            metavar="PATH",
+            help="a T5X checkpoint (legacy or Orbax, local or gs://), a Hugging Face folder or hub id; a "
+            "PEFT folder (LoRA, (IA)^3, Poly), or the reference implementation's tensors in a file",
+        )
+        parser.add_argument(
+            "--output",
+            required=True,
+            metavar="PATH",
+            help="of a backbone, a .safetensors file, or a folder, with shards where it is large; of "
+            "adapters, the folder of a run",
+        )
+        parser.add_argument(
+            "--dtype", choices=("float32", "bfloat16"), help="of a backbone's numbers; as stored if not given"
+        )
+        parser.add_argument(
+            "--backbone",
+            metavar="PATH",
+            help="what adapters were trained on; the local folder that a PEFT adapter names if not given",
+        )
+        parser.add_argument(
+            "--tasks",
+            metavar="FILE",
+            help="names of the adapters' tasks in the order of their ids: JSON, or one a line",
+        )
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Import."""
+        from poly_jax.interop.adapters import is_adapter
+        from poly_jax.interop.hub import download, is_hub_id
+
+        source = str(download(args.source)) if is_hub_id(args.source) else args.source
+        if is_adapter(source):
+            from poly_jax.interop.import_adapters import import_adapters
+            from poly_jax.interop.tree import listing
+
+            table = import_adapters(source, args.output, config, args.backbone, args.tasks)
+            names = listing(table.names)
+            print(f"{args.output}: a run of {len(table)} task(s), {names}")
+            return
+        config.load()
+        import gin
+
+        from poly_jax.interop.import_backbone import import_backbone
+
+        bound = gin.get_bindings("T5Config", resolve_references=False)
+        gin_file = import_backbone(source, args.output, args.dtype, bound)
+        print(gin_file.read_text(), end="")
+        print(f"written to {gin_file}", file=sys.stderr)
+
+
+COMMAND = Import()

@@ -1,0 +1,92 @@
+"""Loading a run, or a T5 without adapters, into memory."""
+
+import dataclasses
+import os
+from typing import Any
+
+from etils import epath
+
+from poly_jax import configuration
+from poly_jax.data.registry import mixture_or_task
+from poly_jax.data.task_table import TaskTable
+from poly_jax.interface.model import Model
+from poly_jax.interface.vocabulary import beside
+from poly_jax.interop.backbone import open_backbone
+from poly_jax.interop.run_experiment import run_experiment
+from poly_jax.model.generate import Decoding
+from poly_jax.model.transformer import Transformer
+from poly_jax.training.backbone import load_backbone
+from poly_jax.training.checkpoints import FOLDER, Origin
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.restore import Restored, restore
+
+# A bare T5 has one row of task ids: all zeros.
+_ANY_TASK = TaskTable(("any",))
+
+
+def load(
+    path: str | os.PathLike,
+    vocabulary: Any = None,
+    dtype: str | None = None,
+    decoding: Decoding | None = None,
+    inputs_length: int | None = None,
+    batch_size: int = 8,
+) -> Model:
+    """A trained run, or a T5 without adapters.
+
+    gin's configuration is replaced by that of the run.
+
+    Args:
+      path: the folder of a run or a step in it; or a T5X checkpoint, a Hugging Face folder, or a backbone
+        that poly_jax wrote.
+      vocabulary: "bytes", the path of a SentencePiece model (with T5's 100 extra ids), or a seqio vocabulary;
+        None for the run's own or the one beside the checkpoint.
+      dtype: "float32" or "bfloat16", of activations and frozen weights; None for the run's own, or float32.
+      decoding: how outputs are chosen; None for the run's own, or greedy.
+      inputs_length: tokens of an input; None for the run's own, or 512.
+      batch_size: examples at a time.
+
+    Raises:
+      UserError: nothing readable there.
+    """
+    place = os.fspath(path)
+    given = {"vocabulary": vocabulary, "decoding": decoding, "inputs_length": inputs_length}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    numerics = {} if dtype is None else {"dtype": dtype}
+    model = _run(place, numerics, vocabulary) if _is_run(place) else _backbone(place, numerics)
+    return dataclasses.replace(model, batch_size=batch_size, **changes)
+
+
+def _is_run(path: str) -> bool:
+    place = epath.Path(path)
+    return (place / FOLDER).is_dir() or (place / "origin").is_dir()
+
+
+def _run(run: str, numerics: dict[str, Any], vocabulary: Any) -> Model:
+    config_file = configuration.run_config(run)
+    configuration.load([config_file])
+    experiment = run_experiment()
+    experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **numerics))
+    restored = restore(experiment, run, Partitioning().mesh())
+    data = experiment.data
+    if vocabulary is None and data.mixture:
+        data.register_tasks()
+        vocabulary = mixture_or_task(data.mixture).output_features["inputs"].vocabulary
+    elif vocabulary is None and restored.origin.backbone is not None:
+        vocabulary = beside(experiment.backbone or restored.origin.backbone, experiment.model)
+    return Model(
+        restored,
+        experiment.decoding,
+        data.inputs_length or Model.inputs_length,
+        vocabulary=vocabulary,
+        run_config=epath.Path(config_file).read_text(),
+    )
+
+
+def _backbone(path: str, numerics: dict[str, Any]) -> Model:
+    config = dataclasses.replace(open_backbone(path).config(), **numerics)
+    model = Transformer(config)
+    parameters, digest = load_backbone(path, model, Partitioning().mesh())
+    place = epath.Path(path).expanduser().absolute()
+    restored = Restored(model, parameters, _ANY_TASK, place, Origin(os.fspath(place), digest))
+    return Model(restored, vocabulary=beside(os.fspath(place), config))

@@ -1,0 +1,208 @@
+"""A T5 in memory with adapters for named tasks: what Python users predict with."""
+
+import dataclasses
+import functools
+import os
+import pathlib
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from poly_jax import configuration
+from poly_jax.adapters.config import Adapters
+from poly_jax.data.quiet import seqio
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.evaluation.infer import encode
+from poly_jax.evaluation.predict import Predictor
+from poly_jax.interface.vocabulary import feature
+from poly_jax.interop.adapters import read_adapters
+from poly_jax.interop.gin_text import bindings
+from poly_jax.interop.made_run import write_run
+from poly_jax.interop.task_names import in_order, numbered
+from poly_jax.interop.tree import check_tree
+from poly_jax.model.config import T5Config
+from poly_jax.model.generate import Decoding
+from poly_jax.model.layer_trees import stack_layers
+from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.routing.fixed import PrivateRouter
+from poly_jax.training.mesh import Partitioning, on_mesh, shardings
+from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.training.restore import Restored
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A T5 with its parameters, and adapters for named tasks unless it is bare. Made by `load`.
+
+    Attributes:
+      restored: the network, its parameters, the task table and what they build on.
+      decoding: how outputs are chosen.
+      inputs_length: tokens of an input; longer ones are cut.
+      batch_size: examples at a time.
+      vocabulary: of inputs and outputs, as `load` takes it.
+      run_config: gin bindings of the run that was loaded, for one that is saved.
+    """
+
+    restored: Restored
+    decoding: Decoding = Decoding()
+    inputs_length: int = 512
+    batch_size: int = 8
+    vocabulary: Any = None
+    run_config: str = ""
+
+    @property
+    def config(self) -> T5Config:
+        """Shape of the T5."""
+        return self.restored.model.config
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that have adapters; none of a bare T5."""
+        return self.restored.table.names if self.restored.model.adapters is not None else ()
+
+    def attach(self, adapters: Adapters, tasks: Sequence[str], seed: int = 0) -> "Model":
+        """This T5 with fresh adapters for tasks; the adapters that it has are left behind.
+
+        Args:
+          adapters: the inventory and its router, for as many tasks as are named.
+          tasks: their names.
+          seed: of the adapters.
+
+        Raises:
+          UserError: the adapters do not fit the T5 or the tasks.
+        """
+        table = TaskTable(tuple(sorted(tasks)))
+        if adapters.n_tasks != len(table):
+            raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
+        model = Transformer(self.config, adapters)
+        mesh = Partitioning().mesh()
+        shapes, axes = parameter_shapes(model)
+        places = split(shardings(shapes, axes, mesh), is_adapter)[0]
+
+        def draw(key: jax.Array) -> dict[str, Any]:
+            return split(init_parameters(model, key)[0], is_adapter)[0]
+
+        with on_mesh(mesh):
+            fresh = jax.jit(draw, out_shardings=places)(jax.random.key(seed))
+        return self._with(model, fresh, table)
+
+    def attach_checkpoint(self, path: str | os.PathLike, tasks: Sequence[str] | None = None) -> "Model":
+        """This T5 with the adapters of another system; the adapters that it has are left behind.
+
+        Args:
+          path: a PEFT folder (LoRA, (IA)^3 or Poly), or a file of the reference implementation's tensors.
+          tasks: names of its tasks in the order of their ids; None for `task_0`, `task_1`, ...
+
+        Raises:
+          UserError: nothing readable there, or adapters that do not fit the T5, or other names than tasks.
+        """
+        read = read_adapters(os.fspath(path), self.config)
+        names = list(tasks) if tasks is not None else numbered(read.n_tasks)
+        if len(names) != read.n_tasks:
+            raise UserError(f"{path} has {read.n_tasks} tasks, and {len(names)} are named")
+        adapters = read.adapters(path)
+        tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
+        model = Transformer(self.config, adapters)
+        if self.config.scan_layers:
+            tree = stack_layers(tree)
+        shapes, axes = parameter_shapes(model)
+        wanted = split(shapes, is_adapter)[0]
+        check_tree(wanted, tree, path)
+        placed = jax.device_put(tree, shardings(wanted, axes, Partitioning().mesh()))
+        return self._with(model, placed, TaskTable(in_table))
+
+    def predict(self, texts: Sequence[str], task: str | None = None) -> list[str]:
+        """The model's outputs for texts, which reach it as they are.
+
+        Args:
+          texts: the inputs.
+          task: whose adapters are used; None for a bare T5, or where there is one task.
+
+        Raises:
+          UserError: no such task, or the vocabulary is not known or does not fit the T5.
+        """
+        inputs, ids = self._inputs(texts, task)
+        predictions = self._predictor.predict(inputs, ids)
+        return [self._feature.vocabulary.decode(tokens) for tokens in predictions.tokens.tolist()]
+
+    def score(self, texts: Sequence[str], targets: Sequence[str], task: str | None = None) -> list[float]:
+        """The log-probability of a target for every text, summed over its tokens and end of sequence.
+
+        Args and errors: as of `predict`.
+        """
+        inputs, ids = self._inputs(texts, task)
+        if len(targets) != len(texts):
+            raise UserError(f"{len(texts)} texts have {len(targets)} targets; give one for each")
+        length = max(len(self._feature.vocabulary.encode(target)) + 1 for target in targets)
+        encoded = encode(list(targets), self._feature, length)
+        return self._predictor.score(inputs, encoded, ids).tolist()
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes a run folder, which `load` and the programs' `--run` take.
+
+        A backbone that is a file of its own is not written again: the run refers to it. gin's configuration
+        is replaced by that of the run.
+
+        Raises:
+          UserError: there is nothing beside the backbone to save, or the folder holds something else.
+        """
+        restored = self.restored
+        trained = restored.parameters
+        if restored.origin.backbone is not None:
+            if restored.model.adapters is None:
+                raise UserError("a bare T5 is saved already, in its own file; attach adapters first")
+            trained, _ = split(trained, is_adapter)
+        with tempfile.TemporaryDirectory() as made:
+            text = pathlib.Path(made) / "saved.gin"
+            text.write_text("\n".join([self.run_config, *self._gin_lines()]) + "\n")
+            configuration.load(["runs/multitask.gin", str(text)])
+        write_run(os.fspath(folder), trained, restored.table, self._origin())
+
+    def _origin(self):
+        # Adapters that were another run's are written with this one's.
+        return dataclasses.replace(self.restored.origin, adapters=None)
+
+    def _gin_lines(self) -> list[str]:
+        model, origin = self.restored.model, self.restored.origin
+        lines = [*bindings(model.config), *bindings(self.decoding)]
+        if model.adapters is not None:
+            lines += ["Experiment.adapters = @Adapters", *bindings(model.adapters, skip=("n_tasks",))]
+        if origin.backbone is not None:
+            lines.append(f"Experiment.backbone = {origin.backbone!r}")
+        return lines
+
+    def _with(self, model: Transformer, adapters: dict[str, Any], table: TaskTable) -> "Model":
+        _, backbone = split(self.restored.parameters, is_adapter)
+        restored = dataclasses.replace(
+            self.restored,
+            model=model,
+            parameters=merge(backbone, adapters),
+            table=table,
+            origin=self._origin(),
+        )
+        return dataclasses.replace(self, restored=restored)
+
+    @functools.cached_property
+    def _predictor(self) -> Predictor:
+        return Predictor(self.restored, self.decoding, Partitioning().mesh(), self.batch_size)
+
+    @functools.cached_property
+    def _feature(self) -> seqio.Feature:
+        return feature(self.vocabulary, self.config)
+
+    def _inputs(self, texts: Sequence[str], task: str | None) -> tuple[np.ndarray, np.ndarray]:
+        if isinstance(texts, str):
+            raise UserError(f"texts is the one text {texts!r}; give a list of texts")
+        if task is not None and not self.tasks:
+            raise UserError(f"task is {task!r}, and the T5 has no adapters; attach some first")
+        if task is None and len(self.tasks) > 1:
+            raise UserError(
+                f"say which of the {len(self.tasks)} tasks is meant, such as task={self.tasks[0]!r}"
+            )
+        task_id = 0 if task is None else self.restored.table.id(task)
+        inputs = encode(list(texts), self._feature, self.inputs_length)
+        return inputs, np.full(len(inputs), task_id, np.int32)

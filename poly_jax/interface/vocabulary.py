@@ -1,0 +1,50 @@
+"""The vocabulary of a loaded model: the one that the user names, or the one beside the checkpoint."""
+
+import os
+import pathlib
+from typing import Any
+
+from poly_jax.data import vocabularies
+from poly_jax.data.quiet import seqio
+from poly_jax.errors import UserError
+from poly_jax.interop.tokenizer import check_room, find_tokenizer
+from poly_jax.model.config import T5Config
+
+_BYTES = "bytes"
+
+
+def beside(backbone: str, config: T5Config) -> seqio.Vocabulary | None:
+    """The vocabulary that lies with a backbone; None if there is none.
+
+    Raises:
+      UserError: it does not fit the embedding.
+    """
+    found = find_tokenizer(pathlib.Path(backbone), config.vocab_size) if "://" not in backbone else None
+    if found is None:
+        return None
+    if found.model is None:
+        return seqio.ByteVocabulary(extra_ids=found.extra_ids)
+    return vocabularies.sentencepiece(os.fspath(found.model), found.extra_ids)
+
+
+def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
+    """What texts of a T5 are made of.
+
+    Args:
+      vocabulary: "bytes", the path of a SentencePiece model (with T5's 100 extra ids), or a seqio vocabulary.
+      config: the T5.
+
+    Raises:
+      UserError: it is None, or does not fit the embedding.
+    """
+    if vocabulary is None:
+        raise UserError(
+            "the vocabulary is not known; load the model with vocabulary='bytes' or the path of a"
+            " SentencePiece model"
+        )
+    if vocabulary == _BYTES:
+        vocabulary = vocabularies.byte()
+    elif isinstance(vocabulary, str | os.PathLike):
+        vocabulary = vocabularies.sentencepiece(os.fspath(vocabulary))
+    check_room("the vocabulary", vocabulary.vocab_size, config.vocab_size)
+    return seqio.Feature(vocabulary, add_eos=True)

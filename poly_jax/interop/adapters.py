@@ -1,0 +1,66 @@
+"""Reads adapters from whichever kind of checkpoint a path turns out to be."""
+
+import pathlib
+
+import numpy as np
+
+from poly_jax.errors import UserError
+from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint
+from poly_jax.interop.mttl import mttl_adapters
+from poly_jax.interop.peft_folder import CONFIG, open_peft
+from poly_jax.interop.peft_ia3 import ia3_adapters
+from poly_jax.interop.peft_lora import lora_adapters
+from poly_jax.interop.peft_poly import poly_adapters
+from poly_jax.interop.safetensors_reader import open_tensors, text_metadata
+from poly_jax.interop.tensors import Tensor, of_tree
+from poly_jax.interop.torch_reader import SUFFIXES, open_pickle
+from poly_jax.model.config import T5Config
+
+
+def is_adapter(path: str) -> bool:
+    """Whether a path is one that `read_adapters` reads, rather than a backbone."""
+    place = pathlib.Path(path).expanduser()
+    if place.is_dir():
+        return (place / CONFIG).exists()
+    if place.suffix == ".safetensors" and place.exists():
+        return text_metadata(place).get("format") != "poly_jax"
+    return place.suffix in (".npz", *SUFFIXES)
+
+
+def read_adapters(path: str, config: T5Config) -> AdapterCheckpoint:
+    """The adapters at a path.
+
+    Args:
+      path: a PEFT folder of LoRA, (IA)^3 or Poly; or a file of the reference implementation's or T-Few's
+        tensors as safetensors, npz or, where PyTorch is installed, a PyTorch file.
+      config: the model that they adapt.
+
+    Raises:
+      UserError: nothing readable there, an unsupported kind of adapter, or one that does not fit the model.
+    """
+    place = pathlib.Path(path).expanduser()
+    if not place.is_dir():
+        return mttl_adapters(_open(place), config, path)
+    folder = open_peft(place)
+    match folder.config.get("peft_type"):
+        case "POLY":
+            return poly_adapters(folder)
+        case "LORA":
+            return lora_adapters(folder)
+        case "IA3":
+            return ia3_adapters(folder, config)
+        case kind:
+            raise UserError(f"{folder.config_file}: peft_type is {kind!r}; only LORA, IA3 and POLY are read")
+
+
+def _open(file: pathlib.Path) -> dict[str, Tensor]:
+    if file.suffix == ".npz":
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return of_tree(dict(stored))
+        except FileNotFoundError:
+            raise UserError(f"{file} is missing; copy it there") from None
+        # What zipfile, zlib and numpy's parser raise of a broken file; numpy refuses pickles with ValueError.
+        except Exception as e:
+            raise UserError(f"{file} cannot be read as npz ({e}); copy it again") from e
+    return open_pickle(file) if file.suffix in SUFFIXES else open_tensors(file)

@@ -1,0 +1,104 @@
+"""Writes parameters as a Hugging Face folder that transformers 4 and 5 load."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from poly_jax.errors import UserError
+from poly_jax.interop.hugging_face import tensor_name, turned, turned_shape
+from poly_jax.interop.safetensors_writer import SHARD_BYTES, Advance, write_shards
+from poly_jax.interop.tensors import Tensor, Tensors
+from poly_jax.interop.tokenizer import CONFIG, SENTENCEPIECE, Tokenizer
+from poly_jax.model.config import T5Config
+
+_PROJECTIONS = {("relu",): "relu", ("gelu", "linear"): "gated-gelu"}
+_SPECIAL_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+
+
+def write_hugging_face(
+    output: str,
+    tensors: Tensors,
+    config: T5Config,
+    tokenizer: Tokenizer | None,
+    advance: Advance | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes config.json, safetensors (sharded where there is much) and the vocabulary; a tensor at a time.
+
+    Args:
+      output: local folder, made if it is not there.
+      tensors: by T5X's names, layers apart.
+      config: the T5 that these are the parameters of.
+      tokenizer: its vocabulary, if it is known.
+      advance: told the bytes of every tensor that was written.
+      shard_bytes: the most that a shard holds.
+
+    Raises:
+      UserError: the model is none that transformers computes, or it cannot be written.
+    """
+    content = hugging_face_config(config, tensors["token_embedder/embedding"].dtype)
+    folder = pathlib.Path(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", content)
+        write_json(folder / "generation_config.json", _SPECIAL_IDS)
+        if tokenizer is not None:
+            _write_tokenizer(folder, tokenizer)
+    except OSError as e:
+        raise UserError(f"{output} cannot be written: {e.strerror or e}") from e
+    renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}
+    # transformers 4 takes only files that say so.
+    write_shards(folder, "model", renamed, {"format": "pt"}, advance, shard_bytes)
+
+
+def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
+    """The content of config.json.
+
+    An untied head is said with `tie_word_embeddings` false: transformers 4 unties by it, and transformers 5,
+    which finds the head in the file, by it leaves the decoder's output unscaled.
+    """
+    if config.mlp_activations not in _PROJECTIONS:
+        raise UserError(
+            f"T5Config.mlp_activations is {config.mlp_activations!r}, which transformers' T5 does not compute"
+        )
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "vocab_size": config.vocab_size,
+        "d_model": config.emb_dim,
+        "num_heads": config.num_heads,
+        "d_kv": config.head_dim,
+        "d_ff": config.mlp_dim,
+        "num_layers": config.num_encoder_layers,
+        "num_decoder_layers": config.num_decoder_layers,
+        "feed_forward_proj": _PROJECTIONS[config.mlp_activations],
+        "relative_attention_num_buckets": config.relative_attention_num_buckets,
+        "relative_attention_max_distance": config.relative_attention_max_distance,
+        "dropout_rate": config.dropout_rate,
+        "layer_norm_epsilon": 1e-6,
+        "tie_word_embeddings": config.logits_via_embedding,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+        "torch_dtype": dtype.name,
+        **_SPECIAL_IDS,
+    }
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object as Hugging Face's libraries do."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+    kind = "ByT5Tokenizer" if tokenizer.model is None else "T5Tokenizer"
+    if tokenizer.model is not None:
+        shutil.copyfile(tokenizer.model, folder / SENTENCEPIECE)
+    tokens = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(folder / CONFIG, {"tokenizer_class": kind, "extra_ids": tokenizer.extra_ids, **tokens})
+
+
+def _turned(name: str, tensor: Tensor) -> Tensor:
+    return Tensor(turned_shape(name, tensor.shape), tensor.dtype, lambda: turned(name, tensor.load()))

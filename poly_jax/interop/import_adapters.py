@@ -1,0 +1,103 @@
+"""`poly-jax import` of adapters: a PEFT folder or a file of the reference implementation as a run."""
+
+import os
+import pathlib
+import tempfile
+
+import gin
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.configuration import Configuration
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.interop.adapters import read_adapters
+from poly_jax.interop.backbone import open_backbone
+from poly_jax.interop.byte_progress import byte_progress
+from poly_jax.interop.content_hash import content_hash
+from poly_jax.interop.gin_text import bindings
+from poly_jax.interop.json_file import read_json
+from poly_jax.interop.made_run import write_run
+from poly_jax.interop.peft_folder import CONFIG
+from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
+from poly_jax.interop.tensors import total_bytes
+from poly_jax.interop.tree import check_tree
+from poly_jax.model.config import T5Config
+from poly_jax.model.layer_trees import stack_layers
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.routing.fixed import PrivateRouter
+from poly_jax.training.checkpoints import Origin
+from poly_jax.training.partition import is_adapter, split
+
+
+def import_adapters(
+    source: str,
+    output: str,
+    configuration: Configuration,
+    backbone: str | None = None,
+    tasks: str | None = None,
+) -> TaskTable:
+    """Writes adapters as a run that `eval`, `infer` and `adapt` take.
+
+    Its configuration is `runs/multitask.gin`, what the checkpoints say, and then the user's. That has to say
+    on which data the run works (`Data`), here or when the run is used, and what the checkpoint leaves open:
+    the router of one without logits, and all settings that differ from their defaults of one of the
+    reference implementation.
+
+    Args:
+      source: see `poly_jax.interop.adapters.read_adapters`.
+      output: folder of the run.
+      configuration: of the user.
+      backbone: what the adapters were trained on; None for the local folder that a PEFT adapter names.
+      tasks: file with the names of the tasks in the order of their ids; None for `tasks.json` in a PEFT
+        folder, or else `task_0`, `task_1`, ...
+
+    Returns:
+      The tasks of the run.
+
+    Raises:
+      UserError: nothing readable there, the adapters do not fit the backbone, or `output` is in use.
+    """
+    base = open_backbone(backbone or _named_backbone(source))
+    found = base.config()
+    check_tree(backbone_shapes(found), base.tensors, base.path)
+    read = read_adapters(source, found)
+    lines = [
+        *bindings(found, skip=("dtype", "scan_layers", "remat")),
+        f"Experiment.backbone = {os.fspath(base.path.absolute())!r}",
+        *read.gin_lines(),
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        text = pathlib.Path(folder) / "imported.gin"
+        text.write_text("\n".join(lines) + "\n")
+        configuration.load("runs/multitask.gin", str(text))
+    names = _names(source, tasks, read.n_tasks)
+    adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
+    tree, names_in_order = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
+    config = T5Config()
+    if config.scan_layers:
+        tree = stack_layers(tree)
+    shapes, _ = parameter_shapes(Transformer(config, adapters))
+    check_tree(split(shapes, is_adapter)[0], tree, source)
+    with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
+        digest = content_hash(base.tensors, advance)
+    table = TaskTable(names_in_order)
+    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest))
+    return table
+
+
+def _named_backbone(source: str) -> str:
+    config = pathlib.Path(source).expanduser() / CONFIG
+    named = read_json(config).get("base_model_name_or_path") if config.exists() else None
+    if not named:
+        raise UserError(f"{source} does not say what it adapts; give its backbone with --backbone")
+    if not pathlib.Path(named).exists():
+        raise UserError(f"{source} adapts {named}, which is no local path; give its folder with --backbone")
+    return named
+
+
+def _names(source: str, tasks: str | None, n_tasks: int) -> list[str]:
+    if tasks is not None:
+        return read_names(pathlib.Path(tasks), n_tasks)
+    beside = pathlib.Path(source).expanduser() / FILE
+    return read_names(beside, n_tasks) if beside.exists() else numbered(n_tasks)

@@ -1,0 +1,99 @@
+"""A run's parameters: adapters are read, and the backbone's tensors wait where they are stored."""
+
+import dataclasses
+
+import numpy as np
+from etils import epath
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.interop.backbone import open_backbone
+from poly_jax.interop.byte_progress import byte_progress
+from poly_jax.interop.content_hash import content_hash
+from poly_jax.interop.layers_apart import layers_apart
+from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.interop.t5x_manifest import orbax_arrays
+from poly_jax.interop.tensors import Tensor, total_bytes
+from poly_jax.interop.tree import check_tree, flatten
+from poly_jax.interop.zarr_arrays import open_arrays
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import parameter_shapes
+from poly_jax.training.checkpoints import Origin, read_origin, read_table, step_folder
+from poly_jax.training.partition import is_adapter
+
+
+@dataclasses.dataclass(frozen=True)
+class RunWeights:
+    """A run's newest checkpoint and what it builds on, with layers apart.
+
+    Attributes:
+      config: shape of the T5.
+      adapters: the inventory and its router; None for a bare T5.
+      table: tasks of the routers.
+      backbone: its tensors by T5X's names, not yet read.
+      skills: arrays of skills and routers by '/'-joined name.
+      origin: what the checkpoint builds on.
+      step: of the checkpoint.
+    """
+
+    config: T5Config
+    adapters: Adapters | None
+    table: TaskTable
+    backbone: dict[str, Tensor]
+    skills: dict[str, np.ndarray]
+    origin: Origin
+    step: int
+
+
+def open_run(run: str, experiment: Experiment, with_backbone: bool = True) -> RunWeights:
+    """The weights of a run.
+
+    Args:
+      run: folder of the run, for its newest checkpoint, or a step's folder.
+      experiment: that of the run. Another path of the same backbone may be bound.
+      with_backbone: whether a frozen backbone is looked for, and read once to see that it is the right one.
+
+    Raises:
+      UserError: no checkpoint there, one of another shape, or another backbone than it was trained on.
+    """
+    step = step_folder(run)
+    table, origin = read_table(step), read_origin(step)
+    model = experiment.transformer(table)
+    shapes = flatten(parameter_shapes(model)[0])
+    trained = _stored(step)
+    if origin.adapters is not None:
+        below = _stored(epath.Path(origin.adapters))
+        below = {name: tensor for name, tensor in below.items() if "skills" in name.split("/")}
+        trained = {**below, **trained}
+    expected = {name: shape for name, shape in shapes.items() if origin.backbone is None or is_adapter(name)}
+    check_tree(expected, trained, step)
+    # This project's own runs stack layers on the first axis.
+    apart = layers_apart(trained, step, axis=0)
+    skills = {name: tensor.load() for name, tensor in apart.items() if is_adapter(name)}
+    if origin.backbone is None:
+        backbone = {name: tensor for name, tensor in apart.items() if not is_adapter(name)}
+    elif not with_backbone:
+        backbone = {}
+    else:
+        backbone = _checked_backbone(experiment.backbone or origin.backbone, origin, model.config, step)
+    number = int(step.name) if step.name.isdigit() else 0
+    return RunWeights(model.config, model.adapters, table, backbone, skills, origin, number)
+
+
+def _stored(step: epath.Path) -> dict[str, Tensor]:
+    return open_arrays(orbax_arrays(step / "trained" / "_METADATA"))
+
+
+def _checked_backbone(path: str, origin: Origin, config: T5Config, step: epath.Path) -> dict[str, Tensor]:
+    tensors = open_backbone(path).tensors
+    check_tree(backbone_shapes(config), tensors, path)
+    with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
+        digest = content_hash(tensors, advance)
+    if digest != origin.backbone_hash:
+        raise UserError(
+            f"{path} is not the backbone that {step} was trained on (their contents differ); bind"
+            " Experiment.backbone to the right one"
+        )
+    return tensors

@@ -1,0 +1,77 @@
+"""One task's adapters out of a run's skills: mixed for every adapted map, and merged into the backbone."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.errors import UserError
+from poly_jax.interop.adapter_checkpoint import router_place
+from poly_jax.interop.run_weights import RunWeights
+from poly_jax.interop.tensors import Tensor
+
+Arrays = dict[str, np.ndarray]
+
+
+def task_id(run: RunWeights, task: str | None) -> int:
+    """The id of a task that was named, or of the only one.
+
+    Raises:
+      UserError: no such task, or none named of several.
+    """
+    if task is None and len(run.table) > 1:
+        raise UserError(
+            f"the run has {len(run.table)} tasks; say whose adapters are meant with --task, such as"
+            f" --task={run.table.names[0]}"
+        )
+    return 0 if task is None else run.table.id(task)
+
+
+def adapted_paths(run: RunWeights) -> list[str]:
+    """T5X's paths of the adapted maps, such as `encoder/layers_0/attention/query`, in order."""
+    return sorted({name.partition("/skills/")[0] for name in run.skills if "/skills/" in name})
+
+
+def mixing_weights(run: RunWeights, adapters: Adapters, path: str, task: int) -> jax.Array:
+    """Weights [splits, skills] of a task at an adapted map, in evaluation."""
+    place = router_place(path, adapters.granularity)
+    return adapters.router.weights(
+        leaves_below(run.skills, place), jnp.asarray(task), adapters.n_splits, adapters.inventory_size, None
+    )
+
+
+def mixed(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays:
+    """The adapter of a task at an adapted map, as `Skill.mix` gives it."""
+    weights = mixing_weights(run, adapters, path, task)
+    with jax.default_matmul_precision("highest"):
+        adapter = adapters.skill.mix(leaves_below(run.skills, f"{path}/skills"), weights)
+    return {name: np.asarray(leaf) for name, leaf in adapter.items()}
+
+
+def merged(run: RunWeights, adapters: Adapters, task: int) -> dict[str, Tensor]:
+    """The backbone with a task's adapters merged into its kernels, computed when a kernel is read."""
+    merge = jax.jit(adapters.skill.merge)
+    tensors = dict(run.backbone)
+    for path in adapted_paths(run):
+        kernel = tensors[f"{path}/kernel"]
+        load = functools.partial(_merge, merge, kernel, mixed(run, adapters, path, task))
+        tensors[f"{path}/kernel"] = Tensor(kernel.shape, kernel.dtype, load)
+    return tensors
+
+
+def _merge(merge, kernel: Tensor, adapter: Arrays) -> np.ndarray:
+    with jax.default_matmul_precision("highest"):
+        return np.asarray(merge(adapter, kernel.load()))
+
+
+def leaves_below(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, jax.Array]:
+    """The arrays right below a place, by their last name, as the model's parts take them."""
+    prefix = f"{place}/"
+    return {
+        name.removeprefix(prefix): jnp.asarray(leaf)
+        for name, leaf in arrays.items()
+        if name.startswith(prefix)
+    }

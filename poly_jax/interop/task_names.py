@@ -1,0 +1,69 @@
+"""The names of a foreign adapter's tasks, and its routers in the order of the names."""
+
+import json
+import pathlib
+
+import numpy as np
+
+from poly_jax.errors import UserError
+from poly_jax.interop.tree import ParameterTree, flatten, unflatten
+
+# Beside an adapter's own files; PEFT numbers its tasks only.
+FILE = "tasks.json"
+
+
+def read_names(path: pathlib.Path, n_tasks: int) -> list[str]:
+    """Names of tasks in the order of their ids.
+
+    Args:
+      path: a JSON list, `{"tasks": [...]}`, or a name a line.
+      n_tasks: how many there have to be.
+
+    Raises:
+      UserError: the file cannot be read, or its names are not as many as needed or not unique.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path} cannot be read as names of tasks: {e}") from e
+    if text.lstrip().startswith(("[", "{")):
+        try:
+            content = json.loads(text)
+        except ValueError as e:
+            raise UserError(f"{path} is not valid JSON ({e}); give a list of names") from e
+        names = content.get("tasks") if isinstance(content, dict) else content
+    else:
+        names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path} holds no list of names of tasks")
+    if len(names) != n_tasks:
+        raise UserError(f"{path} names {len(names)} tasks, and the adapter has {n_tasks}")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path} names {twice!r} twice; a task's name is its own")
+    return names
+
+
+def numbered(n_tasks: int) -> list[str]:
+    """Names for tasks that have only numbers, in an order that sorting keeps."""
+    width = len(str(n_tasks - 1))
+    return [f"task_{number:0{width}}" for number in range(n_tasks)]
+
+
+def in_order(tree: ParameterTree, names: list[str], private: bool) -> tuple[ParameterTree, tuple[str, ...]]:
+    """The adapters with tasks in the order of their names, as a task table has them, and those names.
+
+    Args:
+      tree: skills and routers with layers apart.
+      names: of the tasks, in the order of the tree's tables.
+      private: whether every task has the skill of its number, so that skills move with their tasks.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    leaves = {}
+    for name, leaf in flatten(tree).items():
+        if "router" in name.split("/"):
+            leaf = np.take(leaf, order, axis=0)
+        elif private:
+            leaf = np.take(leaf, order, axis=1)
+        leaves[name] = leaf
+    return unflatten(leaves), tuple(names[place] for place in order)

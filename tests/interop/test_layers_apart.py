@@ -1,0 +1,87 @@
+"""Stacked layers come apart into what T5X's T5 example has, each stacked array read once."""
+
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from poly_jax.errors import UserError
+from poly_jax.interop.layers_apart import layers_apart
+from poly_jax.interop.t5x_checkpoint import read_t5x
+from poly_jax.interop.tensors import Tensor, of_tree
+from poly_jax.interop.tree import flatten, unflatten
+from poly_jax.model.layer_trees import stack_layers
+
+VERSIONS = ["t5x_tiny_v1_0", "t5x_tiny_v1_1"]
+
+
+def scalable(tree, heads, kv):
+    """What T5X's scalable_t5 would have of an example's tree, but for its biases: axis 1, heads apart."""
+    stacked = {}
+    for name, leaf in flatten(stack_layers(tree)).items():
+        stack, _, rest = name.partition("/layers/")
+        if not rest:
+            stacked[name] = leaf
+            continue
+        leaf = np.moveaxis(leaf, 0, 1)
+        if "attention/" in rest and rest.endswith("out/kernel"):
+            leaf = leaf.reshape(heads, kv, *leaf.shape[1:]).swapaxes(1, 2)
+        elif "attention/" in rest and rest.endswith("kernel"):
+            leaf = leaf.reshape(*leaf.shape[:2], heads, kv)
+        stacked[f"{stack}/{stack}/{rest}"] = leaf
+    return unflatten(stacked)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_scanned_t5x_checkpoint_is_the_one_with_layers_apart(shared_data, tmp_path, version):
+    tree = read_t5x(shared_data / "t5x" / version / "checkpoint_1100000")
+    heads = tree["encoder"]["relpos_bias"]["rel_embedding"].shape[0]
+    kv = tree["encoder"]["layers_0"]["attention"]["query"]["kernel"].shape[1] // heads
+    stacked = scalable(tree, heads, kv)
+    assert stacked["encoder"]["encoder"]["attention"]["query"]["kernel"].ndim == 4
+    ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_1" / "state", {"target": stacked})
+    got, expected = flatten(read_t5x(tmp_path / "checkpoint_1")), flatten(tree)
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+def test_layers_on_the_first_axis_are_told_from_those_on_the_second():
+    stacked = {
+        "token_embedder/embedding": np.zeros((9, 5)),
+        "encoder/layers/pre_attention_layer_norm/scale": np.arange(15.0).reshape(3, 5),
+    }
+    first = layers_apart(of_tree(stacked), "x")
+    second = layers_apart(
+        of_tree({name: leaf.T if "norm" in name else leaf for name, leaf in stacked.items()}), "x"
+    )
+    for layer in range(3):
+        name = f"encoder/layers_{layer}/pre_attention_layer_norm/scale"
+        np.testing.assert_array_equal(first[name].load(), np.arange(15.0).reshape(3, 5)[layer])
+        np.testing.assert_array_equal(second[name].load(), first[name].load())
+
+
+def test_reading_in_order_reads_every_stacked_array_once():
+    reads = []
+
+    def tensor(name):
+        def load():
+            reads.append(name)
+            return np.zeros((2, 3, 4), np.float32)
+
+        return Tensor((2, 3, 4), np.dtype(np.float32), load)
+
+    names = ["encoder/encoder/mlp/wi/kernel", "encoder/encoder/mlp/wo/kernel"]
+    for apart in layers_apart({name: tensor(name) for name in names}, "x").values():
+        assert apart.load().shape == apart.shape == (2, 4)
+    assert reads == names
+
+
+def test_another_number_of_layers_is_named():
+    stacked = {
+        "encoder/encoder/mlp/wi/kernel": np.zeros((2, 3, 4)),
+        "encoder/encoder/mlp/wo/kernel": np.zeros((4, 2, 2)),
+    }
+    with pytest.raises(
+        UserError, match=r"wo/kernel \[4, 2, 2\] is not 3 layers on axis 1, as .*wi/kernel is"
+    ):
+        layers_apart(of_tree(stacked), "x")
