@@ -21,7 +21,6 @@ MODULES = (
     "poly_jax.training.optimizer",
     "poly_jax.training.train",
     "poly_jax.transfer.adapt",
-    "poly_jax.transfer.adapt",
 )
 
 

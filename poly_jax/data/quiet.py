@@ -21,7 +21,7 @@ _CHATTY = frozenset({"orbax", "seqio", "tensorflow_datasets", "tensorflow"})
 
 
 @contextlib.contextmanager
-def _held_stderr() -> Iterator[None]:
+def held_stderr() -> Iterator[None]:
     """Holds back what is written to file descriptor 2, and lets it out only if the block fails.
 
     The C++ libraries log before their log level is in force, so that only the descriptor can stop them.
@@ -47,7 +47,7 @@ def _is_from_own_or_user_code(record: logging.LogRecord) -> bool:
     return _CHATTY.isdisjoint(pathlib.PurePath(record.pathname).parts)
 
 
-with _held_stderr():
+with held_stderr():
     import seqio
     import tensorflow as tf
 
@@ -60,4 +60,4 @@ with _held_stderr():
 absl.logging.get_absl_logger().addFilter(_is_from_own_or_user_code)
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
-__all__ = ["seqio", "tf"]
+__all__ = ["held_stderr", "seqio", "tf"]

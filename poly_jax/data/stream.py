@@ -11,7 +11,7 @@ import numpy as np
 from clu.data.dataset_iterator import TfDatasetIterator
 from etils import epath
 
-from poly_jax.data.quiet import tf
+from poly_jax.data.quiet import held_stderr, tf
 from poly_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -71,12 +71,14 @@ class BatchStream(TfDatasetIterator):
 
     def save(self, filename: str | os.PathLike[str]) -> None:
         """Writes the position to files that begin with `filename`; local or remote (gs://)."""
-        try:
-            super().save(filename)
-            held = True
-        except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
-            # A user's task has state of its own: a Python generator or function, say.
-            held = False
+        # TensorFlow logs what it also raises.
+        with held_stderr():
+            try:
+                super().save(filename)
+                held = True
+            except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
+                # A user's task has state of its own: a Python generator or function, say.
+                held = False
         position = {"stream": self._stream, "batches": self._drawn, "iterator": held}
         _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
 

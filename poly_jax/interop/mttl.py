@@ -35,6 +35,14 @@ from poly_jax.routing.router import Router
 Kind = Literal["routed LoRA", "LoRA", "routed (IA)^3", "(IA)^3"]
 Arrays = dict[str, np.ndarray]
 
+# By names and numbers of axes of what is beside an adapted map.
+_KINDS: dict[tuple[tuple[str, int], ...], Kind] = {
+    (("lora_a", 4), ("lora_b", 4)): "routed LoRA",
+    (("lora_a", 2), ("lora_b", 2)): "LoRA",
+    (("lora_a", 3),): "routed (IA)^3",
+    (("multi_lora_b", 1),): "(IA)^3",
+    (("multi_lora_b", 2),): "(IA)^3",
+}
 _COARSEST_FIRST: tuple[Granularity, ...] = ("coarse", "stack", "block", "layer", "fine")
 
 _NAME = re.compile(
@@ -90,17 +98,7 @@ def mttl_adapters(tensors: Mapping[str, Tensor], config: T5Config, source: objec
 
 
 def _kind(arrays: Arrays) -> Kind | None:
-    dimensions = {name: array.ndim for name, array in arrays.items()}
-    match dimensions:
-        case {"lora_a": 4, "lora_b": 4}:
-            return "routed LoRA"
-        case {"lora_a": 2, "lora_b": 2}:
-            return "LoRA"
-        case {"lora_a": 3, **rest} if not rest:
-            return "routed (IA)^3"
-        case {"multi_lora_b": 1 | 2, **rest} if not rest:
-            return "(IA)^3"
-    return None
+    return _KINDS.get(tuple(sorted((name, array.ndim) for name, array in arrays.items())))
 
 
 def _skills(

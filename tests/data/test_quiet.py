@@ -8,7 +8,7 @@ import sys
 import absl.logging
 import pytest
 
-from poly_jax.data.quiet import _held_stderr, tf
+from poly_jax.data.quiet import held_stderr, tf
 
 
 @pytest.mark.slow
@@ -30,7 +30,7 @@ def test_tensorflow_leaves_the_accelerators_alone():
 
 
 def test_what_a_library_writes_is_held_back(capfd):
-    with _held_stderr():
+    with held_stderr():
         os.write(2, b"I0000 noise\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
@@ -38,7 +38,7 @@ def test_what_a_library_writes_is_held_back(capfd):
 
 def test_what_a_library_writes_is_shown_if_it_fails(capfd):
     def fail():
-        with _held_stderr():
+        with held_stderr():
             os.write(2, b"reason\n")
             raise ImportError
 

@@ -152,3 +152,36 @@ def _write_zarr(folder: pathlib.Path, array: np.ndarray, chunks: tuple[int, ...]
     for index in np.ndindex(*(n // c for n, c in zip(array.shape, chunks, strict=True))):
         block = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, chunks, strict=True))
         (folder / ".".join(map(str, index))).write_bytes(gzip.compress(array[block].tobytes()))
+
+
+# Names of the tasks 0 to 4 of PEFT's fixture, on purpose not in order.
+POLY_TASKS = ["echo", "delta", "alpha", "charlie", "bravo"]
+
+
+@pytest.fixture(scope="session")
+def poly_fixture(shared_data) -> pathlib.Path:
+    """PEFT's Poly with 4 skills, 4 splits and rank 4, its base model and what PEFT computes from them."""
+    return shared_data / "peft" / "poly_k4_s4_r4"
+
+
+@pytest.fixture(scope="session")
+def poly_run(poly_fixture, tmp_path_factory) -> pathlib.Path:
+    """The fixture imported as a run, with names for its tasks."""
+    import gin
+
+    from poly_jax import cli
+
+    root = tmp_path_factory.mktemp("poly")
+    (root / "names.json").write_text(json.dumps(POLY_TASKS))
+    arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}"]
+    arguments += [f"--output={root / 'run'}", f"--tasks={root / 'names.json'}"]
+    assert cli.main(["import", *arguments]) == 0
+    gin.clear_config()
+    return root / "run"
+
+
+@pytest.fixture(scope="session")
+def poly_task_ids(poly_fixture) -> np.ndarray:
+    """The fixture's task ids as ids of the run's table, in which names are in order."""
+    by_number = np.argsort(np.argsort(POLY_TASKS))
+    return by_number[np.load(poly_fixture / "fixture.npz")["task_ids"]].astype(np.int32)

@@ -20,7 +20,8 @@ RNG = np.random.default_rng(0)
 T, H, K, R = 3, 2, 4, 5
 QUERIES = [f"encoder.block.{i}.layer.0.SelfAttention.q" for i in range(2)]
 OUTS = [f"encoder.block.{i}.layer.1.DenseReluDense.wo" for i in range(2)]
-WIDTHS = {name: (4, 6) for name in QUERIES} | {name: (8, 4) for name in OUTS}
+VALUES = [f"encoder.block.{i}.layer.0.SelfAttention.v" for i in range(2)]
+WIDTHS = {name: (4, 6) for name in [*QUERIES, *VALUES]} | {name: (8, 4) for name in OUTS}
 
 
 def normal(*shape):
@@ -58,7 +59,7 @@ def test_routed_lora_is_read_tensor_by_tensor(write):
     read = read_adapters(path, CONFIG)
     assert (read.skill, read.router) == (LoRA(rank=R), LearnedRouter())
     assert (read.n_tasks, read.n_splits, read.n_skills, read.granularity) == (T, H, K, "fine")
-    assert read.sites == ("encoder/attention/query", "encoder/mlp/wo")
+    assert read.sites == ("encoder/attention/query", "encoder/attention/value", "encoder/mlp/wo")
     leaves = flatten(read.tree)
     assert len(leaves) == len(tensors)
     for module, place in {
@@ -79,8 +80,17 @@ def test_routed_lora_is_read_tensor_by_tensor(write):
         ([QUERIES[0], QUERIES[1]], "block", ["encoder/layers_0/router", "encoder/layers_1/router"]),
         (
             [*QUERIES, *OUTS],
+            "layer",
+            [f"encoder/layers_{i}/{sublayer}/router" for i in range(2) for sublayer in ("attention", "mlp")],
+        ),
+        (
+            [*QUERIES, *VALUES, *OUTS],
             "fine",
-            [f"encoder/layers_{i}/{m}/router" for i in range(2) for m in ("attention/query", "mlp/wo")],
+            [
+                f"encoder/layers_{i}/{site}/router"
+                for i in range(2)
+                for site in ("attention/query", "attention/value", "mlp/wo")
+            ],
         ),
     ],
 )
@@ -102,7 +112,7 @@ def test_equal_copies_of_a_router_are_one(write):
 
 def test_a_lost_router_is_named(write):
     with pytest.raises(UserError, match=r"lacks the routers of 1 adapted maps \(encoder/layers_1/mlp/wo\)"):
-        read_adapters(write(routed([*QUERIES, OUTS[0]])), CONFIG)
+        read_adapters(write(routed([*QUERIES, *VALUES, OUTS[0]])), CONFIG)
 
 
 def test_skills_without_a_router_leave_it_open(write):
