@@ -84,7 +84,7 @@ class _Study:
                     optimizer=adaptation.optimizer(chosen),
                     steps=adaptation.steps,
                 )
-                return {"rate": chosen, "heldout": adapted.mean, "fit": adapted.fit} | {
+                return {"rate": chosen, "heldout": adapted.mean, "loss": adapted.loss} | {
                     "per_task": adapted.exact_match,
                     "trained": adapted.n_trained,
                 }

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import gin
 import jax
@@ -89,12 +88,12 @@ class Adapted:
 
     Attributes:
       exact_match: on each task's test examples, in percent.
-      fit: on the examples that were adapted to.
+      loss: of the last step, mean over tasks.
       n_trained: trained parameters per task.
     """
 
     exact_match: dict[str, float]
-    fit: float
+    loss: float
     n_trained: int
 
     @property
@@ -128,10 +127,10 @@ def adapt_tasks(
         optimizer=optimizer,
     )
 
-    def scores(arrays: list[dict[str, Any]]) -> list[float]:
-        predicted = stack.predict(np.stack([a["encoder_input_tokens"] for a in arrays]), DECODING)
-        return [exact_match(p, a["decoder_target_tokens"]) for p, a in zip(predicted, arrays, strict=True)]
-
-    names = [task.name for task in tasks]
+    predicted = stack.predict(np.stack([arrays["encoder_input_tokens"] for arrays in test]), DECODING)
+    scores = {
+        task.name: exact_match(rows, arrays["decoder_target_tokens"])
+        for task, rows, arrays in zip(tasks, predicted, test, strict=True)
+    }
     size = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(tasks)
-    return Adapted(dict(zip(names, scores(test), strict=True)), float(np.mean(scores(few))), size)
+    return Adapted(scores, float(stack.losses[-1].mean()), size)
