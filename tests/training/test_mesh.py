@@ -41,6 +41,7 @@ def test_batches_that_cannot_be_spread_are_named():
         check_batch_size(12, _Mesh)
 
 
+@pytest.mark.slow
 def test_a_step_on_a_mesh_of_eight_devices_is_the_step_of_one_device():
     environment = {
         **os.environ,

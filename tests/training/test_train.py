@@ -147,6 +147,7 @@ def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, fla
     assert {path.name.split("-")[0] for path in (run.folder / "data").iterdir()} == {str(STEPS)}
 
 
+@pytest.mark.slow
 class TestAnInterruptedRun:
     @pytest.fixture(scope="class")
     def resumed(self, backbone, tmp_path_factory):
