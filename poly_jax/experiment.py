@@ -63,7 +63,7 @@ class Experiment:
     data: Data
     adapters: Callable[..., Adapters] | None = None
     backbone: str | None = None
-    decoding: Decoding = Decoding()
+    decoding: Decoding = dataclasses.field(default_factory=Decoding)
 
     def transformer(self, table: TaskTable) -> Transformer:
         """The model for the tasks of a table, in evaluation mode."""

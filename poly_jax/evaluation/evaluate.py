@@ -45,7 +45,7 @@ def evaluate(
     zero_shot: bool = False,
     batch_size: int = 32,
     output_dir: str | None = None,
-    partitioning: Partitioning = Partitioning(),
+    partitioning: Partitioning | None = None,
 ) -> Results:
     """Evaluates a run on a mixture's tasks with their own metrics.
 
@@ -60,7 +60,7 @@ def evaluate(
       batch_size: examples at a time, over all devices.
       output_dir: where the files go; None for `eval/<mixture>-<split>` in the run's folder (with
         `-zero_shot` where that is so).
-      partitioning: shape of the device mesh.
+      partitioning: shape of the device mesh; None for what gin binds of `Partitioning`.
 
     Returns:
       The metrics by task and, under "mean", their means over tasks.
@@ -69,7 +69,7 @@ def evaluate(
       UserError: the mixture is unknown or holds tasks that the run does not know, or there is nothing to
         evaluate: no such split, no examples or no metrics.
     """
-    mesh = partitioning.mesh()
+    mesh = (partitioning or Partitioning()).mesh()
     check_batch_size(batch_size, mesh)
     experiment.data.register_tasks()
     step = step_folder(run)

@@ -24,7 +24,7 @@ def infer(
     output: str,
     experiment: Experiment = gin.REQUIRED,
     batch_size: int = 32,
-    partitioning: Partitioning = Partitioning(),
+    partitioning: Partitioning | None = None,
 ) -> None:
     """Predicts for texts with a task's adapters.
 
@@ -39,12 +39,12 @@ def infer(
         prediction's log-probability); "-" is standard output. It is written when all is done.
       experiment: that of the run.
       batch_size: examples at a time, over all devices.
-      partitioning: shape of the device mesh.
+      partitioning: shape of the device mesh; None for what gin binds of `Partitioning`.
 
     Raises:
       UserError: the run has no such task, the input cannot be read or the output not be written.
     """
-    mesh = partitioning.mesh()
+    mesh = (partitioning or Partitioning()).mesh()
     check_batch_size(batch_size, mesh)
     task_id = read_table(step_folder(run)).id(task)
     check_output(output)

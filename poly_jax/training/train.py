@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import itertools
-from typing import Any
+from typing import Any, Literal
 
 import gin
 import jax
@@ -32,14 +32,14 @@ def train(
     output_dir: str,
     experiment: Experiment = gin.REQUIRED,
     steps: int = gin.REQUIRED,
-    optimizer: Optimizer = Optimizer(),
-    loss: TokenLoss = TokenLoss(),
-    trainable: Trainable = "adapters",
+    optimizer: Optimizer | None = None,
+    loss: TokenLoss | None = None,
+    trainable: Literal["adapters", "all"] = "adapters",
     seed: int = 0,
     microbatches: int = 1,
     save_every: int = 1000,
     report_every: int = 20,
-    partitioning: Partitioning = Partitioning(),
+    partitioning: Partitioning | None = None,
 ) -> TrainState:
     """Trains an experiment's model on its mixture; the same call goes on where it was stopped.
 
@@ -47,10 +47,10 @@ def train(
       output_dir: folder of the run.
       experiment: model, backbone, adapters and data.
       steps: optimizer steps of the whole run.
-      optimizer: of the trained parameters.
+      optimizer: of the trained parameters; None, as for `loss` and `partitioning`, for what gin binds of
+        `Optimizer`, `TokenLoss` and `Partitioning`.
       loss: of the target tokens.
-      trainable: "adapters" for skills and routers, "skills", "router", or "all" for full fine-tuning and
-        pretraining.
+      trainable: "adapters" for skills and routers, or "all" for full fine-tuning and pretraining.
       seed: of the initial adapters, the order of the data, dropout and the router's sampling.
       microbatches: parts that a batch is cut into, to fit in memory; the step is the same.
       save_every: steps between checkpoints.
@@ -63,8 +63,8 @@ def train(
     Raises:
       UserError: something in the configuration cannot be.
     """
-    if trainable not in ("adapters", "skills", "router", "all"):
-        raise UserError(f"train.trainable is {trainable!r}; use 'adapters', 'skills', 'router' or 'all'")
+    if trainable not in ("adapters", "all"):
+        raise UserError(f"train.trainable is {trainable!r}; use 'adapters' or 'all'")
     if experiment.adapters is None and trainable != "all":
         raise UserError(
             f"train.trainable is {trainable!r}, but Experiment.adapters is not bound: bind it, or train 'all'"
@@ -87,7 +87,8 @@ def train(
         raise UserError(
             f"train.microbatches {microbatches} does not divide Data.batch_size {experiment.data.batch_size}"
         )
-    mesh = partitioning.mesh()
+    optimizer, loss = optimizer or Optimizer(), loss or TokenLoss()
+    mesh = (partitioning or Partitioning()).mesh()
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
     folder = epath.Path(output_dir)
     experiment.data.register_tasks()

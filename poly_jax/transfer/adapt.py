@@ -40,12 +40,12 @@ def adapt(
     split_name: str = "train",
     steps: int = 1000,
     batch_size: int = 8,
-    optimizer: Optimizer = Optimizer(),
-    loss: TokenLoss = TokenLoss(),
+    optimizer: Optimizer | None = None,
+    loss: TokenLoss | None = None,
     seed: int = 0,
     save_every: int = 1000,
     report_every: int = 50,
-    partitioning: Partitioning = Partitioning(),
+    partitioning: Partitioning | None = None,
 ) -> TrainState:
     """Trains a new task's adapters from those of a run; the same call goes on where it was stopped.
 
@@ -61,7 +61,8 @@ def adapt(
       split_name: the task's split that they are from.
       steps: optimizer steps.
       batch_size: examples per step.
-      optimizer: of the trained adapters.
+      optimizer: of the trained adapters; None, as for `loss` and `partitioning`, for what gin binds of
+        `Optimizer` (in the scope `adapt`), `TokenLoss` and `Partitioning`.
       loss: of the target tokens.
       seed: of the fresh router row, the batches, dropout and the router's sampling.
       save_every: steps between checkpoints.
@@ -74,7 +75,9 @@ def adapt(
     Raises:
       UserError: the variant does not fit the run, the task is unknown or has no examples.
     """
-    mesh = partitioning.mesh()
+    with gin.config_scope("adapt"):
+        optimizer, loss = optimizer or Optimizer(), loss or TokenLoss()
+    mesh = (partitioning or Partitioning()).mesh()
     check_batch_size(batch_size, mesh)
     experiment.data.register_tasks()
     source = restore(experiment, run, mesh)

@@ -246,7 +246,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backb
 @pytest.mark.parametrize(
     ("binding", "named"),
     [
-        ("train.trainable = 'heads'", "trainable is 'heads'; use 'adapters', 'skills', 'router' or 'all'"),
+        ("train.trainable = 'heads'", "trainable is 'heads'; use 'adapters' or 'all'"),
         ("Experiment.adapters = None", "adapters is not bound: bind it, or train 'all'"),
         ("Experiment.backbone = None", "backbone is not bound"),
         ("train.microbatches = 3", "microbatches 3 does not divide Data.batch_size 8"),
