@@ -12,12 +12,12 @@ from poly_jax import cli
 from poly_jax.errors import UserError
 
 PROGRAMS = {
-    "train": "poly_jax.training.train",
-    "adapt": "poly_jax.transfer.adapt",
-    "eval": "poly_jax.evaluation.evaluate",
-    "infer": "poly_jax.evaluation.infer",
-    "demo": "poly_jax.demo",
-    "reproduce": "poly_jax.reproduce",
+    "train": "poly_jax.training.train:train",
+    "adapt": "poly_jax.transfer.adapt:adapt",
+    "eval": "poly_jax.evaluation.evaluate:evaluate",
+    "infer": "poly_jax.evaluation.infer:infer",
+    "demo": "poly_jax.study.demonstration:demo",
+    "reproduce": "poly_jax.study.reproduction:reproduce",
 }
 HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
 
@@ -33,8 +33,8 @@ def _a_folder_of_its_own(tmp_path, monkeypatch):
 def calls(monkeypatch):
     """The programs replaced by ones that note their arguments; `calls.error` is raised if set."""
     seen = types.SimpleNamespace(error=None)
-    for name, module in PROGRAMS.items():
-        function = module.rpartition(".")[2]
+    for name, program_of in PROGRAMS.items():
+        module, function = program_of.split(":")
 
         def program(name=name, **arguments):
             if seen.error is not None:
@@ -212,9 +212,9 @@ def test_flags_reach_the_programs(calls, run):
     assert cli.main(["infer", "--run", folder, "--task=t", "--input=a.txt", "--output=b.txt"]) == 0
     assert calls.infer == {"run": folder, "task": "t", "input": "a.txt", "output": "b.txt"}
     assert cli.main(["demo", "--output_dir=out"]) == 0
-    assert calls.demo == {"output_dir": "out"}
+    assert calls.demo == {"output_dir": "out", "bindings": ()}
     assert cli.main(["reproduce", "--output_dir=out", "--seeds", "4", "5"]) == 0
-    assert calls.reproduce == {"output_dir": "out", "seeds": (4, 5)}
+    assert calls.reproduce == {"output_dir": "out", "seeds": (4, 5), "bindings": ()}
 
 
 def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
@@ -225,7 +225,7 @@ def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
     assert cli.main(["infer", f"--run={run}", "--task=t"]) == 0
     assert calls.infer == {"run": str(run), "task": "t", "input": "-", "output": "-"}
     assert cli.main(["demo"]) == 0
-    assert calls.demo == {"output_dir": "runs/demo"}
+    assert calls.demo == {"output_dir": "runs/demo", "bindings": ()}
 
 
 def test_a_run_is_configured_by_its_own_config_then_the_files_then_the_flags(calls, run, tmp_path):
