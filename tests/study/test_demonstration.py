@@ -23,9 +23,10 @@ def test_the_demonstration_leaves_a_table_results_pictures_and_runs(tmp_path, mo
     demonstration.demo(str(tmp_path), bindings=("train.steps = 2",))
     results = json.loads((tmp_path / "results.json").read_text())
     assert [r["variant"] for r in results] == ["mhr", "mhr-z", "mhr-mu", "poly", "shared"]
-    # Rank 4 on 36 sites: 4 x (input + output width), summed; eight skills; a row of 36 x 8 x 8 logits.
+    # Rank 4 x (input + output width): four attention maps and three of the MLP in each of two encoder layers,
+    # eight and three in each of two decoder layers. Eight skills; a row of 36 x 8 x 8 logits.
     per_task = {r["variant"]: r["trained_per_task"] for r in results}
-    one = 4 * (2 * (4 * 128 + 3 * 192) + 2 * 4 * 128)
+    one = 4 * 2 * ((4 * 128 + 3 * 192) + (8 * 128 + 3 * 192))
     assert per_task["shared"] == per_task["mhr-mu"] == one
     assert per_task["mhr-z"] == 36 * 64
     assert per_task["mhr"] == 8 * one + 36 * 64
