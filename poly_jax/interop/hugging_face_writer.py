@@ -46,7 +46,7 @@ def write_hugging_face(
         write_json(folder / "config.json", content)
         write_json(folder / "generation_config.json", _SPECIAL_IDS)
         if tokenizer is not None:
-            _write_tokenizer(folder, tokenizer)
+            write_tokenizer(folder, tokenizer)
     except OSError as e:
         raise UserError(f"{output} cannot be written: {e.strerror or e}") from e
     renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}
@@ -92,7 +92,8 @@ def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
-def _write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+    """Writes the files from which transformers makes a T5's or ByT5's tokenizer."""
     kind = "ByT5Tokenizer" if tokenizer.model is None else "T5Tokenizer"
     if tokenizer.model is not None:
         shutil.copyfile(tokenizer.model, folder / SENTENCEPIECE)

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 from etils import epath
 
@@ -15,12 +16,15 @@ from poly_jax.interop.content_hash import content_hash
 from poly_jax.interop.layers_apart import layers_apart
 from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
 from poly_jax.interop.t5x_manifest import orbax_arrays
-from poly_jax.interop.tensors import Tensor, total_bytes
+from poly_jax.interop.tensors import Tensor, of_tree, total_bytes
 from poly_jax.interop.tree import check_tree, flatten
 from poly_jax.interop.zarr_arrays import open_arrays
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import parameter_shapes
+from poly_jax.model.layer_trees import unstack_layers
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin, read_origin, read_table, step_folder
+from poly_jax.training.mesh import Partitioning
 from poly_jax.training.partition import is_adapter
 
 
@@ -87,6 +91,9 @@ def _stored(step: epath.Path) -> dict[str, Tensor]:
 
 
 def _checked_backbone(path: str, origin: Origin, config: T5Config, step: epath.Path) -> dict[str, Tensor]:
+    if path == RANDOM:
+        tree, _ = load_backbone(RANDOM, Transformer(config), Partitioning().mesh())
+        return of_tree(unstack_layers(jax.device_get(tree)))
     tensors = open_backbone(path).tensors
     check_tree(backbone_shapes(config), tensors, path)
     with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
