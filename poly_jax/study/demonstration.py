@@ -19,7 +19,7 @@ from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix
 from poly_jax.tasks.skillbench.tasks import registered_name
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
-_SHORTER = ("train.steps = 250", "Data.batch_size = 64", "train.report_every = 50")
+_SHORTER = ("train.steps = 250", "train.report_every = 50")
 _STEPS = 60
 # As chosen in docs/embedded_benchmark.md: the router's rate for -z, else that of the skills.
 _RATES = {"mhr": 1e-3, "mhr-z": 0.03, "mhr-mu": 1e-3, "poly": 1e-3, "shared": 1e-3}
