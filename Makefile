@@ -5,27 +5,39 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+INTEROP := .venv-interop
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test test-interop lint clean
 
 help:
 	@echo "make demo   train, adapt and compare MHR, Poly and a shared LoRA; results in runs/demo"
 	@echo "make test   ruff, mypy and the whole test suite"
+	@echo "make test-interop   the tests against transformers and PEFT, in $(INTEROP)"
 	@echo "make lint   ruff and mypy only"
-	@echo "make clean  remove .venv, builds and caches; runs/ stays"
+	@echo "make clean  remove .venv and $(INTEROP), builds and caches; runs/ stays"
 	@echo "Another Python for .venv: make PYTHON=python3.12 ... (3.11 or newer, default $(PYTHON))"
 
 demo: $(INSTALLED)
 	$(BIN)/poly-jax demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest -n auto --dist loadfile -rs
+
+test-interop: $(INTEROP)/.installed
+	$(INTEROP)/bin/python -m pytest -rs tests/interop_live
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+$(INTEROP)/.installed: pyproject.toml setup.py
+	@echo "Installing poly_jax, PyTorch, transformers and PEFT into $(INTEROP), once; this takes a few minutes."
+	$(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --upgrade pip
+	PYTHONWARNINGS=ignore $(INTEROP)/bin/python -m pip install --quiet --editable '.[test,interop]'
+	@touch $@
 
 $(INSTALLED): pyproject.toml setup.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
@@ -38,5 +50,5 @@ $(INSTALLED): pyproject.toml setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(INTEROP) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

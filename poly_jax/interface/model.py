@@ -29,6 +29,7 @@ from poly_jax.model.generate import Decoding
 from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.routing.fixed import PrivateRouter
+from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import Partitioning, on_mesh, shardings
 from poly_jax.training.partition import is_adapter, merge, split
 from poly_jax.training.restore import Restored
@@ -162,7 +163,7 @@ class Model:
             configuration.load(["runs/multitask.gin", str(text)])
         write_run(os.fspath(folder), trained, restored.table, self._origin())
 
-    def _origin(self):
+    def _origin(self) -> Origin:
         # Adapters that were another run's are written with this one's.
         return dataclasses.replace(self.restored.origin, adapters=None)
 

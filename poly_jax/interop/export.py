@@ -1,7 +1,6 @@
 """`poly-jax export`: a run, or a backbone, in the form of other systems, a few tensors at a time."""
 
 import dataclasses
-import os
 import pathlib
 import sys
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.interop import backbone_folder, single_file
 from poly_jax.interop.backbone import open_backbone
 from poly_jax.interop.byte_progress import byte_progress
-from poly_jax.interop.hugging_face_writer import write_hugging_face
+from poly_jax.interop.hugging_face_writer import write_hugging_face, write_tokenizer
 from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.run_weights import RunWeights, open_run
 from poly_jax.interop.safetensors_writer import Advance
@@ -23,7 +22,7 @@ from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.t5x_writer import write_t5x
 from poly_jax.interop.task_mix import merged, task_id
 from poly_jax.interop.tensors import Tensors, total_bytes
-from poly_jax.interop.tokenizer import Tokenizer, find_tokenizer
+from poly_jax.interop.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
 from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
 from poly_jax.training.checkpoints import read_origin, step_folder
@@ -60,8 +59,9 @@ def export_run(
         )
     weights = open_run(run, experiment)
     tensors = _without_adapters(run, weights, format, task)
-    tokenizer = _tokenizer(experiment.backbone or weights.origin.backbone, weights.config)
-    _write(output, format, tensors, weights.config, max(weights.step, 1), tokenizer)
+    _write(output, format, tensors, weights.config, max(weights.step, 1))
+    if format == "hugging_face":
+        _add_tokenizer(output, experiment.backbone or weights.origin.backbone, weights.config)
 
 
 def export_backbone(backbone: str, output: str, format: Format) -> None:
@@ -77,7 +77,9 @@ def export_backbone(backbone: str, output: str, format: Format) -> None:
     bound = gin.get_bindings("T5Config", resolve_references=False)
     config = dataclasses.replace(opened.config(), **bound)
     check_tree(parameter_shapes(config), opened.tensors, backbone)
-    _write(output, format, opened.tensors, config, _step(opened.path), _tokenizer(backbone, config))
+    _write(output, format, opened.tensors, config, _step(opened.path))
+    if format == "hugging_face":
+        _add_tokenizer(output, backbone, config)
 
 
 def _write_peft(run: str, output: str, format: Format, experiment: Experiment, task: str | None) -> None:
@@ -103,23 +105,16 @@ def _without_adapters(run: str, weights: RunWeights, format: Format, task: str |
     return merged(weights, weights.adapters, task_id(weights, task))
 
 
-def _write(
-    output: str, format: Format, tensors: Tensors, config: T5Config, step: int, tokenizer: Tokenizer | None
-) -> None:
+def _write(output: str, format: Format, tensors: Tensors, config: T5Config, step: int) -> None:
     writers: dict[str, Callable[[Advance], object]] = {
         "t5x": lambda advance: write_t5x(output, step, tensors, advance),
-        "hugging_face": lambda advance: write_hugging_face(output, tensors, config, tokenizer, advance),
+        "hugging_face": lambda advance: write_hugging_face(output, tensors, config, advance),
         "backbone": lambda advance: (
             single_file if output.endswith(".safetensors") else backbone_folder
         ).write(output, tensors, dataclasses.asdict(config), advance),
     }
     with byte_progress("exporting", total_bytes(tensors.values())) as advance:
         writers[format](advance)
-    if format == "hugging_face" and tokenizer is None:
-        print(
-            f"{output}: without a tokenizer, as no vocabulary is beside the backbone or bound",
-            file=sys.stderr,
-        )
 
 
 def _check_output(output: str, format: Format) -> None:
@@ -135,15 +130,29 @@ def _check_output(output: str, format: Format) -> None:
         raise UserError(f"--output={output} exists; choose another, or delete it")
 
 
-def _tokenizer(backbone: str | None, config: T5Config) -> Tokenizer | None:
-    """The vocabulary beside a backbone, or else the one that gin binds."""
-    found = None
+def _add_tokenizer(output: str, backbone: str | None, config: T5Config) -> None:
+    """Puts the vocabulary beside an exported model: the backbone's, or else the one that gin binds."""
+    folder, found = pathlib.Path(output), None
     if backbone and "://" not in backbone:
-        found = find_tokenizer(pathlib.Path(backbone), config.vocab_size)
-    bound = gin.get_bindings("vocabularies.sentencepiece")
-    if found is None and isinstance(bound.get("path"), str | os.PathLike):
-        return Tokenizer(pathlib.Path(bound["path"]), bound.get("extra_ids", 100))
-    return found
+        place = pathlib.Path(backbone)
+        found = find_tokenizer(place, config.vocab_size)
+        if place.is_dir() and copy_tokenizer(place, folder):
+            return
+    found = found or _bound_tokenizer()
+    if found is None:
+        print(f"{output} has no tokenizer: none is beside the backbone or bound", file=sys.stderr)
+    else:
+        write_tokenizer(folder, found)
+
+
+def _bound_tokenizer() -> Tokenizer | None:
+    try:
+        bound = gin.get_bindings("vocabularies.sentencepiece")
+    except ValueError:
+        # It is registered where a configuration has been loaded.
+        return None
+    path = bound.get("path")
+    return Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100)) if path else None
 
 
 def _step(path: epath.Path) -> int:

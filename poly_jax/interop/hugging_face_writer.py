@@ -22,17 +22,15 @@ def write_hugging_face(
     output: str,
     tensors: Tensors,
     config: T5Config,
-    tokenizer: Tokenizer | None,
     advance: Advance | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes config.json, safetensors (sharded where there is much) and the vocabulary; a tensor at a time.
+    """Writes config.json and safetensors (sharded where there is much); a tensor at a time is in memory.
 
     Args:
       output: local folder, made if it is not there.
       tensors: by T5X's names, layers apart.
       config: the T5 that these are the parameters of.
-      tokenizer: its vocabulary, if it is known.
       advance: told the bytes of every tensor that was written.
       shard_bytes: the most that a shard holds.
 
@@ -45,8 +43,6 @@ def write_hugging_face(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", content)
         write_json(folder / "generation_config.json", _SPECIAL_IDS)
-        if tokenizer is not None:
-            write_tokenizer(folder, tokenizer)
     except OSError as e:
         raise UserError(f"{output} cannot be written: {e.strerror or e}") from e
     renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}

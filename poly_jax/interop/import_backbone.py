@@ -16,7 +16,7 @@ from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.gin_text import bindings
 from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tensors import total_bytes
-from poly_jax.interop.tokenizer import SENTENCEPIECE, Tokenizer, find_tokenizer
+from poly_jax.interop.tokenizer import SENTENCEPIECE, Tokenizer, copy_tokenizer, find_tokenizer
 from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
 
@@ -79,9 +79,11 @@ def _describe(
         "",
         f"Experiment.backbone = {str(place.absolute())!r}",
     ]
+    if not place.suffix and backbone.kind != "t5x":
+        copy_tokenizer(pathlib.Path(backbone.path), place)
     if tokenizer is not None:
         model = place.with_suffix(f".{SENTENCEPIECE}") if place.suffix else place / SENTENCEPIECE
-        if tokenizer.model is not None:
+        if tokenizer.model is not None and not model.exists():
             shutil.copyfile(tokenizer.model, model)
         lines += ["", *tokenizer.gin_lines(model)]
     gin_file.write_text("\n".join(lines) + "\n")

@@ -92,12 +92,13 @@ def _stored(step: epath.Path) -> dict[str, Tensor]:
 
 def _checked_backbone(path: str, origin: Origin, config: T5Config, step: epath.Path) -> dict[str, Tensor]:
     if path == RANDOM:
-        tree, _ = load_backbone(RANDOM, Transformer(config), Partitioning().mesh())
-        return of_tree(unstack_layers(jax.device_get(tree)))
-    tensors = open_backbone(path).tensors
-    check_tree(backbone_shapes(config), tensors, path)
-    with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
-        digest = content_hash(tensors, advance)
+        tree, digest = load_backbone(RANDOM, Transformer(config), Partitioning().mesh())
+        tensors = of_tree(unstack_layers(jax.device_get(tree)))
+    else:
+        tensors = open_backbone(path).tensors
+        check_tree(backbone_shapes(config), tensors, path)
+        with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
+            digest = content_hash(tensors, advance)
     if digest != origin.backbone_hash:
         raise UserError(
             f"{path} is not the backbone that {step} was trained on (their contents differ); bind"

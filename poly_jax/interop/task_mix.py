@@ -1,7 +1,7 @@
 """One task's adapters out of a run's skills: mixed for every adapted map, and merged into the backbone."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def merged(run: RunWeights, adapters: Adapters, task: int) -> dict[str, Tensor]:
     return tensors
 
 
-def _merge(merge, kernel: Tensor, adapter: Arrays) -> np.ndarray:
+def _merge(merge: Callable[..., jax.Array], kernel: Tensor, adapter: Arrays) -> np.ndarray:
     with jax.default_matmul_precision("highest"):
         return np.asarray(merge(adapter, kernel.load()))
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 from typing import Any
 
 import sentencepiece
@@ -11,6 +12,7 @@ from poly_jax.interop.json_file import read_json
 
 SENTENCEPIECE = "spiece.model"
 CONFIG = "tokenizer_config.json"
+_FILES = (SENTENCEPIECE, CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
 _T5_EXTRA_IDS = 100
 
 
@@ -65,6 +67,14 @@ def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
     if (backbone / "tokenizer.json").exists():
         check_room(backbone / "tokenizer.json", _highest_id(backbone / "tokenizer.json") + 1, vocab_size)
     return Tokenizer(None, extra_ids or 0) if "ByT5" in str(config.get("tokenizer_class")) else None
+
+
+def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> bool:
+    """Copies the tokenizer's files from one folder to another as they are; whether there are any."""
+    files = [source / name for name in _FILES if (source / name).is_file()]
+    for file in files:
+        shutil.copyfile(file, target / file.name)
+    return bool(files)
 
 
 def count_pieces(model: pathlib.Path) -> int:

@@ -185,3 +185,28 @@ def poly_task_ids(poly_fixture) -> np.ndarray:
     """The fixture's task ids as ids of the run's table, in which names are in order."""
     by_number = np.argsort(np.argsort(POLY_TASKS))
     return by_number[np.load(poly_fixture / "fixture.npz")["task_ids"]].astype(np.int32)
+
+
+@pytest.fixture(scope="session")
+def zeros() -> Callable[..., pathlib.Path]:
+    """Makes a Hugging Face folder of zeros for a `T5Config`; they take no room on the disk."""
+    from poly_jax.interop.hugging_face import tensor_name, turned_shape
+    from poly_jax.interop.hugging_face_writer import hugging_face_config
+    from poly_jax.interop.t5_shapes import parameter_shapes
+
+    def make(folder, config):
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(hugging_face_config(config, np.dtype(np.float32))))
+        header, begin = {}, 0
+        for name, shape in parameter_shapes(config).items():
+            shape = turned_shape(name, shape)
+            end = begin + 4 * int(np.prod(shape))
+            header[tensor_name(name)] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
+            begin = end
+        text = json.dumps(header).encode()
+        with (folder / "model.safetensors").open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            file.truncate(8 + len(text) + begin)
+        return folder
+
+    return make

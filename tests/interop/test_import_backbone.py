@@ -16,8 +16,6 @@ from poly_jax import cli, configuration
 from poly_jax.errors import UserError
 from poly_jax.interop import single_file
 from poly_jax.interop.backbone import open_backbone, read_backbone
-from poly_jax.interop.hugging_face import tensor_name, turned_shape
-from poly_jax.interop.hugging_face_writer import hugging_face_config
 from poly_jax.interop.import_backbone import import_backbone
 from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tree import flatten
@@ -129,12 +127,12 @@ def test_an_output_of_another_kind_is_refused(model, write_hugging_face):
 
 
 @pytest.mark.parametrize("output", ["b.safetensors", "b"])
-def test_the_vocabulary_goes_with_the_model(shared_data, output, tmp_path):
+def test_the_vocabulary_goes_with_the_model(shared_data, zeros, output, tmp_path):
     vocabulary = shared_data / "t5_vocab" / "spiece.model"
     config = T5Config(
         emb_dim=2, num_heads=1, head_dim=2, mlp_dim=2, num_encoder_layers=1, num_decoder_layers=1
     )
-    folder = _zeros(tmp_path / "hf", config)
+    folder = zeros(tmp_path / "hf", config)
     (folder / "spiece.model").write_bytes(vocabulary.read_bytes())
     gin_file = import_backbone(str(folder), output)
     configuration.load([str(gin_file)])
@@ -144,7 +142,7 @@ def test_the_vocabulary_goes_with_the_model(shared_data, output, tmp_path):
     assert gin.query_parameter("vocabularies.sentencepiece.extra_ids") == 100
 
 
-def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, tmp_path):
+def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, zeros, tmp_path):
     config = T5Config(
         vocab_size=32000,
         emb_dim=2,
@@ -154,7 +152,7 @@ def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, tmp_
         num_encoder_layers=1,
         num_decoder_layers=1,
     )
-    folder = _zeros(tmp_path / "hf", config)
+    folder = zeros(tmp_path / "hf", config)
     (folder / "spiece.model").write_bytes((shared_data / "t5_vocab" / "spiece.model").read_bytes())
     (folder / "tokenizer_config.json").write_text(json.dumps({"extra_ids": 100}))
     with pytest.raises(
@@ -181,29 +179,12 @@ def test_what_is_no_sentencepiece_model_is_named(model, write_hugging_face):
 # Memory.
 
 
-def _zeros(folder, config):
-    """A Hugging Face folder of zeros, as sparse files."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(hugging_face_config(config, np.dtype(np.float32))))
-    header, begin = {}, 0
-    for name, shape in parameter_shapes(config).items():
-        shape = turned_shape(name, shape)
-        end = begin + 4 * int(np.prod(shape))
-        header[tensor_name(name)] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}
-        begin = end
-    text = json.dumps(header).encode()
-    with (folder / "model.safetensors").open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + begin)
-    return folder
-
-
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_a_conversion_holds_a_few_tensors_and_not_the_model(tmp_path, dtype):
+def test_a_conversion_holds_a_few_tensors_and_not_the_model(zeros, tmp_path, dtype):
     config = T5Config(
         vocab_size=1000, emb_dim=512, num_heads=8, mlp_dim=2048, num_encoder_layers=6, num_decoder_layers=6
     )
-    folder = _zeros(tmp_path / "hf", config)
+    folder = zeros(tmp_path / "hf", config)
     sizes = [4 * int(np.prod(shape)) for shape in parameter_shapes(config).values()]
     assert sum(sizes) > 40 * max(sizes)
     tracemalloc.start()
@@ -258,3 +239,19 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
     assert "cannot be had from the Hugging Face hub (Cannot resolve host huggingface.co)" in shown
+
+
+def test_a_vocabulary_beside_a_file_goes_into_a_folder(shared_data, zeros, tmp_path):
+    config = T5Config(
+        emb_dim=2, num_heads=1, head_dim=2, mlp_dim=2, num_encoder_layers=1, num_decoder_layers=1
+    )
+    folder = zeros(tmp_path / "hf", config)
+    for file in (shared_data / "t5_vocab").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    import_backbone(str(folder), "b.safetensors")
+    import_backbone("b.safetensors", "from_file")
+    import_backbone(str(folder), "from_folder")
+    for place in ("from_file", "from_folder"):
+        assert pathlib.Path(place, "spiece.model").read_bytes() == (folder / "spiece.model").read_bytes()
+    # transformers' own files stay for an export.
+    assert pathlib.Path("from_folder", "tokenizer.json").exists()

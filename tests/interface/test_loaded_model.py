@@ -1,0 +1,185 @@
+"""A loaded model predicts for tasks by name, and is the same after it was saved."""
+
+import gin
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import poly_jax
+from poly_jax.interop import single_file
+from poly_jax.interop.tree import flatten
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import Transformer, init_parameters
+
+CONFIG = T5Config(
+    vocab_size=259,
+    emb_dim=16,
+    num_heads=2,
+    head_dim=8,
+    mlp_dim=32,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+    relative_attention_max_distance=40,
+)
+MHR = poly_jax.Adapters(
+    skill=poly_jax.LoRA(rank=2, alpha=6.0),
+    router=poly_jax.LearnedRouter(sampling=False),
+    n_tasks=3,
+    n_skills=2,
+    n_splits=2,
+    sites=("encoder/.*",),
+    granularity="layer",
+)
+TASKS = ["c", "a", "b"]
+
+
+@pytest.fixture(autouse=True)
+def _a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yield
+    gin.clear_config()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """A T5 of bytes with random weights."""
+    import dataclasses
+
+    path = tmp_path_factory.mktemp("interface") / "t5.safetensors"
+    draw = jax.jit(lambda key: init_parameters(Transformer(CONFIG), key)[0])
+    single_file.save(path, draw(jax.random.key(0)), dataclasses.asdict(CONFIG))
+    return path
+
+
+@pytest.fixture(scope="module")
+def bare(file):
+    return poly_jax.load(
+        file, vocabulary="bytes", decoding=poly_jax.Decoding(max_length=6), inputs_length=8, batch_size=2
+    )
+
+
+@pytest.fixture(scope="module")
+def model(bare):
+    """Adapters of three tasks that all change the output."""
+    import dataclasses
+
+    attached = bare.attach(MHR, TASKS)
+    noisy = {
+        name: leaf + jax.random.normal(jax.random.key(i), leaf.shape)
+        if {"skills", "router"} & set(name.split("/"))
+        else leaf
+        for i, (name, leaf) in enumerate(flatten(attached.restored.parameters).items())
+    }
+    from poly_jax.interop.tree import unflatten
+
+    return dataclasses.replace(
+        attached, restored=dataclasses.replace(attached.restored, parameters=unflatten(noisy))
+    )
+
+
+def test_a_backbone_has_its_configuration_and_no_tasks(bare):
+    assert bare.config == CONFIG
+    assert bare.tasks == ()
+    assert len(bare.predict(["ab", "c", "abc"])) == 3
+
+
+def test_fresh_adapters_change_nothing_and_know_their_tasks(bare):
+    attached = bare.attach(MHR, TASKS)
+    assert attached.tasks == ("a", "b", "c")
+    texts = ["ab", "c"]
+    assert attached.score(texts, ["x", "yz"], task="b") == pytest.approx(
+        bare.score(texts, ["x", "yz"]), abs=1e-5
+    )
+    assert bare.tasks == ()
+
+
+def test_scores_are_sums_of_log_probabilities(bare):
+    ids = np.array([[ord("a") + 3, 1, 0, 0, 0, 0, 0, 0]])
+    targets = np.array([[ord("x") + 3, 1]])
+    parameters = bare.restored.parameters
+    logits = np.asarray(
+        jax.jit(bare.restored.model.apply)({"params": parameters}, ids, np.array([[0, targets[0, 0]]])),
+        np.float64,
+    )
+    logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    expected = sum(logs[0, i, token] for i, token in enumerate(targets[0]))
+    assert bare.score(["a"], ["x"])[0] == pytest.approx(expected, abs=1e-4)
+
+
+def test_a_task_has_its_own_adapters(model):
+    scores = {task: model.score(["abc"], ["xyz"], task=task)[0] for task in model.tasks}
+    assert len({round(score, 3) for score in scores.values()}) == 3
+
+
+def test_a_saved_model_is_the_same_when_it_is_loaded(model, file):
+    model.save("run")
+    again = poly_jax.load("run", vocabulary="bytes")
+    assert (again.tasks, again.config, again.decoding) == (model.tasks, CONFIG, model.decoding)
+    assert again.restored.model == model.restored.model
+    assert again.restored.origin == model.restored.origin
+    got, expected = flatten(again.restored.parameters), flatten(model.restored.parameters)
+    assert got.keys() == expected.keys()
+    for name, leaf in expected.items():
+        np.testing.assert_array_equal(got[name], leaf, err_msg=name)
+
+
+def test_a_loaded_run_is_saved_with_its_configuration(model):
+    model.save("run")
+    again = poly_jax.load("run", vocabulary="bytes")
+    again.save("copy")
+    with open("run/config.gin") as one, open("copy/config.gin") as other:
+        assert one.read() == other.read()
+
+
+def test_another_systems_adapters_are_attached_by_name(bare, tmp_path):
+    rng = np.random.default_rng(0)
+    prefix = "model.encoder.block.0.layer.0.SelfAttention.q"
+    tensors = {
+        f"{prefix}.lora_a": rng.normal(size=(1, 2, 16, 3)).astype(np.float32),
+        f"{prefix}.lora_b": rng.normal(size=(1, 2, 3, 16)).astype(np.float32),
+        f"{prefix}.selector.module_logits": np.array([[9, -9], [-9, 9]], np.float32),
+    }
+    safetensors.numpy.save_file(tensors, "mttl.safetensors")
+    attached = bare.attach_checkpoint("mttl.safetensors", tasks=["second", "first"])
+    assert attached.tasks == ("first", "second")
+    leaves = flatten(attached.restored.parameters)
+    np.testing.assert_array_equal(leaves["router/logits"][:, 0], [[-9, 9], [9, -9]])
+    assert attached.config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model, bare: model.predict(["a"]), "say which of the 3 tasks is meant, such as task='a'"),
+        (lambda model, bare: model.predict(["a"], task="d"), "task 'd' is not in the table of 3 tasks"),
+        (lambda model, bare: model.predict("a", task="a"), "texts is the one text 'a'; give a list"),
+        (lambda model, bare: bare.predict(["a"], task="a"), "task is 'a', and the T5 has no adapters"),
+        (lambda model, bare: model.score(["a"], ["b", "c"], task="a"), "1 texts have 2 targets"),
+        (lambda model, bare: bare.attach(MHR, ["a"]), "adapters are for 3 tasks, and 1 are named"),
+        (lambda model, bare: bare.attach(MHR, ["a", "a", "b"]), "'a' is there twice"),
+        (lambda model, bare: bare.save("run"), "a bare T5 is saved already"),
+    ],
+)
+def test_mistakes_are_one_line(model, bare, call, message):
+    with pytest.raises(poly_jax.UserError, match=message):
+        call(model, bare)
+
+
+def test_an_unknown_vocabulary_says_what_to_give(file):
+    with pytest.raises(
+        poly_jax.UserError, match="the vocabulary is not known; load the model with vocabulary="
+    ):
+        poly_jax.load(file).predict(["a"])
+
+
+def test_a_vocabulary_that_does_not_fit_the_embedding_is_refused(file, shared_data):
+    vocabulary = shared_data / "t5_vocab" / "spiece.model"
+    with pytest.raises(poly_jax.UserError, match="ids 0 to 32099, and the embedding has 259 rows"):
+        poly_jax.load(file, vocabulary=vocabulary).predict(["a"])
+
+
+def test_names_of_the_package_are_its_own():
+    assert "load" in dir(poly_jax)
+    with pytest.raises(AttributeError, match="has no attribute 'unknown'"):
+        _ = poly_jax.unknown
