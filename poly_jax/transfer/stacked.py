@@ -14,6 +14,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.training.mesh import replicated
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.update import Update, start
@@ -100,7 +101,8 @@ def adapt_many(
     frozen = merge(backbone, frozen_adapters)
 
     update = Update(dataclasses.replace(model, train=True), loss, optimizer.transformation(steps))
-    states = jax.jit(jax.vmap(functools.partial(start, optimizer=update.optimizer)))(trained)
+    begin = jax.vmap(functools.partial(start, optimizer=update.optimizer))
+    states = jax.jit(begin, out_shardings=_everywhere(parameters))(trained)
     step_function = jax.jit(jax.vmap(update, in_axes=(0, None, 0, 0)), donate_argnums=0)
     (count,) = counts
     losses = []
@@ -109,6 +111,12 @@ def adapt_many(
         states, metrics = step_function(states, frozen, batch, keys)
         losses.append(metrics["loss"])
     return Stack(model, states.trained, frozen, np.asarray(jnp.stack(losses)))
+
+
+def _everywhere(parameters: dict[str, Any]) -> jax.sharding.Sharding | None:
+    # Counters too are placed as a step returns them: otherwise its second call compiles it again.
+    sharding = getattr(jax.tree.leaves(parameters)[0], "sharding", None)
+    return replicated(sharding.mesh) if isinstance(sharding, jax.sharding.NamedSharding) else None
 
 
 def _batches(

@@ -11,6 +11,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.training.mesh import Partitioning, replicated
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.update import Update, start
@@ -100,3 +101,26 @@ def test_different_numbers_of_examples_cannot_be_stacked(many, new_tasks):
             batch_size=2,
             optimizer=OPTIMIZER,
         )
+
+
+def test_a_step_is_traced_once_for_parameters_on_a_mesh(many, new_tasks, monkeypatch):
+    traced = []
+    call = Update.__call__
+
+    def counted(self, *args):
+        traced.append(1)
+        return call(self, *args)
+
+    monkeypatch.setattr(Update, "__call__", counted)
+    on_devices = jax.device_put(many.parameters, replicated(Partitioning().mesh()))
+    adapt_many(
+        many.model,
+        on_devices,
+        VARIANTS["mhr-z"],
+        new_tasks,
+        SEEDS,
+        steps=3,
+        batch_size=2,
+        optimizer=OPTIMIZER,
+    )
+    assert len(traced) == 1
