@@ -10,6 +10,7 @@ MODULES = (
     "poly_jax.evaluation.evaluate",
     "poly_jax.evaluation.infer",
     "poly_jax.experiment",
+    "poly_jax.model.choice_loss",
     "poly_jax.model.config",
     "poly_jax.model.generate",
     "poly_jax.model.loss",
