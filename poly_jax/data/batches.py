@@ -27,6 +27,7 @@ def train_batches(
     split: str = "train",
     shuffle: bool = True,
     use_cached: bool = False,
+    choices: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> BatchStream:
@@ -45,6 +46,8 @@ def train_batches(
       split: which split of the tasks; tasks without it are left out.
       shuffle: whether each task's examples are shuffled.
       use_cached: whether to read seqio's offline caches, of the tasks that allow it.
+      choices: whether to add the examples' answer choices (see `RoutedEncDecFeatureConverter`), which all
+        must have, equally many.
       num_shards: number of hosts that share the examples.
       shard_id: which of them this is, from 0; every host gives the same seed.
 
@@ -55,7 +58,7 @@ def train_batches(
     read = functools.partial(
         seqio.get_dataset,
         task_feature_lengths=dict(sequence_length),
-        feature_converter=RoutedEncDecFeatureConverter(),
+        feature_converter=RoutedEncDecFeatureConverter(choices=choices),
         dataset_split=split,
         use_cached=use_cached,
         num_epochs=None,
@@ -67,7 +70,10 @@ def train_batches(
     options.deterministic = True
 
     def make_dataset() -> tf.data.Dataset:
-        dataset = read(mixture, shuffle=shuffle).batch(batch_size, drop_remainder=True)
+        dataset = read(mixture, shuffle=shuffle)
+        if choices and "choices" not in dataset.element_spec:
+            raise UserError(f"the tasks of {mixture_name!r} have no answer choices")
+        dataset = dataset.batch(batch_size, drop_remainder=True)
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     stream = {
@@ -98,6 +104,7 @@ def eval_batches(
     sequence_length: Mapping[str, int],
     batch_size: int,
     use_cached: bool = False,
+    choices: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> Iterator[Batch]:
@@ -107,13 +114,13 @@ def eval_batches(
     filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
     batches.
 
-    Args and arrays: as of `train_batches`.
+    Args and arrays: as of `train_batches`, but that examples need not have choices.
 
     Raises:
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    rows = _rows(mixture, split, sequence_length, use_cached)
+    rows = _rows(mixture, split, sequence_length, use_cached, choices)
     try:
         first = next(rows)
     except StopIteration:
@@ -122,7 +129,7 @@ def eval_batches(
 
 
 def _rows(
-    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool
+    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool, choices: bool
 ) -> Iterator[Batch]:
     for task in mixture.tasks:
         if split in task.splits:
@@ -134,7 +141,8 @@ def _rows(
                 seed=_EVALUATION_SEED,
                 num_epochs=1,
             )
-            yield from RoutedEncDecFeatureConverter()(dataset, dict(sequence_length)).as_numpy_iterator()
+            converter = RoutedEncDecFeatureConverter(choices=choices)
+            yield from converter(dataset, dict(sequence_length)).as_numpy_iterator()
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:
