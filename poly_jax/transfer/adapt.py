@@ -10,11 +10,13 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from poly_jax.adapters.config import Adapters
 from poly_jax.data.batches import eval_batches
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.model.loss import TokenLoss
+from poly_jax.interop.gin_text import bindings
+from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training import run_folder
 from poly_jax.training.checkpoints import Origin
@@ -25,7 +27,7 @@ from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import begin, describe
 from poly_jax.training.update import TrainState, Update
-from poly_jax.transfer.few_shot import FewShotBatches
+from poly_jax.transfer.few_shot import FewShotBatches, count_examples, first_examples
 from poly_jax.transfer.variants import Variant, family, find
 
 
@@ -41,7 +43,7 @@ def adapt(
     steps: int = 1000,
     batch_size: int = 8,
     optimizer: Optimizer | None = None,
-    loss: TokenLoss | None = None,
+    loss: Loss | None = None,
     seed: int = 0,
     save_every: int = 1000,
     report_every: int = 50,
@@ -63,7 +65,7 @@ def adapt(
       batch_size: examples per step.
       optimizer: of the trained adapters; None, as for `loss` and `partitioning`, for what gin binds of
         `Optimizer` (in the scope `adapt`), `TokenLoss` and `Partitioning`.
-      loss: of the target tokens.
+      loss: TokenLoss, or ChoiceLoss for a task with answer choices.
       seed: of the fresh router row, the batches, dropout and the router's sampling.
       save_every: steps between checkpoints.
       report_every: steps between reports of the loss.
@@ -87,10 +89,12 @@ def adapt(
         variant or ("shared" if source.model.adapters.inventory_size == 1 else family(source.model.adapters))
     )
     table = TaskTable.of(task)
-    batches = FewShotBatches(read_examples(experiment, table, task, split_name, shots), batch_size, seed)
-    model, trained, frozen, origin = start_from(source, chosen, seed, mesh)
+    examples = read_examples(experiment, table, task, split_name, shots)
+    loss.divisors(examples)  # Before anything is written, for a loss that these examples do not suit.
+    batches = FewShotBatches(examples, batch_size, seed)
+    model, trained, frozen, origin = start_from(source, chosen, table, seed, mesh)
     folder = epath.Path(output_dir)
-    _bind(chosen, task)
+    _bind(source.model.adapters, model.adapters, task)
     run_folder.claim(folder)
     update = Update(dataclasses.replace(model, train=True), loss, optimizer.transformation(steps))
     print(f"{task}: {len(batches)} example(s), {chosen.name}, {describe(trained)} trained")
@@ -111,18 +115,20 @@ def adapt(
 
 
 def start_from(
-    source: Restored, variant: Variant, seed: int, mesh: Mesh
+    source: Restored, variant: Variant, table: TaskTable, seed: int, mesh: Mesh
 ) -> tuple[Transformer, dict[str, Any], dict[str, Any], Origin]:
     """The new task's model, its trained and frozen trees before the first step, and what these build on."""
     assert source.model.adapters is not None
-    model = Transformer(source.model.config, variant.adapters(source.model.adapters))
+    adapters = variant.adapters(source.model.adapters, len(table)).for_tasks(table.names)
+    model = Transformer(source.model.config, adapters)
     shapes, axes = parameter_shapes(model)
     places = split(shardings(shapes, axes, mesh), is_adapter)[0]
     skills, backbone = split(source.parameters, is_adapter)
     with on_mesh(mesh):
         draw = jax.jit(lambda key: split(init_parameters(model, key)[0], is_adapter)[0], out_shardings=places)
         fresh = draw(jax.random.key(seed))
-        initial = jax.jit(variant.initial, out_shardings=places)(skills, fresh)
+        start = jax.jit(variant.initial, static_argnums=2, out_shardings=places)
+        initial = start(skills, fresh, source.model.adapters.skill)
     trained, frozen_adapters = split(initial, selects(variant.trainable))
     origin = dataclasses.replace(source.origin, adapters=None)
     if frozen_adapters:
@@ -138,27 +144,41 @@ def start_from(
 def read_examples(
     experiment: Experiment, table: TaskTable, task: str, split_name: str, shots: int | None = None
 ) -> Mapping[str, np.ndarray]:
-    """The first `shots` examples of a task's split as arrays, `[example, length]`; all of them with None.
+    """The first `shots` examples of a task's split as arrays, `[row, length]`; all of them with None.
+
+    An example is one row, or several where the task shows it by several prompts: then `example_ids` [row]
+    says which are one. Where the task has answer choices there are `choices` [row, choices, length] and
+    `labels` [row].
 
     Raises:
       UserError: there are fewer.
     """
     batches = eval_batches(
-        task, table, split=split_name, sequence_length=experiment.data.sequence_length, batch_size=1
+        task,
+        table,
+        split=split_name,
+        sequence_length=experiment.data.sequence_length,
+        batch_size=1,
+        choices=True,
     )
     joined = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
-    found = len(joined["task_ids"])
+    found = count_examples(joined)
     if shots is not None and not 0 < shots <= found:
         raise UserError(
             f"{shots} shots were asked for, and split {split_name!r} of {task} has {found} example(s)"
         )
-    return {name: leaf[:shots] for name, leaf in joined.items()}
+    return joined if shots is None else first_examples(joined, shots)
 
 
-def _bind(variant: Variant, task: str) -> None:
+def _bind(before: Adapters, after: Adapters | None, task: str) -> None:
     """What the adapted run's config.gin says in place of the source's."""
     lines = [f"Data.mixture = {task!r}"]
-    if not variant.fresh_router:
-        lines.append("Adapters.router = @SharedRouter()")
+    for name in ("skill", "router", "private_skill"):
+        old, new = getattr(before, name), getattr(after, name)
+        # What a router knows of its tasks it finds again by their names.
+        if type(old) is type(new) and (name == "router" or old == new):
+            continue
+        lines.append(f"Adapters.{name} = {None if new is None else f'@{type(new).__name__}()'}")
+        lines += [] if new is None else bindings(new)
     with gin.unlock_config():
         gin.parse_config(lines)

@@ -15,7 +15,7 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, merge, selects, split
+from poly_jax.training.partition import is_adapter, is_inventory, merge, selects, split
 from poly_jax.training.update import Update, start
 from poly_jax.transfer.few_shot import batch_indices
 from poly_jax.transfer.variants import Variant
@@ -89,14 +89,13 @@ def adapt_many(
 
     def initial(seed_key):
         fresh, _ = split(init_parameters(model, seed_key)[0], is_adapter)
-        return split(variant.initial(skills, fresh) if variant else fresh, selects(trainable))[0]
+        return split(variant.initial(skills, fresh, skill) if variant else fresh, selects(trainable))[0]
 
+    skill = source.adapters.skill
     trainable = variant.trainable if variant else "adapters"
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
     trained = jax.jit(jax.vmap(initial))(keys)
-    frozen_adapters, _ = split(
-        skills, lambda path: not selects(trainable)(path) and "skills" in path.split("/")
-    )
+    frozen_adapters, _ = split(skills, lambda path: not selects(trainable)(path) and is_inventory(path))
     frozen = merge(backbone, frozen_adapters)
 
     update = Update(dataclasses.replace(model, train=True), loss, optimizer.transformation(steps))

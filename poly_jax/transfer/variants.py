@@ -4,12 +4,13 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+from flax import traverse_util
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
-from poly_jax.training.partition import Trainable, merge, split
+from poly_jax.training.partition import Trainable, is_inventory, merge, split
 
 Tree = dict[str, Any]
 
@@ -52,21 +53,31 @@ class Variant:
             raise UserError(
                 f"variant {self.name!r} does not fit a run with n_splits {trained.n_splits}; use {fitting!r}"
             )
-        router = trained.router if self.fresh_router else SharedRouter()
-        return dataclasses.replace(trained, router=router, n_tasks=n_tasks)
+        if self.averages:
+            trained = averaged_adapters(trained)
+        elif self.trainable == "router" and not trained.router.parameters(1, 1, size):
+            raise UserError(
+                f"variant {self.name!r} trains the router only, and {type(trained.router).__name__} has nothing"
+                f" to train; use {family(trained)!r} or '{family(trained)}-mu'"
+            )
+        elif not self.fresh_router:
+            trained = dataclasses.replace(trained, router=SharedRouter())
+        # A skill of the new task's own is fresh: where skills are not trained, or one is, it is left out.
+        private = trained.private_skill if self.trainable == "adapters" else None
+        return dataclasses.replace(trained, private_skill=private, n_tasks=n_tasks)
 
-    def initial(self, trained: Tree, fresh: Tree) -> Tree:
+    def initial(self, trained: Tree, fresh: Tree, skill: Skill) -> Tree:
         """The new task's adapters before the first step.
 
         Args:
           trained: skills and routers after training on many tasks.
-          fresh: newly drawn ones of the new task's model, for the router's row.
+          fresh: newly drawn ones of the new task's model, for the router's row and a skill of the task's own.
+          skill: kind of the trained skills.
         """
-        skills, _ = split(trained, lambda path: "skills" in path.split("/"))
+        skills, _ = split(trained, is_inventory)
         if self.averages:
-            skills = average_skills(skills)
-        _, routers = split(fresh, lambda path: "skills" in path.split("/"))
-        return merge(skills, routers)
+            skills = average_skills(skills, skill)
+        return merge(split(fresh, is_inventory)[1], skills)
 
 
 def family(adapters: Adapters) -> str:
@@ -74,15 +85,24 @@ def family(adapters: Adapters) -> str:
     return "mhr" if adapters.n_splits > 1 else "poly"
 
 
-def average_skills(skills: Tree) -> Tree:
-    """One skill in place of K, their mean: LoRA's A and B each by itself, as routing does."""
+def averaged_adapters(adapters: Adapters) -> Adapters:
+    """Those of the one adapter that the uniform average of an inventory is."""
+    skill = adapters.skill.averaged(adapters.inventory_size)
+    return dataclasses.replace(adapters, skill=skill, router=SharedRouter(), private_skill=None)
 
-    def average(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        # Leaves are [splits, skills, ...]; under scanned layers the layer axis comes before.
-        scanned = any(getattr(key, "key", None) == "layers" for key in path)
-        return jnp.mean(leaf, axis=2 if scanned else 1, keepdims=True)
 
-    return jax.tree_util.tree_map_with_path(average, skills)
+def average_skills(skills: Tree, skill: Skill) -> Tree:
+    """One skill in place of K at every site: what all do at equal weights; see `Skill.average`."""
+    sites: dict[str, dict[str, jax.Array]] = {}
+    for path, leaf in traverse_util.flatten_dict(skills, sep="/").items():
+        site, _, name = path.rpartition("/")
+        sites.setdefault(site, {})[name] = leaf
+    means = {
+        f"{site}/{name}": mean
+        for site, leaves in sites.items()
+        for name, mean in skill.average(leaves).items()
+    }
+    return traverse_util.unflatten_dict(means, sep="/")
 
 
 _PARTS: tuple[tuple[str, Trainable, bool], ...] = (

@@ -41,7 +41,7 @@ def alone(many, variant, examples, seed):
     model = Transformer(many.model.config, variant.adapters(many.model.adapters))
     skills, backbone = split(many.parameters, is_adapter)
     fresh = split(jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(seed)), is_adapter)[0]
-    trained, kept = split(variant.initial(skills, fresh), selects(variant.trainable))
+    trained, kept = split(variant.initial(skills, fresh, many.model.adapters.skill), selects(variant.trainable))
     frozen = merge(backbone, kept)
     update = Update(dataclasses.replace(model, train=True), TokenLoss(), OPTIMIZER.transformation(STEPS))
     state = start(trained, update.optimizer)

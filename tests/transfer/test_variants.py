@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.training.partition import is_adapter, split
@@ -20,7 +21,7 @@ def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
     adapters, _ = split(many.parameters, is_adapter)
     variant = VARIANTS["mhr-mu"]
     assert variant.adapters(many.model.adapters).inventory_size == 1
-    start = flat(variant.initial(adapters, {}))
+    start = flat(variant.initial(adapters, {}, many.model.adapters.skill))
     assert start
     assert not any("router" in path for path in start)
     for path, leaf in start.items():
@@ -28,18 +29,21 @@ def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
 
 
 def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
-    stacked = {
-        "encoder": {"layers": {"mlp": {"wo": {"skills": {"lora_a": np.arange(24.0).reshape(2, 1, 3, 4, 1)}}}}}
+    leaves = {
+        "lora_a": np.arange(24.0).reshape(2, 1, 3, 4, 1),
+        "lora_b": np.arange(12.0).reshape(2, 1, 3, 1, 2),
     }
-    (mean,) = flat(average_skills(stacked)).values()
-    np.testing.assert_allclose(mean, np.arange(24.0).reshape(2, 1, 3, 4, 1).mean(axis=2, keepdims=True))
+    means = flat(average_skills({"encoder": {"layers": {"mlp": {"wo": {"skills": leaves}}}}}, LoRA()))
+    for name, leaf in leaves.items():
+        mean = means[f"encoder/layers/mlp/wo/skills/{name}"]
+        np.testing.assert_allclose(mean, leaf.mean(axis=2, keepdims=True))
 
 
 @pytest.mark.parametrize("name", ["mhr", "mhr-z"])
 def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
     adapters, _ = split(many.parameters, is_adapter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
-    start = flat(VARIANTS[name].initial(adapters, fresh))
+    start = flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill))
     assert {path for path in start if "router" in path} == {"encoder/attention/query/router/logits"}
     for path, leaf in flat(adapters).items():
         if "skills" in path:
