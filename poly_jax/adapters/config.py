@@ -31,9 +31,9 @@ class Adapters:
       granularity: who shares a router: "fine" is one per site, "layer" one per sub-layer (attention or MLP),
         "block" one per transformer block, "stack" one for the encoder and one for the decoder, "coarse" one
         for the model.
-      private_skill: a skill that every task has for itself beside the inventory, applied after the mix and with
-        full weight (C-Poly, arXiv 2312.03248); None for none. Several private LoRA skills of one task are one of
-        their ranks' sum.
+      private_skill: a skill that every task has for itself beside the inventory, applied after the mix and
+        with full weight (C-Poly, arXiv 2312.03248); None for none. Several LoRA skills of a task's own would
+        be one of their ranks' sum.
     """
 
     skill: Skill

@@ -30,8 +30,8 @@ class LoRA:
       dropout: probability of dropping an input of the update while training; the frozen map sees all of them
         (arXiv 2106.09685; PEFT's `lora_dropout`).
       merge_after: average the skills' outputs instead of their factors: the output of head q is
-        `(alpha / rank) sum_k w[q,k] (x A[k]) B[q,k]`, with the A of all heads of a skill stacked. There are no
-        terms of one skill's A with another's B; the update's rank is that of all skills together.
+        `(alpha / rank) sum_k w[q,k] (x A[k]) B[q,k]`, with the A of all heads of a skill stacked. There are
+        no terms of one skill's A with another's B; the update's rank is that of all skills together.
       init: what A is drawn from: "mhr" is U(-g, g) / sqrt(d_in) with g = sqrt(1/3), as the MHR paper's code
         has it; "kaiming" is U(-1, 1) / sqrt(d_in / splits), as PEFT's Poly and, with one split, its LoRA;
         "gaussian" is N(0, 1 / rank^2), as PEFT's LoRA with `init_lora_weights="gaussian"`.

@@ -17,6 +17,7 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training import run_folder
 from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.backbone import RANDOM, load_backbone
@@ -41,6 +42,7 @@ def train(
     save_every: int = 1000,
     report_every: int = 20,
     partitioning: Partitioning | None = None,
+    prior: IBPPrior | None = None,
 ) -> TrainState:
     """Trains an experiment's model on its mixture; the same call goes on where it was stopped.
 
@@ -57,6 +59,7 @@ def train(
       save_every: steps between checkpoints.
       report_every: steps between reports, which are means over the steps since the last one.
       partitioning: shape of the device mesh.
+      prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
 
     Returns:
       The state after the last step.
@@ -95,6 +98,10 @@ def train(
     experiment.data.register_tasks()
     table = TaskTable.of(experiment.data.mixture)
     model = experiment.transformer(table)
+    if prior is not None:
+        if model.adapters is None:
+            raise UserError("train.prior is bound, but Experiment.adapters is not; bind train.prior = None")
+        prior.check(model.adapters.router)
     if optimizer.router_anneal_steps:
         check_uniform_at_zero(model.adapters)
     batches = train_batches(
@@ -111,7 +118,7 @@ def train(
     trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
     run_folder.claim(folder)
     update = Update(
-        dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches
+        dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches, prior
     )
     print(
         f"{len(table)} task(s), {describe(trained)} trained, {describe(frozen)} frozen, {mesh.size} device(s)"

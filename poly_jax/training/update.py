@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
+from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training.partition import merge
 
 Batch = dict[str, Any]
@@ -46,28 +47,36 @@ class Update:
       loss: what falls.
       optimizer: of the trained tree.
       microbatches: parts that a batch is cut into, whose gradients are added up before the optimizer's step.
+      prior: a loss on the routers that is added with its weight, once a step; None for none.
     """
 
     model: Transformer
     loss: Loss
     optimizer: optax.GradientTransformation
     microbatches: int = 1
+    prior: IBPPrior | None = None
 
     def __call__(
         self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: PRNGKeyArray
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """The next state, and the step's `loss` and `gradient_norm` (before clipping).
 
-        Where the loss has several terms they are there too, by name. `key` is the run's: the step's own
+        Where the loss has several terms they are there too, by name, and `prior` (before its weight, and no
+        part of `loss`) where there is one. `key` is the run's: the step's own
         randomness is derived from it and the step, so that a resumed run draws what an uninterrupted one
         draws.
         """
         step_key = jax.random.fold_in(key, state.step)
         loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key)
+        if self.prior is not None:
+            weight = self.prior.weight
+            prior, slope = jax.value_and_grad(self.prior)(state.trained)
+            gradients = jax.tree.map(lambda g, s: g + weight * s, gradients, slope)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
         metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
         metrics |= terms if len(terms) > 1 else {}
+        metrics |= {"prior": prior} if self.prior is not None else {}
         return TrainState(state.step + 1, trained, optimizer), metrics
 
     def _gradients(self, trained, frozen, batch, key):
