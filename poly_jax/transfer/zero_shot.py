@@ -9,7 +9,8 @@ from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.partition import is_adapter, is_inventory, merge, split
 from poly_jax.training.restore import Restored
-from poly_jax.transfer.variants import average_skills, averaged_adapters
+from poly_jax.transfer.combination import average_skills
+from poly_jax.transfer.variants import averaged_adapters
 
 
 def averaged(restored: Restored, table: TaskTable) -> Restored:
