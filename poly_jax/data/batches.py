@@ -1,12 +1,12 @@
 """Batches of a mixture as NumPy arrays: an endless stream to train on, one pass to evaluate."""
 
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
+from poly_jax.data.feature_converter import CHOICE_FEATURES, RoutedEncDecFeatureConverter
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import RoutedMixture, routed
 from poly_jax.data.stream import Batch, BatchStream
@@ -55,24 +55,29 @@ def train_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    read = functools.partial(
-        seqio.get_dataset,
-        task_feature_lengths=dict(sequence_length),
-        feature_converter=RoutedEncDecFeatureConverter(choices=choices),
-        dataset_split=split,
-        use_cached=use_cached,
-        num_epochs=None,
-        shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
-        seed=seed,
-        verbose=False,
-    )
+    converter = RoutedEncDecFeatureConverter(choices=choices)
+
+    # As seqio.get_dataset, which lets nothing pass that is not a task's feature.
+    def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
+        dataset = source.get_dataset(
+            dict(sequence_length),
+            split=split,
+            use_cached=use_cached,
+            num_epochs=None,
+            shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
+            seed=seed,
+            **options,
+        )
+        return converter(dataset, dict(sequence_length))
+
     options = tf.data.Options()
     options.deterministic = True
 
     def make_dataset() -> tf.data.Dataset:
-        dataset = read(mixture, shuffle=shuffle)
-        if choices and "choices" not in dataset.element_spec:
-            raise UserError(f"the tasks of {mixture_name!r} have no answer choices")
+        if choices:
+            _check_choices(mixture, split, sequence_length, use_cached)
+        carried = {"passthrough_features": CHOICE_FEATURES} if choices else {}
+        dataset = read(mixture, shuffle=shuffle, **carried)
         dataset = dataset.batch(batch_size, drop_remainder=True)
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
@@ -126,6 +131,18 @@ def eval_batches(
     except StopIteration:
         raise UserError(f"mixture {mixture_name!r} has no example in split {split!r}") from None
     return _padded(itertools.chain([first], rows), batch_size, num_shards, shard_id)
+
+
+def _check_choices(
+    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool
+) -> None:
+    for task in mixture.tasks:
+        if split in task.splits:
+            dataset = task.get_dataset(sequence_length, split=split, use_cached=use_cached, shuffle=False)
+            if not set(CHOICE_FEATURES) <= set(dataset.element_spec):
+                raise UserError(
+                    f"task {task.name!r} has no answer choices, which the loss needs; use TokenLoss"
+                )
 
 
 def _rows(

@@ -10,6 +10,7 @@ from poly_jax.errors import UserError
 _CHOICES = "choices"
 # The examples' own numbers, and what a batch calls them.
 _NUMBERS = {"label": "labels", "example_id": "example_ids"}
+CHOICE_FEATURES = (_CHOICES, *_NUMBERS)
 
 
 class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
