@@ -7,8 +7,6 @@ MODULES = (
     "poly_jax.adapters.ia3",
     "poly_jax.adapters.lora",
     "poly_jax.data.vocabularies",
-    "poly_jax.evaluation.evaluate",
-    "poly_jax.evaluation.infer",
     "poly_jax.experiment",
     "poly_jax.model.choice_loss",
     "poly_jax.model.config",
@@ -24,12 +22,19 @@ MODULES = (
     "poly_jax.tasks.t0_few_shot.tasks",
     "poly_jax.training.mesh",
     "poly_jax.training.optimizer",
+)
+
+# Programs, and what imports them. Other systems' programs have the same names.
+PROGRAMS = (
+    "poly_jax.evaluation.evaluate",
+    "poly_jax.evaluation.infer",
+    "poly_jax.sweep.run_sweep",
     "poly_jax.training.train",
     "poly_jax.transfer.adapt",
 )
 
 
-def import_configurables() -> None:
+def import_configurables(programs: bool = True) -> None:
     """Import every module that registers a configurable, so that gin files can bind it by name."""
-    for module in MODULES:
+    for module in MODULES + (PROGRAMS if programs else ()):
         importlib.import_module(module)
