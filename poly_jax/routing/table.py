@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import FixedRouter
 from poly_jax.routing.router import Uniform
-from poly_jax.routing.table_file import check_table, read_table
+from poly_jax.routing.table_file import check_table, read_table, table_width
 
 
 @gin.configurable
@@ -50,6 +50,8 @@ class TableRouter(FixedRouter):
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As many as the table has columns."""
+        if self.rows is None and self.path is not None:
+            return table_width(self.path)
         return len(self._rows[0])
 
     def weights(

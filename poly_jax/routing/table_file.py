@@ -29,6 +29,20 @@ def read_table(path: str, names: Sequence[str]) -> Table:
       UserError: the file cannot be read, lacks a task or has one twice, its rows are not equally long, or a
         weight is negative, not a number, or all of a task's are 0.
     """
+    table = _read(path)
+    if missing := [name for name in names if name not in table]:
+        close = difflib.get_close_matches(missing[0], table, n=2)
+        hint = f"; did it mean {' or '.join(map(repr, close))}?" if close else "; add a row"
+        raise UserError(f"{path} has no row for {len(missing)} task(s), such as {missing[0]!r}{hint}")
+    return tuple(table[name] for name in names)
+
+
+def table_width(path: str) -> int:
+    """The number of skills that a table has; errors are those of `read_table`."""
+    return len(next(iter(_read(path).values())))
+
+
+def _read(path: str) -> dict[str, tuple[float, ...]]:
     readers = {".json": _json, ".csv": _csv, ".npz": _npz}
     place = epath.Path(path)
     if place.suffix not in readers:
@@ -41,11 +55,7 @@ def read_table(path: str, names: Sequence[str]) -> Table:
     except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as e:
         raise UserError(f"{path} is no table of tasks by skills ({' '.join(str(e).split())})") from None
     check_table(path, table)
-    if missing := [name for name in names if name not in table]:
-        close = difflib.get_close_matches(missing[0], table, n=2)
-        hint = f"; did it mean {' or '.join(map(repr, close))}?" if close else "; add a row"
-        raise UserError(f"{path} has no row for {len(missing)} task(s), such as {missing[0]!r}{hint}")
-    return tuple(table[name] for name in names)
+    return table
 
 
 def check_table(path: str, table: Mapping[str, tuple[float, ...]]) -> None:

@@ -41,6 +41,10 @@ def test_rows_go_by_name_and_are_normalised_for_every_head(path):
     assert adapters.router.parameters(3, 2, 3) == {}
 
 
+def test_the_number_of_skills_is_known_before_the_tasks_are(path):
+    assert Adapters(LoRA(), TableRouter(path), n_tasks=2, n_skills=8).inventory_size == 3
+
+
 def test_a_new_task_has_its_row_in_the_same_table(path):
     old = bound(path, ("add", "mul", "sum"))
     new = old.for_tasks(["new"])
