@@ -67,5 +67,6 @@ class Experiment:
 
     def transformer(self, table: TaskTable) -> Transformer:
         """The model for the tasks of a table, in evaluation mode."""
-        adapters = self.adapters(n_tasks=len(table)) if self.adapters is not None else None
-        return Transformer(self.model, adapters)
+        if self.adapters is None:
+            return Transformer(self.model)
+        return Transformer(self.model, self.adapters(n_tasks=len(table)).for_tasks(table.names))

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import gin
 
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
-from poly_jax.routing.router import Router
+from poly_jax.routing.router import NamesTasks, Router
 
 GRANULARITIES = ("fine", "layer", "block", "stack", "coarse")
 
@@ -30,6 +31,9 @@ class Adapters:
       granularity: who shares a router: "fine" is one per site, "layer" one per sub-layer (attention or MLP),
         "block" one per transformer block, "stack" one for the encoder and one for the decoder, "coarse" one
         for the model.
+      private_skill: a skill that every task has for itself beside the inventory, applied after the mix and
+        with full weight (C-Poly, arXiv 2312.03248); None for none. Several LoRA skills of a task's own would
+        be one of their ranks' sum.
     """
 
     skill: Skill
@@ -39,6 +43,7 @@ class Adapters:
     n_splits: int = 1
     sites: tuple[str, ...] = (".*",)
     granularity: Literal["fine", "layer", "block", "stack", "coarse"] = "fine"
+    private_skill: Skill | None = None
 
     def __post_init__(self):
         sites = (self.sites,) if isinstance(self.sites, str) else tuple(self.sites)
@@ -55,6 +60,17 @@ class Adapters:
     def inventory_size(self) -> int:
         """Skills at each site, as the router needs them."""
         return self.router.n_skills(self.n_skills, self.n_tasks)
+
+    def for_tasks(self, names: Sequence[str]) -> "Adapters":
+        """These for the tasks of these names, in the order of their ids.
+
+        Raises:
+          UserError: the router does not know one of them.
+        """
+        router = self.router
+        if isinstance(router, NamesTasks):
+            router = router.for_tasks(tuple(names))
+        return dataclasses.replace(self, router=router, n_tasks=len(names))
 
     def adapts(self, site: str) -> bool:
         """Whether the site of this path has skills."""

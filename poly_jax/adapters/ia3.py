@@ -9,12 +9,16 @@ from jaxtyping import Array, Float
 
 from poly_jax.adapters.skill import Mixed
 from poly_jax.parameters import ParameterSpec
+from poly_jax.routing.router import Uniform
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
 class IA3:
-    """`y = (x W0) * v` with v mixed per split (T-Few, arXiv 2205.05638, section 3.3). v starts at 1."""
+    """`y = (x W0) * v` with v mixed per split (T-Few, arXiv 2205.05638, section 3.3). v starts at 1.
+
+    Averaging the skills' outputs would be the same: they are linear in v.
+    """
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`ia3` [splits, skills, d_out/splits]."""
@@ -31,6 +35,7 @@ class IA3:
         mixed: Mixed,
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
+        uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """Rescales the frozen output, in its dtype."""
         v = mixed["ia3"].astype(outputs.dtype)
@@ -39,3 +44,11 @@ class IA3:
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """`W0 diag(v)`."""
         return (kernel.astype(jnp.float32) * mixed["ia3"]).astype(kernel.dtype)
+
+    def averaged(self, n_skills: int) -> "IA3":
+        """As it is."""
+        return self
+
+    def average(self, parameters: Mixed) -> Mixed:
+        """The mean vector."""
+        return {"ia3": jnp.mean(parameters["ia3"], -2, keepdims=True)}

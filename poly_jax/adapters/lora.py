@@ -1,7 +1,8 @@
-"""LoRA skills: low-rank updates whose factors are mixed before they are multiplied."""
+"""LoRA skills: low-rank updates whose factors, or whose outputs, are mixed."""
 
 import dataclasses
 import math
+from typing import Literal
 
 import gin
 import jax
@@ -10,7 +11,10 @@ from jaxtyping import Array, Float
 
 from poly_jax.adapters.skill import Mixed
 from poly_jax.errors import UserError
-from poly_jax.parameters import ParameterSpec, uniform_init
+from poly_jax.parameters import Initializer, ParameterSpec, uniform_init
+from poly_jax.routing.router import Uniform
+
+INITS = ("mhr", "kaiming", "gaussian")
 
 
 @gin.configurable
@@ -18,27 +22,41 @@ from poly_jax.parameters import ParameterSpec, uniform_init
 class LoRA:
     """`y = x W0 + (alpha / rank) (x A) B` with A and B mixed per split (arXiv 2211.03831, eq. 4).
 
-    A is drawn from U(-g/sqrt(d_in), g/sqrt(d_in)) with g = sqrt(1/3) and B starts at 0, so a fresh skill
-    changes nothing.
+    B starts at 0, so a fresh skill changes nothing.
 
     Attributes:
       rank: inner dimension of the update.
       alpha: the update is scaled by alpha / rank.
+      dropout: probability of dropping an input of the update while training; the frozen map sees all of them
+        (arXiv 2106.09685; PEFT's `lora_dropout`).
+      merge_after: average the skills' outputs instead of their factors: the output of head q is
+        `(alpha / rank) sum_k w[q,k] (x A[k]) B[q,k]`, with the A of all heads of a skill stacked. There are
+        no terms of one skill's A with another's B; the update's rank is that of all skills together.
+      init: what A is drawn from: "mhr" is U(-g, g) / sqrt(d_in) with g = sqrt(1/3), as the MHR paper's code
+        has it; "kaiming" is U(-1, 1) / sqrt(d_in / splits), as PEFT's Poly and, with one split, its LoRA;
+        "gaussian" is N(0, 1 / rank^2), as PEFT's LoRA with `init_lora_weights="gaussian"`.
     """
 
     rank: int = 1
     alpha: float = 1.0
+    dropout: float = 0.0
+    merge_after: bool = False
+    init: Literal["mhr", "kaiming", "gaussian"] = "mhr"
 
     def __post_init__(self):
         if self.rank < 1:
             raise UserError(f"LoRA.rank is {self.rank}; it must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"LoRA.dropout is {self.dropout}; it must be in [0, 1)")
+        if self.init not in INITS:
+            raise UserError(f"LoRA.init is {self.init!r}; use one of {', '.join(INITS)}")
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`lora_a` [splits, skills, d_in/splits, rank] and `lora_b` [splits, skills, rank, d_out/splits]."""
         return {
             "lora_a": ParameterSpec(
                 (n_splits, n_skills, d_in // n_splits, self.rank),
-                uniform_init(math.sqrt(1 / 3) / math.sqrt(d_in)),
+                self._init(d_in, n_splits),
                 ("splits", "skills", "lora_in", "lora_rank"),
             ),
             "lora_b": ParameterSpec(
@@ -48,31 +66,62 @@ class LoRA:
             ),
         }
 
+    def _init(self, d_in: int, n_splits: int) -> Initializer:
+        match self.init:
+            case "mhr":
+                return uniform_init(math.sqrt(1 / 3) / math.sqrt(d_in))
+            case "kaiming":
+                return uniform_init(1 / math.sqrt(d_in // n_splits))
+            case "gaussian":
+                return jax.nn.initializers.normal(1 / self.rank)
+
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
-        """`lora_a` [*rows, d_in, rank] and `lora_b` [*rows, rank, d_out], each averaged on its own."""
-        a = jnp.einsum("...hk,hkir->...hir", weights, parameters["lora_a"])
-        b = jnp.einsum("...hk,hkro->...rho", weights, parameters["lora_b"])
+        """`lora_a` [*rows, d_in, rank] and `lora_b` [*rows, rank, d_out], each averaged on its own.
+
+        With `merge_after` the factors of all skills side by side, the weights on B alone: `lora_a`
+        [d_in, skills * rank], the same for all rows, and `lora_b` [*rows, skills * rank, d_out].
+        """
         rows = weights.shape[:-2]
-        return {
-            "lora_a": a.reshape(*rows, -1, self.rank),
-            "lora_b": b.reshape(*rows, self.rank, -1),
-        }
+        a, b = parameters["lora_a"], parameters["lora_b"]
+        if self.merge_after:
+            rank = a.shape[1] * self.rank
+            b = jnp.einsum("...hk,hkro->...krho", weights, b)
+            return {"lora_a": a.transpose(0, 2, 1, 3).reshape(-1, rank), "lora_b": b.reshape(*rows, rank, -1)}
+        a = jnp.einsum("...hk,hkir->...hir", weights, a)
+        b = jnp.einsum("...hk,hkro->...rho", weights, b)
+        return {"lora_a": a.reshape(*rows, -1, self.rank), "lora_b": b.reshape(*rows, self.rank, -1)}
 
     def apply(
         self,
         mixed: Mixed,
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
+        uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """Adds the low-rank update to the frozen output, in the output's dtype."""
+        if uniform is not None and self.dropout:
+            keep = uniform(inputs.shape) >= self.dropout
+            inputs = jnp.where(keep, inputs / (1 - self.dropout), 0).astype(inputs.dtype)
         a = mixed["lora_a"].astype(inputs.dtype)
         b = (mixed["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
-        if a.ndim == 2:
-            return outputs + (inputs @ a) @ b
-        low = jnp.einsum("bli,bir->blr", inputs, a)
-        return outputs + jnp.einsum("blr,bro->blo", low, b)
+        return outputs + (inputs @ a) @ b
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """`W0 + (alpha / rank) A B`, computed in float32 and returned in the kernel's dtype."""
         update = (self.alpha / self.rank) * (mixed["lora_a"] @ mixed["lora_b"])
         return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
+
+    def averaged(self, n_skills: int) -> "LoRA":
+        """As it is; with `merge_after` of `n_skills` times the rank, at the same scale."""
+        if not self.merge_after:
+            return self
+        return dataclasses.replace(self, rank=n_skills * self.rank, alpha=n_skills * self.alpha)
+
+    def average(self, parameters: Mixed) -> Mixed:
+        """The means of A and of B; with `merge_after` all factors side by side, as no mean equals them."""
+        a, b = parameters["lora_a"], parameters["lora_b"]
+        if not self.merge_after:
+            return {"lora_a": jnp.mean(a, -3, keepdims=True), "lora_b": jnp.mean(b, -3, keepdims=True)}
+        n_skills, d_in, _ = a.shape[-3:]
+        a = jnp.moveaxis(a, -3, -2).reshape(*a.shape[:-3], 1, d_in, -1)
+        return {"lora_a": a, "lora_b": b.reshape(*b.shape[:-3], 1, -1, b.shape[-1]) / n_skills}

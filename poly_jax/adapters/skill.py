@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Array, Float
 
 from poly_jax.parameters import ParameterSpec
+from poly_jax.routing.router import Uniform
 
 Mixed = Mapping[str, Float[Array, "..."]]
 
@@ -23,7 +24,7 @@ class Skill(Protocol):
         ...
 
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
-        """One adapter per row out of the inventory."""
+        """One adapter per row out of the inventory; what is the same for all rows may lack their axes."""
         ...
 
     def apply(
@@ -31,10 +32,25 @@ class Skill(Protocol):
         mixed: Mixed,
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
+        uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
-        """The adapted output of the site, from its input and the frozen kernel's output."""
+        """The adapted output of the site, from its input and the frozen kernel's output.
+
+        `uniform` draws from U(0, 1) for a shape while training; it is None in evaluation.
+        """
         ...
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """The kernel that gives the adapted output by itself; `mixed` has no row axes."""
+        ...
+
+    def averaged(self, n_skills: int) -> "Skill":
+        """The kind of skill that the average of `n_skills` of these is."""
+        ...
+
+    def average(self, parameters: Mixed) -> Mixed:
+        """One skill, of the kind `averaged`, that does what all do at equal weights (MHR-mu).
+
+        Takes parameters with any axes before `[splits, skills]` and keeps them; `skills` becomes 1.
+        """
         ...

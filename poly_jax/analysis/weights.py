@@ -24,24 +24,26 @@ def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
     Raises:
       UserError: the model's router has no parameters.
     """
-    flat = traverse_util.flatten_dict(parameters, sep="/")
-    tables: dict[str, Any] = {}
-    for path, leaf in flat.items():
+    places: dict[str, dict[str, Any]] = {}
+    for path, leaf in traverse_util.flatten_dict(parameters, sep="/").items():
         if not is_router(path):
             continue
-        place = path.rpartition("/router")[0] or "model"
-        if leaf.ndim == 4:
-            tables.update({place.replace("/layers/", f"/layers_{i}/"): table for i, table in enumerate(leaf)})
+        above, _, name = path.rpartition("/")
+        place = above.removesuffix("router").rstrip("/") or "model"
+        if "/layers/" in f"/{place}/":
+            for i, part in enumerate(leaf):
+                layer = f"/{place}/".replace("/layers/", f"/layers_{i}/").strip("/")
+                places.setdefault(layer, {})[name] = part
         else:
-            tables[place] = leaf
-    if not tables:
+            places.setdefault(place, {})[name] = leaf
+    if not places:
         raise UserError("this model's router has no parameters: every task's mix is fixed")
     ids = jnp.arange(adapters.n_tasks)
     return {
         place: np.asarray(
-            adapters.router.weights({"logits": table}, ids, adapters.n_splits, adapters.inventory_size, None)
+            adapters.router.weights(leaves, ids, adapters.n_splits, adapters.inventory_size, None)
         )
-        for place, table in sorted(tables.items())
+        for place, leaves in sorted(places.items())
     }
 
 

@@ -1,12 +1,12 @@
 """Batches of a mixture as NumPy arrays: an endless stream to train on, one pass to evaluate."""
 
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
+from poly_jax.data.feature_converter import CHOICE_FEATURES, RoutedEncDecFeatureConverter
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import RoutedMixture, routed
 from poly_jax.data.stream import Batch, BatchStream
@@ -27,6 +27,7 @@ def train_batches(
     split: str = "train",
     shuffle: bool = True,
     use_cached: bool = False,
+    choices: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> BatchStream:
@@ -45,6 +46,8 @@ def train_batches(
       split: which split of the tasks; tasks without it are left out.
       shuffle: whether each task's examples are shuffled.
       use_cached: whether to read seqio's offline caches, of the tasks that allow it.
+      choices: whether to add the examples' answer choices (see `RoutedEncDecFeatureConverter`), which all
+        must have, equally many.
       num_shards: number of hosts that share the examples.
       shard_id: which of them this is, from 0; every host gives the same seed.
 
@@ -52,22 +55,30 @@ def train_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    read = functools.partial(
-        seqio.get_dataset,
-        task_feature_lengths=dict(sequence_length),
-        feature_converter=RoutedEncDecFeatureConverter(),
-        dataset_split=split,
-        use_cached=use_cached,
-        num_epochs=None,
-        shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
-        seed=seed,
-        verbose=False,
-    )
+    converter = RoutedEncDecFeatureConverter(choices=choices)
+
+    # As seqio.get_dataset, which lets nothing pass that is not a task's feature.
+    def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
+        dataset = source.get_dataset(
+            dict(sequence_length),
+            split=split,
+            use_cached=use_cached,
+            num_epochs=None,
+            shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
+            seed=seed,
+            **options,
+        )
+        return converter(dataset, dict(sequence_length))
+
     options = tf.data.Options()
     options.deterministic = True
 
     def make_dataset() -> tf.data.Dataset:
-        dataset = read(mixture, shuffle=shuffle).batch(batch_size, drop_remainder=True)
+        if choices:
+            _check_choices(mixture, split, sequence_length, use_cached)
+        carried = {"passthrough_features": CHOICE_FEATURES} if choices else {}
+        dataset = read(mixture, shuffle=shuffle, **carried)
+        dataset = dataset.batch(batch_size, drop_remainder=True)
         return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     stream = {
@@ -98,6 +109,7 @@ def eval_batches(
     sequence_length: Mapping[str, int],
     batch_size: int,
     use_cached: bool = False,
+    choices: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> Iterator[Batch]:
@@ -107,13 +119,13 @@ def eval_batches(
     filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
     batches.
 
-    Args and arrays: as of `train_batches`.
+    Args and arrays: as of `train_batches`, but that examples need not have choices.
 
     Raises:
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    rows = _rows(mixture, split, sequence_length, use_cached)
+    rows = _rows(mixture, split, sequence_length, use_cached, choices)
     try:
         first = next(rows)
     except StopIteration:
@@ -121,8 +133,20 @@ def eval_batches(
     return _padded(itertools.chain([first], rows), batch_size, num_shards, shard_id)
 
 
-def _rows(
+def _check_choices(
     mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool
+) -> None:
+    for task in mixture.tasks:
+        if split in task.splits:
+            dataset = task.get_dataset(sequence_length, split=split, use_cached=use_cached, shuffle=False)
+            if not set(CHOICE_FEATURES) <= set(dataset.element_spec):
+                raise UserError(
+                    f"task {task.name!r} has no answer choices, which the loss needs; use TokenLoss"
+                )
+
+
+def _rows(
+    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool, choices: bool
 ) -> Iterator[Batch]:
     for task in mixture.tasks:
         if split in task.splits:
@@ -134,7 +158,8 @@ def _rows(
                 seed=_EVALUATION_SEED,
                 num_epochs=1,
             )
-            yield from RoutedEncDecFeatureConverter()(dataset, dict(sequence_length)).as_numpy_iterator()
+            converter = RoutedEncDecFeatureConverter(choices=choices)
+            yield from converter(dataset, dict(sequence_length)).as_numpy_iterator()
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:

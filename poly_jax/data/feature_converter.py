@@ -7,9 +7,19 @@ from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import TASK_IDS
 from poly_jax.errors import UserError
 
+_CHOICES = "choices"
+# The examples' own numbers, and what a batch calls them.
+_NUMBERS = {"label": "labels", "example_id": "example_ids"}
+CHOICE_FEATURES = (_CHOICES, *_NUMBERS)
+
 
 class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     """seqio's encoder-decoder converter with `task_ids` carried along: int32 [] per example, [batch] batched.
+
+    With `choices`, the answer choices of examples that have them come too, int32: `choices` [choices, targets
+    length] (tokens; a choice without any is absent), `labels` [] (the right one's place) and `example_ids` []
+    (rows of one id show the same example, each by another prompt), from the examples' `choices`, `label` and
+    `example_id`.
 
     Raises:
       UserError: packing is asked for: a packed row needs one id per segment.
@@ -24,13 +34,20 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
         TASK_IDS: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=0),
     }
 
-    def __init__(self, pack: bool = False, **options: Any) -> None:
+    def __init__(self, pack: bool = False, choices: bool = False, **options: Any) -> None:
         if pack:
             raise UserError("pack=True: examples with a task id cannot be packed yet; leave pack unset")
         super().__init__(pack=pack, **options)
+        self._with_choices = _WithChoices(**options) if choices else None
 
     def __call__(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
-        """Converts `ds`; the lengths need name only inputs and targets."""
+        """Converts `ds`; the lengths need name only inputs and targets.
+
+        Raises:
+          UserError: its examples have choices, and not all equally many.
+        """
+        if self._with_choices and _CHOICES in ds.element_spec:
+            return self._with_choices(ds, task_feature_lengths)
         return super().__call__(ds, {TASK_IDS: 1, **task_feature_lengths})
 
     def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
@@ -39,3 +56,39 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
         """The length of each of the model's features, in tokens; 1 for the id."""
         return {**super().get_model_feature_lengths(task_feature_lengths), TASK_IDS: 1}
+
+
+class _WithChoices(RoutedEncDecFeatureConverter):
+    TASK_FEATURES: Mapping[str, Any] = {
+        **RoutedEncDecFeatureConverter.TASK_FEATURES,
+        _CHOICES: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=2, sequence_dim=1),
+        **{name: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=0) for name in _NUMBERS},
+    }
+    MODEL_FEATURES: Mapping[str, Any] = {
+        **RoutedEncDecFeatureConverter.MODEL_FEATURES,
+        _CHOICES: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=2, sequence_dim=1),
+        **{name: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=0) for name in _NUMBERS.values()},
+    }
+
+    def __call__(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
+        count, length = ds.element_spec[_CHOICES].shape[0], task_feature_lengths["targets"]
+        if count is None:
+            raise UserError(
+                "the tasks of the mixture have different numbers of answer choices; use them one at a time"
+            )
+        ds = seqio.trim_and_pad_dataset(ds, {_CHOICES: (count, length)})
+        return super().__call__(ds, {_CHOICES: length, **dict.fromkeys(_NUMBERS, 1), **task_feature_lengths})
+
+    def _pack_or_pad(self, ds: tf.data.Dataset, packed_lengths: Mapping[str, int]) -> tf.data.Dataset:
+        # seqio pads along the first axis, which here is that of the choices, and has no scalars.
+        done = {_CHOICES, *_NUMBERS}
+        return super()._pack_or_pad(ds, {k: v for k, v in packed_lengths.items() if k not in done})
+
+    def _convert_example(self, features: Mapping[str, tf.Tensor]) -> Mapping[str, tf.Tensor]:
+        numbers = {ours: features[theirs] for theirs, ours in _NUMBERS.items()}
+        return {**super()._convert_example(features), _CHOICES: features[_CHOICES], **numbers}
+
+    def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
+        lengths = super().get_model_feature_lengths(task_feature_lengths)
+        length = task_feature_lengths[_CHOICES]
+        return {**lengths, _CHOICES: length, **dict.fromkeys(_NUMBERS.values(), 1)}

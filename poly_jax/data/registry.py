@@ -1,8 +1,9 @@
-"""Finds a registered seqio task or mixture by its name."""
+"""Finds a registered seqio task or mixture by its name; what registering twice may do."""
 
+import dataclasses
 import difflib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from poly_jax.errors import UserError
 
@@ -36,3 +37,14 @@ def close_names(name: str, known: Iterable[str]) -> str:
     if matches:
         return "did you mean " + " or ".join(map(repr, matches)) + "?"
     return f"{len(known)} others are known" if known else "none is known"
+
+
+def check_registered_alike(prefix: str, before: Any, now: Any) -> None:
+    """Raises a UserError where two registrations under one prefix, dataclasses of one class, differ."""
+    for field in dataclasses.fields(before):
+        old, new = getattr(before, field.name), getattr(now, field.name)
+        if old != new:
+            raise UserError(
+                f"{prefix!r} is registered with {field.name} {old}, now asked for with {new}; give register "
+                "another prefix to have both"
+            )

@@ -79,7 +79,7 @@ class Model:
         table = TaskTable(tuple(sorted(tasks)))
         if adapters.n_tasks != len(table):
             raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
-        model = Transformer(self.config, adapters)
+        model = Transformer(self.config, adapters.for_tasks(table.names))
         mesh = Partitioning().mesh()
         shapes, axes = parameter_shapes(model)
         places = split(shardings(shapes, axes, mesh), is_adapter)[0]

@@ -16,6 +16,7 @@ from poly_jax.interop.tensors import Tensor, read_all
 from poly_jax.interop.tree import ParameterTree, check_tree
 from poly_jax.interop.zarr_arrays import AT_ONCE
 from poly_jax.model.config import T5Config
+from poly_jax.training.partition import is_adapter
 
 __all__ = ["Backbone", "check_tree", "open_backbone", "read_backbone"]
 
@@ -68,7 +69,9 @@ def open_backbone(path: epath.PathLike) -> Backbone:
     if not place.exists():
         raise UserError(f"{path} does not exist; give {_ACCEPTED}")
     if is_t5x(place):
-        return Backbone(place, "t5x", open_t5x(place), {})
+        # One that was trained with adapters has them beside the backbone.
+        tensors = {name: tensor for name, tensor in open_t5x(place).items() if not is_adapter(name)}
+        return Backbone(place, "t5x", tensors, {})
     if place.is_dir():
         if (place / "config.json").exists():
             fields, tensors = open_hugging_face(place)

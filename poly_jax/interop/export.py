@@ -19,15 +19,16 @@ from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.run_weights import RunWeights, open_run
 from poly_jax.interop.safetensors_writer import Advance
 from poly_jax.interop.t5_shapes import parameter_shapes
+from poly_jax.interop.t5x_run import write_description
 from poly_jax.interop.t5x_writer import write_t5x
 from poly_jax.interop.task_mix import merged, task_id
-from poly_jax.interop.tensors import Tensors, total_bytes
+from poly_jax.interop.tensors import Tensors, of_tree, total_bytes
 from poly_jax.interop.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
-from poly_jax.interop.tree import check_tree
+from poly_jax.interop.tree import check_tree, unflatten
 from poly_jax.model.config import T5Config
 from poly_jax.training.checkpoints import read_origin, step_folder
 
-Format = Literal["backbone", "t5x", "hugging_face", "peft_poly", "peft_lora"]
+Format = Literal["backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora"]
 
 
 def export_run(
@@ -40,7 +41,8 @@ def export_run(
       output: for "backbone" a `.safetensors` file or a folder, for "t5x" the folder that gets
         `checkpoint_<step>`, else the folder of the model or adapter.
       format: "backbone" (this project's own form), "t5x" and "hugging_face" are a T5 without adapters: a
-        task's are merged into its kernels. "peft_poly" is all skills and routers, "peft_lora" one task's mix.
+        task's are merged into its kernels. "t5x_adapters" is a T5 with all skills and routers, for the
+        plug-in of t5x; "peft_poly" is these alone, "peft_lora" one task's mix.
       experiment: that of the run.
       task: whose adapters are meant; None where the run has only one, or no adapters.
 
@@ -50,6 +52,9 @@ def export_run(
     _check_output(output, format)
     if format in ("peft_poly", "peft_lora"):
         _write_peft(run, output, format, experiment, task)
+        return
+    if format == "t5x_adapters":
+        _write_t5x_adapters(run, output, experiment, task)
         return
     frozen = read_origin(step_folder(run)).backbone
     if format == "backbone" and task is None and frozen is not None:
@@ -70,7 +75,7 @@ def export_backbone(backbone: str, output: str, format: Format) -> None:
     Raises:
       UserError: it cannot be read, or cannot be written in this form.
     """
-    if format in ("peft_poly", "peft_lora"):
+    if format in ("t5x_adapters", "peft_poly", "peft_lora"):
         raise UserError(f"--format={format} is for adapters; give the --run that has them")
     _check_output(output, format)
     opened = open_backbone(backbone)
@@ -92,6 +97,18 @@ def _write_peft(run: str, output: str, format: Format, experiment: Experiment, t
         raise UserError(f"--task={task}: peft_poly holds all tasks; one task's mix is --format=peft_lora")
     else:
         write_peft_poly(output, weights, weights.adapters)
+
+
+def _write_t5x_adapters(run: str, output: str, experiment: Experiment, task: str | None) -> None:
+    if task is not None:
+        raise UserError(f"--task={task}: t5x_adapters holds all tasks; one merged into a T5 is --format=t5x")
+    weights = open_run(run, experiment)
+    if weights.adapters is None:
+        raise UserError(f"{run} has no adapters to export; use --format=t5x")
+    tensors = {**weights.backbone, **of_tree(unflatten(weights.skills))}
+    with byte_progress("exporting", total_bytes(tensors.values())) as advance:
+        write_t5x(output, max(weights.step, 1), tensors, advance)
+    write_description(output, experiment, weights.table)
 
 
 def _without_adapters(run: str, weights: RunWeights, format: Format, task: str | None) -> Tensors:
@@ -123,8 +140,10 @@ def _check_output(output: str, format: Format) -> None:
         raise UserError(
             f"--output={output} must end in .safetensors, so that it is known for what it is, or be a folder"
         )
-    if format != "t5x" and "://" in output:
-        raise UserError(f"--output={output}: only --format=t5x writes to buckets; give a local path")
+    if format not in ("t5x", "t5x_adapters") and "://" in output:
+        raise UserError(
+            f"--output={output}: only --format=t5x and t5x_adapters write to buckets; give a local path"
+        )
     alone = format in ("hugging_face", "peft_poly", "peft_lora")
     if alone and place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UserError(f"--output={output} exists; choose another, or delete it")

@@ -77,7 +77,7 @@ def import_adapters(
     config = T5Config()
     if config.scan_layers:
         tree = stack_layers(tree)
-    shapes, _ = parameter_shapes(Transformer(config, adapters))
+    shapes, _ = parameter_shapes(Transformer(config, adapters.for_tasks(names_in_order)))
     check_tree(split(shapes, is_adapter)[0], tree, source)
     with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
         digest = content_hash(base.tensors, advance)

@@ -17,7 +17,7 @@ from poly_jax.interop.hugging_face_writer import write_json
 from poly_jax.interop.peft_folder import CONFIG, PREFIX, WEIGHTS
 from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.safetensors_writer import write_file
-from poly_jax.interop.task_mix import adapted_paths, leaves_below, mixed
+from poly_jax.interop.task_mix import adapted_paths, leaves_below, mixed, private
 from poly_jax.interop.task_names import FILE
 from poly_jax.interop.tensors import of_tree
 from poly_jax.model.config import T5Config
@@ -44,6 +44,11 @@ def write_peft_poly(output: str, run: RunWeights, adapters: Adapters) -> None:
       UserError: skills or routers are such that PEFT's Poly does not compute.
     """
     skill = _lora(adapters)
+    if adapters.private_skill is not None or (skill.merge_after and adapters.inventory_size > 1):
+        fault = "skills of tasks' own" if adapters.private_skill is not None else "LoRA.merge_after"
+        raise UserError(
+            f"the run has {fault}, which PEFT's Poly does not compute; export one task with --format=peft_lora"
+        )
     a, b, logits = peft_poly.LEAVES
     tensors = {}
     for path in adapted_paths(run):
@@ -66,7 +71,10 @@ def write_peft_poly(output: str, run: RunWeights, adapters: Adapters) -> None:
 
 
 def write_peft_lora(output: str, run: RunWeights, adapters: Adapters, task: int) -> None:
-    """Writes one task's mix of skills as a plain LoRA folder; it is exact, as factors are mixed first.
+    """Writes one task's mix of skills as a plain LoRA folder, exactly.
+
+    Skills whose outputs are averaged, or that are added to a skill of the task's own, make a LoRA of their
+    ranks' sum.
 
     Args:
       output: local folder, made if it is not there.
@@ -80,15 +88,25 @@ def write_peft_lora(output: str, run: RunWeights, adapters: Adapters, task: int)
     skill = _lora(adapters)
     a, b = peft_lora.LEAVES
     tensors = {}
+    rank, scale = skill.rank, skill.alpha / skill.rank
     for path in adapted_paths(run):
         adapter = mixed(run, adapters, path, task)
+        factors = [(adapter["lora_a"], adapter["lora_b"])]
+        own = private(run, adapters, path, task)
+        if own is not None:
+            kind = adapters.private_skill
+            assert isinstance(kind, LoRA)
+            factors.append((own["lora_a"], own["lora_b"] * np.float32(kind.alpha / kind.rank / scale)))
         module = f"{PREFIX}{names.to_hugging_face(path)}"
-        tensors[f"{module}.{a}"] = adapter["lora_a"].T
-        tensors[f"{module}.{b}"] = adapter["lora_b"].T
+        # Updates that are added are one of their ranks' sum.
+        tensors[f"{module}.{a}"] = np.concatenate([left for left, _ in factors], axis=1).T
+        tensors[f"{module}.{b}"] = np.concatenate([right for _, right in factors], axis=0).T
+        rank = len(tensors[f"{module}.{a}"])
+    alpha = skill.alpha if rank == skill.rank else scale * rank
     config = {
         "peft_type": "LORA",
-        "r": skill.rank,
-        "lora_alpha": int(skill.alpha) if skill.alpha == int(skill.alpha) else skill.alpha,
+        "r": rank,
+        "lora_alpha": int(alpha) if alpha == int(alpha) else alpha,
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
@@ -100,11 +118,13 @@ def write_peft_lora(output: str, run: RunWeights, adapters: Adapters, task: int)
 
 
 def _lora(adapters: Adapters) -> LoRA:
-    if not isinstance(adapters.skill, LoRA):
-        raise UserError(
-            f"the run's skills are {type(adapters.skill).__name__}, and this format holds LoRA; export a "
-            "task merged into the backbone, with --format=hugging_face or t5x"
-        )
+    for skill in (adapters.skill, adapters.private_skill):
+        if skill is not None and not isinstance(skill, LoRA):
+            raise UserError(
+                f"the run's skills are {type(skill).__name__}, and this format holds LoRA; export a "
+                "task merged into the backbone, with --format=hugging_face or t5x"
+            )
+    assert isinstance(adapters.skill, LoRA)
     return adapters.skill
 
 

@@ -21,6 +21,20 @@ def is_t5x(path: epath.PathLike) -> bool:
     return _find(path) is not None
 
 
+def checkpoint_folder(path: epath.PathLike) -> epath.Path:
+    """The folder that holds the arrays of the checkpoint that a path means: of a run, its newest one.
+
+    Raises:
+      UserError: not a T5X checkpoint.
+    """
+    folder = _find(path)
+    if folder is None:
+        raise UserError(
+            f"{path} is not a T5X checkpoint: it has neither a msgpack file `checkpoint` nor `state/`"
+        )
+    return folder
+
+
 def open_t5x(path: epath.PathLike) -> dict[str, Tensor]:
     """The parameters of a T5X checkpoint by T5X's '/'-joined names, to be read one at a time.
 
@@ -34,11 +48,7 @@ def open_t5x(path: epath.PathLike) -> dict[str, Tensor]:
     Raises:
       UserError: not a T5X checkpoint, or a file of it is missing or broken.
     """
-    folder = _find(path)
-    if folder is None:
-        raise UserError(
-            f"{path} is not a T5X checkpoint: it has neither a msgpack file `checkpoint` nor `state/`"
-        )
+    folder = checkpoint_folder(path)
     parameters = _parameters(folder)
     if not parameters:
         raise UserError(

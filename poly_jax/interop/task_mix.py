@@ -1,13 +1,14 @@
 """One task's adapters out of a run's skills: mixed for every adapted map, and merged into the backbone."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.skill import Mixed, Skill
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import router_place
 from poly_jax.interop.run_weights import RunWeights
@@ -51,20 +52,41 @@ def mixed(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays:
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 
 
+def private(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays | None:
+    """The skill at an adapted map that only this task has, as `Skill.mix` gives it; None where there is none."""
+    if adapters.private_skill is None:
+        return None
+    own = leaves_below(run.skills, f"{path}/skills/private")
+    adapter = adapters.private_skill.mix(own, jax.nn.one_hot(task, adapters.n_tasks)[None])
+    return {name: np.asarray(leaf) for name, leaf in adapter.items()}
+
+
 def merged(run: RunWeights, adapters: Adapters, task: int) -> dict[str, Tensor]:
     """The backbone with a task's adapters merged into its kernels, computed when a kernel is read."""
-    merge = jax.jit(adapters.skill.merge)
     tensors = dict(run.backbone)
     for path in adapted_paths(run):
         kernel = tensors[f"{path}/kernel"]
-        load = functools.partial(_merge, merge, kernel, mixed(run, adapters, path, task))
-        tensors[f"{path}/kernel"] = Tensor(kernel.shape, kernel.dtype, load)
+        parts = [(adapters.skill, mixed(run, adapters, path, task))]
+        own = private(run, adapters, path, task)
+        if adapters.private_skill is not None and own is not None:
+            parts.append((adapters.private_skill, own))
+        tensors[f"{path}/kernel"] = Tensor(
+            kernel.shape, kernel.dtype, functools.partial(_merge, kernel, parts)
+        )
     return tensors
 
 
-def _merge(merge: Callable[..., jax.Array], kernel: Tensor, adapter: Arrays) -> np.ndarray:
+def _merge(kernel: Tensor, parts: Sequence[tuple[Skill, Arrays]]) -> np.ndarray:
+    merged = jnp.asarray(kernel.load())
     with jax.default_matmul_precision("highest"):
-        return np.asarray(merge(adapter, kernel.load()))
+        for skill, adapter in parts:
+            merged = _merge_one(skill, jax.tree.map(jnp.asarray, adapter), merged)
+    return np.asarray(merged)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _merge_one(skill: Skill, adapter: Mixed, kernel: jax.Array) -> jax.Array:
+    return skill.merge(adapter, kernel)
 
 
 def leaves_below(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, jax.Array]:

@@ -1,7 +1,8 @@
-"""Training losses over target tokens."""
+"""What a training loss is, and the loss of the target tokens."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, Protocol
 
 import gin
 import jax
@@ -10,6 +11,36 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
+
+Batch = Mapping[str, Any]
+Apply = Callable[..., Any]
+Terms = dict[str, Float[Array, ""]]
+
+
+class Loss(Protocol):
+    """A sum of terms, each a total over the batch divided by something that no parameter changes.
+
+    Divisors are apart, so that a batch can be cut into parts whose totals add up.
+    """
+
+    @property
+    def needs_choices(self) -> bool:
+        """Whether a batch must have `choices` and `labels`."""
+        ...
+
+    def totals(self, apply: Apply, batch: Batch) -> Terms:
+        """Each term's total, by its name.
+
+        Args:
+          apply: the model with its parameters and random keys, called as `Transformer` is; a keyword `method`
+            names another of its methods.
+          batch: the model's batch.
+        """
+        ...
+
+    def divisors(self, batch: Batch) -> Terms:
+        """What each total is divided by."""
+        ...
 
 
 @gin.configurable
@@ -34,6 +65,21 @@ class TokenLoss:
             raise UserError(f"TokenLoss.label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
         if self.normalize_by not in ("tokens", "examples"):
             raise UserError(f"TokenLoss.normalize_by is {self.normalize_by!r}; use 'tokens' or 'examples'")
+
+    @property
+    def needs_choices(self) -> bool:
+        """No."""
+        return False
+
+    def totals(self, apply: Apply, batch: Batch) -> Terms:
+        """The one term: see `total`."""
+        logits = apply(batch["encoder_input_tokens"], batch["decoder_input_tokens"], batch["task_ids"])
+        weights = batch["decoder_loss_weights"].astype(jnp.float32)
+        return {"tokens": self.total(logits, batch["decoder_target_tokens"], weights)}
+
+    def divisors(self, batch: Batch) -> Terms:
+        """Its divisor: see `divisor`."""
+        return {"tokens": self.divisor(batch["decoder_loss_weights"].astype(jnp.float32))}
 
     def total(
         self,

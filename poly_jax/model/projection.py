@@ -3,33 +3,62 @@
 from collections.abc import Mapping
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen import partitioning
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.skill import Mixed
 from poly_jax.model.config import T5Config
 from poly_jax.model.route import Route, passes_router
-from poly_jax.parameters import Initializer
+from poly_jax.parameters import Initializer, ParameterSpec
+from poly_jax.routing.fixed import PrivateRouter
 
 
 class Skills(nn.Module):
-    """The inventory of one site."""
+    """The adapters of one site: the inventory of skills, and each task's own skill where there is one."""
 
     adapters: Adapters
     d_in: int
     d_out: int
 
     @nn.compact
-    def __call__(self, weights: Float[Array, "*rows splits skills"]) -> Mapping[str, Float[Array, "..."]]:
-        """One adapter per row, mixed by `weights`."""
+    def __call__(self, route: Route) -> dict[str, Mixed]:
+        """For every row the mix of the inventory, and as `private` the skill of its task."""
         cfg = self.adapters
-        specs = cfg.skill.parameters(cfg.n_splits, cfg.inventory_size, self.d_in, self.d_out)
-        parameters = {
-            name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=spec.axes)
-            for name, spec in specs.items()
-        }
-        return cfg.skill.mix(parameters, weights)
+        assert route.weights is not None
+        parameters = _parameters(
+            cfg.skill.parameters(cfg.n_splits, cfg.inventory_size, self.d_in, self.d_out)
+        )
+        mixed = {"inventory": cfg.skill.mix(parameters, route.weights)}
+        if cfg.private_skill is not None:
+            mixed["private"] = PrivateSkills(cfg, self.d_in, self.d_out, name="private")(route.task_ids)
+        return mixed
+
+
+class PrivateSkills(nn.Module):
+    """A skill for every task at one site, which only that task uses, beside the inventory."""
+
+    adapters: Adapters
+    d_in: int
+    d_out: int
+
+    @nn.compact
+    def __call__(self, task_ids: Int[Array, "batch"]) -> Mixed:
+        """The skill of every row's task."""
+        cfg = self.adapters
+        assert cfg.private_skill is not None
+        parameters = _parameters(cfg.private_skill.parameters(1, cfg.n_tasks, self.d_in, self.d_out))
+        weights = PrivateRouter().weights({}, task_ids, 1, cfg.n_tasks, None)
+        return cfg.private_skill.mix(parameters, weights)
+
+
+def _parameters(specs: Mapping[str, ParameterSpec]) -> dict[str, Float[Array, "..."]]:
+    return {
+        name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=spec.axes)
+        for name, spec in specs.items()
+    }
 
 
 class Projection(nn.Module):
@@ -42,7 +71,7 @@ class Projection(nn.Module):
       features: output width.
       kernel_init: initialiser of W.
       kernel_axes: logical names of W's axes.
-      train: whether routers may sample.
+      train: whether routers may sample and skills drop their inputs.
       decode: keep the mixed adapters in the collection `prefill`, so that later calls with the same rows do
         not mix again.
     """
@@ -68,16 +97,23 @@ class Projection(nn.Module):
         y = x @ kernel.astype(x.dtype)
         if self.adapters is None or route is None or not self.adapters.adapts(self.site):
             return y
-        return self.adapters.skill.apply(self._mixed(self.adapters, d_in, route), x, y)
+        mixed = self._mixed(self.adapters, d_in, route)
+        uniform = self._uniform if self.train else None
+        y = self.adapters.skill.apply(mixed["inventory"], x, y, uniform)
+        if self.adapters.private_skill is not None:
+            y = self.adapters.private_skill.apply(mixed["private"], x, y, uniform)
+        return y
 
-    def _mixed(self, adapters: Adapters, d_in: int, route: Route) -> Mapping[str, Float[Array, "..."]]:
+    def _uniform(self, shape: tuple[int, ...]) -> Float[Array, "..."]:
+        return jax.random.uniform(self.make_rng("dropout"), shape)
+
+    def _mixed(self, adapters: Adapters, d_in: int, route: Route) -> dict[str, Mixed]:
         if self.decode and self.has_variable("prefill", "mixed"):
             return self.get_variable("prefill", "mixed")
         routed = passes_router(adapters, self.config, "fine", self.site, route, self.train)
         # Whatever the granularity, a router sits on the way to every adapted site.
         assert routed is not None
-        assert routed.weights is not None
-        mixed = Skills(adapters, d_in, self.features, name="skills")(routed.weights)
+        mixed = Skills(adapters, d_in, self.features, name="skills")(routed)
         if self.decode:
             self.put_variable("prefill", "mixed", mixed)
         return mixed

@@ -5,6 +5,7 @@ import dataclasses
 import flax.linen as nn
 import flax.struct
 import jax
+import jax.numpy as jnp
 from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
@@ -25,6 +26,13 @@ class Route:
 
     task_ids: Int[Array, "batch"]
     weights: Float[Array, "*rows splits skills"] | None = None
+
+    def repeat(self, count: int) -> "Route":
+        """The route of a batch in which every row stands `count` times in a row."""
+        weights = self.weights
+        if weights is not None and weights.ndim == 3:
+            weights = jnp.repeat(weights, count, axis=0)
+        return Route(jnp.repeat(self.task_ids, count, axis=0), weights)
 
 
 class RouterTable(nn.Module):

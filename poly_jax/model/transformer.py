@@ -92,6 +92,30 @@ class Transformer(nn.Module):
         cross_mask, mask = targets[..., None] & inputs, targets[..., None] & targets[:, :, None]
         return self._logits(self.decoder(embedded, encoded, route, cross_mask, padding_mask=mask))
 
+    def choice_logits(
+        self,
+        encoder_input_tokens: Int[Array, "batch inputs"],
+        choices: Int[Array, "batch choices targets"],
+        task_ids: Int[Array, "batch"] | None = None,
+    ) -> Float[Array, "batch choices targets vocab"]:
+        """Logits of every position of several targets of each input, which is encoded once (T-Few).
+
+        The task ids follow the choices. While a router samples, the decoder of each choice draws its own mix,
+        unless one router serves the whole model.
+        """
+        route = self._route(task_ids)
+        encoded = self._encode(encoder_input_tokens, route)
+        batch, count, length = choices.shape
+        targets = choices.reshape(batch * count, length)
+        mask = jnp.repeat(encoder_input_tokens > 0, count, axis=0)[:, None, None, :]
+        y = self.decoder(
+            self.token_embedder(jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))),
+            jnp.repeat(encoded, count, axis=0),
+            route.repeat(count) if route is not None else None,
+            mask,
+        )
+        return self._logits(y).reshape(batch, count, length, -1)
+
     def encode(
         self, encoder_input_tokens: Int[Array, "batch inputs"], task_ids: Int[Array, "batch"] | None = None
     ) -> Float[Array, "batch inputs embed"]:

@@ -12,7 +12,13 @@ from poly_jax.parameters import ParameterSpec
 from poly_jax.routing.router import Uniform
 
 
-class _Fixed:
+class FixedRouter:
+    """What routers without parameters have in common."""
+
+    def n_skills(self, requested: int, n_tasks: int) -> int:
+        """As requested."""
+        return requested
+
     def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
         """None."""
         return {}
@@ -20,12 +26,8 @@ class _Fixed:
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class AverageRouter(_Fixed):
+class AverageRouter(FixedRouter):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
-
-    def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As requested."""
-        return requested
 
     def weights(
         self,
@@ -51,7 +53,7 @@ class SharedRouter(AverageRouter):
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class PrivateRouter(_Fixed):
+class PrivateRouter(FixedRouter):
     """A skill for every task, which only that task uses."""
 
     def n_skills(self, requested: int, n_tasks: int) -> int:

@@ -103,11 +103,14 @@ class LearnedRouter:
                 soft = jax.nn.sigmoid(logits / self.temperature)
                 return soft + jax.lax.stop_gradient(jnp.round(soft) - soft)
             case "l2":
-                return logits / (jnp.linalg.norm(logits, axis=-1, keepdims=True) + _EPSILON)
+                # The gradient of a norm is not defined at 0, where annealed logits may be.
+                square = jnp.sum(logits**2, axis=-1, keepdims=True)
+                return logits * jax.lax.rsqrt(jnp.maximum(square, _EPSILON**2))
             case "softmax":
                 if self.top_k:
-                    kth = jax.lax.top_k(logits, self.top_k)[0][..., -1:]
-                    logits = jnp.where(logits >= kth, logits, -jnp.inf)
+                    places = jax.lax.top_k(logits, self.top_k)[1]
+                    kept = jax.nn.one_hot(places, logits.shape[-1], dtype=bool).any(-2)
+                    logits = jnp.where(kept, logits, -jnp.inf)
                 return jax.nn.softmax(logits / self.temperature, axis=-1)
 
 

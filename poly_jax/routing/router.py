@@ -47,3 +47,16 @@ class Router(Protocol):
           `[*rows, splits, skills]`, or `[splits, skills]` where the mix is the same for every task.
         """
         ...
+
+
+@runtime_checkable
+class NamesTasks(Protocol):
+    """A router whose weights depend on the tasks' names: what a name means stays when ids change."""
+
+    def for_tasks(self, names: tuple[str, ...]) -> Router:
+        """The router of the tasks of these names, in the order of their ids.
+
+        Raises:
+          UserError: it has nothing for one of them.
+        """
+        ...

@@ -35,6 +35,6 @@ FRESH = "fresh"
 """A new LoRA for a new task, without anything learned before: a control, adapted with more steps."""
 
 
-def variant_of(name: str) -> Variant | None:
-    """The variant of a name; None for `fresh`."""
-    return None if name == FRESH else VARIANTS[name]
+def variant_of(name: str) -> Variant:
+    """The variant of a name; `fresh` is a private adapter."""
+    return VARIANTS["private" if name == FRESH else name]

@@ -1,5 +1,6 @@
 """Tables of results, for the terminal and for Markdown."""
 
+import re
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -22,3 +23,15 @@ def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     """The same as Markdown."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def latex_table(columns: Sequence[str], rows: Rows) -> str:
+    """The same as a LaTeX tabular with the rules of booktabs."""
+    body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in rows]
+    head = " & ".join(_latex(column) for column in columns) + r" \\"
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\toprule", head, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex(text: str) -> str:
+    return re.sub(r"[&%$#_{}]", lambda special: "\\" + special[0], text)

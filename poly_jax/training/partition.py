@@ -25,6 +25,12 @@ def is_adapter(path: str) -> bool:
     return not {"skills", "router"}.isdisjoint(path.split("/"))
 
 
+def is_inventory(path: str) -> bool:
+    """Whether a '/'-joined parameter path belongs to the skills that tasks share, not to private ones."""
+    parts = path.split("/")
+    return "skills" in parts and "private" not in parts
+
+
 def selects(trainable: Trainable) -> Callable[[str], bool]:
     """The test on parameter paths that a choice of trained parameters stands for."""
     if trainable == "all":

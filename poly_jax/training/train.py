@@ -15,9 +15,11 @@ from poly_jax.data.batches import train_batches
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.model.loss import TokenLoss
+from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training import run_folder
+from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.loop import fit
@@ -33,13 +35,14 @@ def train(
     experiment: Experiment = gin.REQUIRED,
     steps: int = gin.REQUIRED,
     optimizer: Optimizer | None = None,
-    loss: TokenLoss | None = None,
+    loss: Loss | None = None,
     trainable: Literal["adapters", "all"] = "adapters",
     seed: int = 0,
     microbatches: int = 1,
     save_every: int = 1000,
     report_every: int = 20,
     partitioning: Partitioning | None = None,
+    prior: IBPPrior | None = None,
 ) -> TrainState:
     """Trains an experiment's model on its mixture; the same call goes on where it was stopped.
 
@@ -49,13 +52,14 @@ def train(
       steps: optimizer steps of the whole run.
       optimizer: of the trained parameters; None, as for `loss` and `partitioning`, for what gin binds of
         `Optimizer`, `TokenLoss` and `Partitioning`.
-      loss: of the target tokens.
+      loss: TokenLoss, or ChoiceLoss for tasks with answer choices.
       trainable: "adapters" for skills and routers, or "all" for full fine-tuning and pretraining.
       seed: of the initial adapters, the order of the data, dropout and the router's sampling.
       microbatches: parts that a batch is cut into, to fit in memory; the step is the same.
       save_every: steps between checkpoints.
       report_every: steps between reports, which are means over the steps since the last one.
       partitioning: shape of the device mesh.
+      prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
 
     Returns:
       The state after the last step.
@@ -94,6 +98,12 @@ def train(
     experiment.data.register_tasks()
     table = TaskTable.of(experiment.data.mixture)
     model = experiment.transformer(table)
+    if prior is not None:
+        if model.adapters is None:
+            raise UserError("train.prior is bound, but Experiment.adapters is not; bind train.prior = None")
+        prior.check(model.adapters.router)
+    if optimizer.router_anneal_steps:
+        check_uniform_at_zero(model.adapters)
     batches = train_batches(
         experiment.data.mixture,
         table,
@@ -101,13 +111,14 @@ def train(
         sequence_length=experiment.data.sequence_length,
         batch_size=experiment.data.batch_size // jax.process_count(),
         seed=seed,
+        choices=loss.needs_choices,
         num_shards=jax.process_count(),
         shard_id=jax.process_index(),
     )
     trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
     run_folder.claim(folder)
     update = Update(
-        dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches
+        dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches, prior
     )
     print(
         f"{len(table)} task(s), {describe(trained)} trained, {describe(frozen)} frozen, {mesh.size} device(s)"

@@ -1,6 +1,7 @@
 """One training step: the trained tree's gradient, with the frozen tree as it is."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.struct
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from poly_jax.model.loss import TokenLoss
+from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
+from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training.partition import merge
 
 Batch = dict[str, Any]
@@ -42,62 +44,66 @@ class Update:
 
     Attributes:
       model: in training mode.
-      loss: of the target tokens.
+      loss: what falls.
       optimizer: of the trained tree.
       microbatches: parts that a batch is cut into, whose gradients are added up before the optimizer's step.
+      prior: a loss on the routers that is added with its weight, once a step; None for none.
     """
 
     model: Transformer
-    loss: TokenLoss
+    loss: Loss
     optimizer: optax.GradientTransformation
     microbatches: int = 1
+    prior: IBPPrior | None = None
 
     def __call__(
         self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: PRNGKeyArray
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """The next state, and the step's `loss` and `gradient_norm` (before clipping).
 
-        `key` is the run's: the step's own randomness is derived from it and the step, so that a resumed run
-        draws what an uninterrupted one draws.
+        Where the loss has several terms they are there too, by name, and `prior` (before its weight, and no
+        part of `loss`) where there is one. `key` is the run's: the step's own
+        randomness is derived from it and the step, so that a resumed run draws what an uninterrupted one
+        draws.
         """
         step_key = jax.random.fold_in(key, state.step)
-        total, divisor, gradients = self._gradients(state.trained, frozen, batch, step_key)
-        # A batch without a target token has no gradient.
-        divisor = jnp.maximum(divisor, 1.0)
-        gradients = jax.tree.map(lambda g: g / divisor, gradients)
+        loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key)
+        if self.prior is not None:
+            weight = self.prior.weight
+            prior, slope = jax.value_and_grad(self.prior)(state.trained)
+            gradients = jax.tree.map(lambda g, s: g + weight * s, gradients, slope)
         updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trained)
         trained = optax.apply_updates(state.trained, updates)
-        metrics = {"loss": total / divisor, "gradient_norm": optax.global_norm(gradients)}
+        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
+        metrics |= terms if len(terms) > 1 else {}
+        metrics |= {"prior": prior} if self.prior is not None else {}
         return TrainState(state.step + 1, trained, optimizer), metrics
 
     def _gradients(self, trained, frozen, batch, key):
-        def total(trained, batch, key):
-            dropout, routing = jax.random.split(key)
-            logits = self.model.apply(
-                {"params": merge(frozen, trained)},
-                batch["encoder_input_tokens"],
-                batch["decoder_input_tokens"],
-                batch["task_ids"],
-                rngs={"dropout": dropout, "routing": routing},
-            )
-            assert isinstance(logits, jax.Array)
-            weights = batch["decoder_loss_weights"].astype(jnp.float32)
-            loss = self.loss.total(logits, batch["decoder_target_tokens"], weights)
-            return loss, self.loss.divisor(weights)
+        # A batch without a target token has no gradient.
+        divisors = jax.tree.map(lambda divisor: jnp.maximum(divisor, 1.0), self.loss.divisors(batch))
 
-        gradient = jax.value_and_grad(total, has_aux=True)
+        def mean(trained, batch, key):
+            dropout, routing = jax.random.split(key)
+            variables = {"params": merge(frozen, trained)}
+            rngs = {"dropout": dropout, "routing": routing}
+            totals = self.loss.totals(functools.partial(self.model.apply, variables, rngs=rngs), batch)
+            terms = {name: total / divisors[name] for name, total in totals.items()}
+            return sum(terms.values()), terms
+
+        gradient = jax.value_and_grad(mean, has_aux=True)
         if self.microbatches == 1:
-            (loss, divisor), gradients = gradient(trained, batch, key)
-            return loss, divisor, gradients
+            (loss, terms), gradients = gradient(trained, batch, key)
+            return loss, terms, gradients
 
         def add(sums, part):
-            (loss, divisor), gradients = gradient(trained, part, jax.random.fold_in(key, part["number"]))
-            return jax.tree.map(jnp.add, sums, (loss, divisor, gradients)), None
+            (loss, terms), gradients = gradient(trained, part, jax.random.fold_in(key, part["number"]))
+            return jax.tree.map(jnp.add, sums, (loss, terms, gradients)), None
 
         # Row i goes to part i % microbatches: each device's rows stay its own.
         parts = jax.tree.map(
             lambda x: x.reshape(-1, self.microbatches, *x.shape[1:]).swapaxes(0, 1), dict(batch)
         )
         parts["number"] = jnp.arange(self.microbatches)
-        zeros = (jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, trained))
+        zeros = jax.tree.map(jnp.zeros_like, (jnp.zeros(()), divisors, trained))
         return jax.lax.scan(add, zeros, parts)[0]

@@ -12,6 +12,8 @@ from poly_jax.errors import UserError
 
 Arrays = dict[str, np.ndarray]
 
+EXAMPLE_IDS = "example_ids"
+
 
 def batch_indices(n_examples: int, batch_size: int, seed: int, step: int) -> Int[np.ndarray, "batch"]:
     """Which examples the batch of a step (from 0) holds.
@@ -28,12 +30,51 @@ def batch_indices(n_examples: int, batch_size: int, seed: int, step: int) -> Int
     return np.array([orders[epoch][place % n_examples] for epoch, place in zip(epochs, places, strict=True)])
 
 
+def count_examples(rows: Mapping[str, np.ndarray]) -> int:
+    """How many examples the rows are of.
+
+    Every row is an example of its own, unless `example_ids` [row] says that several rows show the same one,
+    each by another prompt.
+    """
+    if EXAMPLE_IDS in rows:
+        return len(np.unique(rows[EXAMPLE_IDS]))
+    return len(next(iter(rows.values())))
+
+
+def first_examples(rows: Mapping[str, np.ndarray], count: int) -> Arrays:
+    """All rows of the first `count` examples."""
+    if EXAMPLE_IDS not in rows:
+        return {name: leaf[:count] for name, leaf in rows.items()}
+    ids = rows[EXAMPLE_IDS]
+    # np.unique sorts; the first examples are those whose first rows come first.
+    chosen = ids[np.sort(np.unique(ids, return_index=True)[1])[:count]]
+    return {name: leaf[np.isin(ids, chosen)] for name, leaf in rows.items()}
+
+
+def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step: int) -> Arrays:
+    """The batch of a step (from 0), a function of the rows, the seed and the step alone.
+
+    Examples come as `batch_indices` says. An example with several rows (prompts) is shown by one of them,
+    drawn anew each time, as T-Few trains (arXiv 2205.05638). `example_ids` stays behind.
+    """
+    examples = batch_indices(count_examples(rows), batch_size, seed, step)
+    chosen = examples
+    if EXAMPLE_IDS in rows:
+        ids = rows[EXAMPLE_IDS]
+        order = np.argsort(ids, kind="stable")
+        starts, sizes = np.unique(ids[order], return_index=True, return_counts=True)[1:]
+        # The third word: the permutations of the epochs are seeded by (seed, epoch).
+        prompts = np.random.default_rng((seed, step, 1)).integers(sizes[examples])
+        chosen = order[starts[examples] + prompts]
+    return {name: leaf[chosen] for name, leaf in rows.items() if name != EXAMPLE_IDS}
+
+
 class FewShotBatches:
     """An endless stream of batches over a few examples; see `poly_jax.training.loop.Batches`."""
 
-    def __init__(self, examples: Mapping[str, np.ndarray], batch_size: int, seed: int):
-        """Over examples with leading axis `example`; an epoch smaller than a batch repeats examples in it."""
-        self._examples = dict(examples)
+    def __init__(self, rows: Mapping[str, np.ndarray], batch_size: int, seed: int):
+        """Over arrays with leading axis `row`; an epoch smaller than a batch repeats examples in it."""
+        self._rows = dict(rows)
         self._batch_size = batch_size
         self._seed = seed
         self._step = 0
@@ -42,7 +83,7 @@ class FewShotBatches:
 
     def __len__(self) -> int:
         """Number of examples."""
-        return len(next(iter(self._examples.values())))
+        return count_examples(self._rows)
 
     def __iter__(self) -> "FewShotBatches":
         """Itself."""
@@ -50,9 +91,9 @@ class FewShotBatches:
 
     def __next__(self) -> Arrays:
         """The next batch."""
-        rows = batch_indices(len(self), self._batch_size, self._seed, self._step)
+        batch = draw_batch(self._rows, self._batch_size, self._seed, self._step)
         self._step += 1
-        return {name: leaf[rows] for name, leaf in self._examples.items()}
+        return batch
 
     def save(self, filename: str | os.PathLike[str]) -> None:
         """Writes the position."""

@@ -2,23 +2,24 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.loss import TokenLoss
+from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
-from poly_jax.training.mesh import replicated
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, merge, selects, split
+from poly_jax.training.partition import is_adapter, is_inventory, merge, selects, split
 from poly_jax.training.update import Update, start
-from poly_jax.transfer.few_shot import batch_indices
+from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.transfer.few_shot import draw_batch
 from poly_jax.transfer.variants import Variant
 
 Arrays = Mapping[str, np.ndarray]
@@ -50,83 +51,142 @@ class Stack:
 def adapt_many(
     source: Transformer,
     parameters: dict[str, Any],
-    variant: Variant | None,
+    variant: Variant,
     examples: Sequence[Arrays],
     seeds: Sequence[int],
     *,
     steps: int,
     batch_size: int,
     optimizer: Optimizer,
-    loss: TokenLoss = TokenLoss(),
+    loss: Loss = TokenLoss(),
+    rows: dict[str, Any] | None = None,
+    tasks: Sequence[str] | None = None,
+    advance: Callable[[], None] | None = None,
 ) -> Stack:
     """Adapts one source model to several sets of examples at once, each as `adapt` would with its seed.
 
     Args:
       source: the model that learned the skills.
-      parameters: all of its parameters.
-      variant: what is trained and where it starts; None for fresh adapters of the source's kind (a control).
-      examples: of each adaptation: equally many, as the model's batch.
+      parameters: all of its parameters; the backbone in float32 where the variant trains it.
+      variant: what is trained and where it starts.
+      examples: of each adaptation, as the model's batch. They may differ in number, and in choices.
       seeds: of each adaptation: fresh router row, batches, dropout and sampling.
-      steps: optimizer steps.
+      steps: optimizer steps; none are taken where the variant does not train.
       batch_size: examples of each adaptation per step.
       optimizer: of the trained adapters.
-      loss: of the target tokens.
+      loss: TokenLoss, or ChoiceLoss where the examples have answer choices.
+      rows: the routers' parameters that every new task starts from; None for fresh ones.
+      tasks: name of each new task, for routers that know tasks by their names.
+      advance: told after every step.
 
     Raises:
-      UserError: the variant does not fit the source, or the adaptations have different numbers of examples.
+      UserError: the variant does not fit the source, or a router has other weights for one of the tasks.
     """
-    counts = {len(arrays["task_ids"]) for arrays in examples}
-    if len(counts) != 1 or len(examples) != len(seeds):
-        raise UserError(
-            f"{len(examples)} adaptations with {sorted(counts)} examples and {len(seeds)} seeds cannot be"
-            " stacked"
-        )
-    assert source.adapters is not None
-    adapters = (
-        variant.adapters(source.adapters) if variant else dataclasses.replace(source.adapters, n_tasks=1)
-    )
+    if len(examples) != len(seeds):
+        raise UserError(f"{len(examples)} adaptations with {len(seeds)} seeds cannot be stacked")
+    adapters = variant.adapters(source.adapters)
+    if adapters is not None and tasks is not None:
+        kinds = {adapters.for_tasks((task,)) for task in tasks}
+        if len(kinds) > 1:
+            raise UserError(
+                f"{type(adapters.router).__name__} has a mix of its own for each of {len(set(tasks))} tasks;"
+                " adapt to them one at a time"
+            )
+        (adapters,) = kinds
     model = Transformer(source.config, adapters)
-    skills, backbone = split(parameters, is_adapter)
-
-    def initial(seed_key):
-        fresh, _ = split(init_parameters(model, seed_key)[0], is_adapter)
-        return split(variant.initial(skills, fresh) if variant else fresh, selects(trainable))[0]
-
-    trainable = variant.trainable if variant else "adapters"
+    examples = _alike(examples, loss)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds))
-    trained = jax.jit(jax.vmap(initial))(keys)
-    frozen_adapters, _ = split(
-        skills, lambda path: not selects(trainable)(path) and "skills" in path.split("/")
+    trained, frozen = _begin(
+        source, parameters, variant, model, examples, seeds, keys, loss, batch_size, rows
     )
-    frozen = merge(backbone, frozen_adapters)
-
     update = Update(dataclasses.replace(model, train=True), loss, optimizer.transformation(steps))
     begin = jax.vmap(functools.partial(start, optimizer=update.optimizer))
-    states = jax.jit(begin, out_shardings=_everywhere(parameters))(trained)
-    step_function = jax.jit(jax.vmap(update, in_axes=(0, None, 0, 0)), donate_argnums=0)
-    (count,) = counts
-    losses = []
-    for step in range(steps):
-        batch = _batches(examples, seeds, count, batch_size, step)
+    place = _placement(parameters, len(seeds))
+    states = jax.jit(begin, out_shardings=place)(trained)
+    step_function = jax.jit(
+        jax.vmap(update, in_axes=(0, None, 0, 0)), donate_argnums=0, out_shardings=(place, None)
+    )
+    losses = [jnp.zeros((0, len(seeds)))]
+    for step in range(steps if variant.trains else 0):
+        batch = _batches(examples, seeds, batch_size, step)
         states, metrics = step_function(states, frozen, batch, keys)
-        losses.append(metrics["loss"])
-    return Stack(model, states.trained, frozen, np.asarray(jnp.stack(losses)))
+        losses.append(metrics["loss"][None])
+        if advance is not None:
+            advance()
+    return Stack(model, states.trained, frozen, np.concatenate([np.asarray(row) for row in losses]))
 
 
-def _everywhere(parameters: dict[str, Any]) -> jax.sharding.Sharding | None:
+def _begin(
+    source: Transformer,
+    parameters: dict[str, Any],
+    variant: Variant,
+    model: Transformer,
+    examples: Sequence[Arrays],
+    seeds: Sequence[int],
+    keys: PRNGKeyArray,
+    loss: Loss,
+    batch_size: int,
+    rows: dict[str, Any] | None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The stacked trained trees before the first step, and the frozen tree that they share."""
+    skills, backbone = split(parameters, is_adapter)
+    if model.adapters is None:
+        copies = jax.jit(
+            lambda tree: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(seeds), *leaf.shape)), tree)
+        )
+        return copies(backbone), {}
+    assert source.adapters is not None
+    skill = source.adapters.skill
+    combinations = choose_combinations(
+        variant, source, parameters, examples, seeds, loss=loss, batch_size=batch_size
+    )
+
+    def initial(key, combination, skills, rows):
+        fresh, _ = split(init_parameters(model, key)[0], is_adapter)
+        start = variant.initial(skills, fresh, skill, combination, rows)
+        return split(start, selects(variant.trainable))[0]
+
+    trained = jax.jit(jax.vmap(initial, in_axes=(0, 0, None, None)))(keys, combinations, skills, rows)
+    if variant.skills != "kept":
+        return trained, backbone
+    not_trained = lambda path: is_inventory(path) and not selects(variant.trainable)(path)  # noqa: E731
+    return trained, merge(backbone, split(skills, not_trained)[0])
+
+
+def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
+    """The examples with the same arrays for every task and equally many choices: absent ones are added."""
+    if not loss.needs_choices:
+        return [
+            {name: leaf for name, leaf in arrays.items() if name not in ("choices", "labels")}
+            for arrays in examples
+        ]
+    for arrays in examples:
+        loss.divisors(arrays)  # Raises the loss's own error where a task has no choices.
+    most = max(arrays["choices"].shape[1] for arrays in examples)
+    return [
+        {**arrays, "choices": np.pad(leaf, ((0, 0), (0, most - leaf.shape[1]), (0, 0)))}
+        for arrays in examples
+        for leaf in [arrays["choices"]]
+    ]
+
+
+def _placement(parameters: dict[str, Any], count: int) -> jax.sharding.Sharding | None:
+    """Where the stacked trees go: spread over the devices where these divide the adaptations."""
     # Counters too are placed as a step returns them: otherwise its second call compiles it again.
     sharding = getattr(jax.tree.leaves(parameters)[0], "sharding", None)
-    return replicated(sharding.mesh) if isinstance(sharding, jax.sharding.NamedSharding) else None
+    if not isinstance(sharding, NamedSharding):
+        return None
+    axes = sharding.mesh.axis_names if count % sharding.mesh.size == 0 else ()
+    return NamedSharding(sharding.mesh, PartitionSpec(axes or None))
 
 
 def _batches(
-    examples: Sequence[Arrays], seeds: Sequence[int], count: int, batch_size: int, step: int
+    examples: Sequence[Arrays], seeds: Sequence[int], batch_size: int, step: int
 ) -> dict[str, np.ndarray]:
-    rows = [batch_indices(count, batch_size, seed, step) for seed in seeds]
-    return {
-        name: np.stack([arrays[name][chosen] for arrays, chosen in zip(examples, rows, strict=True)])
-        for name in examples[0]
-    }
+    batches = [
+        draw_batch(arrays, batch_size, seed, step) for arrays, seed in zip(examples, seeds, strict=True)
+    ]
+    return jax.tree.map(lambda *rows: np.stack(rows), *batches)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

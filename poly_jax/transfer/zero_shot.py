@@ -7,10 +7,10 @@ import jax
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer
-from poly_jax.routing.fixed import SharedRouter
-from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.training.partition import is_adapter, is_inventory, merge, split
 from poly_jax.training.restore import Restored
-from poly_jax.transfer.variants import average_skills
+from poly_jax.transfer.combination import average_skills
+from poly_jax.transfer.variants import averaged_adapters
 
 
 def averaged(restored: Restored, table: TaskTable) -> Restored:
@@ -25,12 +25,13 @@ def averaged(restored: Restored, table: TaskTable) -> Restored:
     """
     if restored.model.adapters is None:
         raise UserError(f"{restored.step} has no adapters, so that there are no skills to average")
-    adapters = dataclasses.replace(restored.model.adapters, router=SharedRouter(), n_tasks=len(table))
+    trained = restored.model.adapters
+    adapters = dataclasses.replace(averaged_adapters(trained), n_tasks=len(table))
     adapted, backbone = split(restored.parameters, is_adapter)
-    skills, _ = split(adapted, lambda path: "skills" in path.split("/"))
+    skills, _ = split(adapted, is_inventory)
     return dataclasses.replace(
         restored,
         model=Transformer(restored.model.config, adapters),
-        parameters=merge(backbone, jax.jit(average_skills)(skills)),
+        parameters=merge(backbone, jax.jit(average_skills, static_argnums=1)(skills, trained.skill)),
         table=table,
     )

@@ -12,7 +12,7 @@ import gin
 from etils import epath
 
 from poly_jax.data.quiet import seqio
-from poly_jax.data.registry import mixture_or_task
+from poly_jax.data.registry import check_registered_alike, mixture_or_task
 from poly_jax.errors import UserError
 from poly_jax.tasks.super_natural_instructions import metrics
 from poly_jax.tasks.super_natural_instructions.encoding import Encoding
@@ -90,7 +90,7 @@ def register(
         tuple(few_shot_seeds),
     )
     if prefix in _registered:
-        _check_equal(prefix, _registered[prefix], registration)
+        check_registered_alike(prefix, _registered[prefix], registration)
         return
     encoding = Encoding(form(prompt), vocabulary)
     if not registration.few_shot_seeds or min(max_instances_per_task, shots) < 1 or positive_examples < 0:
@@ -181,13 +181,3 @@ def _add_task(
 
 def _num_training_examples(task: Any) -> float:
     return float(seqio.mixing_rate_num_examples(task, split="train" if "train" in task.splits else "test"))
-
-
-def _check_equal(prefix: str, before: _Registration, now: _Registration) -> None:
-    for field in dataclasses.fields(_Registration):
-        old, new = getattr(before, field.name), getattr(now, field.name)
-        if old != new:
-            raise UserError(
-                f"{prefix!r} is registered with {field.name} {old}, now asked for with {new}; give register "
-                "another prefix to have both"
-            )

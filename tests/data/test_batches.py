@@ -280,3 +280,15 @@ def test_an_evaluation_of_nothing_is_an_error(plain_task):
     plain_task("hollow", size=0)
     with pytest.raises(UserError, match=r"'hollow' has no example in split 'test'"):
         evaluated("hollow")
+
+
+def test_tasks_without_answer_choices_are_refused_where_a_loss_needs_them(plain_mixture):
+    with pytest.raises(UserError, match=r"task '\w+' has no answer choices.*use TokenLoss"):
+        train_batches(
+            plain_mixture,
+            TaskTable.of(plain_mixture),
+            sequence_length={"inputs": 8, "targets": 8},
+            batch_size=1,
+            seed=0,
+            choices=True,
+        )

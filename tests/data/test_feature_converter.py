@@ -47,3 +47,35 @@ def test_examples_without_an_id_are_refused():
 def test_packing_is_refused():
     with pytest.raises(UserError, match="pack=True"):
         RoutedEncDecFeatureConverter(pack=True)
+
+
+def with_choices(shape):
+    """The examples with two answer choices each, of which the second's second is absent."""
+    tokens = iter(([[4, 4, 4, 1], [5, 1, 0, 0]], [[6, 1], [0, 0]]))
+    choices = tf.data.Dataset.from_generator(lambda: tokens, output_signature=tf.TensorSpec(shape, tf.int32))
+    columns = {"label": tf.constant([1, 0]), "example_id": tf.constant([8, 8])}
+    return tf.data.Dataset.zip(EXAMPLES, choices, tf.data.Dataset.from_tensor_slices(columns)).map(
+        lambda example, choices, numbers: {**example, **numbers, "choices": choices}
+    )
+
+
+def test_choices_are_padded_to_the_targets_length_and_cut():
+    converter = RoutedEncDecFeatureConverter(choices=True)
+    lengths = {"inputs": 4, "targets": 3}
+    batch = next(converter(with_choices((2, None)), lengths).batch(2).as_numpy_iterator())
+    np.testing.assert_array_equal(batch["choices"], [[[4, 4, 4], [5, 1, 0]], [[6, 1, 0], [0, 0, 0]]])
+    np.testing.assert_array_equal(batch["labels"], [1, 0])
+    np.testing.assert_array_equal(batch["example_ids"], [8, 8])
+    assert {batch[name].dtype for name in ("choices", "labels", "example_ids")} == {np.dtype("int32")}
+
+
+def test_choices_come_only_where_asked_for_and_there():
+    lengths = {"inputs": 4, "targets": 3}
+    plain = RoutedEncDecFeatureConverter()(EXAMPLES, lengths).element_spec
+    assert RoutedEncDecFeatureConverter()(with_choices((2, None)), lengths).element_spec == plain
+    assert RoutedEncDecFeatureConverter(choices=True)(EXAMPLES, lengths).element_spec == plain
+
+
+def test_tasks_with_different_numbers_of_choices_are_not_mixed():
+    with pytest.raises(UserError, match="different numbers of answer choices"):
+        RoutedEncDecFeatureConverter(choices=True)(with_choices((None, None)), {"inputs": 4, "targets": 3})

@@ -154,6 +154,20 @@ def test_softmax_keeps_the_largest_logits(top_k, temperature):
     assert np.isfinite(gradient).all()
 
 
+def test_softmax_keeps_no_more_skills_where_logits_are_equal():
+    router = LearnedRouter(scores="softmax", top_k=2)
+    weights = evaluated(router, np.zeros((TASKS, SPLITS, SKILLS), np.float32))
+    assert ((weights > 0).sum(-1) == 2).all()
+
+
+def test_l2_of_logits_that_are_all_zero_has_a_gradient():
+    router = LearnedRouter(scores="l2")
+    logits = np.zeros((TASKS, SPLITS, SKILLS), np.float32)
+    assert not evaluated(router, logits).any()
+    gradient = jax.grad(lambda logits: jnp.sum(compiled(router, None)(logits, ROWS)[..., 0]))(logits)
+    assert np.isfinite(gradient).all()
+
+
 def test_scores_are_dropped_before_they_are_normalised_and_only_in_training():
     rate, logits, u = 0.4, table(), draws(3)
     router = LearnedRouter(sampling=False, logit_dropout=rate)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from poly_jax.errors import UserError
 from poly_jax.study.arrays import exact_match
 from poly_jax.study.results import Results
 from poly_jax.study.summary import interval, summarise
@@ -46,3 +47,22 @@ def test_the_summary_reports_paired_differences(tmp_path):
     text = summarise(results, (0, 1))
     assert "| Poly - shared LoRA | 55.0 ± 0.0 |" in text
     assert "| MHR - Poly | -5.0 ± 0.0 |" in text
+
+
+def test_half_a_line_of_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path):
+    path = tmp_path / "results.jsonl"
+    Results(path).add({"a": 1}, {"score": 1.0})
+    whole = path.read_text()
+    path.write_text(whole + '{"key": {"a": 2}, "resu')
+    results = Results(path)
+    assert results.get({"a": 1}) == {"score": 1.0}
+    assert {"a": 2} not in results
+    results.add({"a": 2}, {"score": 2.0})
+    assert Results(path).get({"a": 2}) == {"score": 2.0}
+
+
+def test_a_file_of_something_else_is_named_with_its_line(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"key": {"a": 1}, "result": {}}\n[1, 2]\n')
+    with pytest.raises(UserError, match=r"results\.jsonl, line 2, is no result"):
+        Results(path)

@@ -68,3 +68,9 @@ def many():
 def new_tasks():
     """Examples of two new tasks."""
     return [examples(1), examples(2)]
+
+
+@pytest.fixture(scope="session")
+def examples_of():
+    """Makes a number of examples of a new task from a seed."""
+    return examples

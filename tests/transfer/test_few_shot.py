@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.transfer.few_shot import FewShotBatches, batch_indices
+from poly_jax.transfer.few_shot import FewShotBatches, batch_indices, draw_batch, first_examples
 
 
 def test_every_epoch_holds_every_example_once():
@@ -37,3 +37,37 @@ def test_a_restored_stream_goes_on_with_the_batch_that_came_next(tmp_path):
 def test_no_examples_is_an_error():
     with pytest.raises(UserError, match="no examples"):
         FewShotBatches({"x": np.zeros((0, 2))}, batch_size=1, seed=0)
+
+
+@pytest.fixture
+def prompted():
+    """Three examples of 2, 1 and 4 prompts; `x` is the row."""
+    return {"x": np.arange(7), "example_ids": np.array([5, 5, 2, 9, 9, 9, 9])}
+
+
+def test_an_example_of_several_prompts_is_one_example_and_each_prompt_has_its_turn(prompted):
+    stream = FewShotBatches(prompted, batch_size=3, seed=1)
+    assert len(stream) == 3
+    drawn = np.stack([next(stream)["x"] for _ in range(400)])
+    examples = prompted["example_ids"][drawn]
+    assert (np.sort(examples, axis=1) == [2, 5, 9]).all()
+    counts = np.bincount(drawn.ravel(), minlength=7)
+    # Of 400 showings of an example each prompt has its share, to five standard deviations.
+    shares = np.array([1 / 2, 1 / 2, 1, 1 / 4, 1 / 4, 1 / 4, 1 / 4])
+    assert (np.abs(counts - 400 * shares) <= 5 * np.sqrt(400 * shares * (1 - shares))).all()
+
+
+def test_prompts_do_not_change_the_order_of_examples_and_are_drawn_by_seed_and_step(prompted):
+    by_example = np.array([2, 5, 9])
+    for step in range(4):
+        batch = draw_batch(prompted, 2, seed=3, step=step)
+        assert set(batch) == {"x"}
+        np.testing.assert_array_equal(
+            prompted["example_ids"][batch["x"]], by_example[batch_indices(3, 2, seed=3, step=step)]
+        )
+        np.testing.assert_array_equal(draw_batch(prompted, 2, seed=3, step=step)["x"], batch["x"])
+
+
+def test_the_first_examples_keep_all_of_their_prompts(prompted):
+    np.testing.assert_array_equal(first_examples(prompted, 2)["x"], [0, 1, 2])
+    np.testing.assert_array_equal(first_examples({"x": prompted["x"]}, 2)["x"], [0, 1])

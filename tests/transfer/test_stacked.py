@@ -5,18 +5,25 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from flax import traverse_util
 
+from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.transformer import Transformer
+from poly_jax.routing.fixed import PrivateRouter
+from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import Partitioning, replicated
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, merge, selects, split
+from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.training.restore import Restored
 from poly_jax.training.update import Update, start
 from poly_jax.transfer.few_shot import FewShotBatches
 from poly_jax.transfer.stacked import adapt_many
+from poly_jax.transfer.start import start_from
 from poly_jax.transfer.variants import VARIANTS
 
 STEPS = 3
@@ -28,59 +35,128 @@ def flat(tree):
     return traverse_util.flatten_dict(tree, sep="/")
 
 
-@pytest.fixture(scope="module", params=["mhr", "mhr-z", "mhr-mu"])
+def source_of(many, variant):
+    """The run that a variant adapts: the multi-task one, or one with an adapter for each of three tasks."""
+    adapters = many.model.adapters
+    if variant.name.startswith("soup"):
+        adapters = dataclasses.replace(adapters, router=PrivateRouter(), n_tasks=3)
+    model = Transformer(many.model.config, adapters)
+    parameters = many.parameters
+    if adapters is not many.model.adapters:
+        parameters, _ = split(parameters, lambda path: "router" not in path.split("/"))
+    names = tuple("abcd"[: adapters.n_tasks])
+    return Restored(model, parameters, TaskTable(names), epath.Path("run"), Origin("weights", "hash"))
+
+
+@pytest.fixture(
+    scope="module",
+    params=["mhr", "mhr-z", "mhr-mu", "random", "full", "soup-selected", "lorahub"],
+)
 def stacked(request, many, new_tasks):
     variant = VARIANTS[request.param]
+    source = source_of(many, variant)
     stack = adapt_many(
-        many.model, many.parameters, variant, new_tasks, SEEDS, steps=STEPS, batch_size=2, optimizer=OPTIMIZER
+        source.model,
+        source.parameters,
+        variant,
+        new_tasks,
+        SEEDS,
+        steps=STEPS,
+        batch_size=2,
+        optimizer=OPTIMIZER,
     )
-    return variant, stack
+    return variant, source, stack
 
 
-def alone(many, variant, examples, seed):
-    """The same adaptation by hand: one task, one state, a Python loop."""
-    model = Transformer(many.model.config, variant.adapters(many.model.adapters))
-    skills, backbone = split(many.parameters, is_adapter)
-    fresh = split(jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(seed)), is_adapter)[0]
-    trained, kept = split(variant.initial(skills, fresh), selects(variant.trainable))
-    frozen = merge(backbone, kept)
-    update = Update(dataclasses.replace(model, train=True), TokenLoss(), OPTIMIZER.transformation(STEPS))
-    state = start(trained, update.optimizer)
+@pytest.fixture(scope="module")
+def new_tasks(examples_of):
+    """Of two tasks, one with more examples."""
+    return [examples_of(1, 5), examples_of(2, 3)]
+
+
+def alone(source, variant, examples, seed):
+    """The same adaptation by itself, as `adapt` begins it: one state, a Python loop."""
+    begun = start_from(
+        source,
+        variant,
+        TaskTable(("new",)),
+        seed,
+        Partitioning().mesh(),
+        experiment=None,
+        loss=TokenLoss(),
+        batch_size=2,
+        examples=examples,
+    )
+    model = dataclasses.replace(begun.model, train=True)
+    update = Update(model, TokenLoss(), OPTIMIZER.transformation(STEPS))
+    state = start(begun.trained, update.optimizer)
     step = jax.jit(update)
     batches = FewShotBatches(examples, batch_size=2, seed=seed)
     losses = []
-    for _ in range(STEPS):
-        state, metrics = step(state, frozen, next(batches), jax.random.key(seed))
+    for _ in range(STEPS if variant.trains else 0):
+        state, metrics = step(state, begun.frozen, next(batches), jax.random.key(seed))
         losses.append(float(metrics["loss"]))
-    return model, state.trained, frozen, losses
+    return state.trained, losses
 
 
-def test_each_equals_its_own_run(stacked, many, new_tasks):
-    variant, stack = stacked
-    inputs = np.stack([task["encoder_input_tokens"] for task in new_tasks])
-    predicted = stack.predict(inputs, Decoding(max_length=4))
+@pytest.mark.slow
+def test_each_equals_its_own_run(stacked, new_tasks):
+    variant, source, stack = stacked
     for i, (examples, seed) in enumerate(zip(new_tasks, SEEDS, strict=True)):
-        model, trained, frozen, losses = alone(many, variant, examples, seed)
+        trained, losses = alone(source, variant, examples, seed)
         np.testing.assert_allclose(stack.losses[:, i], losses, atol=1e-4)
         assert set(flat(trained)) == set(flat(stack.trained))
         for path, leaf in flat(trained).items():
             np.testing.assert_allclose(flat(stack.trained)[path][i], leaf, atol=1e-4, err_msg=path)
-        decode = jax.jit(lambda p, x, model=model: generate(model, p, x, x[:, 0] * 0, Decoding(max_length=4)))
-        np.testing.assert_array_equal(predicted[i], decode(merge(frozen, trained), inputs[i]).tokens)
 
 
-def test_z_trains_the_row_only_and_mu_one_adapter(stacked):
-    variant, stack = stacked
+def test_each_predicts_with_its_own_adapters(many, new_tasks):
+    stack = adapt_many(
+        many.model,
+        many.parameters,
+        VARIANTS["mhr-mu"],
+        new_tasks,
+        SEEDS,
+        steps=STEPS,
+        batch_size=2,
+        optimizer=OPTIMIZER,
+    )
+    inputs = np.stack([task["encoder_input_tokens"][:3] for task in new_tasks])
+    decoding = Decoding(max_length=4)
+    predicted = stack.predict(inputs, decoding)
+    decode = jax.jit(lambda p, x: generate(stack.model, p, x, x[:, 0] * 0, decoding).tokens)
+    for i in range(2):
+        own = jax.tree.map(lambda leaf, i=i: leaf[i], stack.trained)
+        np.testing.assert_array_equal(predicted[i], decode(merge(stack.frozen, own), inputs[i]))
+
+
+def test_what_is_trained_is_stacked_and_what_is_not_is_shared(stacked):
+    variant, source, stack = stacked
     paths = {path.split("/")[-2] for path in flat(stack.trained)}
-    assert paths == {"mhr": {"skills", "router"}, "mhr-z": {"router"}, "mhr-mu": {"skills"}}[variant.name]
-    if variant.name == "mhr-mu":
+    expected = {"mhr": {"skills", "router"}, "random": {"skills", "router"}, "mhr-z": {"router"}}
+    if variant.name == "full":
+        backbone, _ = split(source.parameters, lambda path: not is_adapter(path))
+        assert set(flat(stack.trained)) == set(flat(backbone))
+        assert not stack.frozen
+        return
+    assert paths == expected.get(variant.name, {"skills"})
+    if paths == {"skills"}:
         assert all(leaf.shape[2] == 1 for leaf in flat(stack.trained).values())
+    kept = {path for path in flat(stack.frozen) if is_adapter(path)}
+    assert bool(kept) == (variant.name == "mhr-z")
 
 
 def test_a_fresh_adapter_starts_from_no_skill_of_the_source(many, new_tasks):
     still = Optimizer(learning_rate=0.0, router_learning_rate=0.0)
     stack = adapt_many(
-        many.model, many.parameters, None, new_tasks, SEEDS, steps=1, batch_size=2, optimizer=still
+        many.model,
+        many.parameters,
+        VARIANTS["private"],
+        new_tasks,
+        SEEDS,
+        steps=1,
+        batch_size=2,
+        optimizer=still,
     )
     # At rate 0 the adapters stay as drawn, with B = 0.
     for path, leaf in flat(stack.trained).items():
@@ -88,15 +164,37 @@ def test_a_fresh_adapter_starts_from_no_skill_of_the_source(many, new_tasks):
             np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
 
 
-def test_different_numbers_of_examples_cannot_be_stacked(many, new_tasks):
-    short = {name: leaf[:3] for name, leaf in new_tasks[1].items()}
-    with pytest.raises(UserError, match=r"2 adaptations with \[3, 5\] examples"):
+def test_tasks_with_different_numbers_of_choices_are_stacked(many, new_tasks):
+    def with_choices(arrays, count):
+        rng = np.random.default_rng(count)
+        choices = rng.integers(2, 32, (len(arrays["task_ids"]), count, 3)).astype(np.int32)
+        return {**arrays, "choices": choices, "labels": np.zeros(len(choices), np.int32)}
+
+    tasks = [with_choices(new_tasks[0], 2), with_choices(new_tasks[1], 4)]
+    settings = {"steps": 2, "batch_size": 2, "optimizer": OPTIMIZER, "loss": ChoiceLoss()}
+    mu = VARIANTS["mhr-mu"]
+    together = adapt_many(many.model, many.parameters, mu, tasks, SEEDS, **settings)
+    for i in range(2):
+        own = adapt_many(many.model, many.parameters, mu, tasks[i : i + 1], SEEDS[i : i + 1], **settings)
+        np.testing.assert_allclose(together.losses[:, i], own.losses[:, 0], atol=1e-4)
+
+
+def test_a_step_is_reported_and_nothing_is_stepped_where_nothing_is_trained(many, new_tasks):
+    told = []
+    settings = {"steps": 3, "batch_size": 2, "optimizer": OPTIMIZER, "advance": lambda: told.append(1)}
+    stack = adapt_many(many.model, many.parameters, VARIANTS["zero-shot"], new_tasks, SEEDS, **settings)
+    assert stack.losses.shape == (0, 2)
+    assert not told
+
+
+def test_every_adaptation_needs_a_seed(many, new_tasks):
+    with pytest.raises(UserError, match="2 adaptations with 1 seeds"):
         adapt_many(
             many.model,
             many.parameters,
             VARIANTS["mhr"],
-            [new_tasks[0], short],
-            SEEDS,
+            new_tasks,
+            SEEDS[:1],
             steps=1,
             batch_size=2,
             optimizer=OPTIMIZER,

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from poly_jax.adapters.ia3 import IA3
+from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.routing.fixed import SharedRouter
+from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.training.partition import is_adapter, split
-from poly_jax.transfer.variants import VARIANTS, average_skills, find
+from poly_jax.transfer.combination import Combination, average_skills
+from poly_jax.transfer.variants import VARIANTS, find, usual
 
 
 def flat(tree):
@@ -20,7 +23,7 @@ def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
     adapters, _ = split(many.parameters, is_adapter)
     variant = VARIANTS["mhr-mu"]
     assert variant.adapters(many.model.adapters).inventory_size == 1
-    start = flat(variant.initial(adapters, {}))
+    start = flat(variant.initial(adapters, {}, many.model.adapters.skill))
     assert start
     assert not any("router" in path for path in start)
     for path, leaf in start.items():
@@ -28,18 +31,21 @@ def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
 
 
 def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
-    stacked = {
-        "encoder": {"layers": {"mlp": {"wo": {"skills": {"lora_a": np.arange(24.0).reshape(2, 1, 3, 4, 1)}}}}}
+    leaves = {
+        "lora_a": np.arange(24.0).reshape(2, 1, 3, 4, 1),
+        "lora_b": np.arange(12.0).reshape(2, 1, 3, 1, 2),
     }
-    (mean,) = flat(average_skills(stacked)).values()
-    np.testing.assert_allclose(mean, np.arange(24.0).reshape(2, 1, 3, 4, 1).mean(axis=2, keepdims=True))
+    means = flat(average_skills({"encoder": {"layers": {"mlp": {"wo": {"skills": leaves}}}}}, LoRA()))
+    for name, leaf in leaves.items():
+        mean = means[f"encoder/layers/mlp/wo/skills/{name}"]
+        np.testing.assert_allclose(mean, leaf.mean(axis=2, keepdims=True))
 
 
 @pytest.mark.parametrize("name", ["mhr", "mhr-z"])
 def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
     adapters, _ = split(many.parameters, is_adapter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
-    start = flat(VARIANTS[name].initial(adapters, fresh))
+    start = flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill))
     assert {path for path in start if "router" in path} == {"encoder/attention/query/router/logits"}
     for path, leaf in flat(adapters).items():
         if "skills" in path:
@@ -48,7 +54,16 @@ def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
 
 @pytest.mark.parametrize(
     ("name", "trainable"),
-    [("mhr", "adapters"), ("poly-z", "router"), ("poly-mu", "skills"), ("shared", "skills")],
+    [
+        ("mhr", "adapters"),
+        ("poly-z", "router"),
+        ("poly-mu", "skills"),
+        ("shared", "skills"),
+        ("soup", "skills"),
+        ("private", "skills"),
+        ("random", "adapters"),
+        ("full", "all"),
+    ],
 )
 def test_what_is_trained(name, trainable):
     assert find(name).trainable == trainable
@@ -70,3 +85,72 @@ def test_shared_is_refused_for_an_inventory_and_mhr_for_one_adapter(many):
     one = dataclasses.replace(many.model.adapters, router=SharedRouter())
     with pytest.raises(UserError, match="use 'shared'"):
         VARIANTS["mhr"].adapters(one)
+
+
+def test_a_fresh_start_has_nothing_of_the_run(many):
+    adapters, _ = split(many.parameters, is_adapter)
+    fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
+    for name in ("random", "private"):
+        assert flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill)) == flat(fresh)
+    assert VARIANTS["random"].adapters(many.model.adapters).inventory_size == 3
+    assert VARIANTS["private"].adapters(many.model.adapters).inventory_size == 1
+
+
+def test_full_has_no_adapters_and_fits_every_run(many):
+    assert VARIANTS["full"].adapters(many.model.adapters) is None
+    assert VARIANTS["full"].adapters(None) is None
+    with pytest.raises(UserError, match="has none; use 'full'"):
+        VARIANTS["private"].adapters(None)
+
+
+def test_a_soup_is_the_mean_of_the_chosen_tasks_adapters(many):
+    private = dataclasses.replace(many.model.adapters, router=PrivateRouter(), n_tasks=3)
+    adapters, _ = split(many.parameters, is_adapter)
+    for name, chosen in (("soup", None), ("soup-selected", [2, 0])):
+        combination = Combination.average(np.array(chosen)) if chosen else None
+        start = flat(VARIANTS[name].initial(adapters, {}, private.skill, combination))
+        for path, leaf in start.items():
+            mean = flat(adapters)[path][:, chosen or slice(None)].mean(axis=1, keepdims=True)
+            np.testing.assert_allclose(leaf, mean, rtol=1e-5)
+        assert VARIANTS[name].adapters(private).inventory_size == 1
+
+
+def test_rows_replace_fresh_ones(many):
+    fresh = {"router": {"logits": np.zeros((1, 2, 3))}}
+    rows = {"router": {"logits": np.ones((1, 2, 3))}}
+    start = VARIANTS["mhr-z"].initial({}, fresh, many.model.adapters.skill, None, rows)
+    np.testing.assert_array_equal(start["router"]["logits"], np.ones((1, 2, 3)))
+
+
+def test_runs_that_a_variant_does_not_fit_are_told_which_do(many):
+    ours = many.model.adapters
+    private = dataclasses.replace(ours, router=PrivateRouter())
+    average = dataclasses.replace(ours, router=AverageRouter())
+    vectors = dataclasses.replace(private, skill=IA3())
+    refused = [
+        ("soup", ours, r"averages adapters that were trained apart.* use 'mhr-mu'"),
+        ("mhr", private, r"needs skills that tasks share.* use 'soup', 'soup-selected' or 'lorahub'"),
+        ("shared", private, r"has 4 skills; use 'soup'"),
+        ("random", average, r"AverageRouter has none; use 'private'"),
+        ("mhr-z", average, r"AverageRouter has nothing to train; use 'mhr' or 'mhr-mu'"),
+        ("lorahub", vectors, r"sums LoRA's factors"),
+        ("lorahub", dataclasses.replace(ours, skill=LoRA(merge_after=True)), r"sums LoRA's factors"),
+    ]
+    for name, adapters, message in refused:
+        with pytest.raises(UserError, match=message):
+            VARIANTS[name].adapters(adapters)
+
+
+def test_the_usual_variant_of_a_run(many):
+    ours = many.model.adapters
+    assert usual(ours) == "mhr"
+    assert usual(dataclasses.replace(ours, n_splits=1)) == "poly"
+    assert usual(dataclasses.replace(ours, router=SharedRouter())) == "shared"
+    assert usual(dataclasses.replace(ours, router=PrivateRouter())) == "soup"
+    assert usual(None) == "full"
+
+
+def test_the_command_line_knows_every_variant():
+    from poly_jax.cli.commands.adapt import VARIANTS as NAMES
+
+    assert set(NAMES) == set(VARIANTS)

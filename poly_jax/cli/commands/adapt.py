@@ -5,7 +5,10 @@ import argparse
 from poly_jax.cli.command import Command, given, positive
 from poly_jax.configuration import Configuration
 
-VARIANTS = ("mhr", "mhr-z", "mhr-mu", "poly", "poly-z", "poly-mu", "shared")
+VARIANTS = (
+    *("mhr", "mhr-z", "mhr-mu", "poly", "poly-z", "poly-mu", "shared", "soup", "soup-selected"),
+    *("random", "private", "full", "zero-shot", "lorahub"),
+)
 
 
 class Adapt(Command):
@@ -20,13 +23,22 @@ class Adapt(Command):
         parser.add_argument(
             "--run", required=True, metavar="DIR", help="output folder of a training run, or a step in it"
         )
-        parser.add_argument("--task", required=True, help="name of the new task")
+        parser.add_argument("--task", required=True, help="name of the new task, or of a mixture")
         parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the adapted run goes")
         parser.add_argument(
             "--variant",
             choices=VARIANTS,
             help="what is trained: skills and a fresh router row (mhr, poly), the router row only (-z), the "
-            "average of the skills as one adapter (-mu), or the one adapter of a shared run (shared)",
+            "average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
+            "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "
+            "a fresh adapter (private), everything (full); without training, the average of the skills "
+            "(zero-shot) or a mix that a search finds (lorahub)",
+        )
+        parser.add_argument(
+            "--init_router_from",
+            action="append",
+            metavar="TASK",
+            help="a task of the run that the router's row starts from; several are averaged",
         )
         parser.add_argument("--shots", type=positive, metavar="N", help="how many examples to train on")
         parser.add_argument(
@@ -38,7 +50,8 @@ class Adapt(Command):
         config.load(run=args.run)
         from poly_jax.transfer.adapt import adapt
 
-        adapt(run=args.run, output_dir=args.output_dir, **given(args, "task", "variant", "shots", "seed"))
+        flags = given(args, "task", "variant", "shots", "seed", "init_router_from")
+        adapt(run=args.run, output_dir=args.output_dir, **flags)
 
 
 COMMAND = Adapt()

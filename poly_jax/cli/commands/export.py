@@ -6,7 +6,7 @@ from poly_jax.cli.command import Command
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 
-FORMATS = ("backbone", "t5x", "hugging_face", "peft_poly", "peft_lora")
+FORMATS = ("backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora")
 
 
 class Export(Command):
@@ -35,7 +35,8 @@ class Export(Command):
             choices=FORMATS,
             default="backbone",
             help="backbone (for Experiment.backbone; default), t5x and hugging_face are a T5 without "
-            "adapters; peft_poly is a PEFT folder of all skills and routers, peft_lora one of a task's mix",
+            "adapters; t5x_adapters is one with all skills and routers, for t5x's own programs; peft_poly is "
+            "a PEFT folder of these, peft_lora one of a task's mix",
         )
         parser.add_argument("--task", help="task of the run whose adapters are merged into the T5, or mixed")
 

@@ -24,8 +24,9 @@ class Import(Command):
             dest="source",
             required=True,
             metavar="PATH",
-            help="a T5X checkpoint (legacy or Orbax, local or gs://), a Hugging Face folder or hub id; a "
-            "PEFT folder (LoRA, (IA)^3, Poly), or the reference implementation's tensors in a file",
+            help="a T5X checkpoint (legacy or Orbax, local or gs://), with adapters or without, a Hugging "
+            "Face folder or hub id; a PEFT folder (LoRA, (IA)^3, Poly), or the reference implementation's "
+            "tensors in a file",
         )
         parser.add_argument(
             "--output",
@@ -52,13 +53,16 @@ class Import(Command):
         """Import."""
         from poly_jax.interop.adapters import is_adapter
         from poly_jax.interop.hub import download, is_hub_id
+        from poly_jax.interop.import_t5x_run import has_adapters, import_t5x_run
 
         source = str(download(args.source)) if is_hub_id(args.source) else args.source
-        if is_adapter(source):
+        of_t5x = has_adapters(source)
+        if of_t5x or is_adapter(source):
             from poly_jax.interop.import_adapters import import_adapters
             from poly_jax.interop.tree import listing
 
-            table = import_adapters(source, args.output, config, args.backbone, args.tasks)
+            bring_in = import_t5x_run if of_t5x else import_adapters
+            table = bring_in(source, args.output, config, args.backbone, args.tasks)
             names = listing(table.names)
             print(f"{args.output}: a run of {len(table)} task(s), {names}")
             return

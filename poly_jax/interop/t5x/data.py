@@ -1,0 +1,95 @@
+"""Mixtures with task ids for t5x's programs, which know mixtures by their names."""
+
+import dataclasses
+from collections.abc import Callable
+
+import seqio
+import tensorflow as tf
+from t5x import utils
+
+from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.interop.run_experiment import run_experiment
+
+
+def registered_experiment() -> Experiment:
+    """The experiment that gin describes, after making its tasks known to seqio."""
+    experiment = run_experiment()
+    experiment.data.register_tasks()
+    return experiment
+
+
+def mixture() -> str:
+    """The mixture that `Data` names."""
+    name = registered_experiment().data.mixture
+    if not name:
+        raise UserError("no mixture is named: bind MIXTURE_OR_TASK_NAME or Data.mixture")
+    return name
+
+
+def feature_lengths() -> dict[str, int]:
+    """The lengths of inputs and targets that `Data` gives, in tokens."""
+    lengths = run_experiment().data.sequence_length
+    if not all(lengths.values()):
+        raise UserError("no lengths are given: bind TASK_FEATURE_LENGTHS, or Data.* with its mixture")
+    return lengths
+
+
+def batch_size() -> int:
+    """The examples of a step that `Data` says."""
+    return run_experiment().data.batch_size
+
+
+def table_of(mixture: str) -> TaskTable:
+    """The table of the tasks of the mixture that is trained on."""
+    registered_experiment()
+    return TaskTable.of(mixture)
+
+
+def routed_name(mixture: str, table: TaskTable) -> str:
+    """The registered name of the view of a mixture, or task, whose examples carry their ids in a table.
+
+    Raises:
+      UserError: nothing is registered under the name, or one of its tasks is not in the table.
+    """
+    registered_experiment()
+    return routed(mixture, table).name
+
+
+def train_eval_datasets(
+    cfg: utils.DatasetConfig,
+    shard_id: int,
+    num_shards: int,
+    eval_steps: int,
+    feature_converter_cls: Callable[..., seqio.FeatureConverter],
+) -> dict[str, tf.data.Dataset]:
+    """`t5x.utils.get_training_eval_datasets` of a routed mixture: that one finds tasks by name, without ids.
+
+    Args:
+      cfg: of a mixture that `routed_name` named.
+      shard_id: which of the hosts this is.
+      num_shards: hosts that share a batch.
+      eval_steps: batches of every task.
+      feature_converter_cls: the model's.
+
+    Returns:
+      The batches of each task that has the split, and of the mixture under the name it had.
+    """
+    view = seqio.MixtureRegistry.get(cfg.mixture_or_task_name)
+    assert isinstance(view, RoutedMixture)
+    parts = {task.name: task for task in view.tasks if cfg.split in task.splits}
+    if len(view.tasks) > 1 and parts:
+        parts[view.unrouted.name] = view
+    rows = cfg.batch_size // num_shards
+
+    def batches(part: seqio.Task | seqio.Mixture) -> tf.data.Dataset:
+        one = dataclasses.replace(cfg, mixture_or_task_name=part, batch_size=1)
+        # As t5x does: a finite number of epochs, as a shard's examples may all be filtered out.
+        examples = utils.get_dataset(one, 0, 1, feature_converter_cls, num_epochs=eval_steps * cfg.batch_size)
+        examples = examples.unbatch().repeat().shard(num_shards, shard_id)
+        dataset = examples.batch(rows, drop_remainder=True).take(eval_steps)
+        return dataset.cache() if cfg.use_memory_cache else dataset
+
+    return {name: batches(part) for name, part in parts.items()}

@@ -1,0 +1,36 @@
+"""The task table of t5x's runs: written beside their checkpoints, and found there to evaluate them."""
+
+from collections.abc import Sequence
+
+import jax
+from clu import metric_writers
+from t5x import gin_utils
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.interop import t5x_run
+from poly_jax.interop.run_experiment import run_experiment
+
+
+def summarize(
+    model_dir: str, summary_writer: metric_writers.MetricWriter | None, step: int, table: TaskTable
+) -> None:
+    """t5x's `summarize_gin_config`, and what is needed to use the checkpoints elsewhere.
+
+    Args:
+      model_dir: of the run.
+      summary_writer: gets the configuration as text.
+      step: of the summary.
+      table: of the mixture that is trained on.
+    """
+    gin_utils.summarize_gin_config(model_dir, summary_writer, step)
+    if jax.process_index() == 0:
+        t5x_run.write_description(model_dir, run_experiment(), table)
+
+
+def table_beside(checkpoint: str | Sequence[str]) -> TaskTable:
+    """The table of a checkpoint, or of the first of several.
+
+    Raises:
+      UserError: there is none beside it.
+    """
+    return t5x_run.read_table(checkpoint if isinstance(checkpoint, str) else checkpoint[0])

@@ -1,0 +1,76 @@
+"""This project's optimizers for t5x's trainer, over the trained parameters alone."""
+
+import itertools
+from typing import Any
+
+import jax
+import optax
+from flax import core
+from jax.sharding import PartitionSpec
+from jax.tree_util import DictKey
+from t5x import optimizers, utils
+
+from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.partition import Trainable, merge, selects, split
+
+Tree = Any
+
+
+class TrainedOnly(optimizers.OptaxWrapper):
+    """An optax optimizer of the selected parameters: the others have no state and stay bit for bit."""
+
+    def __init__(self, transformation: optax.GradientTransformation, trainable: Trainable) -> None:
+        """The transformation sees the trained parameters only, as in `poly_jax.training.update`."""
+        super().__init__(transformation)
+        self._trained = selects(trainable)
+
+    def init_state(self, params: Tree) -> optimizers.OptimizerState:
+        """The state before the first step."""
+        return super().init_state(self._split(params)[0])
+
+    def apply_gradient(
+        self, hyper_params: Any, params: Tree, state: optimizers.OptimizerState, grads: Tree
+    ) -> tuple[Tree, optimizers.OptimizerState]:
+        """The next parameters and state."""
+        trained, frozen = self._split(params)
+        new, state = super().apply_gradient(hyper_params, trained, state, self._split(grads)[0])
+        merged = merge(frozen, new)
+        return core.freeze(merged) if isinstance(params, core.FrozenDict) else merged, state
+
+    def derive_logical_axes(
+        self, optimizer: optimizers.Optimizer, param_logical_axes: Tree
+    ) -> optimizers.Optimizer:
+        """The optimizer with the names of axes in place of arrays: moments are laid out as their parameters.
+
+        t5x's own rules know a list of optax's states; this works for any.
+        """
+        parameters = dict(jax.tree_util.tree_leaves_with_path(self._split(optimizer.target)[0]))
+        axes = dict(jax.tree_util.tree_leaves_with_path(self._split(param_logical_axes)[0], is_leaf=_is_spec))
+
+        def place(path: tuple[Any, ...], leaf: Any) -> PartitionSpec | None:
+            # The path of a moment ends with that of its parameter: the names after the optimizer's own.
+            names = tuple(itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path)))[::-1]
+            parameter = parameters.get(names)
+            return axes[names] if parameter is not None and parameter.shape == leaf.shape else None
+
+        states = jax.tree_util.tree_map_with_path(place, optimizer.state.param_states)
+        state = optimizers.OptimizerState(step=None, param_states=states)
+        return optimizers.Optimizer(self, state, param_logical_axes)
+
+    def _split(self, tree: Tree) -> tuple[Tree, Tree]:
+        return split(core.unfreeze(tree), self._trained)
+
+
+def _is_spec(leaf: Any) -> bool:
+    return isinstance(leaf, PartitionSpec)
+
+
+def trained_only(steps: int, trainable: Trainable = "adapters") -> TrainedOnly:
+    """What gin binds of `Optimizer`, for a run of `steps` steps."""
+    return TrainedOnly(Optimizer().transformation(steps), trainable)
+
+
+def learning_rate(steps: int) -> utils.LearningRateCallable:
+    """The skills' learning rate by step, which t5x's trainer reports; `trained_only` applies its own."""
+    optimizer = Optimizer()
+    return optimizer.schedule(optimizer.learning_rate, steps)

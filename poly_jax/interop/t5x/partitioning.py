@@ -1,0 +1,18 @@
+"""Where on t5x's mesh the logical axes of skills and routers live."""
+
+from t5x import partitioning
+
+_AXES = ("tasks", "splits", "skills", "lora_in", "lora_out", "lora_rank")
+
+
+def logical_axis_rules(
+    activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1
+) -> partitioning.LogicalAxisRules:
+    """t5x's rules for a T5, and those of adapters, which are small: every device has all of them.
+
+    Args: as of `t5x.partitioning.standard_logical_axis_rules`.
+    """
+    ours = [(axis, None) for axis in _AXES]
+    return partitioning.standard_logical_axis_rules(
+        activation_partitioning_dims, parameter_partitioning_dims, additional_rules=ours
+    )

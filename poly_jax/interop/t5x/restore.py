@@ -1,0 +1,50 @@
+"""Starting from a checkpoint of a stock T5: its parameters are taken, and the adapters are fresh."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import traverse_util
+from t5x import state_utils
+
+from poly_jax.errors import UserError
+from poly_jax.interop.tree import listing
+from poly_jax.training.partition import is_adapter
+
+_PARAMETERS = "target/"
+
+
+def backbone_only(
+    checkpoint: Mapping[str, Any], state: Mapping[str, Any], *, is_resuming: bool = False
+) -> Mapping[str, Any]:
+    """A `state_transformation_fns` of t5x's `RestoreCheckpointConfig`, to go with `fallback_to_scratch`.
+
+    The checkpoint's step and optimizer state are left out: training begins at step 0. t5x would draw a
+    backbone's parameter that the checkpoint lacks at random; here that is an error.
+
+    Args:
+      checkpoint: state in the checkpoint, its arrays not yet read.
+      state: that of the model.
+      is_resuming: whether a run goes on from its own checkpoint, which is taken as it is.
+
+    Raises:
+      UserError: the checkpoint's backbone is not this model's.
+    """
+    if is_resuming:
+        return checkpoint
+    stored, wanted = _backbone(checkpoint), _backbone(state)
+    findings = {"lacks": wanted.keys() - stored.keys(), "has unknown": stored.keys() - wanted.keys()}
+    if any(findings.values()):
+        text = "; ".join(
+            f"{verb} {len(names)} parameter(s) ({listing(names)})"
+            for verb, names in findings.items()
+            if names
+        )
+        raise UserError(f"INITIAL_CHECKPOINT_PATH does not fit the model: it {text}")
+    taken = {_PARAMETERS + name: leaf for name, leaf in stored.items()}
+    return traverse_util.unflatten_dict(taken, sep="/")
+
+
+def _backbone(state: Mapping[str, Any]) -> dict[str, Any]:
+    flat = state_utils.flatten_state_dict(state)
+    names = {name: name.removeprefix(_PARAMETERS) for name in flat if name.startswith(_PARAMETERS)}
+    return {short: flat[name] for name, short in names.items() if not is_adapter(short)}

@@ -1,0 +1,59 @@
+"""What lies beside T5X checkpoints of a model with adapters: the names of its tasks, and its settings."""
+
+from etils import epath
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.interop.gin_text import bindings
+
+TASKS = "tasks.json"
+SETTINGS = "model.gin"
+
+_HEADER = "# The T5, its adapters and how it decodes, of the checkpoints beside this file."
+
+
+def write_description(folder: str, experiment: Experiment, table: TaskTable) -> None:
+    """Writes `tasks.json`, names in the order of their ids, and `model.gin`, what makes the model again.
+
+    Args:
+      folder: that of the checkpoints; local or gs://.
+      experiment: its model, adapters and decoding are written.
+      table: of the tasks that its routers know.
+    """
+    place = epath.Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    # Checkpoints of T5X hold layers apart, whatever the run does.
+    lines = [_HEADER, "", *bindings(experiment.model, skip=("scan_layers", "remat"))]
+    if experiment.adapters is not None:
+        adapters = experiment.adapters(n_tasks=len(table))
+        lines += ["", "Experiment.adapters = @Adapters", *bindings(adapters, skip=("n_tasks",))]
+    lines += ["", *bindings(experiment.decoding)]
+    (place / SETTINGS).write_text("\n".join(lines) + "\n")
+    table.save(place / TASKS)
+
+
+def read_table(checkpoint: str) -> TaskTable:
+    """The task table of a checkpoint.
+
+    Args:
+      checkpoint: its folder, or the one that holds it.
+
+    Raises:
+      UserError: there is no table in either.
+    """
+    place = epath.Path(checkpoint).expanduser()
+    for folder in (place, place.parent, place.parent.parent):
+        if (folder / TASKS).exists():
+            return TaskTable.load(folder / TASKS)
+    raise UserError(
+        f"no {TASKS} in {checkpoint} or above, which gives tasks their ids; it is written by poly_jax's "
+        "gin/t5x/train.gin and by `poly-jax export --format=t5x_adapters`"
+    )
+
+
+def settings_file(checkpoint: str) -> str | None:
+    """Path of the `model.gin` of a checkpoint, if it has one."""
+    place = epath.Path(checkpoint).expanduser()
+    found = (folder / SETTINGS for folder in (place, place.parent, place.parent.parent))
+    return next((str(file) for file in found if file.exists()), None)

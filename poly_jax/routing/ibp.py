@@ -1,0 +1,97 @@
+"""The Indian Buffet Process as a prior on which skills a task uses: a loss beside that of the targets."""
+
+import dataclasses
+from typing import Any
+
+import gin
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+from jax.scipy.special import gammaln
+from jaxtyping import Array, Float
+
+from poly_jax.errors import UserError
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.router import Router
+
+
+def ibp_negative_log_prior(
+    z: Float[Array, "*matrices tasks skills"], concentration: float
+) -> Float[Array, "*matrices"]:
+    """`-log P(Z | alpha)` of the Indian Buffet Process (arXiv 2202.13914, eq. 4; Griffiths and Ghahramani).
+
+    `P(Z) = alpha^K / prod_h K_h! * exp(-alpha H_T) * prod_k (T - m_k)! (m_k - 1)! / T!`, where K counts the
+    columns with a task in them, K_h those that are equal to one another (of history h), m_k is a column's
+    number of tasks and H_T the T-th harmonic number.
+
+    It is exact where Z holds zeros and ones, and its gradient is then that of the continuous form below; Z
+    between them gives a finite value as well. `prod_h K_h!` is the product over columns of one more than the
+    number of earlier columns that equal it. Columns i and j are equal as far as the number of rows in which
+    they differ, `m_i + m_j - 2 z_i . z_j`, is below 1; a column counts as far as m_k reaches 1.
+
+    Args:
+      z: which task uses which skill, in [0, 1].
+      concentration: alpha; expected number of skills of a task.
+    """
+    n_tasks = z.shape[-2]
+    m = z.sum(-2)
+    used = jnp.minimum(m, 1.0)
+    # Where a column is empty the logarithm of its factorials has no end, and counts for nothing.
+    m = jnp.maximum(m, 1e-6)
+    together = jnp.einsum("...ti,...tj->...ij", z, z)
+    differing = m[..., :, None] + m[..., None, :] - 2 * together
+    equal = jnp.maximum(1 - differing, 0) * used[..., None, :]
+    earlier = jnp.tril(equal, -1).sum(-1)
+    column = (
+        jnp.log(concentration)
+        + gammaln(n_tasks - m + 1)
+        + gammaln(m)
+        - gammaln(n_tasks + 1.0)
+        - jnp.log1p(earlier)
+    )
+    harmonic = sum(1 / i for i in range(1, n_tasks + 1))
+    return concentration * harmonic - (used * column).sum(-1)
+
+
+@gin.configurable
+@dataclasses.dataclass(frozen=True)
+class IBPPrior:
+    """The prior on every learned router's allocation, as a loss that training adds.
+
+    Z is the sigmoid of a router's logits, rounded forward with the sigmoid's gradient, as the equation is of
+    zeros and ones; heads and routers are matrices of their own. The loss is the mean over all matrices, so
+    that its weight means the same at every granularity.
+
+    Attributes:
+      weight: of the prior beside the targets' loss.
+      concentration: alpha of the process.
+    """
+
+    weight: float = 1e-2
+    concentration: float = 3.0
+
+    def __post_init__(self):
+        if self.concentration <= 0:
+            raise UserError(f"IBPPrior.concentration is {self.concentration}; it must be above 0")
+
+    def check(self, router: Router) -> None:
+        """Raises a UserError where there is no allocation that the prior is about."""
+        if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):
+            kind = type(router).__name__
+            scores = f" with scores {router.scores!r}" if isinstance(router, LearnedRouter) else ""
+            raise UserError(
+                f"IBPPrior is of a LearnedRouter with scores 'sigmoid' or 'straight_through', and the run has"
+                f" {kind}{scores}; bind train.prior = None"
+            )
+
+    def __call__(self, trained: dict[str, Any]) -> Float[Array, ""]:
+        """The mean negative log-prior of the routers in a tree, not weighted."""
+        total, count = jnp.zeros(()), 0
+        for path, logits in traverse_util.flatten_dict(trained, sep="/").items():
+            if not path.endswith("router/logits"):
+                continue
+            soft = jax.nn.sigmoid(logits.astype(jnp.float32))
+            hard = soft + jax.lax.stop_gradient(jnp.round(soft) - soft)
+            priors = ibp_negative_log_prior(jnp.moveaxis(hard, -3, -2), self.concentration)
+            total, count = total + priors.sum(), count + priors.size
+        return total / max(count, 1)

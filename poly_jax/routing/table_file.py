@@ -1,0 +1,107 @@
+"""Reads a table of tasks by skills from JSON, CSV or npz."""
+
+import csv
+import difflib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+
+from poly_jax.errors import UserError
+
+Table = tuple[tuple[float, ...], ...]
+
+
+def read_table(path: str, names: Sequence[str]) -> Table:
+    """The rows of these tasks, in their order; the file may have others as well.
+
+    Args:
+      path: of one of
+        `.json`: an object of a list of weights for every task;
+        `.csv`: a header, then lines of a task's name and its weights;
+        `.npz`: arrays `tasks` [tasks] of names and `weights` [tasks, skills].
+      names: of the tasks.
+
+    Raises:
+      UserError: the file cannot be read, lacks a task or has one twice, its rows are not equally long, or a
+        weight is negative, not a number, or all of a task's are 0.
+    """
+    table = _read(path)
+    if missing := [name for name in names if name not in table]:
+        close = difflib.get_close_matches(missing[0], table, n=2)
+        hint = f"; did it mean {' or '.join(map(repr, close))}?" if close else "; add a row"
+        raise UserError(f"{path} has no row for {len(missing)} task(s), such as {missing[0]!r}{hint}")
+    return tuple(table[name] for name in names)
+
+
+def table_width(path: str) -> int:
+    """The number of skills that a table has; errors are those of `read_table`."""
+    return len(next(iter(_read(path).values())))
+
+
+def _read(path: str) -> dict[str, tuple[float, ...]]:
+    readers = {".json": _json, ".csv": _csv, ".npz": _npz}
+    place = epath.Path(path)
+    if place.suffix not in readers:
+        raise UserError(f"TableRouter.path is {path!r}; use a file ending in {', '.join(readers)}")
+    try:
+        table = readers[place.suffix](place)
+    except FileNotFoundError:
+        raise UserError(f"TableRouter.path is {path!r}, and there is no such file") from None
+    # What the parsers raise of a broken file.
+    except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as e:
+        raise UserError(f"{path} is no table of tasks by skills ({' '.join(str(e).split())})") from None
+    check_table(path, table)
+    return table
+
+
+def check_table(path: str, table: Mapping[str, tuple[float, ...]]) -> None:
+    """Raises a UserError where rows of a table from `path` are no weights of the same skills."""
+    if not table:
+        raise UserError(f"{path} has no task; give it a row for every task")
+    first = next(iter(table))
+    for name, row in table.items():
+        if len(row) != len(table[first]) or not row:
+            raise UserError(
+                f"{path}: {name!r} has {len(row)} weight(s), and {first!r} has {len(table[first])};"
+                " every task has one for every skill"
+            )
+        if not all(math.isfinite(weight) and weight >= 0 for weight in row) or not any(row):
+            raise UserError(
+                f"{path}: the weights of {name!r} are {list(row)}; they are at least 0, and one is above it"
+            )
+
+
+def _rows(pairs: Sequence[tuple[str, Sequence[Any]]]) -> dict[str, tuple[float, ...]]:
+    table: dict[str, tuple[float, ...]] = {}
+    for name, row in pairs:
+        if name in table:
+            raise ValueError(f"{name!r} is there twice")
+        try:
+            table[name] = tuple(float(weight) for weight in row)
+        except (ValueError, TypeError):
+            raise ValueError(f"the row of {name!r} is {row!r}, not a list of numbers") from None
+    return table
+
+
+def _json(place: epath.Path) -> dict[str, tuple[float, ...]]:
+    pairs = json.loads(place.read_text(), object_pairs_hook=list)
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise ValueError("it holds no object of tasks")
+    return _rows(pairs)
+
+
+def _csv(place: epath.Path) -> dict[str, tuple[float, ...]]:
+    lines = [line for line in csv.reader(place.read_text().splitlines()) if line]
+    return _rows([(line[0].strip(), line[1:]) for line in lines[1:]])
+
+
+def _npz(place: epath.Path) -> dict[str, tuple[float, ...]]:
+    with place.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+        tasks, weights = stored["tasks"], stored["weights"]
+    if weights.ndim != 2 or len(weights) != tasks.size:
+        raise ValueError(f"weights are {list(weights.shape)}, and there are {tasks.size} tasks")
+    return _rows(list(zip(map(str, tasks.reshape(-1)), weights.tolist(), strict=True)))

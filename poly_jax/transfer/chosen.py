@@ -1,0 +1,62 @@
+"""The combinations of skills that a variant starts new tasks from, found with their examples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from poly_jax.model.loss import Loss
+from poly_jax.model.transformer import Transformer
+from poly_jax.training.partition import is_adapter, is_inventory, split
+from poly_jax.transfer.combination import Combination
+from poly_jax.transfer.combination_loss import combination_losses, in_batches
+from poly_jax.transfer.few_shot import EXAMPLE_IDS
+from poly_jax.transfer.variants import Variant, averaged_adapters
+
+
+def choose_combinations(
+    variant: Variant,
+    source: Transformer,
+    parameters: dict[str, Any],
+    examples: Sequence[Mapping[str, np.ndarray]],
+    seeds: Sequence[int],
+    *,
+    loss: Loss,
+    batch_size: int,
+) -> Combination | None:
+    """A combination for each of several new tasks, `[adaptations, n]`; None where the variant has no choice.
+
+    Args:
+      variant: how to adapt.
+      source: the model that learned the skills.
+      parameters: all of its parameters.
+      examples: of each new task, with all of their prompts.
+      seeds: of each, for what is drawn.
+      loss: as in training.
+      batch_size: examples that are computed at once.
+    """
+    if variant.choice is None:
+        return None
+    assert source.adapters is not None
+    choice, adapters = variant.choice(), source.adapters
+    adapted, backbone = split(parameters, is_adapter)
+    skills, _ = split(adapted, is_inventory)
+    # All as many batches as the largest needs, so that one program serves all.
+    n_batches = max(-(-len(arrays["task_ids"]) // batch_size) for arrays in examples)
+    chosen = []
+    for arrays, seed in zip(examples, seeds, strict=True):
+        rows = {name: leaf for name, leaf in arrays.items() if name != EXAMPLE_IDS}
+        batches = in_batches(rows, batch_size, n_batches)
+
+        def losses(
+            combinations: Combination, batches: dict[str, np.ndarray] = batches
+        ) -> Float[np.ndarray, "combinations"]:
+            model = Transformer(source.config, averaged_adapters(adapters, combinations.skills.shape[-1]))
+            return np.asarray(
+                combination_losses(model, loss, adapters.skill, skills, backbone, batches, combinations)
+            )
+
+        chosen.append(choice.choose(adapters.inventory_size, losses, seed))
+    return jax.tree.map(lambda *each: np.stack(each), *chosen)

@@ -1,0 +1,42 @@
+"""Rows of a router for new tasks that start from those of old ones."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from poly_jax.errors import UserError
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.training.partition import is_router
+
+Tree = dict[str, Any]
+
+
+def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_new: int) -> Tree:
+    """The routers' parameters for new tasks: of every table the mean of these tasks' rows.
+
+    A router's parameters that belong to no task stay as they are.
+
+    Args:
+      model: whose routers they are.
+      parameters: all of its parameters, or its adapters'.
+      tasks: ids of the old tasks.
+      n_new: how many new tasks get this row.
+    """
+    _, axes = parameter_shapes(model)
+    names = {path: tuple(spec) for path, spec in traverse_util.flatten_dict(axes, sep="/").items()}
+
+    def start(path: str, leaf: jax.Array) -> jax.Array:
+        if "tasks" not in names[path]:
+            return leaf
+        axis = names[path].index("tasks")
+        row = jnp.take(leaf, jnp.asarray(tasks), axis=axis).mean(axis=axis, keepdims=True)
+        return jnp.repeat(row, n_new, axis=axis)
+
+    leaves = traverse_util.flatten_dict(parameters, sep="/")
+    rows = {path: start(path, leaf) for path, leaf in leaves.items() if is_router(path)}
+    if not rows:
+        raise UserError("the run's router has no rows to start from; leave adapt.init_router_from unset")
+    return traverse_util.unflatten_dict(rows, sep="/")

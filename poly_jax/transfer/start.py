@@ -1,0 +1,146 @@
+"""Where adapting begins: the new tasks' model, what is trained and what stays, before the first step."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.model.loss import Loss
+from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.training.backbone import load_backbone
+from poly_jax.training.checkpoints import Origin
+from poly_jax.training.mesh import on_mesh, shardings
+from poly_jax.training.partition import is_adapter, merge, selects, split
+from poly_jax.training.restore import Restored
+from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.transfer.rows import averaged_rows
+from poly_jax.transfer.variants import Variant
+
+Tree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """An adaptation before its first step.
+
+    Attributes:
+      model: of the new tasks, in evaluation mode.
+      trained: the trained tree.
+      frozen: what stays as it is.
+      origin: what the trained tree builds on.
+    """
+
+    model: Transformer
+    trained: Tree
+    frozen: Tree
+    origin: Origin
+
+
+def start_from(
+    source: Restored,
+    variant: Variant,
+    table: TaskTable,
+    seed: int,
+    mesh: Mesh,
+    *,
+    experiment: Experiment,
+    loss: Loss,
+    batch_size: int,
+    examples: Mapping[str, np.ndarray] | None = None,
+    old_tasks: Sequence[str] = (),
+) -> Start:
+    """Begins to adapt a run to the tasks of a table.
+
+    Args:
+      source: the run.
+      variant: how.
+      table: the new tasks.
+      seed: of what is drawn.
+      mesh: where the parameters go.
+      experiment: that of the run.
+      loss: with which a variant that has a choice compares combinations of skills.
+      batch_size: examples at once in that comparison.
+      examples: with which it compares; None where there are too many to hold.
+      old_tasks: tasks of the run whose rows' average new rows start from; none for fresh rows.
+
+    Raises:
+      UserError: the variant does not fit the run, or one of its old tasks or examples is missing.
+    """
+    adapters = variant.adapters(source.model.adapters, len(table))
+    if adapters is None:
+        check_old_tasks(variant, old_tasks)
+        return Start(
+            Transformer(source.model.config), backbone_in_float32(source, experiment, mesh), {}, Origin()
+        )
+    assert source.model.adapters is not None
+    if variant.choice is not None and examples is None:
+        raise UserError(f"variant {variant.name!r} compares skills on a task's few examples; give one task")
+    model = Transformer(source.model.config, adapters.for_tasks(table.names))
+    shapes, axes = parameter_shapes(model)
+    places = split(shardings(shapes, axes, mesh), is_adapter)[0]
+    skills, backbone = split(source.parameters, is_adapter)
+    rows = new_rows(source, variant, old_tasks, len(table))
+    with on_mesh(mesh):
+        draw = jax.jit(lambda key: split(init_parameters(model, key)[0], is_adapter)[0], out_shardings=places)
+        fresh = draw(jax.random.key(seed))
+        combinations = choose_combinations(
+            variant,
+            source.model,
+            source.parameters,
+            [examples] if examples is not None else [],
+            [seed] if examples is not None else [],
+            loss=loss,
+            batch_size=batch_size,
+        )
+        only = jax.tree.map(lambda leaf: leaf[0], combinations)
+        begin = jax.jit(variant.initial, static_argnums=2, out_shardings=places)
+        initial = begin(skills, fresh, source.model.adapters.skill, only, rows)
+    trained, frozen_adapters = split(initial, selects(variant.trainable))
+    origin = dataclasses.replace(source.origin, adapters=None)
+    if frozen_adapters:
+        if source.origin.adapters is not None:
+            raise UserError(
+                f"{source.step} itself trains a router only; adapt from the run its skills are from:"
+                f" {source.origin.adapters}"
+            )
+        origin = dataclasses.replace(origin, adapters=str(source.step.absolute()))
+    return Start(model, trained, merge(backbone, frozen_adapters), origin)
+
+
+def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new: int) -> Tree | None:
+    """The routers' parameters for new tasks from those of old ones; None for fresh ones.
+
+    Raises:
+      UserError: the variant has no rows, or the run does not know one of the tasks.
+    """
+    check_old_tasks(variant, old_tasks)
+    if not old_tasks:
+        return None
+    adapted, _ = split(source.parameters, is_adapter)
+    return averaged_rows(source.model, adapted, [source.table.id(name) for name in old_tasks], n_new)
+
+
+def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
+    """Raises a UserError where a variant without rows is asked to start them from old tasks."""
+    if old_tasks and not (variant.routes and variant.skills == "kept"):
+        raise UserError(
+            f"adapt.init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
+            " run's router; use a variant such as 'mhr' or 'mhr-z'"
+        )
+
+
+def backbone_in_float32(source: Restored, experiment: Experiment, mesh: Mesh) -> Tree:
+    """The run's backbone as it is trained: read anew where the run keeps it in another precision."""
+    _, backbone = split(source.parameters, is_adapter)
+    if all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(backbone)):
+        return backbone
+    path = experiment.backbone or source.origin.backbone
+    assert path is not None
+    return load_backbone(path, Transformer(source.model.config), mesh, jnp.float32)[0]

@@ -1,0 +1,47 @@
+"""The seqio preprocessor that turns the texts of a shown example into tokens."""
+
+from collections.abc import Mapping
+
+from poly_jax.data.quiet import seqio, tf
+
+
+class Encoding:
+    """Encodes input, target and choices of an example of `HeldOutSource`, each ended by the end of sequence.
+
+    Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
+    targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
+    is all padding.
+    """
+
+    def __init__(self, vocabulary: seqio.Vocabulary) -> None:
+        self._vocabulary = vocabulary
+
+    def __call__(
+        self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
+    ) -> tf.data.Dataset:
+        """The dataset with `inputs`, `targets` and `choices` as int32 tokens, the first two as texts too."""
+        lengths = sequence_length or {}
+        longest = lengths.get("targets")
+
+        @tf.autograph.experimental.do_not_convert
+        def encode(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            texts = example["choices"]
+            choices = [
+                self._tokens(texts[place], longest)[: tf.where(texts[place] == "", 0, tf.int32.max)]
+                for place in range(texts.shape[0])
+            ]
+            return {
+                **example,
+                "inputs": self._tokens(example["inputs"], lengths.get("inputs")),
+                "inputs_pretokenized": example["inputs"],
+                "targets": self._tokens(example["targets"], longest),
+                "targets_pretokenized": example["targets"],
+                "choices": tf.ragged.stack(choices).to_tensor(shape=(texts.shape[0], longest)),
+            }
+
+        return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def _tokens(self, text: tf.Tensor, length: int | None) -> tf.Tensor:
+        tokens = tf.cast(self._vocabulary.encode_tf(text), tf.int32)
+        tokens = tokens if length is None else tokens[: length - 1]
+        return tf.concat([tokens, [self._vocabulary.eos_id]], axis=0)

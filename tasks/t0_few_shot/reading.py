@@ -1,0 +1,101 @@
+"""Reads a file of examples, and shows each by a task's templates."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from poly_jax.errors import UserError
+from poly_jax.tasks.t0_few_shot.templates import Renderer, Template
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """An example shown by one template.
+
+    Attributes:
+      input: the prompt.
+      choices: the answers to choose from.
+      label: index of the right one.
+      example: place of the example in its file.
+      template: name of the template.
+    """
+
+    input: str
+    choices: tuple[str, ...]
+    label: int
+    example: int
+    template: str
+
+
+def read_examples(path: epath.Path) -> list[dict[str, Any]]:
+    """The examples of a JSONL file, each an object with the right choice's index in `label`.
+
+    Raises:
+      UserError: there is no such file, or a line is not such an object (the message has its number).
+    """
+    try:
+        # Not splitlines: JSON may hold other line separators inside its texts.
+        lines = path.read_text().rstrip("\n").split("\n")
+    except FileNotFoundError:
+        raise UserError(f"no examples at {path}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text, at byte {error.start}; fetch the file again") from None
+    examples = []
+    for number, line in enumerate(lines, 1):
+        try:
+            example = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(
+                f"{path}: broken JSON at line {number}, column {error.colno}: {error.msg}; "
+                "fetch the file again"
+            ) from None
+        label = example.get("label") if isinstance(example, dict) else None
+        if not isinstance(label, int) or label < 0:
+            raise UserError(f"{path}: line {number} is not an object with an integer 'label', 0 or more")
+        examples.append(example)
+    return examples
+
+
+def show_examples(
+    path: epath.Path,
+    templates: Sequence[Template],
+    places: Callable[[int], Iterable[int]],
+) -> list[Shown]:
+    """The examples of a file, each by some of the templates.
+
+    Args:
+      path: the file.
+      templates: the task's.
+      places: which templates show the example of a place in the file.
+
+    Raises:
+      UserError: as of `read_examples`; or a template and an example do not fit (the message names both).
+    """
+    renderer = Renderer()
+    return [
+        _show(renderer, path, place, example, templates[chosen])
+        for place, example in enumerate(read_examples(path))
+        for chosen in places(place)
+    ]
+
+
+def _show(
+    renderer: Renderer, path: epath.Path, place: int, example: Mapping[str, Any], template: Template
+) -> Shown:
+    where = f"{path}: line {place + 1} cannot be shown by template {template.name!r}"
+    try:
+        rendered = renderer.render(template, example, seed=f"{template.name} {place}")
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
+    label = example["label"]
+    if label >= len(rendered.choices):
+        raise UserError(f"{where}: label {label} is none of the {len(rendered.choices)} choices")
+    # Choices are ranked, so that the target must be one of them. Some templates rephrase it.
+    if rendered.target != rendered.choices[label]:
+        raise UserError(
+            f"{where}: target {rendered.target!r:.80} is not choice {label} of {rendered.choices}"
+        )
+    return Shown(rendered.input, rendered.choices, label, place, template.name)

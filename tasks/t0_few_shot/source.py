@@ -1,0 +1,116 @@
+"""The seqio data source of one held-out task, whose files are read when they are first needed."""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from etils import epath
+
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.errors import UserError
+from poly_jax.tasks.t0_few_shot.held_out import HeldOutTask
+from poly_jax.tasks.t0_few_shot.reading import Shown, show_examples
+from poly_jax.tasks.t0_few_shot.templates import Template, read_templates
+
+EvaluationTemplates = Literal["drawn", "all"]
+VALIDATION = "validation"
+
+# The draws of templates for evaluation are the same for every run.
+_SEED = 0
+
+
+class HeldOutSource(seqio.DataSource):
+    """Few-shot examples and the evaluation set of a task.
+
+    Its examples have the scalar texts `inputs`, `targets` (the right choice) and `template`, the vector of
+    texts `choices`, and the numbers `label` and `example_id` (int32). A training split has every example by
+    every template, in the order of its file; who draws batches shows one of them each time.
+
+    Args:
+      task: which of the tasks.
+      templates: its `templates.yaml`.
+      files: file of examples of every split.
+      evaluation_templates: "drawn" shows an example of `validation` by one template, "all" by each.
+    """
+
+    def __init__(
+        self,
+        task: HeldOutTask,
+        templates: epath.Path,
+        files: Mapping[str, epath.Path],
+        evaluation_templates: EvaluationTemplates,
+    ) -> None:
+        super().__init__(splits=tuple(files))
+        self._task = task
+        self._templates_file = templates
+        self._files = dict(files)
+        self._evaluation_templates = evaluation_templates
+        self._shown: dict[str, list[Shown]] = {}
+
+    @functools.cached_property
+    def _templates(self) -> list[Template]:
+        templates = self._task.choose(read_templates(self._templates_file))
+        if not templates:
+            raise UserError(f"{self._templates_file} has no template for the data set's original task")
+        return templates
+
+    @property
+    def supports_arbitrary_sharding(self) -> bool:
+        """No: seqio shards the examples."""
+        return False
+
+    def list_shards(self, split: str) -> Sequence[str]:
+        """One shard, the file."""
+        return [str(self._files[split])]
+
+    def num_input_examples(self, split: str) -> int:
+        """The number of examples in a split, each prompt of one counted."""
+        return len(self._read(split))
+
+    def get_dataset(
+        self,
+        split: str = "train",
+        shuffle: bool = True,
+        seed: int | None = None,
+        shard_info: seqio.ShardInfo | None = None,
+        **_: Any,
+    ) -> tf.data.Dataset:
+        """The examples of a split in the order of their file; seqio shuffles them.
+
+        Raises:
+          UserError: the split has no file, or its file cannot be read or shown.
+        """
+        shown = self._read(split)
+        width = max((len(row.choices) for row in shown), default=0)
+        texts = {
+            "inputs": [row.input for row in shown],
+            "targets": [row.choices[row.label] for row in shown],
+            "template": [row.template for row in shown],
+        }
+        choices = [[*row.choices, *[""] * (width - len(row.choices))] for row in shown]
+        numbers = {"label": [row.label for row in shown], "example_id": [row.example for row in shown]}
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                **{name: tf.constant(column, tf.string) for name, column in texts.items()},
+                "choices": tf.constant(choices, tf.string, (len(shown), width)),
+                **{name: tf.constant(column, tf.int32) for name, column in numbers.items()},
+            }
+        )
+
+    def _read(self, split: str) -> list[Shown]:
+        if split not in self._files:
+            raise UserError(
+                f"task {self._task.name!r} has no split {split!r}; it has {', '.join(self._files)}"
+            )
+        if split not in self._shown:
+            self._shown[split] = show_examples(
+                self._files[split], self._templates, lambda place: self._places(split, place)
+            )
+        return self._shown[split]
+
+    def _places(self, split: str, place: int) -> list[int]:
+        count = len(self._templates)
+        if split == VALIDATION and self._evaluation_templates == "drawn":
+            return [int(np.random.default_rng((_SEED, place)).integers(count))]
+        return list(range(count))

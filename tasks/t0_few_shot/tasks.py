@@ -1,0 +1,155 @@
+"""Registers the held-out tasks of T0 that a folder has files of as seqio tasks, and a mixture of them."""
+
+import dataclasses
+import functools
+import os
+import re
+from collections.abc import Mapping
+
+import gin
+from etils import epath
+
+from poly_jax.data.quiet import seqio
+from poly_jax.data.registry import check_registered_alike
+from poly_jax.errors import UserError
+from poly_jax.tasks.t0_few_shot import metrics
+from poly_jax.tasks.t0_few_shot.encoding import Encoding
+from poly_jax.tasks.t0_few_shot.held_out import HELD_OUT_TASKS
+from poly_jax.tasks.t0_few_shot.source import VALIDATION, EvaluationTemplates, HeldOutSource
+
+_TEMPLATES = "promptsource_templates"
+# The first of these that the folder has.
+_VALIDATION_FOLDERS = ("validation", "validation_reconstructed")
+_SEED_FILE = re.compile(r"(\d+)_seed\.jsonl")
+_SHOTS_FOLDER = re.compile(r"(\d+)_shot")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Registration:
+    """What a call of `register` was given."""
+
+    folder: str
+    vocabulary: seqio.Vocabulary
+    evaluation_templates: str
+    length_norm: float
+    seed: int
+    shots: tuple[tuple[str, int], ...]
+
+
+_registered: dict[str, _Registration] = {}
+
+
+@gin.configurable(module="t0_few_shot")
+def register(
+    folder: str = gin.REQUIRED,
+    vocabulary: seqio.Vocabulary = gin.REQUIRED,
+    *,
+    evaluation_templates: EvaluationTemplates = "drawn",
+    length_norm: float = 1.0,
+    seed: int = 42,
+    shots: Mapping[str, int] | None = None,
+    prefix: str = "t0",
+) -> None:
+    """Registers a seqio task per held-out task that has files, `<prefix>_rte`, and the mixture of all.
+
+    The mixture is `<prefix>_few_shot`. Files are `few_shot/<task>/<shots>_shot/<seed>_seed.jsonl` as T-Few
+    has them, `validation/<task>.jsonl` and `promptsource_templates/<data set>/<subset>/templates.yaml`; they
+    are read when their task is used. A task has the splits `train_<seed>` of every such file, `train` and
+    `validation`, and answer choices, so that it is evaluated by rank classification and trained with
+    TokenLoss or ChoiceLoss. A second call with the same arguments does nothing.
+
+    Args:
+      folder: with the files; local or remote (gs://).
+      vocabulary: of the inputs and the targets.
+      evaluation_templates: "drawn" shows each example of `validation` by one template, drawn once and for all
+        runs alike (T-Few, MHR); "all" by every template, for the mean and the median over templates (T0).
+      length_norm: see `metrics.rank_accuracy`.
+      seed: of the few-shot file that is `train`.
+      shots: by task, which of its folders to take, where it has several.
+      prefix: begins the names, so that two folders or protocols can stand side by side.
+
+    Raises:
+      UserError: no task has a file, the shots do not say which, or the prefix is taken by other arguments.
+    """
+    chosen = dict(shots or {})
+    registration = _Registration(
+        os.fspath(folder), vocabulary, evaluation_templates, length_norm, seed, tuple(sorted(chosen.items()))
+    )
+    if prefix in _registered:
+        check_registered_alike(prefix, _registered[prefix], registration)
+        return
+    if evaluation_templates not in ("drawn", "all"):
+        raise UserError(
+            f"t0_few_shot.register.evaluation_templates is {evaluation_templates!r}; use 'drawn' or 'all'"
+        )
+    root = epath.Path(folder)
+    files = {task: _files(root, task.name, chosen.get(task.name), seed) for task in HELD_OUT_TASKS}
+    files = {task: splits for task, splits in files.items() if splits}
+    if not files:
+        raise UserError(
+            f"no task has a file at {root / 'few_shot' / '<task>' / '<shots>_shot' / '<seed>_seed.jsonl'} or "
+            f"{root / 'validation' / '<task>.jsonl'}; give the folder that holds few_shot/ and validation/"
+        )
+    for task, splits in files.items():
+        seqio.TaskRegistry.add(
+            task_name(task.name, prefix),
+            source=HeldOutSource(
+                task, root / _TEMPLATES / task.templates / "templates.yaml", splits, evaluation_templates
+            ),
+            preprocessors=[seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)],
+            output_features={
+                feature: seqio.Feature(vocabulary, add_eos=True) for feature in ("inputs", "targets")
+            },
+            postprocess_fn=metrics.labelled,
+            metric_fns=[
+                functools.partial(
+                    metrics.rank_accuracy,
+                    length_norm=length_norm,
+                    by_template=evaluation_templates == "all",
+                )
+            ],
+        )
+    names = [task_name(task.name, prefix) for task in files]
+    seqio.MixtureRegistry.add(f"{prefix}_few_shot", names, default_rate=1.0)
+    _registered[prefix] = registration
+
+
+def task_name(name: str, prefix: str = "t0") -> str:
+    """The seqio task of a held-out task's name; seqio allows no "-" in it."""
+    return f"{prefix}_{re.sub(r'[^A-Za-z0-9_.]', '_', name)}"
+
+
+def _files(root: epath.Path, task: str, shots: int | None, seed: int) -> dict[str, epath.Path]:
+    """The file of every split that the folder has."""
+    splits = {}
+    folder = _few_shot_folder(root / "few_shot" / task, shots)
+    if folder is not None:
+        seeds = {
+            int(match[1]): path for path in folder.iterdir() if (match := _SEED_FILE.fullmatch(path.name))
+        }
+        splits = {f"train_{number}": path for number, path in sorted(seeds.items())}
+        if seed in seeds:
+            splits = {"train": seeds[seed], **splits}
+    for name in _VALIDATION_FOLDERS:
+        path = root / name / f"{task}.jsonl"
+        if path.exists():
+            return {**splits, VALIDATION: path}
+    return splits
+
+
+def _few_shot_folder(folder: epath.Path, shots: int | None) -> epath.Path | None:
+    """The folder of a task's few-shot files; None where it has none."""
+    found = {}
+    if folder.exists():
+        found = {
+            int(match[1]): path for path in folder.iterdir() if (match := _SHOTS_FOLDER.fullmatch(path.name))
+        }
+    if shots is None and len(found) < 2:
+        return next(iter(found.values()), None)
+    if shots not in found:
+        there = ", ".join(map(str, sorted(found))) or "none"
+        asked = "does not say which" if shots is None else f"asks for {shots}"
+        raise UserError(
+            f"{folder} has files of these numbers of shots: {there}; t0_few_shot.register.shots {asked}"
+        )
+    return found[shots]

@@ -1,0 +1,81 @@
+"""The router of docs/new_router.md: its file and its gin lines are enough to build and to train a model."""
+
+import pathlib
+import re
+import sys
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+from poly_jax import configuration
+from poly_jax.adapters.config import Adapters
+from poly_jax.analysis.weights import mixing_weights
+from poly_jax.model.config import T5Config
+from poly_jax.model.loss import TokenLoss
+from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.routing.router import Router
+from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.partition import is_router, selects, split
+from poly_jax.training.update import Update, start
+
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_router.md"
+
+
+def block(language):
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return found
+
+
+@pytest.fixture
+def adapters(tmp_path, monkeypatch):
+    (tmp_path / "my_router.py").write_text(block("python"))
+    (tmp_path / "run.gin").write_text(block("gin"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    configuration.load([str(tmp_path / "run.gin")], ["Adapters.n_skills = 3"])
+    yield gin.get_configurable(Adapters)(n_tasks=2)
+    gin.clear_config()
+    sys.modules.pop("my_router", None)
+
+
+def test_the_page_s_router_is_one_file_and_one_binding(adapters):
+    assert isinstance(adapters.router, Router)
+    assert (adapters.router.bias, adapters.n_splits) == (1.0, 4)
+    config = T5Config(
+        vocab_size=16,
+        emb_dim=8,
+        num_heads=1,
+        head_dim=8,
+        mlp_dim=8,
+        num_encoder_layers=1,
+        num_decoder_layers=1,
+        mlp_activations=("relu",),
+        dropout_rate=0.0,
+    )
+    model = Transformer(config, adapters, train=True)
+    parameters = jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(0))
+    # Its weights at the start: the gate's share of softmax of almost equal logits, and the rest.
+    weights = mixing_weights(adapters, parameters)
+    assert "decoder/layers_0/mlp/wo" in weights
+    for table in weights.values():
+        assert table.shape == (2, 4, 3)
+        np.testing.assert_allclose(table.sum(-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(table, 1 / 3, atol=1e-3)
+    trained, frozen = split(parameters, selects("router"))
+    update = Update(model, TokenLoss(), Optimizer(warmup_fraction=0.0, decay="constant").transformation(2))
+    tokens = np.array([[3, 4, 5], [6, 7, 8]], np.int32)
+    batch = {
+        "encoder_input_tokens": tokens,
+        "decoder_input_tokens": tokens,
+        "decoder_target_tokens": tokens,
+        "decoder_loss_weights": np.ones_like(tokens),
+        "task_ids": np.array([0, 1], np.int32),
+    }
+    state, metrics = jax.jit(update)(start(trained, update.optimizer), frozen, batch, jax.random.key(0))
+    assert np.isfinite(metrics["loss"])
+    paths = jax.tree_util.tree_leaves_with_path(state.trained)
+    names = {"/".join(key.key for key in path) for path, _ in paths}
+    assert names
+    assert all(is_router(name) for name in names)
+    assert {name.rsplit("/", 1)[1] for name in names} == {"logits", "gate"}

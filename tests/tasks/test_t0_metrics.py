@@ -1,0 +1,45 @@
+"""Accuracy of rank classification, on scores made by hand."""
+
+import numpy as np
+import pytest
+
+from poly_jax.tasks.t0_few_shot.metrics import labelled, rank_accuracy
+
+
+def target(label, tokens, template="a"):
+    return {"label": label, "tokens": tokens, "template": template}
+
+
+# By sums the first choice is best; by means, for its length, the second.
+SCORES = np.array([[-2.0, -3.0], [-2.0, -3.0]])
+TOKENS = [1, 3]
+
+
+@pytest.mark.parametrize(("length_norm", "label"), [(0.0, 0), (1.0, 1)])
+def test_scores_are_compared_for_their_length(length_norm, label):
+    right = [target(label, TOKENS), target(label, TOKENS)]
+    assert rank_accuracy(right, SCORES, length_norm=length_norm) == {"accuracy": 100.0}
+    half = [target(label, TOKENS), target(1 - label, TOKENS)]
+    assert rank_accuracy(half, SCORES, length_norm=length_norm) == {"accuracy": 50.0}
+
+
+def test_an_absent_choice_is_never_the_best():
+    scores = np.array([[-9.0, -np.inf, -8.0]])
+    assert rank_accuracy([target(2, [4, 0, 4])], scores) == {"accuracy": 100.0}
+
+
+def test_by_template_the_median_is_over_templates():
+    # Templates a, b, c get 2, 0 and 1 of 2 examples right.
+    labels = {"a": (0, 0), "b": (1, 1), "c": (0, 1)}
+    targets = [target(labels[name][row], [1, 1], name) for row in range(2) for name in "abc"]
+    scores = np.tile([-1.0, -2.0], (6, 1))
+    assert rank_accuracy(targets, scores, by_template=True) == {"accuracy": 50.0, "median_accuracy": 50.0}
+    targets[2]["label"] = targets[5]["label"] = 1
+    results = rank_accuracy(targets, scores, by_template=True)
+    assert results == {"accuracy": pytest.approx(100 / 3), "median_accuracy": 0.0}
+
+
+def test_a_target_is_its_label_and_the_lengths_of_the_choices():
+    example = {"label": 1, "choices": np.array([[5, 1, 0], [5, 6, 1]]), "template": b"does it follow"}
+    assert labelled("No", example=example, is_target=True) == target(1, [2, 3], "does it follow")
+    assert labelled("No") == "No"

@@ -1,0 +1,83 @@
+"""Routers that end with equal weights for all tasks."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from poly_jax.errors import UserError
+from poly_jax.routing.fixed import AverageRouter
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.annealing import anneal_to_zero, check_uniform_at_zero
+from poly_jax.training.optimizer import Optimizer
+
+STEPS, LAST = 10, 4
+
+
+def run(optimizer, gradient):
+    """Parameters after each of 10 steps."""
+    parameters = {"router": {"logits": jnp.array([2.0, -1.0])}, "skills": {"lora_a": jnp.array([3.0])}}
+    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, gradient), parameters)
+    transformation = optimizer.transformation(STEPS)
+    state = transformation.init(parameters)
+    update = jax.jit(transformation.update)
+    seen = []
+    for _ in range(STEPS):
+        updates, state = update(gradients, state, parameters)
+        parameters = optax.apply_updates(parameters, updates)
+        seen.append(jax.tree.map(np.asarray, parameters))
+    return seen
+
+
+def test_without_gradient_logits_shrink_along_half_a_cosine_and_skills_stay():
+    seen = run(Optimizer(router_anneal_steps=LAST), gradient=0.0)
+    # After the k-th of the last four steps (1 + cos(pi k / 4)) / 2 is left.
+    left = [1.0] * 6 + [(1 + np.cos(np.pi * k / 4)) / 2 for k in (1, 2, 3)] + [0.0]
+    for parameters, factor in zip(seen, left, strict=True):
+        np.testing.assert_allclose(parameters["router"]["logits"], [2.0 * factor, -factor], atol=1e-6)
+        np.testing.assert_array_equal(parameters["skills"]["lora_a"], [3.0])
+
+
+def test_a_trained_router_ends_at_exactly_zero_and_trains_as_ever_before_that():
+    settings = Optimizer(router_learning_rate=0.1, decay="constant")
+    annealed = run(dataclasses.replace(settings, router_anneal_steps=LAST), gradient=0.7)
+    plain = run(settings, gradient=0.7)
+    np.testing.assert_array_equal(annealed[-1]["router"]["logits"], [0.0, 0.0])
+    np.testing.assert_array_equal(annealed[-1]["skills"]["lora_a"], plain[-1]["skills"]["lora_a"])
+    for before, after in zip(plain[:6], annealed[:6], strict=True):
+        np.testing.assert_allclose(after["router"]["logits"], before["router"]["logits"], rtol=1e-6)
+
+
+def test_more_annealing_than_steps_starts_at_the_first():
+    transformation = anneal_to_zero(2, 50)
+    parameters = {"logits": jnp.array([4.0])}
+    state = transformation.init(parameters)
+    updates, _ = transformation.update({"logits": jnp.zeros(1)}, state, parameters)
+    np.testing.assert_allclose(parameters["logits"] + updates["logits"], [2.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("router", [LearnedRouter(), LearnedRouter(scores="softmax", top_k=0)])
+def test_routers_that_mix_equally_at_zero_are_accepted(tiny, router):
+    check_uniform_at_zero(dataclasses.replace(tiny.model.adapters, router=router))
+
+
+@pytest.mark.parametrize(
+    "router",
+    [
+        LearnedRouter(scores="l2"),
+        LearnedRouter(scores="straight_through"),
+        LearnedRouter(shared_skill=True),
+        AverageRouter(),
+    ],
+)
+def test_routers_that_do_not_are_refused(tiny, router):
+    with pytest.raises(UserError, match=r"router_anneal_steps needs a router whose weights are equal"):
+        check_uniform_at_zero(dataclasses.replace(tiny.model.adapters, router=router))
+
+
+def test_a_negative_number_of_steps_is_an_error():
+    with pytest.raises(UserError, match="router_anneal_steps is -1"):
+        Optimizer(router_anneal_steps=-1)

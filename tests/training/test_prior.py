@@ -1,0 +1,46 @@
+"""A prior on the routers is added to the targets' loss with its weight, and reported beside it."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+from flax import traverse_util
+
+from poly_jax.routing.ibp import IBPPrior
+from poly_jax.training.partition import is_router
+from poly_jax.training.update import start
+
+PRIOR = IBPPrior(weight=0.5, concentration=2.0)
+
+
+@pytest.fixture(scope="module")
+def steps(update_of, tiny, key):
+    """The trained tree and metrics after a step of plain descent at rate 1, without a prior and with one."""
+    plain = dataclasses.replace(update_of(), optimizer=optax.sgd(1.0))
+    state = start(tiny.trained, plain.optimizer)
+    results = []
+    for update in (plain, dataclasses.replace(plain, prior=PRIOR)):
+        new, metrics = jax.jit(update)(state, tiny.frozen, tiny.batch, key)
+        results.append((traverse_util.flatten_dict(new.trained, sep="/"), metrics))
+    return results
+
+
+def test_routers_move_by_the_weighted_gradient_of_the_prior_and_skills_do_not(steps, tiny):
+    (without, _), (with_prior, _) = steps
+    slope = traverse_util.flatten_dict(jax.grad(PRIOR)(tiny.trained), sep="/")
+    moved = 0
+    for path, leaf in without.items():
+        np.testing.assert_allclose(with_prior[path], leaf - 0.5 * slope[path], rtol=1e-4, atol=1e-5)
+        moved += bool(np.any(slope[path]))
+        assert is_router(path) or not np.any(slope[path])
+    assert moved == 2
+
+
+def test_it_is_reported_and_no_part_of_the_loss(steps, tiny):
+    (_, without), (_, with_prior) = steps
+    assert "prior" not in without
+    np.testing.assert_allclose(with_prior["prior"], PRIOR(tiny.trained), rtol=1e-5)
+    np.testing.assert_allclose(with_prior["loss"], without["loss"], rtol=1e-6)
+    assert with_prior["gradient_norm"] != without["gradient_norm"]
