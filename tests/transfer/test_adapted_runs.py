@@ -1,0 +1,143 @@
+"""Every variant leaves a run like any other."""
+
+import json
+
+import gin
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from poly_jax import cli
+from poly_jax.configuration import Configuration
+from poly_jax.errors import UserError
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
+from poly_jax.training.checkpoints import read_origin, step_folder
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.partition import is_adapter, split
+from poly_jax.training.restore import restore
+from poly_jax.training.train import train
+
+SMALL = ("Adapters.sites = ('.*/attention/query', '.*/mlp/wo')", "train.steps = 2", "Data.batch_size = 8")
+TASK = registered_name(benchmark().heldout[0].name)
+OLD = [registered_name(task.name) for task in benchmark().train[:2]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    for name in ("mhr", "private"):
+        Configuration((f"recipes/skillbench/{name}.gin",), SMALL).load()
+        train(str(root / name))
+    yield {name: str(root / name) for name in ("mhr", "private")}
+    gin.clear_config()
+
+
+def adapted(runs, source, variant, folder, *flags):
+    words = [
+        "adapt",
+        f"--run={runs[source]}",
+        f"--task={TASK}",
+        f"--variant={variant}",
+        f"--output_dir={folder}",
+    ]
+    assert cli.main([*words, "--gin.adapt.steps=2", *flags]) == 0
+
+
+def restored(folder):
+    Configuration().load(run=str(folder))
+    return restore(gin.get_configurable("Experiment")(), str(folder), Partitioning().mesh())
+
+
+def flat(tree):
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "variant"),
+    [
+        ("mhr", "full"),
+        ("mhr", "random"),
+        ("mhr", "private"),
+        ("private", "soup-selected"),
+        ("mhr", "lorahub"),
+        ("mhr", "zero-shot"),
+    ],
+)
+def test_it_evaluates_and_predicts(runs, tmp_path, source, variant):
+    folder = tmp_path / "adapted"
+    adapted(runs, source, variant, folder)
+    model = restored(folder)
+    assert model.table.names == (TASK,)
+    sizes = {leaf.shape[1] for path, leaf in flat(model.parameters).items() if "skills" in path}
+    assert sizes == {"full": set(), "random": {8}}.get(variant, {1})
+    origin = read_origin(step_folder(folder))
+    assert (origin.backbone is None) == (variant == "full")
+    (tmp_path / "in.txt").write_text("abc defg\n")
+    answers = tmp_path / "out.txt"
+    ask = [
+        "infer",
+        f"--run={folder}",
+        f"--task={TASK}",
+        f"--input={tmp_path / 'in.txt'}",
+        f"--output={answers}",
+    ]
+    assert cli.main(ask) == 0
+    assert len(answers.read_text().splitlines()) == 1
+    if variant == "lorahub":
+        assert cli.main(["eval", f"--run={folder}"]) == 0
+        (metrics,) = (folder / "eval").glob("*/metrics.json")
+        assert set(json.loads(metrics.read_text())) == {TASK, "mean"}
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_starts_from_the_backbone_alone(runs, tmp_path):
+    adapted(runs, "mhr", "full", tmp_path / "full", "--gin.adapt/Optimizer.learning_rate=0.0")
+    before, _ = split(restored(runs["mhr"]).parameters, lambda path: not is_adapter(path))
+    after = flat(restored(tmp_path / "full").parameters)
+    assert set(after) == set(flat(before))
+    for path, leaf in flat(before).items():
+        np.testing.assert_array_equal(after[path], leaf)
+
+
+@pytest.mark.slow
+def test_a_row_starts_from_those_of_named_tasks(runs, tmp_path):
+    still = ["--gin.adapt/Optimizer.router_learning_rate=0.0"]
+    flags = [f"--init_router_from={name}" for name in OLD]
+    adapted(runs, "mhr", "mhr-z", tmp_path / "z", *flags, *still)
+    source = restored(runs["mhr"])
+    ids = [source.table.id(name) for name in OLD]
+    new, old = flat(restored(tmp_path / "z").parameters), flat(source.parameters)
+    path = "encoder/layers_0/attention/query/router/logits"
+    np.testing.assert_allclose(new[path][0], np.asarray(old[path])[ids].mean(axis=0), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_mixture_shares_one_averaged_adapter_and_goes_on_where_it_stopped(runs, tmp_path, capsys):
+    words = ["adapt", f"--run={runs['mhr']}", "--task=skillbench_train", "--variant=mhr-mu"]
+    words += [f"--output_dir={tmp_path / 'mu'}", "--gin.adapt.steps=2"]
+    assert cli.main(words) == 0
+    model = restored(tmp_path / "mu")
+    assert len(model.table) == 32
+    assert model.model.adapters.inventory_size == 1
+    assert cli.main(words) == 0
+    assert "goes on from step 2" in capsys.readouterr().out
+    # The averaged adapter answers tasks that no run has seen.
+    zero = ["eval", f"--run={tmp_path / 'mu'}", f"--mixture={TASK}", "--zero_shot"]
+    assert cli.main(zero) == 0
+
+
+def test_a_choice_among_skills_needs_the_examples_of_one_task(runs, tmp_path):
+    words = ["adapt", f"--run={runs['private']}", "--task=skillbench_heldout", "--variant=soup-selected"]
+    assert cli.main([*words, f"--output_dir={tmp_path / 'x'}"]) == 1
+    assert not (tmp_path / "x").exists()
+
+
+def test_annealing_is_refused_where_logits_of_zero_are_no_equal_mix(tmp_path):
+    Configuration(
+        ("recipes/skillbench/mhr.gin",),
+        (*SMALL, "Optimizer.router_anneal_steps = 1", "LearnedRouter.scores = 'l2'"),
+    ).load()
+    with pytest.raises(UserError, match="router_anneal_steps"):
+        train(str(tmp_path / "run"))
