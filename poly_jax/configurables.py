@@ -28,6 +28,7 @@ MODULES = (
 PROGRAMS = (
     "poly_jax.evaluation.evaluate",
     "poly_jax.evaluation.infer",
+    "poly_jax.sweep.run_sweep",
     "poly_jax.training.train",
     "poly_jax.transfer.adapt",
 )
