@@ -29,6 +29,8 @@ TRIO = """
 import trio
 
 Data.mixture = 'trio'
+Data.inputs_length = 12
+Data.targets_length = 10
 Data.batch_size = 8
 Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
 Decoding.n_beams = 2
