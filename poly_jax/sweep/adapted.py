@@ -5,17 +5,15 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
-from poly_jax.sweep.scoring import TaskScorer
+from poly_jax.sweep.readings import Readings
 from poly_jax.training.partition import is_adapter, merge, split
 from poly_jax.training.restore import Restored
-from poly_jax.transfer.adapt import read_examples
 from poly_jax.transfer.settings import Settings
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import backbone_in_float32, new_rows
@@ -49,13 +47,13 @@ class Adapting:
     batch_size: int
 
     def results(
-        self, cells: Sequence[Cell], scorers: dict[str, TaskScorer], advance: Callable[[int], None]
+        self, cells: Sequence[Cell], readings: Readings, advance: Callable[[int], None]
     ) -> Iterator[tuple[Cell, Result]]:
         """Adapts to all cells at once, then scores one after the other.
 
         Args:
           cells: what to adapt to.
-          scorers: by task; those that are missing are added.
+          readings: of the tasks.
           advance: told of work that is done: an adaptation's steps and its evaluation, 1 each.
         """
         settings, variant = self.settings, find(self.method.variant)
@@ -64,7 +62,15 @@ class Adapting:
             source.model,
             source.parameters,
             variant,
-            [self._examples(cell) for cell in cells],
+            [
+                readings.examples(
+                    settings.experiment,
+                    cell.seqio_task,
+                    self.train_split.replace("{seed}", str(cell.seed)),
+                    settings.shots,
+                )
+                for cell in cells
+            ],
             [cell.seed for cell in cells],
             steps=settings.steps,
             batch_size=settings.batch_size,
@@ -78,10 +84,9 @@ class Adapting:
         predictor = Predictor(adapted, settings.experiment.decoding, self.mesh, self.batch_size)
         count = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(cells)
         for i, cell in enumerate(cells):
-            if cell.seqio_task not in scorers:
-                scorers[cell.seqio_task] = TaskScorer(settings.experiment, cell.seqio_task, self.split)
+            scorer = readings.scorer(settings.experiment, cell.seqio_task, self.split)
             own = jax.tree.map(lambda leaf, i=i: leaf[i], stack.trained)
-            metrics = scorers[cell.seqio_task](predictor.with_parameters(merge(stack.frozen, own)))
+            metrics = scorer(predictor.with_parameters(merge(stack.frozen, own)))
             loss = float(stack.losses[-1, i]) if len(stack.losses) else None
             advance(1)
             yield (
@@ -93,17 +98,6 @@ class Adapting:
                     "steps": len(stack.losses),
                 },
             )
-
-    def _examples(self, cell: Cell) -> dict[str, np.ndarray]:
-        settings = self.settings
-        examples = read_examples(
-            settings.experiment,
-            TaskTable.of(cell.seqio_task),
-            cell.seqio_task,
-            self.train_split.replace("{seed}", str(cell.seed)),
-            settings.shots,
-        )
-        return dict(examples)
 
     def _with_trainable_backbone(self) -> Restored:
         if find(self.method.variant).skills != "none":

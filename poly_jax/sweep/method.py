@@ -35,6 +35,9 @@ class Method:
     router_learning_rate: float | None = None
     init_router_from: tuple[str, ...] = ()
 
+    def __post_init__(self):
+        object.__setattr__(self, "init_router_from", tuple(self.init_router_from))
+
     @property
     def label(self) -> str:
         """Its name in tables and results."""

@@ -19,7 +19,8 @@ from poly_jax.sweep.adapted import Adapting
 from poly_jax.sweep.bar_plot import save_bar_plot
 from poly_jax.sweep.cells import Cell, column, configuration_digest
 from poly_jax.sweep.method import Method
-from poly_jax.sweep.scoring import TaskScorer, check_scorable
+from poly_jax.sweep.readings import Readings
+from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
@@ -65,7 +66,8 @@ def sweep(
       The table.
 
     Raises:
-      UserError: a task, run, variant or metric is unknown, or does not fit; before anything is computed.
+      UserError: a task, run or variant is unknown or does not fit, before anything is computed; or the tasks
+        have no such metric.
     """
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
@@ -96,7 +98,7 @@ def sweep(
         method.label: [cell for cell in cells if keys[method.label, cell] not in results]
         for method in methods
     }
-    total = len(keys)
+    total, readings = len(keys), Readings()
     done = total - sum(map(len, open_cells.values()))
     columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn())
     with bars.Progress(*columns, console=Console(stderr=True)) as progress:
@@ -108,11 +110,10 @@ def sweep(
             adapting = _restore(method, configuration, split, train_split, batch_size)
             work = (adapting.settings.steps if find(method.variant).trains else 0) + 1
             progress.reset(bar, total=work * len(missing))
-            scorers: dict[str, TaskScorer] = {}
             for first in range(0, len(missing), stack):
                 some = missing[first : first + stack]
                 progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
-                for cell, result in adapting.results(some, scorers, lambda n: progress.advance(bar, n)):
+                for cell, result in adapting.results(some, readings, lambda n: progress.advance(bar, n)):
                     results.add(keys[method.label, cell], result)
                     done += 1
                     progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
