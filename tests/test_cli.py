@@ -19,6 +19,7 @@ PROGRAMS = {
     "demo": "poly_jax.study.demonstration:demo",
     "reproduce": "poly_jax.study.reproduction:reproduce",
     "sweep": "poly_jax.sweep.run_sweep:sweep",
+    "routing": "poly_jax.analysis.analyse:analyse_routing",
 }
 HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
 
@@ -125,6 +126,8 @@ def test_version_is_that_of_the_package(capsys):
         ["eval"],
         ["infer", "--run=x"],
         ["reproduce", "--seeds", "one"],
+        ["routing", "--run=x"],
+        ["routing", "--run=x", "--output_dir=y", "--gradients=0"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, calls, capsys):

@@ -14,6 +14,7 @@ from poly_jax.analysis.drift import Drift
 from poly_jax.analysis.layers import in_order
 from poly_jax.analysis.statistics import Statistics
 
+DPI = 130
 _INK = "#2f4b7c"
 _MEASURES = ("discreteness", "sparsity", "usage_entropy", "specialisation")
 _MOST_NAMES = 80
@@ -22,7 +23,7 @@ _MOST_NAMES = 80
 def png(figure: Figure) -> bytes:
     """The figure as a PNG."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130)
+    figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 

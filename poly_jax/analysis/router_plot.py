@@ -68,9 +68,10 @@ def router_figure(
     axes = figure.subplots(1, len(ratios), width_ratios=ratios)
     ink = matplotlib.colormaps["Greys"](0.7)
 
-    hierarchy.dendrogram(
-        tree, orientation="left", ax=axes[0], no_labels=True, color_threshold=0, above_threshold_color=ink
-    )
+    if tree[-1, 2] > 0:
+        hierarchy.dendrogram(
+            tree, orientation="left", ax=axes[0], no_labels=True, color_threshold=0, above_threshold_color=ink
+        )
     axes[0].set_ylim(0, 10 * n_tasks)
     axes[0].invert_yaxis()
     axes[0].set_title("tasks the router treats alike", fontsize=9)
