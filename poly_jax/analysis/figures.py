@@ -52,7 +52,7 @@ def usage_figure(used: Mapping[str, Float[np.ndarray, "splits skills"]]) -> Figu
     axes.set_yticks(range(len(places)), places, fontsize=min(7, 54 * row))
     for head in range(1, n_splits):
         axes.axvline(head * n_skills - 0.5, color="white", linewidth=1 if n_splits <= 16 else 0.3)
-    named = range(0, n_splits, -(-n_splits // 16))
+    named = range(0, n_splits, -(-n_splits // 10))
     axes.set_xticks(
         [head * n_skills + (n_skills - 1) / 2 for head in named],
         [f"head {head}" for head in named] if n_splits > 1 else [f"{n_skills} skill(s)"],
@@ -119,7 +119,8 @@ def alignment_figure(of_layer: Mapping[str, float]) -> Figure:
 
 
 def _bar(figure: Figure, axes: Axes, picture: AxesImage, label: str) -> None:
-    bar = figure.colorbar(picture, ax=axes, shrink=0.6, aspect=30)
+    shrink = min(0.6, 3.5 / figure.get_figheight())
+    bar = figure.colorbar(picture, ax=axes, shrink=shrink, aspect=30)
     bar.set_label(label, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 

@@ -68,12 +68,15 @@ def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters["number"] = _number
+    environment.filters |= {"number": _number, "small": _small}
     return environment.from_string(text)
 
 
 def _number(value: float, digits: int = 2) -> str:
-    """For people: fixed decimals, more of them for what would be 0, a dash for what is not defined."""
-    if not math.isfinite(value):
-        return "–"
-    return f"{value:.{digits}f}" if value == 0 or abs(value) >= 10.0**-digits else f"{value:.2g}"
+    """Fixed decimals; a dash for what is not defined."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _small(value: float) -> str:
+    """Three significant digits, of a number of any size."""
+    return f"{value:.3g}" if math.isfinite(value) else "–"

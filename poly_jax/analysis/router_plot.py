@@ -97,7 +97,7 @@ def router_figure(
     axes[1].set_yticks(range(n_tasks), [names[i] for i in order], fontsize=min(7, 54 * row), parse_math=False)
     for axis in axes[2:]:
         axis.set_yticks([])
-    figure.colorbar(picture, ax=axes[-1], shrink=0.6)
+    figure.colorbar(picture, ax=axes[-1], shrink=min(0.6, 4 / figure.get_figheight()))
     figure.suptitle(title, fontsize=11)
     return figure
 
