@@ -12,6 +12,7 @@ setuptools.setup(
     package_data={
         "": ["*.gin"],
         "poly_jax": ["py.typed"],
+        "poly_jax.analysis": ["*.jinja"],
         "poly_jax.tasks": ["**/*.safetensors"],
     },
 )

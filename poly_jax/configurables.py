@@ -18,6 +18,7 @@ MODULES = (
     "poly_jax.routing.random_rows",
     "poly_jax.routing.table",
     "poly_jax.tasks.skillbench.backbone",
+    "poly_jax.tasks.skillbench.tasks",
     "poly_jax.tasks.super_natural_instructions.tasks",
     "poly_jax.tasks.t0_few_shot.tasks",
     "poly_jax.training.mesh",
@@ -28,6 +29,7 @@ MODULES = (
 PROGRAMS = (
     "poly_jax.evaluation.evaluate",
     "poly_jax.evaluation.infer",
+    "poly_jax.sweep.run_sweep",
     "poly_jax.training.train",
     "poly_jax.transfer.adapt",
 )

@@ -18,6 +18,8 @@ PROGRAMS = {
     "infer": "poly_jax.evaluation.infer:infer",
     "demo": "poly_jax.study.demonstration:demo",
     "reproduce": "poly_jax.study.reproduction:reproduce",
+    "sweep": "poly_jax.sweep.run_sweep:sweep",
+    "routing": "poly_jax.analysis.analyse:analyse_routing",
 }
 HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
 
@@ -124,6 +126,8 @@ def test_version_is_that_of_the_package(capsys):
         ["eval"],
         ["infer", "--run=x"],
         ["reproduce", "--seeds", "one"],
+        ["routing", "--run=x"],
+        ["routing", "--run=x", "--output_dir=y", "--gradients=0"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, calls, capsys):
@@ -211,6 +215,16 @@ def test_flags_reach_the_programs(calls, run):
     assert calls.eval == {"run": folder, "mixture": "m", "split": "test", "output_dir": "out"}
     assert cli.main(["infer", "--run", folder, "--task=t", "--input=a.txt", "--output=b.txt"]) == 0
     assert calls.infer == {"run": folder, "task": "t", "input": "a.txt", "output": "b.txt"}
+    one = ["sweep", "--methods", "a=runs/x:mhr", "runs/y:full", "--tasks", "s", "t", "--seeds", "4", "5"]
+    assert cli.main([*one, "--split=validation", "--output_dir=out", "--gin.T5Config.emb_dim=8"]) == 0
+    assert [(m.run, m.variant, m.name) for m in calls.sweep["methods"]] == [
+        ("runs/x", "mhr", "a"),
+        ("runs/y", "full", ""),
+    ]
+    assert calls.sweep["tasks"] == ["s", "t"]
+    assert calls.sweep["seeds"] == [4, 5]
+    assert calls.sweep["split"] == "validation"
+    assert calls.sweep["configuration"].bindings == ("T5Config.emb_dim=8",)
     assert cli.main(["demo", "--output_dir=out"]) == 0
     assert calls.demo == {"output_dir": "out", "bindings": ()}
     assert cli.main(["reproduce", "--output_dir=out", "--seeds", "4", "5"]) == 0

@@ -25,9 +25,26 @@ class Agreement:
     adjusted_rand: float
 
 
+def measure(vectors: Float[np.ndarray, "tasks features"]) -> str:
+    """What `similarity` is: "correlation", or "cosine" where a task's weights are all equal."""
+    return "cosine" if np.any(np.ptp(vectors, axis=1) == 0) else "correlation"
+
+
 def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray, "tasks tasks"]:
-    """Pearson correlation of every two tasks' mixing weights."""
-    return np.corrcoef(vectors)
+    """Pearson correlation of every two tasks' mixing weights.
+
+    Weights that are all equal correlate with nothing: where a task has such, all pairs have their cosine.
+    """
+    if measure(vectors) == "correlation":
+        return np.atleast_2d(np.corrcoef(vectors))
+    return cosines(vectors.astype(np.float64) @ vectors.T)
+
+
+def cosines(products: Float[np.ndarray, "vectors vectors"]) -> Float[np.ndarray, "vectors vectors"]:
+    """Cosines of vectors from their inner products; 0 for those with a vector that is 0."""
+    norms = np.sqrt(np.diag(products))
+    scale = np.outer(norms, norms)
+    return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
 
 
 def linkage(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray, "merges 4"]:

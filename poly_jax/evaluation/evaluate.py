@@ -84,7 +84,7 @@ def evaluate(
     writes = jax.process_index() == 0
     evaluator = seqio.Evaluator(
         view.name,
-        RoutedEncDecFeatureConverter(),
+        RoutedEncDecFeatureConverter(choices=True),
         eval_split=split,
         sequence_length={**experiment.data.sequence_length, TASK_IDS: 1},
         seed=_SEED,

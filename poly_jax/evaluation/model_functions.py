@@ -15,6 +15,8 @@ _READ_AT_ONCE = 256
 def model_functions(predictor: Predictor, advance: Advance) -> dict[Any, Callable[[tf.data.Dataset], Any]]:
     """The functions by the kind of output that a metric asks for: predictions, with scores, target scores.
 
+    The score of an example with answer choices is a vector, the scores of its choices.
+
     Each takes a data set of (index, model features) and returns what `seqio.Evaluator.evaluate` documents.
     """
 
@@ -31,11 +33,12 @@ def model_functions(predictor: Predictor, advance: Advance) -> dict[Any, Callabl
         outputs = list(zip(indices, predictions.tokens, strict=True))
         return outputs, {"scores": predictions.scores.tolist()}
 
-    def score(dataset: tf.data.Dataset) -> list[tuple[int, float]]:
+    def score(dataset: tf.data.Dataset) -> list[tuple[int, Any]]:
         indices, batch = _read(dataset)
-        scores = predictor.score(
-            batch["encoder_input_tokens"], batch["decoder_target_tokens"], batch["task_ids"], advance
-        )
+        ranks = "choices" in batch
+        method = predictor.score_choices if ranks else predictor.score
+        targets = batch["choices" if ranks else "decoder_target_tokens"]
+        scores = method(batch["encoder_input_tokens"], targets, batch["task_ids"], advance)
         return list(zip(indices, scores.tolist(), strict=True))
 
     kinds = seqio.metrics.ModelOutputType

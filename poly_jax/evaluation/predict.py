@@ -1,5 +1,7 @@
 """Predictions and scores for any number of examples, by a compiled program of one batch shape."""
 
+import copy
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -9,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.scoring import sequence_scores
@@ -55,6 +58,13 @@ class Predictor:
         self._key = jax.random.key(seed)
         self._decode = jax.jit(self._decode_batch, out_shardings=replicated(mesh))
         self._score = jax.jit(self._score_batch, out_shardings=replicated(mesh))
+        self._score_choices = jax.jit(self._score_batch_of_choices, out_shardings=replicated(mesh))
+
+    def with_parameters(self, parameters: dict[str, Any]) -> "Predictor":
+        """The same programs for other parameters of the same model: nothing is compiled again."""
+        other = copy.copy(self)
+        other._restored = dataclasses.replace(self._restored, parameters=parameters)
+        return other
 
     def predict(
         self,
@@ -107,6 +117,29 @@ class Predictor:
                 advance(rows.stop - rows.start)
         return scores
 
+    def score_choices(
+        self,
+        inputs: Int[np.ndarray, "examples length"],
+        choices: Int[np.ndarray, "examples choices target_length"],
+        task_ids: Int[np.ndarray, "examples"],
+        advance: Advance | None = None,
+    ) -> Float[np.ndarray, "examples choices"]:
+        """The log-probability of each of an example's choices, summed over its tokens and end of sequence.
+
+        Each input is encoded once. A choice without tokens is absent and has -inf. Args and errors: as of
+        `predict`; choices are padded with 0.
+        """
+        scores = np.zeros(choices.shape[:2], np.float32)
+        arrays = {"inputs": inputs, "choices": choices, "task_ids": task_ids}
+        for rows, batch in self._batches(arrays):
+            done = self._score_choices(
+                self._restored.parameters, batch["inputs"], batch["choices"], batch["task_ids"]
+            )
+            scores[rows] = np.asarray(done)[: rows.stop - rows.start]
+            if advance:
+                advance(rows.stop - rows.start)
+        return scores
+
     def _batches(self, arrays: Arrays) -> Iterator[tuple[slice, dict[str, jax.Array]]]:
         """Which rows a batch holds, and the batch on the mesh; the last one repeats its last row."""
         check_task_ids(arrays["task_ids"], len(self._restored.table))
@@ -143,6 +176,15 @@ class Predictor:
         shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
         logits: Any = self._restored.model.apply({"params": parameters}, inputs, shifted, task_ids)
         return sequence_scores(logits, targets, (targets > 0).astype(jnp.float32))
+
+    def _score_batch_of_choices(
+        self,
+        parameters: dict[str, Any],
+        inputs: Int[Array, "batch length"],
+        choices: Int[Array, "batch choices target_length"],
+        task_ids: Int[Array, "batch"],
+    ) -> Float[Array, "batch choices"]:
+        return choice_scores(self._restored.model, parameters, inputs, choices, task_ids, length_norm=0.0)
 
 
 def _spread(rows: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:

@@ -63,7 +63,7 @@ class PredictionFiles(seqio.Logger):
 
     `input`: its text. `target` and `prediction`: as the metrics see them, postprocessed. `output`: the
     decoded text, where postprocessing changed it. Where metrics ask for them, `score`: the target's
-    log-probability, and `prediction_score`: that of the prediction.
+    log-probability, or those of the answer choices, and `prediction_score`: that of the prediction.
     """
 
     def __call__(

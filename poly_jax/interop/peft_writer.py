@@ -47,7 +47,8 @@ def write_peft_poly(output: str, run: RunWeights, adapters: Adapters) -> None:
     if adapters.private_skill is not None or (skill.merge_after and adapters.inventory_size > 1):
         fault = "skills of tasks' own" if adapters.private_skill is not None else "LoRA.merge_after"
         raise UserError(
-            f"the run has {fault}, which PEFT's Poly does not compute; export one task with --format=peft_lora"
+            f"the run has {fault}, which PEFT's Poly does not compute; export one task with"
+            " --format=peft_lora"
         )
     a, b, logits = peft_poly.LEAVES
     tensors = {}

@@ -53,7 +53,7 @@ def mixed(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays:
 
 
 def private(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays | None:
-    """The skill at an adapted map that only this task has, as `Skill.mix` gives it; None where there is none."""
+    """The skill of this task alone at an adapted map, as `Skill.mix` gives it; None where there is none."""
     if adapters.private_skill is None:
         return None
     own = leaves_below(run.skills, f"{path}/skills/private")

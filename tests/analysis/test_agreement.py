@@ -5,9 +5,10 @@ import pytest
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
-from poly_jax.analysis.agreement import agreement, similarity
-from poly_jax.analysis.weights import mixing_weights, task_vectors
+from poly_jax.analysis.agreement import agreement, measure, similarity
+from poly_jax.analysis.weights import allocations, mixing_weights, task_vectors
 from poly_jax.errors import UserError
+from poly_jax.routing.fixed import AverageRouter, PrivateRouter
 from poly_jax.routing.learned import LearnedRouter
 
 # Three groups of four tasks; a task's skills are its group's.
@@ -53,6 +54,31 @@ def test_weights_are_the_normalised_sigmoid_of_every_routers_logits():
     np.testing.assert_array_equal(task_vectors(again), task_vectors(weights))
 
 
-def test_a_fixed_router_has_no_weights_to_show():
-    with pytest.raises(UserError, match="no parameters"):
+def test_a_router_without_parameters_has_its_weights_in_one_place():
+    private = mixing_weights(Adapters(LoRA(), PrivateRouter(), n_tasks=3, n_splits=2), {})
+    np.testing.assert_array_equal(private["model"], np.repeat(np.eye(3)[:, None], 2, axis=1))
+    average = mixing_weights(Adapters(LoRA(), AverageRouter(), n_tasks=3, n_skills=4), {})
+    np.testing.assert_array_equal(average["model"], np.full((3, 1, 4), 0.25))
+
+
+def test_a_learned_router_without_its_parameters_is_an_error():
+    with pytest.raises(UserError, match="hold no router"):
         mixing_weights(Adapters(LoRA(), LearnedRouter(), n_tasks=2), {})
+
+
+def test_the_allocation_is_the_sigmoid_before_it_is_normalised():
+    logits = np.random.default_rng(3).normal(size=(5, 1, 3)).astype(np.float32)
+    parameters = {"router": {"logits": logits}}
+    shared = LearnedRouter(temperature=2.0, shared_skill=True)
+    z = allocations(Adapters(LoRA(), shared, n_tasks=5, n_skills=3), parameters)["model"]
+    np.testing.assert_allclose(z[..., :2], 1 / (1 + np.exp(-logits[..., :2] / 2)), rtol=1e-6)
+    np.testing.assert_array_equal(z[..., 2], 1)
+    softmax = Adapters(LoRA(), LearnedRouter(scores="softmax"), n_tasks=5, n_skills=3)
+    assert allocations(softmax, parameters) is None
+
+
+def test_similarity_is_the_cosine_where_weights_do_not_vary():
+    vectors = np.array([[1.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    assert measure(vectors) == "cosine"
+    root = np.sqrt(0.5)
+    np.testing.assert_allclose(similarity(vectors), [[1, root, 0], [root, 1, 0], [0, 0, 0]])

@@ -62,6 +62,18 @@ def test_scores_are_the_summed_log_probabilities_of_the_targets(run, rows):
     np.testing.assert_allclose(got, (all_scores * (targets > 0)).sum(-1), rtol=1e-5)
 
 
+def test_the_scores_of_choices_are_those_of_each_as_a_target(run, rows):
+    inputs, targets, task_ids = rows
+    choices = np.stack([targets, np.roll(targets, 1, axis=0), 0 * targets], axis=1)
+    got = predictor(run, 4).score_choices(inputs, choices, task_ids)
+    for place in range(2):
+        expected = predictor(run, 7).score(inputs, choices[:, place], task_ids)
+        np.testing.assert_allclose(got[:, place], expected, rtol=1e-5)
+    assert (got[:, 2] == -np.inf).all()
+    with pytest.raises(UserError, match="task id"):
+        predictor(run, 4).score_choices(inputs, choices, task_ids + 100)
+
+
 def test_rows_of_two_tasks_in_a_batch_each_have_their_own_adapters(run, rows):
     inputs, targets, task_ids = rows
     together = predictor(run, 7)

@@ -1,0 +1,97 @@
+"""`poly-jax routing`: what a run's router learned, as numbers, pictures and a page."""
+
+import dataclasses
+import json
+
+from etils import epath
+
+from poly_jax.analysis import figures
+from poly_jax.analysis.findings import Findings, find, plain
+from poly_jax.analysis.gradient_alignment import measure_alignment
+from poly_jax.analysis.initial_values import initial_values
+from poly_jax.analysis.page import page
+from poly_jax.analysis.reference import read_grouping
+from poly_jax.analysis.router_plot import router_figure
+from poly_jax.errors import UserError
+from poly_jax.evaluation.whole_file import write_whole
+from poly_jax.experiment import Experiment
+from poly_jax.interop.run_weights import open_run
+from poly_jax.training.checkpoints import step_folder
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.restore import restore
+
+
+def analyse_routing(
+    run: str,
+    output_dir: str,
+    experiment: Experiment,
+    reference: str | None = None,
+    gradients: int | None = None,
+) -> None:
+    """Writes `routing.json`, `routing.html` and the page's pictures as PNGs.
+
+    The backbone is read, and the model compiled, for gradients only.
+
+    Args:
+      run: folder of the run, or one of its checkpoints.
+      output_dir: where the files go; those of an earlier analysis are replaced.
+      experiment: that of the run.
+      reference: file of a grouping of the tasks to compare with; see `poly_jax.analysis.reference`.
+      gradients: examples of each task that gradients are compared on; None for no such comparison.
+
+    Raises:
+      UserError: the run has no adapters, or there is something wrong with the files or the data.
+    """
+    step = step_folder(run)
+    if experiment.adapters is None:
+        raise UserError(f"{run} has no adapters, so that there is no routing to analyse")
+    opened = open_run(run, experiment, with_backbone=False)
+    names, adapters = opened.table.names, opened.adapters
+    assert adapters is not None
+    grouping = None if reference is None else read_grouping(reference, names)
+    if gradients is not None and len(names) < 2:
+        raise UserError(f"--gradients={gradients} compares tasks, and {run} has one only; leave it out")
+    folder = epath.Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output_dir={output_dir} is a file; give a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    initial = initial_values(step, experiment.transformer(opened.table), opened.origin)
+    found = find(adapters, names, opened.skills, initial, grouping)
+    if gradients is not None:
+        experiment.data.register_tasks()
+        mesh = Partitioning().mesh()
+        restored = restore(experiment, run, mesh)
+        aligned = measure_alignment(restored, experiment.data, mesh, gradients, folder)
+        found = dataclasses.replace(found, alignment=aligned)
+    pictures = _pictures(found)
+    for name, data in pictures.items():
+        (folder / f"{name}.png").write_bytes(data)
+    summary = {"run": str(run), "step": opened.step, **plain(found)}
+    write_whole(folder / "routing.json", json.dumps(summary, allow_nan=False) + "\n")
+    write_whole(folder / "routing.html", page(found, pictures, str(run), opened.step, gradients))
+    print(f"outputs: {folder} (routing.html, routing.json, {', '.join(f'{name}.png' for name in pictures)})")
+
+
+def _pictures(found: Findings) -> dict[str, bytes]:
+    drawn = {"layers": figures.measures_figure(found.layers), "usage": figures.usage_figure(found.usage)}
+    if len(found.names) > 1:
+        reference, cut = found.reference, found.clusters
+        drawn["tasks"] = router_figure(
+            found.weights,
+            found.names,
+            reference.matrix if reference else None,
+            reference.groups if reference else (),
+            skills_title="given groups",
+        )
+        drawn["similarity"] = figures.pairs_figure(
+            found.similarity, cut.order, cut.of_task, found.names, f"{found.measure} of mixing weights"
+        )
+    if found.drift:
+        drawn["drift"] = figures.drift_figure(found.drift)
+    if found.alignment is not None:
+        cut = found.clusters
+        drawn["gradients"] = figures.pairs_figure(
+            found.alignment.cosines, cut.order, cut.of_task, found.names, "cosine of gradients"
+        )
+        drawn["gradients_by_layer"] = figures.alignment_figure(found.alignment.of_layer)
+    return {name: figures.png(figure) for name, figure in drawn.items()}

@@ -1,0 +1,117 @@
+"""How far trained parameters went from their initial values."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Hashable, Mapping
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from poly_jax.analysis.layers import layer_of
+from poly_jax.training.partition import is_router
+
+Arrays = Mapping[str, np.ndarray]
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drift:
+    """Sums over parameters before and after; those of several arrays add up.
+
+    Attributes:
+      count: of parameters.
+      change: sum of squares of what was added.
+      before: sum of squares of the initial values.
+      after: sum of squares of the trained values.
+      product: sum of products of the two.
+    """
+
+    count: int = 0
+    change: float = 0.0
+    before: float = 0.0
+    after: float = 0.0
+    product: float = 0.0
+
+    @classmethod
+    def of(cls, before: Float[np.ndarray, "*shape"], after: Float[np.ndarray, "*shape"]) -> "Drift":
+        """That of one array."""
+        start, end = np.asarray(before, np.float64), np.asarray(after, np.float64)
+        sums = (np.sum((end - start) ** 2), np.sum(start**2), np.sum(end**2), np.sum(start * end))
+        return cls(start.size, *map(float, sums))
+
+    def __add__(self, other: "Drift") -> "Drift":
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Drift(*(a + b for a, b in pairs))
+
+    @property
+    def rms(self) -> float:
+        """Root mean square of the change, in the parameters' own units."""
+        return math.sqrt(self.change / self.count)
+
+    @property
+    def relative(self) -> float:
+        """Norm of the change over that of the initial values; NaN where these are 0."""
+        return math.sqrt(self.change / self.before) if self.before else math.nan
+
+    @property
+    def cosine(self) -> float:
+        """Cosine of the trained and the initial values; NaN where either is 0."""
+        scale = math.sqrt(self.before) * math.sqrt(self.after)
+        return self.product / scale if scale else math.nan
+
+
+def kind_of(path: str) -> str:
+    """What a parameter is: "router logits", "skill lora_a", "own skill lora_a" (of a task's own skill)."""
+    parts = path.split("/")
+    owner = "router" if is_router(path) else "own skill" if "private" in parts else "skill"
+    return f"{owner} {parts[-1]}"
+
+
+def by_layer(initial: Arrays, trained: Arrays) -> dict[tuple[str, str], Drift]:
+    """The drift of every kind of parameter in every layer.
+
+    Args:
+      initial: arrays by '/'-joined name, with layers apart.
+      trained: the same names, maybe more.
+    """
+    return _summed(initial, trained, lambda path: (kind_of(path), layer_of(path)))
+
+
+def by_kind(initial: Arrays, trained: Arrays) -> dict[str, Drift]:
+    """The drift of every kind of parameter."""
+    return _summed(initial, trained, kind_of)
+
+
+def by_task(initial: Arrays, trained: Arrays, n_tasks: int) -> dict[str, Float[np.ndarray, "tasks"]]:
+    """RMS change of each task's own parameters, by their kind: of routers' rows and of own skills."""
+    return _along(initial, trained, n_tasks, {"router": 0, "own skill": 1})
+
+
+def by_skill(initial: Arrays, trained: Arrays, n_skills: int) -> dict[str, Float[np.ndarray, "skills"]]:
+    """RMS change of each skill of the inventory, by the kind of its parameters."""
+    return _along(initial, trained, n_skills, {"skill": 1})
+
+
+def _summed(initial: Arrays, trained: Arrays, key: Callable[[str], Key]) -> dict[Key, Drift]:
+    found: dict[Key, Drift] = {}
+    for path, before in initial.items():
+        found[key(path)] = found.get(key(path), Drift()) + Drift.of(before, trained[path])
+    return found
+
+
+def _along(
+    initial: Arrays, trained: Arrays, size: int, axes: Mapping[str, int]
+) -> dict[str, Float[np.ndarray, "size"]]:
+    squares: dict[str, Float[np.ndarray, "size"]] = {}
+    counts: dict[str, int] = {}
+    for path, before in initial.items():
+        kind = kind_of(path)
+        axis = axes.get(kind.rpartition(" ")[0])
+        if axis is None or before.ndim <= axis or before.shape[axis] != size:
+            continue
+        square = (np.asarray(trained[path], np.float64) - np.asarray(before, np.float64)) ** 2
+        rows = np.moveaxis(square, axis, 0).reshape(size, -1)
+        squares[kind] = squares.get(kind, np.zeros(size)) + rows.sum(1)
+        counts[kind] = counts.get(kind, 0) + rows.shape[1]
+    return {kind: np.sqrt(total / counts[kind]) for kind, total in squares.items()}

@@ -1,0 +1,246 @@
+"""All that is found out about a run's router from its weights, and the same as plain numbers for JSON."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.analysis import drift as drifts
+from poly_jax.analysis.agreement import Agreement, agreement, measure, similarity
+from poly_jax.analysis.clusters import Clusters, clusters
+from poly_jax.analysis.gradient_alignment import Alignment
+from poly_jax.analysis.initial_values import InitialValues
+from poly_jax.analysis.layers import in_order, layer_of
+from poly_jax.analysis.router_plot import representative
+from poly_jax.analysis.statistics import Statistics, effective_skills, mean, shares, statistics, usage
+from poly_jax.analysis.weights import Weights, allocations, mixing_weights, task_vectors
+from poly_jax.interop.tree import unflatten
+
+_STRONGEST = 3
+_DECIMALS = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """A given grouping of the tasks, and how the router's agrees with it.
+
+    Attributes:
+      groups: their names.
+      matrix: 1 where a task is in a group.
+      agreement: None where the router treats all tasks alike, or all pairs equally.
+    """
+
+    groups: list[str]
+    matrix: Int[np.ndarray, "tasks groups"]
+    agreement: Agreement | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Findings:
+    """What a router learned.
+
+    Attributes:
+      adapters: of the run.
+      names: of the tasks, in the order of their ids.
+      weights: of every router.
+      places: measures of every router, by its place.
+      layers: their means by layer.
+      overall: their mean.
+      measure: what `similarity` is, "correlation" or "cosine".
+      similarity: of the mixing weights of every two tasks, over all routers.
+      clusters: of the tasks.
+      shown: place of the router that is shown in full, as the others resemble it most.
+      drift: by kind of parameter and layer.
+      drift_of_kind: by kind of parameter.
+      drift_of_task: RMS change of what each task has for itself, by kind.
+      drift_of_skill: RMS change of each skill, by kind.
+      drift_note: which initial values are not known, and why.
+      reference: a given grouping; None for none.
+      alignment: of the tasks' gradients; None where it was not asked for.
+    """
+
+    adapters: Adapters
+    names: tuple[str, ...]
+    weights: Weights
+    places: dict[str, Statistics]
+    layers: dict[str, Statistics]
+    overall: Statistics
+    measure: str
+    similarity: Float[np.ndarray, "tasks tasks"]
+    clusters: Clusters
+    shown: str
+    drift: dict[tuple[str, str], drifts.Drift]
+    drift_of_kind: dict[str, drifts.Drift]
+    drift_of_task: dict[str, Float[np.ndarray, "tasks"]]
+    drift_of_skill: dict[str, Float[np.ndarray, "skills"]]
+    drift_note: str
+    reference: Reference | None = None
+    alignment: Alignment | None = None
+
+    @property
+    def usage(self) -> dict[str, Float[np.ndarray, "splits skills"]]:
+        """Mean share of every skill over tasks, by place."""
+        return {place: usage(table) for place, table in self.weights.items()}
+
+    def effective_skills(self) -> dict[str, Float[np.ndarray, "tasks"]]:
+        """How many skills each task uses in a layer, mean over its routers and heads."""
+        found: dict[str, list[np.ndarray]] = {}
+        for place, table in self.weights.items():
+            found.setdefault(layer_of(place), []).append(effective_skills(table).mean(1))
+        return {layer: np.mean(parts, axis=0) for layer, parts in found.items()}
+
+    def nearest(self, task: int) -> int | None:
+        """The other task that is most similar; None where there is no other."""
+        others = [other for other in range(len(self.names)) if other != task]
+        return max(others, key=lambda other: self.similarity[task, other], default=None)
+
+    def strongest(self, task: int) -> list[tuple[int, int, float]]:
+        """Heads and skills with the largest shares at the shown place, with these."""
+        part = shares(self.weights[self.shown][task])
+        largest = np.argsort(-part, axis=None, kind="stable")[:_STRONGEST]
+        places = zip(*np.unravel_index(largest, part.shape), strict=True)
+        return [(int(head), int(skill), float(part[head, skill])) for head, skill in places]
+
+
+def find(
+    adapters: Adapters,
+    names: tuple[str, ...],
+    trained: Mapping[str, np.ndarray],
+    initial: InitialValues,
+    grouping: tuple[list[str], Int[np.ndarray, "tasks groups"]] | None = None,
+) -> Findings:
+    """Analyses the routers and skills of a run.
+
+    Args:
+      adapters: of the run.
+      names: of its tasks, in the order of their ids.
+      trained: arrays of routers and skills by '/'-joined name, with layers apart.
+      initial: their initial values, as far as they are known.
+      grouping: groups of the tasks to compare with; see `poly_jax.analysis.reference`.
+    """
+    parameters = unflatten(trained)
+    weights = mixing_weights(adapters, parameters)
+    z = allocations(adapters, parameters)
+    places = {
+        place: statistics(table, z[place] if z is not None else None) for place, table in weights.items()
+    }
+    layers = {
+        layer: mean(one for place, one in places.items() if layer_of(place) == layer)
+        for layer in in_order({layer_of(place) for place in weights})
+    }
+    vectors = task_vectors(weights)
+    alike = similarity(vectors)
+    return Findings(
+        adapters,
+        names,
+        weights,
+        places,
+        layers,
+        mean(places.values()),
+        measure(vectors),
+        alike,
+        clusters(vectors),
+        representative(weights),
+        drifts.by_layer(initial.arrays, trained),
+        drifts.by_kind(initial.arrays, trained),
+        drifts.by_task(initial.arrays, trained, len(names)),
+        drifts.by_skill(initial.arrays, trained, adapters.inventory_size),
+        initial.note,
+        None if grouping is None else _compared(vectors, alike, *grouping),
+    )
+
+
+def _compared(
+    vectors: Float[np.ndarray, "tasks features"],
+    alike: Float[np.ndarray, "tasks tasks"],
+    groups: list[str],
+    matrix: Int[np.ndarray, "tasks groups"],
+) -> Reference:
+    told_apart = np.ptp(alike[np.triu_indices(len(alike), k=1)]) > 1e-5
+    return Reference(groups, matrix, agreement(vectors, matrix) if told_apart else None)
+
+
+def plain(found: Findings) -> dict[str, Any]:
+    """The findings as JSON's types; what is not defined is null, and numbers have five decimals."""
+    adapters = found.adapters
+    return _plain(
+        {
+            "router": type(adapters.router).__name__,
+            "granularity": adapters.granularity,
+            "n_splits": adapters.n_splits,
+            "n_skills": adapters.inventory_size,
+            "overall": found.overall,
+            "layers": found.layers,
+            "places": found.places,
+            "usage": found.usage,
+            "shown_place": found.shown,
+            "shown_weights": found.weights[found.shown],
+            "tasks": [_task(found, task) for task in range(len(found.names))],
+            "effective_skills": found.effective_skills(),
+            "similarity": {"measure": found.measure, "matrix": found.similarity},
+            "clusters": {
+                "count": found.clusters.count,
+                "silhouette": found.clusters.silhouette,
+                "dendrogram": found.clusters.tree,
+                "order": found.clusters.order,
+            },
+            "drift": {
+                "note": found.drift_note,
+                "overall": {kind: _drift(one) for kind, one in found.drift_of_kind.items()},
+                "layers": [
+                    {"kind": kind, "layer": layer} | _drift(one) for (kind, layer), one in found.drift.items()
+                ],
+                "tasks": found.drift_of_task,
+                "skills": found.drift_of_skill,
+            },
+            "reference": found.reference
+            and {"groups": found.reference.groups, "agreement": found.reference.agreement},
+            "gradients": found.alignment
+            and {
+                "mean_cosine": found.alignment.mean,
+                "conflicting_pairs": found.alignment.conflicting,
+                "layers": found.alignment.of_layer,
+                "cosines": found.alignment.cosines,
+            },
+        }
+    )
+
+
+def _task(found: Findings, task: int) -> dict[str, Any]:
+    nearest, reference = found.nearest(task), found.reference
+    row: dict[str, Any] = {
+        "name": found.names[task],
+        "cluster": found.clusters.of_task[task],
+        "nearest": None if nearest is None else found.names[nearest],
+        "similarity": None if nearest is None else found.similarity[task, nearest],
+        "strongest": [
+            {"head": head, "skill": skill, "share": share} for head, skill, share in found.strongest(task)
+        ],
+    }
+    if reference is not None:
+        row["groups"] = [
+            group for group, there in zip(reference.groups, reference.matrix[task], strict=True) if there
+        ]
+    return row
+
+
+def _drift(one: drifts.Drift) -> dict[str, float]:
+    return {"rms": one.rms, "relative": one.relative, "cosine": one.cosine}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain(dataclasses.asdict(value))
+    if isinstance(value, dict):
+        return {key: _plain(child) for key, child in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(child) for child in (value.tolist() if isinstance(value, np.ndarray) else value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return round(value, _DECIMALS) if math.isfinite(value) else None
+    return value

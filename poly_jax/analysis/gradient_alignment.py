@@ -1,0 +1,137 @@
+"""Whether tasks pull the skills that they share in one direction."""
+
+import dataclasses
+import functools
+import itertools
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from poly_jax.analysis.agreement import cosines
+from poly_jax.analysis.layers import in_order, layer_of
+from poly_jax.data.batches import eval_batches
+from poly_jax.experiment import Data
+from poly_jax.interop.tree import flatten
+from poly_jax.model.layer_trees import unstack_layers
+from poly_jax.model.loss import TokenLoss
+from poly_jax.training.mesh import on_mesh, to_mesh
+from poly_jax.training.partition import is_inventory, merge, split
+from poly_jax.training.restore import Restored
+
+Gradients = dict[str, Float[np.ndarray, "parameters"]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Alignment:
+    """Cosines of the gradients of every two tasks.
+
+    Attributes:
+      cosines: of all shared skills together.
+      of_layer: mean cosine over pairs of tasks of the skills in each layer.
+    """
+
+    cosines: Float[np.ndarray, "tasks tasks"]
+    of_layer: dict[str, float]
+
+    @property
+    def mean(self) -> float:
+        """Mean cosine over pairs of tasks."""
+        return _mean_of_pairs(self.cosines)
+
+    @property
+    def conflicting(self) -> float:
+        """Share of the pairs of tasks whose cosine is below 0."""
+        return float(np.mean(self.cosines[np.triu_indices(len(self.cosines), k=1)] < 0))
+
+
+def alignment(gradients: Mapping[str, Float[np.ndarray, "tasks parameters"]]) -> Alignment:
+    """Compares the gradients of tasks, as arXiv 2211.03831 does to compare ways to route.
+
+    Args:
+      gradients: of every task, by the layer that the parameters are in.
+    """
+    products = {}
+    for layer, rows in gradients.items():
+        wide = np.asarray(rows, np.float64)
+        products[layer] = wide @ wide.T
+    whole = cosines(np.sum(list(products.values()), axis=0))
+    return Alignment(whole, {layer: _mean_of_pairs(cosines(part)) for layer, part in products.items()})
+
+
+def measure_alignment(
+    restored: Restored, data: Data, mesh: Mesh, n_examples: int, folder: epath.Path
+) -> Alignment:
+    """The alignment of a run's tasks where its training ended.
+
+    Gradients are those of the loss of target tokens over a task's first examples of the split that the run
+    was trained on, with the weights of evaluation.
+
+    Args:
+      restored: the run.
+      data: its data; the tasks are registered.
+      mesh: where the parameters are.
+      n_examples: of each task; all where it has less.
+      folder: a local folder with room for a gradient of every task: they are kept in a file meanwhile.
+
+    Raises:
+      UserError: a task is not registered, or lacks the split.
+    """
+    shared, rest = split(restored.parameters, is_inventory)
+
+    @jax.jit
+    def gradient(shared: dict[str, Any], rest: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
+        def total(shared: dict[str, Any]) -> jax.Array:
+            apply = functools.partial(restored.model.apply, {"params": merge(rest, shared)})
+            # A total, not a mean: a task's gradients add up over batches, and cosines know no scale.
+            return TokenLoss().totals(apply, batch)["tokens"]
+
+        return jax.grad(total)(shared)
+
+    sizes = {layer: leaf.size for layer, leaf in _by_layer(jax.device_get(shared)).items()}
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        stored = {
+            layer: np.memmap(f"{scratch}/{i}", np.float32, "w+", shape=(len(restored.table), size))
+            for i, (layer, size) in enumerate(sizes.items())
+        }
+        for task, name in enumerate(restored.table.names):
+            for batch in _batches(restored, data, mesh, name, n_examples):
+                with on_mesh(mesh):
+                    found = gradient(shared, rest, to_mesh(batch, mesh))
+                for layer, vector in _by_layer(jax.device_get(found)).items():
+                    stored[layer][task] += vector
+        return alignment(stored)
+
+
+def _batches(
+    restored: Restored, data: Data, mesh: Mesh, task: str, n_examples: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Batches of one size that hold a task's first examples; rows beyond these count for nothing."""
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    size = -(-min(n_examples, data.batch_size) // devices) * devices
+    batches = eval_batches(
+        task,
+        restored.table,
+        split=data.split,
+        sequence_length=data.sequence_length,
+        batch_size=size,
+    )
+    for number, batch in enumerate(itertools.islice(batches, -(-n_examples // size))):
+        batch["decoder_loss_weights"][max(n_examples - number * size, 0) :] = 0
+        yield batch
+
+
+def _by_layer(tree: dict[str, Any]) -> Gradients:
+    layers: dict[str, list[np.ndarray]] = {}
+    for path, leaf in flatten(unstack_layers(tree)).items():
+        layers.setdefault(layer_of(path), []).append(np.asarray(leaf, np.float32).reshape(-1))
+    return {layer: np.concatenate(layers[layer]) for layer in in_order(layers)}
+
+
+def _mean_of_pairs(matrix: Float[np.ndarray, "tasks tasks"]) -> float:
+    return float(np.mean(matrix[np.triu_indices(len(matrix), k=1)]))

@@ -1,0 +1,82 @@
+"""One HTML page of a router's findings that needs nothing beside it."""
+
+import base64
+import functools
+import importlib.resources
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jinja2
+
+from poly_jax.analysis.findings import Findings
+
+_TEMPLATE = "routing.html.jinja"
+
+
+def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_examples: int | None) -> str:
+    """The page as HTML; names are escaped.
+
+    Args:
+      found: what it tells.
+      pictures: PNGs, by their names in the template.
+      run: folder of the run, for the title.
+      step: of its checkpoint.
+      n_examples: of each task that gradients are of; None where there are none.
+    """
+    images = {
+        name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()
+    }
+    tasks: list[dict[str, Any]] = []
+    counts = list(found.effective_skills().values())
+    for task in map(int, found.clusters.order):
+        nearest = found.nearest(task)
+        tasks.append(
+            {
+                "name": found.names[task],
+                "cluster": found.clusters.of_task[task],
+                "count": sum(float(layer[task]) for layer in counts) / len(counts),
+                "strongest": found.strongest(task),
+                "nearest": None if nearest is None else found.names[nearest],
+                "similarity": math.nan if nearest is None else found.similarity[task, nearest],
+                "groups": [
+                    group
+                    for group, there in zip(found.reference.groups, found.reference.matrix[task], strict=True)
+                    if there
+                ]
+                if found.reference
+                else [],
+                "moved": [float(rows[task]) for rows in found.drift_of_task.values()],
+            }
+        )
+    return _template().render(
+        found=found,
+        adapters=found.adapters,
+        router=type(found.adapters.router).__name__,
+        n_skills=found.adapters.inventory_size,
+        images=images,
+        tasks=tasks,
+        run=run,
+        step=step,
+        n_examples=n_examples,
+    )
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    text = importlib.resources.files("poly_jax.analysis").joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters |= {"number": _number, "small": _small}
+    return environment.from_string(text)
+
+
+def _number(value: float, digits: int = 2) -> str:
+    """Fixed decimals; a dash for what is not defined."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"
+
+
+def _small(value: float) -> str:
+    """Three significant digits, of a number of any size."""
+    return f"{value:.3g}" if math.isfinite(value) else "–"

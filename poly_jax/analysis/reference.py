@@ -1,0 +1,78 @@
+"""Reads a given grouping of the tasks, that a router's own is compared with."""
+
+import csv
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from etils import epath
+from jaxtyping import Int
+
+from poly_jax.data.registry import close_names
+from poly_jax.errors import UserError
+
+
+def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.ndarray, "tasks groups"]]:
+    """Names of the groups in alphabetical order, and 1 where a task is in a group.
+
+    Args:
+      path: of one of
+        `.json`: an object of each task's group, or list of groups;
+        `.csv`: a header, then lines of a task's name and its groups.
+        Other tasks than these may be in it.
+      names: of the tasks, in the order of their ids.
+
+    Raises:
+      UserError: the file cannot be read, lacks a task, has one twice or without a group, or the groups do not
+        tell any tasks apart.
+    """
+    place = epath.Path(path)
+    readers = {".json": _json, ".csv": _csv}
+    if place.suffix not in readers:
+        raise UserError(f"--reference is {path!r}; use a file ending in {' or '.join(readers)}")
+    try:
+        pairs = readers[place.suffix](place.read_text())
+    except FileNotFoundError:
+        raise UserError(f"--reference is {path!r}, and there is no such file") from None
+    # What the parsers raise of a broken file.
+    except (OSError, ValueError, csv.Error) as e:
+        raise UserError(f"{path} is no grouping of tasks ({' '.join(str(e).split())})") from None
+    groups: dict[str, list[str]] = {}
+    for name, found in pairs:
+        if name in groups:
+            raise UserError(f"{path} has task {name!r} twice; give it one line with all of its groups")
+        if not found:
+            raise UserError(f"{path} has no group for {name!r}; give it one or more")
+        groups[name] = found
+    if missing := [name for name in names if name not in groups]:
+        raise UserError(
+            f"{path} lacks {len(missing)} task(s) of the run, such as {missing[0]!r}"
+            f" ({close_names(missing[0], groups)}); every task needs a group"
+        )
+    columns = sorted({group for name in names for group in groups[name]})
+    matrix = np.array([[int(column in groups[name]) for column in columns] for name in names])
+    shared = (matrix @ matrix.T)[np.triu_indices(len(names), k=1)]
+    if shared.size == 0 or np.ptp(shared) == 0:
+        raise UserError(f"{path}: every two tasks of the run share equally many groups, which tells nothing")
+    return columns, matrix
+
+
+def _json(text: str) -> list[tuple[str, list[str]]]:
+    pairs = json.loads(text, object_pairs_hook=list)
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise ValueError("it holds no object of tasks")
+    return [(name, _groups(name, value)) for name, value in pairs]
+
+
+def _groups(name: str, value: Any) -> list[str]:
+    groups = [value] if isinstance(value, str) else value
+    if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
+        raise ValueError(f"what {name!r} has is {value!r}, not a group's name or a list of them")
+    return groups
+
+
+def _csv(text: str) -> list[tuple[str, list[str]]]:
+    lines = [line for line in csv.reader(text.splitlines()) if line]
+    cells = [[cell.strip() for cell in line] for line in lines[1:]]
+    return [(line[0], [cell for cell in line[1:] if cell]) for line in cells]

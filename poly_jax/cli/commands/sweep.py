@@ -1,0 +1,47 @@
+"""`poly-jax sweep`."""
+
+import argparse
+
+from poly_jax.cli.command import Command, given
+from poly_jax.configuration import Configuration
+
+
+class Sweep(Command):
+    """Tasks x methods x seeds."""
+
+    name = "sweep"
+    help = "adapt several methods to several tasks with several seeds; a table, and what is done is kept"
+    example = (
+        "poly-jax sweep --methods runs/mhr:mhr runs/mhr:mhr-z lora=runs/shared:shared --tasks task_a task_b "
+        "--output_dir=runs/sweep"
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's own flags."""
+        parser.add_argument(
+            "--methods",
+            nargs="+",
+            metavar="RUN:VARIANT",
+            help="a run's folder and a variant of `poly-jax adapt` each; NAME=RUN:VARIANT names its row",
+        )
+        parser.add_argument(
+            "--tasks", nargs="+", metavar="TASK", help='seqio tasks; "{seed}" in a name stands for the seed'
+        )
+        parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (default: 0 1 2)")
+        parser.add_argument("--split", help="split that scores are of, such as validation or test")
+        parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the sweep goes")
+
+    def run(self, args: argparse.Namespace, config: Configuration) -> None:
+        """Sweep."""
+        from poly_jax.sweep.method import Method
+        from poly_jax.sweep.run_sweep import sweep
+
+        config.load()
+
+        flags = given(args, "tasks", "seeds", "split")
+        if args.methods is not None:
+            flags["methods"] = [Method.parse(text) for text in args.methods]
+        sweep(output_dir=args.output_dir, configuration=config, **flags)
+
+
+COMMAND = Sweep()

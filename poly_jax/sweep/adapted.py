@@ -1,0 +1,107 @@
+"""All of a method's adaptations in a sweep, many in one program, each scored as soon as they are trained."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.evaluation.predict import Predictor
+from poly_jax.sweep.cells import Cell
+from poly_jax.sweep.method import Method
+from poly_jax.sweep.readings import Readings
+from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.training.restore import Restored
+from poly_jax.transfer.settings import Settings
+from poly_jax.transfer.stacked import adapt_many
+from poly_jax.transfer.start import backbone_in_float32, new_rows
+from poly_jax.transfer.variants import find
+
+Result = dict[str, Any]
+# All adaptations are of one task under one name.
+_TABLE = TaskTable(("adapted",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapting:
+    """A method's run, restored, and how it is adapted.
+
+    Attributes:
+      method: the sweep's.
+      settings: of adapting, those of the method included.
+      source: the run.
+      mesh: the devices.
+      split: that scores are of.
+      train_split: that examples are from; "{seed}" in it stands for the seed.
+      batch_size: of evaluation.
+    """
+
+    method: Method
+    settings: Settings
+    source: Restored
+    mesh: Mesh
+    split: str
+    train_split: str
+    batch_size: int
+
+    def results(
+        self, cells: Sequence[Cell], readings: Readings, advance: Callable[[int], None]
+    ) -> Iterator[tuple[Cell, Result]]:
+        """Adapts to all cells at once, then scores one after the other.
+
+        Args:
+          cells: what to adapt to.
+          readings: of the tasks.
+          advance: told of work that is done: an adaptation's steps and its evaluation, 1 each.
+        """
+        settings, variant = self.settings, find(self.method.variant)
+        source = self._with_trainable_backbone()
+        stack = adapt_many(
+            source.model,
+            source.parameters,
+            variant,
+            [
+                readings.examples(
+                    settings.experiment,
+                    cell.seqio_task,
+                    self.train_split.replace("{seed}", str(cell.seed)),
+                    settings.shots,
+                )
+                for cell in cells
+            ],
+            [cell.seed for cell in cells],
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            optimizer=settings.optimizer,
+            loss=settings.loss,
+            rows=new_rows(source, variant, self.method.init_router_from, 1),
+            tasks=[cell.seqio_task for cell in cells],
+            advance=lambda: advance(len(cells)),
+        )
+        adapted = dataclasses.replace(source, model=stack.model, parameters={}, table=_TABLE)
+        predictor = Predictor(adapted, settings.experiment.decoding, self.mesh, self.batch_size)
+        count = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(cells)
+        for i, cell in enumerate(cells):
+            scorer = readings.scorer(settings.experiment, cell.seqio_task, self.split)
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], stack.trained)
+            metrics = scorer(predictor.with_parameters(merge(stack.frozen, own)))
+            loss = float(stack.losses[-1, i]) if len(stack.losses) else None
+            advance(1)
+            yield (
+                cell,
+                {
+                    "metrics": metrics,
+                    "loss": loss,
+                    "trained": count if variant.trains else 0,
+                    "steps": len(stack.losses),
+                },
+            )
+
+    def _with_trainable_backbone(self) -> Restored:
+        if find(self.method.variant).skills != "none":
+            return self.source
+        adapters, _ = split(self.source.parameters, is_adapter)
+        backbone = backbone_in_float32(self.source, self.settings.experiment, self.mesh)
+        return dataclasses.replace(self.source, parameters=merge(backbone, adapters))

@@ -1,0 +1,191 @@
+"""`poly-jax sweep`: tasks x methods x seeds, resumable, as a table and a picture."""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+
+import gin
+import jax
+from etils import epath
+from rich import progress as bars
+from rich.console import Console
+
+from poly_jax.configuration import Configuration
+from poly_jax.errors import UserError
+from poly_jax.evaluation.whole_file import write_whole
+from poly_jax.study.results import Results
+from poly_jax.study.table import print_table
+from poly_jax.sweep.adapted import Adapting
+from poly_jax.sweep.bar_plot import save_bar_plot
+from poly_jax.sweep.cells import Cell, column, configuration_digest
+from poly_jax.sweep.method import Method
+from poly_jax.sweep.readings import Readings
+from poly_jax.sweep.scoring import check_scorable
+from poly_jax.sweep.summary import Summary
+from poly_jax.training.checkpoints import step_folder
+from poly_jax.training.mesh import Partitioning, check_batch_size
+from poly_jax.training.restore import restore
+from poly_jax.transfer.settings import Settings, bound_settings
+from poly_jax.transfer.start import check_old_tasks
+from poly_jax.transfer.variants import find
+
+RESULTS, MARKDOWN, LATEX, PICTURE = "results.jsonl", "summary.md", "summary.tex", "summary.png"
+
+
+@gin.configurable(denylist=["output_dir", "configuration"])
+def sweep(
+    output_dir: str,
+    configuration: Configuration,
+    tasks: Sequence[str] = gin.REQUIRED,
+    methods: Sequence[Method] = gin.REQUIRED,
+    seeds: Sequence[int] = (0, 1, 2),
+    split: str = "test",
+    train_split: str | None = None,
+    metric: str | None = None,
+    stack: int = 32,
+    batch_size: int = 32,
+) -> Summary:
+    """Adapts every method to every task with every seed, and scores each.
+
+    Writes `results.jsonl`, a line as soon as an adaptation is scored; what is there is not computed again.
+    Then `summary.md`, `summary.tex` and `summary.png`.
+
+    Args:
+      output_dir: folder of the sweep.
+      configuration: what the user gave; it is loaded on top of each run's own configuration.
+      tasks: registered seqio tasks; "{seed}" in a name stands for the seed, where each has data of its own.
+      methods: the table's rows.
+      seeds: of each adaptation's fresh row, batches, dropout and sampling.
+      split: that scores are of.
+      train_split: that few-shot examples are from, with "{seed}" for the seed; None for `adapt.split_name`.
+      metric: which of the tasks' metrics the table shows; None for the first of each.
+      stack: most adaptations in one program, which bounds its memory.
+      batch_size: examples at a time in evaluation.
+
+    Returns:
+      The table.
+
+    Raises:
+      UserError: a task, run or variant is unknown or does not fit, before anything is computed; or the tasks
+        have no such metric.
+    """
+    for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
+    labels = [method.label for method in methods]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
+    if stack < 1:
+        raise UserError(f"sweep.stack is {stack}; it must be at least 1")
+    folder = epath.Path(output_dir)
+    cells = [Cell(task, seed) for task in tasks for seed in seeds]
+    keys = {}
+    for method in methods:
+        settings = _load(method, configuration)
+        _check(method, settings, cells, split)
+        used = train_split or settings.split_name
+        digest = configuration_digest(method, step_folder(method.run).name, used, split)
+        for cell in cells:
+            keys[method.label, cell] = {
+                "method": method.label,
+                "task": cell.column,
+                "seed": cell.seed,
+                "setup": digest,
+            }
+    folder.mkdir(parents=True, exist_ok=True)
+    results = Results(folder / RESULTS)
+    open_cells = {
+        method.label: [cell for cell in cells if keys[method.label, cell] not in results]
+        for method in methods
+    }
+    total, readings = len(keys), Readings()
+    done = total - sum(map(len, open_cells.values()))
+    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn())
+    with bars.Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=0)
+        for method in methods:
+            missing = open_cells[method.label]
+            if not missing:
+                continue
+            adapting = _restore(method, configuration, split, train_split, batch_size)
+            work = (adapting.settings.steps if find(method.variant).trains else 0) + 1
+            progress.reset(bar, total=work * len(missing))
+            for first in range(0, len(missing), stack):
+                some = missing[first : first + stack]
+                progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
+                for cell, result in adapting.results(some, readings, lambda n: progress.advance(bar, n)):
+                    results.add(keys[method.label, cell], result)
+                    done += 1
+                    progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
+                    _say(f"{method.label}, {cell.column}, seed {cell.seed}: {_shown(result['metrics'])}")
+    found = {place: results.get(key) or {} for place, key in keys.items()}
+    scores = {
+        (label, cell.column, cell.seed): _score(result["metrics"], metric, cell.column)
+        for (label, cell), result in found.items()
+    }
+    summary = Summary.of(labels, [column(task) for task in tasks], seeds, scores)
+    _write(folder, summary, metric or "score")
+    return summary
+
+
+def _load(method: Method, configuration: Configuration) -> Settings:
+    """Loads the run's configuration and the user's: what they say of adapting, with the method's own."""
+    configuration.load(run=method.run)
+    settings = bound_settings()
+    rates = {
+        name: getattr(method, name)
+        for name in ("learning_rate", "router_learning_rate")
+        if getattr(method, name) is not None
+    }
+    own = {
+        name: getattr(method, name) for name in ("steps", "batch_size") if getattr(method, name) is not None
+    }
+    return dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, **rates), **own)
+
+
+def _check(method: Method, settings: Settings, cells: Sequence[Cell], split: str) -> None:
+    """Raises a UserError where the method or a task cannot be, before anything is computed."""
+    variant = find(method.variant)
+    experiment = settings.experiment
+    experiment.data.register_tasks()
+    for cell in cells:
+        check_scorable(cell.seqio_task, split)
+    variant.adapters(experiment.adapters(n_tasks=2) if experiment.adapters is not None else None)
+    check_old_tasks(variant, method.init_router_from)
+
+
+def _restore(
+    method: Method, configuration: Configuration, split: str, train_split: str | None, batch_size: int
+) -> Adapting:
+    settings = _load(method, configuration)
+    mesh = Partitioning().mesh()
+    check_batch_size(batch_size, mesh)
+    settings.experiment.data.register_tasks()
+    source = restore(settings.experiment, method.run, mesh)
+    return Adapting(method, settings, source, mesh, split, train_split or settings.split_name, batch_size)
+
+
+def _score(metrics: dict[str, float], metric: str | None, task: str) -> float:
+    if metric is None:
+        return next(iter(metrics.values()))
+    if metric not in metrics:
+        raise UserError(f"task {task!r} has no metric {metric!r}; it has {', '.join(metrics)}")
+    return metrics[metric]
+
+
+def _write(folder: epath.Path, summary: Summary, metric: str) -> None:
+    if jax.process_index() != 0:
+        return
+    write_whole(folder / MARKDOWN, summary.markdown())
+    write_whole(folder / LATEX, summary.latex())
+    save_bar_plot(folder / PICTURE, summary, metric)
+    print_table("Median over seeds; mean over tasks", summary.columns, summary.rows)
+    print(f"outputs: {folder} ({RESULTS}, {MARKDOWN}, {LATEX}, {PICTURE})")
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.1f}" for name, value in metrics.items())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

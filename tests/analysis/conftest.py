@@ -1,0 +1,101 @@
+"""Run folders with given routers and skills, which nothing had to train, and examples of their tasks."""
+
+from types import SimpleNamespace
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+CONFIG = """
+Experiment.model = @T5Config()
+Experiment.data = @Data()
+Experiment.backbone = 'random'
+Experiment.adapters = @Adapters
+
+T5Config.vocab_size = 259
+T5Config.emb_dim = 8
+T5Config.num_heads = 2
+T5Config.head_dim = 4
+T5Config.mlp_dim = 8
+T5Config.num_encoder_layers = 2
+T5Config.num_decoder_layers = 1
+
+Adapters.skill = @LoRA()
+Adapters.router = @LearnedRouter()
+Adapters.n_skills = 3
+Adapters.n_splits = 2
+Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
+
+Data.mixture = 'routing_all'
+Data.inputs_length = 8
+Data.targets_length = 4
+Data.batch_size = 4
+"""
+
+NAMES = ("routing_a", "routing_b", "routing_c", "routing_d")
+
+
+@pytest.fixture(scope="session")
+def tasks():
+    """The mixture `routing_all` of four tasks with six examples each; their names."""
+    from poly_jax.data import vocabularies
+    from poly_jax.data.quiet import seqio, tf
+
+    for name in NAMES:
+        feature = seqio.Feature(vocabularies.byte(), add_eos=True)
+        words = [f"{name[-1]}{i}" for i in range(6)]
+
+        def dataset(split, shuffle_files, seed=None, words=words):
+            return tf.data.Dataset.from_tensor_slices({"inputs": words, "targets": words[::-1]})
+
+        seqio.TaskRegistry.add(
+            name,
+            source=seqio.FunctionDataSource(dataset, ("train",), num_input_examples={"train": 6}),
+            output_features={"inputs": feature, "targets": feature},
+            preprocessors=[seqio.preprocessors.tokenize, seqio.preprocessors.append_eos],
+        )
+    seqio.MixtureRegistry.add("routing_all", list(NAMES), default_rate=1.0)
+    return NAMES
+
+
+@pytest.fixture
+def make_run(tmp_path, monkeypatch):
+    """Writes a run: bindings, names of its tasks, and what is added to initial values drawn from seed 5."""
+    from poly_jax import configuration
+    from poly_jax.analysis import figures
+    from poly_jax.data.task_table import TaskTable
+    from poly_jax.interop.made_run import write_run
+    from poly_jax.interop.tree import flatten, unflatten
+    from poly_jax.model.transformer import init_parameters
+    from poly_jax.training.checkpoints import Origin
+    from poly_jax.training.partition import is_adapter
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(figures, "DPI", 20)
+    # These programs take longer to compile than to run.
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+
+    def make(bindings=(), names=NAMES, added=lambda path, shape: 0.0, operative="train.seed = 5\n"):
+        (tmp_path / "made.gin").write_text(CONFIG)
+        configuration.load([str(tmp_path / "made.gin")], list(bindings))
+        table = TaskTable(tuple(names))
+        model = gin.get_configurable("Experiment")().transformer(table)
+        fresh = flatten(
+            jax.device_get(jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(5)))
+        )
+        trained = {
+            path: np.asarray(leaf + added(path, leaf.shape), np.float32)
+            for path, leaf in fresh.items()
+            if is_adapter(path)
+        }
+        folder = tmp_path / "made"
+        write_run(str(folder), unflatten(trained), table, Origin("random", "random"))
+        (folder / "operative_config.gin").write_text(operative)
+        gin.clear_config()
+        return SimpleNamespace(folder=str(folder), trained=trained)
+
+    yield make
+    jax.config.update("jax_disable_most_optimizations", before)
+    gin.clear_config()

@@ -1,0 +1,43 @@
+"""Clusters of tasks by their mixing weights."""
+
+import math
+
+import numpy as np
+
+from poly_jax.analysis.clusters import clusters
+
+
+def grouped(seed=0):
+    """Twelve tasks of three groups, shuffled; their groups."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.repeat(np.arange(3), 4))
+    return rng.random((3, 20))[groups] + 0.01 * rng.random((12, 20)), groups
+
+
+def test_groups_that_differ_are_found_without_being_told_how_many():
+    vectors, groups = grouped()
+    found = clusters(vectors)
+    assert found.count == 3
+    assert len(set(zip(found.of_task.tolist(), groups.tolist(), strict=True))) == 3
+    assert found.silhouette > 0.9
+
+
+def test_clusters_are_numbered_in_the_order_of_the_dendrogram():
+    found = clusters(grouped()[0])
+    along = found.of_task[found.order]
+    assert along.tolist() == sorted(along.tolist())
+    assert along[0] == 1
+
+
+def test_tasks_that_do_not_differ_are_one_cluster():
+    alike = clusters(np.tile([0.2, 0.8], (5, 1)))
+    assert alike.count == 1
+    assert math.isnan(alike.silhouette)
+    assert clusters(np.full((5, 4), 0.25)).count == 1
+    # Each its own skill: all pairs are equally far apart.
+    assert clusters(np.eye(5)).count == 1
+
+
+def test_one_and_two_tasks_are_no_clusters():
+    assert clusters(np.array([[0.2, 0.8]])).order.tolist() == [0]
+    assert clusters(np.array([[0.2, 0.8, 0.1], [0.8, 0.2, 0.3]])).count == 1

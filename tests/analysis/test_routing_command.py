@@ -1,0 +1,215 @@
+"""`poly-jax routing` on runs of known weights."""
+
+import functools
+import html.parser
+import json
+import re
+
+import gin
+import jax
+import numpy as np
+import pytest
+
+from poly_jax import cli, configuration
+from poly_jax.analysis.initial_values import drawn_adapters
+from poly_jax.interop.tree import flatten
+from poly_jax.model.layer_trees import unstack_layers
+
+# Whoever writes names into a picture or a page has to mind these, in the order of a table.
+ODD = ("<b>", "a&b", "cost_$x^{", "d")
+GROUPS = {"<b>": "<i>one</i>", "a&b": "<i>one</i>", "cost_$x^{": "$_{", "d": "$_{"}
+
+
+def preferring(path, shape):
+    """Logits by which the first two tasks want skill 0 and the others skill 2; skills differ as well."""
+    if path.endswith("router/logits"):
+        rows = np.array([[9.0, -9, -9], [9, -9, -9], [-9, -9, 9], [-9, -9, 9]])
+        return np.broadcast_to(rows[:, None], shape)
+    return 0.5
+
+
+def analyse(run, tmp_path, *flags):
+    assert cli.main(["routing", f"--run={run.folder}", f"--output_dir={tmp_path / 'out'}", *flags]) == 0
+    return json.loads((tmp_path / "out" / "routing.json").read_text())
+
+
+class Reader(html.parser.HTMLParser):
+    """The texts of cells and the sources of images."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sources, self.tags, self.text = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attributes if name == "src"]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.mark.slow
+def test_a_page_json_and_pictures_tell_what_was_put_into_the_weights(make_run, tmp_path):
+    run = make_run(names=ODD, added=preferring)
+    (tmp_path / "groups.json").write_text(json.dumps(GROUPS))
+    found = analyse(run, tmp_path, "--reference=groups.json")
+    assert [task["cluster"] for task in found["tasks"]] in ([1, 1, 2, 2], [2, 2, 1, 1])
+    assert [task["nearest"] for task in found["tasks"]] == [ODD[i] for i in (1, 0, 3, 2)]
+    assert [task["strongest"][0]["skill"] for task in found["tasks"]] == [0, 0, 2, 2]
+    assert found["overall"]["sparsity"] > 0.99
+    assert found["overall"]["usage_entropy"] == pytest.approx(np.log(2) / np.log(3), abs=3e-3)
+    assert found["overall"]["discreteness"] > 0.99
+    assert list(found["layers"]) == ["encoder/layers_0", "encoder/layers_1", "decoder/layers_0"]
+    assert found["reference"]["agreement"]["adjusted_rand"] == 1
+    assert found["drift"]["overall"]["skill lora_b"]["rms"] == pytest.approx(0.5)
+    assert found["drift"]["overall"]["router logits"]["rms"] == pytest.approx(9, rel=1e-3)
+
+    written = (tmp_path / "out" / "routing.html").read_text()
+    page = Reader(written)
+    pictures = sorted(path.stem for path in (tmp_path / "out").glob("*.png"))
+    assert pictures == ["drift", "layers", "similarity", "tasks", "usage"]
+    assert len(page.sources) == len(pictures)
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert not re.search(r"https?://", written)
+    # Names are texts, not markup.
+    assert set(ODD) | set(GROUPS.values()) <= {text.strip() for text in page.text}
+    assert "i" not in page.tags
+
+
+@pytest.mark.slow
+def test_gradients_are_those_of_the_loss_on_a_tasks_first_examples(make_run, tasks, tmp_path):
+    from poly_jax.data.batches import eval_batches
+    from poly_jax.model.loss import TokenLoss
+    from poly_jax.training.mesh import Partitioning
+    from poly_jax.training.partition import is_inventory, merge, split
+    from poly_jax.training.restore import restore
+
+    rng = np.random.default_rng(0)
+    run = make_run(added=lambda path, shape: rng.normal(size=shape))
+    found = analyse(run, tmp_path, "--gradients=5")
+    # One example at a time, and no batches that are cut.
+    configuration.load([configuration.run_config(run.folder)])
+    experiment = gin.get_configurable("Experiment")()
+    restored = restore(experiment, run.folder, Partitioning().mesh())
+    shared, rest = split(restored.parameters, is_inventory)
+
+    @jax.jit
+    def gradient(shared, batch):
+        apply = functools.partial(restored.model.apply, {"params": merge(rest, shared)})
+        return TokenLoss().totals(apply, batch)["tokens"]
+
+    vectors = []
+    for name in tasks:
+        rows = eval_batches(
+            name, restored.table, split="train", sequence_length={"inputs": 8, "targets": 4}, batch_size=1
+        )
+        trees = [jax.grad(gradient)(shared, row) for row, _ in zip(rows, range(5), strict=False)]
+        summed = jax.tree.map(lambda *leaves: np.sum(leaves, axis=0), *trees)
+        vectors.append(np.concatenate([leaf.reshape(-1) for leaf in jax.tree.leaves(summed)]))
+    unit = [vector / np.linalg.norm(vector) for vector in vectors]
+    np.testing.assert_allclose(found["gradients"]["cosines"], np.array(unit) @ np.array(unit).T, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_scanned_layers_tell_the_same_as_layers_apart(make_run, tasks, tmp_path):
+    run = make_run(["T5Config.scan_layers = True"], added=preferring)
+    found = analyse(run, tmp_path, "--gradients=2")
+    assert list(found["layers"]) == ["encoder/layers_0", "encoder/layers_1", "decoder/layers_0"]
+    assert list(found["gradients"]["layers"]) == list(found["layers"])
+    # Tasks without a skill in common cannot pull one; those with the same skills can.
+    cosines = np.array(found["gradients"]["cosines"])
+    np.testing.assert_allclose(cosines[:2, 2:], 0, atol=0.02)
+    np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
+    assert np.abs(cosines[[0, 2], [1, 3]]).min() > 0.03
+    # The file that kept the gradients is gone.
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png", ".json", ".html"}
+    page = Reader((tmp_path / "out" / "routing.html").read_text())
+    assert len(page.sources) == len(list((tmp_path / "out").glob("*.png"))) == 7
+    assert found["drift"]["overall"]["router logits"]["rms"] == pytest.approx(9, rel=1e-3)
+    assert [task["strongest"][0]["skill"] for task in found["tasks"]] == [0, 0, 2, 2]
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_initial_values_are_those_that_training_starts_from(scan):
+    from poly_jax.adapters.config import Adapters
+    from poly_jax.adapters.lora import LoRA
+    from poly_jax.model.config import T5Config
+    from poly_jax.model.transformer import Transformer
+    from poly_jax.routing.learned import LearnedRouter
+    from poly_jax.training.mesh import Partitioning
+    from poly_jax.training.train import initial_trees
+
+    config = T5Config(
+        vocab_size=32,
+        emb_dim=8,
+        num_heads=2,
+        head_dim=4,
+        mlp_dim=8,
+        num_encoder_layers=2,
+        num_decoder_layers=1,
+        scan_layers=scan,
+    )
+    adapters = Adapters(LoRA(), LearnedRouter(), n_tasks=3, sites=("encoder/mlp/wo",))
+    model = Transformer(config, adapters)
+    trained, _, _ = initial_trees(model, "random", "adapters", 7, Partitioning().mesh())
+    expected = flatten(unstack_layers(jax.device_get(trained)))
+    found = drawn_adapters(model, 7)
+    assert set(found) == set(expected)
+    for path, leaf in expected.items():
+        np.testing.assert_array_equal(found[path], leaf, err_msg=path)
+
+
+@pytest.mark.parametrize(
+    ("bindings", "places"),
+    [
+        (["Adapters.granularity = 'stack'", "LearnedRouter.scores = 'l2'"], ["encoder", "decoder"]),
+        (["Adapters.router = @AverageRouter()"], ["model"]),
+        (["Adapters.router = @SharedRouter()"], ["model"]),
+        (["Adapters.router = @PrivateRouter()"], ["model"]),
+    ],
+)
+def test_every_router_has_a_page(make_run, tmp_path, bindings, places):
+    found = analyse(make_run(bindings), tmp_path)
+    assert list(found["places"]) == places
+    assert {one["rms"] for one in found["drift"]["overall"].values()} == {0}
+    page = Reader((tmp_path / "out" / "routing.html").read_text())
+    assert {task["name"] for task in found["tasks"]} <= {text.strip() for text in page.text}
+
+
+def test_each_tasks_own_skill_has_a_drift_of_its_own(make_run, tmp_path):
+    def added(path, shape):
+        if "private" not in path:
+            return 0.0
+        return np.broadcast_to(np.arange(4.0)[None, :, None, None], shape)
+
+    run = make_run(["Adapters.private_skill = @own/LoRA()"], added=added)
+    found = analyse(run, tmp_path)
+    np.testing.assert_allclose(found["drift"]["tasks"]["own skill lora_b"], [0, 1, 2, 3])
+
+
+def test_an_adapted_run_of_one_task_tells_of_its_row(make_run, tmp_path):
+    operative = "adapt.init_router_from = ()\nadapt.seed = 5\n"
+    added = {"logits": 2.0}
+    run = make_run(
+        names=["new"], operative=operative, added=lambda path, shape: added.get(path.split("/")[-1], 0.0)
+    )
+    found = analyse(run, tmp_path)
+    assert set(found["drift"]["overall"]) == {"router logits"}
+    assert found["drift"]["overall"]["router logits"]["rms"] == pytest.approx(2)
+    assert "another run" in found["drift"]["note"]
+    assert [task["nearest"] for task in found["tasks"]] == [None]
+
+
+def test_what_cannot_be_is_one_line(make_run, tmp_path, capsys):
+    run = make_run(names=["new"])
+    command = ["routing", f"--run={run.folder}", "--output_dir=out"]
+    assert cli.main([*command, "--gradients=4"]) == 1
+    assert "one only" in capsys.readouterr().err
+    assert cli.main([*command, "--gin.Experiment.adapters=None"]) == 1
+    shown = capsys.readouterr().err
+    assert "has no adapters" in shown
+    assert shown.count("\n") == 1
+    (tmp_path / "out").write_text("")
+    assert cli.main(command) == 1
+    assert "is a file" in capsys.readouterr().err

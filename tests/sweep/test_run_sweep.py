@@ -1,0 +1,103 @@
+"""Tasks x methods x seeds, end to end."""
+
+import json
+
+import pytest
+
+from poly_jax import cli
+from poly_jax.configuration import Configuration
+from poly_jax.errors import UserError
+from poly_jax.sweep import run_sweep
+from poly_jax.sweep.method import Method
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
+
+TASKS = [registered_name(task.name) for task in benchmark().heldout[:2]]
+SHORT = ("adapt.steps = 2", "adapt.batch_size = 4", "SearchedWeights.evaluations = 1")
+
+
+def sweep(runs, folder, *methods, tasks=TASKS, seeds=(0, 1), bindings=SHORT, **settings):
+    found = [Method(runs[run], variant, **own) for run, variant, own in methods]
+    return run_sweep.sweep(
+        str(folder), Configuration((), bindings), tasks=tasks, methods=found, seeds=seeds, **settings
+    )
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(runs, tmp_path, monkeypatch):
+    methods = [("mhr", "mhr-z", {}), ("private", "lorahub", {"name": "hub"})]
+    summary = sweep(runs, tmp_path, *methods)
+    assert summary.methods == ("mhr mhr-z", "hub")
+    assert summary.tasks == tuple(TASKS)
+    first = lines(tmp_path)
+    assert len(first) == 8
+    assert all(set(line["result"]["metrics"]) == {"exact_match"} for line in first)
+    assert {line["result"]["steps"] for line in first if line["key"]["method"] == "hub"} == {0}
+    assert "| mhr mhr-z |" in (tmp_path / "summary.md").read_text()
+    assert (tmp_path / "summary.tex").exists()
+    assert (tmp_path / "summary.png").exists()
+
+    computed = []
+    adapt_many = run_sweep.Adapting.results
+
+    def counted(self, cells, *args):
+        computed.append((self.method.label, [(cell.column, cell.seed) for cell in cells]))
+        return adapt_many(self, cells, *args)
+
+    monkeypatch.setattr(run_sweep.Adapting, "results", counted)
+    # Stopped after five adaptations, in the middle of a line.
+    text = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "results.jsonl").write_text("".join(text[:5]) + text[5][:30])
+    again = sweep(runs, tmp_path, *methods)
+    assert computed == [("hub", [(TASKS[0], 1), (TASKS[1], 0), (TASKS[1], 1)])]
+    assert again.rows == summary.rows
+    # One more seed, then other steps.
+    computed.clear()
+    sweep(runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1)
+    assert computed == [("mhr mhr-z", [(task, 2)]) for task in TASKS]
+    computed.clear()
+    sweep(runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), tasks=TASKS[:1], seeds=(0,))
+    assert computed == [("mhr mhr-z", [(TASKS[0], 0)])]
+
+
+@pytest.mark.slow
+def test_the_score_is_that_of_adapt_and_eval(runs, tmp_path):
+    bindings = (
+        "adapt.steps = 3",
+        "adapt/Optimizer.learning_rate = 0.03",
+        "adapt/Optimizer.warmup_fraction = 0.0",
+    )
+    sweep(runs, tmp_path / "sweep", ("mhr", "mhr", {}), tasks=TASKS[:1], seeds=(7,), bindings=bindings)
+    (line,) = lines(tmp_path / "sweep")
+    flags = [f"--gin.{binding.replace(' = ', '=')}" for binding in bindings]
+    one = tmp_path / "one"
+    words = ["adapt", f"--run={runs['mhr']}", f"--task={TASKS[0]}", f"--output_dir={one}", "--seed=7"]
+    assert cli.main([*words, *flags, "--gin.adapt.report_every=1"]) == 0
+    assert cli.main(["eval", f"--run={one}"]) == 0
+    (metrics,) = (one / "eval").glob("*/metrics.json")
+    assert line["result"]["metrics"] == json.loads(metrics.read_text())[TASKS[0]]
+    last = json.loads((one / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["result"]["loss"] == pytest.approx(last["loss"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("methods", "settings", "message"),
+    [
+        ([("mhr", "poly", {})], {}, r"variant 'poly' does not fit a run with n_splits 8; use 'mhr'"),
+        ([("private", "mhr", {})], {}, r"needs skills that tasks share"),
+        ([("mhr", "nothing", {})], {}, r"variant 'nothing' is not known"),
+        ([("mhr", "mhr", {}), ("mhr", "mhr", {"steps": 3})], {}, r"give each its own Method.name"),
+        ([("mhr", "mhr", {})], {"split": "dev"}, r"has no split 'dev'; it has test, train"),
+        ([("mhr", "mhr", {})], {"tasks": ["skillbench_heldout"]}, r"is a mixture"),
+        ([("mhr", "mhr", {})], {"tasks": []}, r"sweep.tasks is \(\); give at least one"),
+        ([("mhr", "mhr", {})], {"seeds": (1, 1)}, r"sweep.seeds is \(1, 1\)"),
+    ],
+)
+def test_a_mistake_shows_before_anything_is_computed(runs, tmp_path, methods, settings, message):
+    with pytest.raises(UserError, match=message):
+        sweep(runs, tmp_path / "sweep", *methods, **settings)
+    assert not (tmp_path / "sweep").exists()
