@@ -1,9 +1,14 @@
 """`poly-jax demo`: the method at work in a few minutes, on one CPU, without any data."""
 
+import dataclasses
 import json
+import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
 
 import numpy as np
 from etils import epath
@@ -11,7 +16,8 @@ from etils import epath
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.router_plot import save_router_plot
 from poly_jax.analysis.weights import mixing_weights, task_vectors
-from poly_jax.study.methods import MHR, POLY, SHARED
+from poly_jax.study.labels import labelled
+from poly_jax.study.methods import MHR, POLY, SHARED, Method
 from poly_jax.study.rates import Adaptation
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.study.table import markdown_table, print_table
@@ -19,6 +25,7 @@ from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix
 from poly_jax.tasks.skillbench.tasks import registered_name
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
+_COMPARED = ((MHR, ("mhr", "mhr-z", "mhr-mu")), (POLY, ("poly",)), (SHARED, ("shared",)))
 _SHORTER = ("train.steps = 250", "train.report_every = 50")
 _STEPS = 60
 # As chosen in docs/embedded_benchmark.md: the router's rate for -z, else that of the skills.
@@ -35,25 +42,27 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     """
     started = time.perf_counter()
     folder = epath.Path(output_dir)
-    rows, results = [], []
-    bench = benchmark()
-    for method, variants in ((MHR, ("mhr", "mhr-z", "mhr-mu")), (POLY, ("poly",)), (SHARED, ("shared",))):
-        _say(f"{method.name}: training on {len(bench.train)} tasks")
-        run = folder / method.recipe.split("/")[-1].removesuffix(".gin")
-        trained = train_method(method, run, seed=0, bindings=(*_SHORTER, *bindings))
-        seen = seen_score(trained)
-        for variant in variants:
-            _say(f"{variant}: adapting to {len(bench.heldout)} held-out tasks, 16 examples each")
-            optimizer = Adaptation(variant).optimizer(_RATES[variant])
-            adapted = adapt_tasks(trained, variant, bench.heldout, optimizer=optimizer, steps=_STEPS)
-            per_task = (variant, f"{adapted.n_trained:,}", f"{adapted.mean:.1f}")
-            rows.append((method.name, f"{trained.n_trained:,}", f"{seen:.1f}", *per_task))
-            results.append(
-                {"method": method.name, "variant": variant, "seen": seen, "heldout": adapted.exact_match}
-                | {"trained": trained.n_trained, "trained_per_task": adapted.n_trained}
-            )
-        if method is not SHARED:
-            _plot(trained, folder)
+    jobs = [_Job(method, variants, output_dir, tuple(bindings), _STEPS) for method, variants in _COMPARED]
+    # Half of the time is tracing and compiling, which one process does on one core. Fresh processes, as JAX's
+    # threads do not survive a fork; they end at once with the parent's interrupt.
+    with ProcessPoolExecutor(
+        max_workers=2,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_DFL),
+    ) as processes:
+        results = [result for found in processes.map(_compare, jobs) for result in found]
+    rows = [
+        (
+            result["method"],
+            f"{result['trained']:,}",
+            f"{result['seen']:.1f}",
+            result["variant"],
+            f"{result['trained_per_task']:,}",
+            f"{np.mean(list(result['heldout'].values())):.1f}",
+        )
+        for result in results
+    ]
     print_table("Exact match on the embedded benchmark, in percent", _COLUMNS, rows)
     (folder / "table.md").write_text(markdown_table(_COLUMNS, rows))
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -61,6 +70,40 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     print(
         f"outputs: {folder} (table.md, results.json, router_mhr.png, router_poly.png, and a run per method)"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """One method's part of the demonstration."""
+
+    method: Method
+    variants: tuple[str, ...]
+    output_dir: str
+    bindings: tuple[str, ...]
+    steps: int
+
+
+def _compare(job: _Job) -> list[dict[str, Any]]:
+    """Trains a method, plots its router, and scores it on seen tasks and, by each variant, on new ones."""
+    with labelled(job.method.name):
+        bench, folder = benchmark(), epath.Path(job.output_dir)
+        _say(f"training on {len(bench.train)} tasks")
+        run = folder / job.method.recipe.split("/")[-1].removesuffix(".gin")
+        trained = train_method(job.method, run, seed=0, bindings=(*_SHORTER, *job.bindings))
+        if job.method != SHARED:
+            _plot(trained, folder)
+        seen = seen_score(trained)
+        results = []
+        for variant in job.variants:
+            _say(f"{variant}: adapting to {len(bench.heldout)} held-out tasks, 16 examples each")
+            optimizer = Adaptation(variant).optimizer(_RATES[variant])
+            adapted = adapt_tasks(trained, variant, bench.heldout, optimizer=optimizer, steps=job.steps)
+            results.append(
+                {"method": job.method.name, "variant": variant, "seen": seen}
+                | {"heldout": adapted.exact_match, "trained": trained.n_trained}
+                | {"trained_per_task": adapted.n_trained}
+            )
+    return results
 
 
 def _plot(trained: Trained, folder: epath.Path) -> None:

@@ -2,19 +2,15 @@
 
 import json
 
-import jax
 import pytest
 
 from poly_jax.study import demonstration
 
 
 @pytest.fixture(autouse=True)
-def _quick_compilation():
-    """A dozen programs that run for a second."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+def _quick_compilation(monkeypatch):
+    """A dozen programs that run for a second, in processes of their own."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.mark.slow
