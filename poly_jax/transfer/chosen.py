@@ -12,7 +12,7 @@ from poly_jax.model.transformer import Transformer
 from poly_jax.training.partition import is_adapter, is_inventory, split
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combination_loss import combination_losses, in_batches
-from poly_jax.transfer.few_shot import EXAMPLE_IDS
+from poly_jax.transfer.few_shot import count_examples, draw_batch
 from poly_jax.transfer.variants import Variant, averaged_adapters
 
 
@@ -32,7 +32,7 @@ def choose_combinations(
       variant: how to adapt.
       source: the model that learned the skills.
       parameters: all of its parameters.
-      examples: of each new task, with all of their prompts.
+      examples: of each new task; where one has several prompts it is shown by one of them.
       seeds: of each, for what is drawn.
       loss: as in training.
       batch_size: examples that are computed at once.
@@ -44,11 +44,12 @@ def choose_combinations(
     adapted, backbone = split(parameters, is_adapter)
     skills, _ = split(adapted, is_inventory)
     # All as many batches as the largest needs, so that one program serves all.
-    n_batches = max(-(-len(arrays["task_ids"]) // batch_size) for arrays in examples)
+    counts = [count_examples(arrays) for arrays in examples]
+    n_batches = max(-(-count // batch_size) for count in counts)
     chosen = []
-    for arrays, seed in zip(examples, seeds, strict=True):
-        rows = {name: leaf for name, leaf in arrays.items() if name != EXAMPLE_IDS}
-        batches = in_batches(rows, batch_size, n_batches)
+    for arrays, count, seed in zip(examples, counts, seeds, strict=True):
+        # All examples once, each by one of its prompts.
+        batches = in_batches(draw_batch(arrays, count, seed, step=0), batch_size, n_batches)
 
         def losses(
             combinations: Combination, batches: dict[str, np.ndarray] = batches
