@@ -179,7 +179,7 @@ def test_a_folder_in_use_is_not_overwritten(shared_data, tmp_path, capsys):
 
 def test_buckets_are_for_t5x_only(capsys):
     assert cli.main(["export", "--backbone=b", "--output=gs://b/x", "--format=hugging_face"]) == 1
-    assert "only --format=t5x writes to buckets" in capsys.readouterr().err
+    assert "only --format=t5x and t5x_adapters write to buckets" in capsys.readouterr().err
 
 
 def test_backbone_is_the_default_format(shared_data):
