@@ -24,7 +24,7 @@ from poly_jax.interop.t5x_writer import write_t5x
 from poly_jax.interop.task_mix import merged, task_id
 from poly_jax.interop.tensors import Tensors, of_tree, total_bytes
 from poly_jax.interop.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
-from poly_jax.interop.tree import check_tree, unflatten
+from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
 from poly_jax.training.checkpoints import read_origin, step_folder
 
@@ -105,7 +105,7 @@ def _write_t5x_adapters(run: str, output: str, experiment: Experiment, task: str
     weights = open_run(run, experiment)
     if weights.adapters is None:
         raise UserError(f"{run} has no adapters to export; use --format=t5x")
-    tensors = {**weights.backbone, **of_tree(unflatten(weights.skills))}
+    tensors = {**weights.backbone, **of_tree(weights.skills)}
     with byte_progress("exporting", total_bytes(tensors.values())) as advance:
         write_t5x(output, max(weights.step, 1), tensors, advance)
     write_description(output, experiment, weights.table)

@@ -9,11 +9,11 @@ from typing import Any
 
 from numpy.typing import DTypeLike
 
+from poly_jax.configuration.gin_text import bindings
 from poly_jax.errors import UserError
 from poly_jax.interop import backbone_folder, single_file
 from poly_jax.interop.backbone import Backbone, open_backbone
 from poly_jax.interop.byte_progress import byte_progress
-from poly_jax.interop.gin_text import bindings
 from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tensors import total_bytes
 from poly_jax.interop.tokenizer import SENTENCEPIECE, Tokenizer, copy_tokenizer, find_tokenizer

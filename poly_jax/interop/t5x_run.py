@@ -2,10 +2,10 @@
 
 from etils import epath
 
+from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop.gin_text import bindings
 
 TASKS = "tasks.json"
 SETTINGS = "model.gin"
@@ -42,10 +42,9 @@ def read_table(checkpoint: str) -> TaskTable:
     Raises:
       UserError: there is no table in either.
     """
-    place = epath.Path(checkpoint).expanduser()
-    for folder in (place, place.parent, place.parent.parent):
-        if (folder / TASKS).exists():
-            return TaskTable.load(folder / TASKS)
+    found = _beside(checkpoint, TASKS)
+    if found is not None:
+        return TaskTable.load(found)
     raise UserError(
         f"no {TASKS} in {checkpoint} or above, which gives tasks their ids; it is written by poly_jax's "
         "gin/t5x/train.gin and by `poly-jax export --format=t5x_adapters`"
@@ -54,6 +53,12 @@ def read_table(checkpoint: str) -> TaskTable:
 
 def settings_file(checkpoint: str) -> str | None:
     """Path of the `model.gin` of a checkpoint, if it has one."""
+    found = _beside(checkpoint, SETTINGS)
+    return None if found is None else str(found)
+
+
+def _beside(checkpoint: str, name: str) -> epath.Path | None:
+    """The file of a name in a checkpoint's folder or one of the two above it, the nearest; None for none."""
     place = epath.Path(checkpoint).expanduser()
-    found = (folder / SETTINGS for folder in (place, place.parent, place.parent.parent))
-    return next((str(file) for file in found if file.exists()), None)
+    found = (folder / name for folder in (place, place.parent, place.parent.parent))
+    return next((file for file in found if file.exists()), None)

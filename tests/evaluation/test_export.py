@@ -14,6 +14,8 @@ from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.training.train import train
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory, tasks):
@@ -32,13 +34,6 @@ def everything(tmp_path_factory, tasks):
     config = T5Config()
     gin.clear_config()
     return str(root / "run"), flatten(state.trained), config
-
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 def test_an_exported_backbone_is_the_trained_one_without_adapters_in_separate_layers(everything):

@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import gin
 import ml_dtypes
 import msgpack
 import numpy as np
@@ -24,12 +23,7 @@ from poly_jax.interop.tensors import of_tree
 from poly_jax.interop.tree import flatten, unflatten
 from poly_jax.model.config import T5Config
 
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

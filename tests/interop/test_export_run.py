@@ -21,15 +21,10 @@ from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import Partitioning
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 # The fixture's task 1, whose logits PEFT recorded.
 TASK = "delta"
-
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 @pytest.fixture(scope="module")

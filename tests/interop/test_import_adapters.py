@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -20,12 +19,7 @@ from poly_jax.training.checkpoints import read_origin, read_table, step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
 
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def restored(run, *bindings):

@@ -21,12 +21,7 @@ from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture

@@ -19,12 +19,7 @@ from poly_jax.interop.t5x_checkpoint import read_t5x
 from poly_jax.interop.tree import flatten
 from poly_jax.training.partition import is_adapter
 
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import importlib.util
 import pathlib
 
-import gin
 import numpy as np
 import pytest
 
@@ -25,10 +24,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
+def _own_folder(own_folder):
+    """All of these write files."""
 
 
 @pytest.fixture
