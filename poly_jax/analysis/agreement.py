@@ -8,6 +8,8 @@ from scipy.cluster import hierarchy
 from scipy.spatial import distance
 from sklearn.metrics import adjusted_rand_score
 
+_ROUNDING = 1e-5
+
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
@@ -40,6 +42,16 @@ def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray
     return cosines(vectors.astype(np.float64) @ vectors.T)
 
 
+def of_pairs(matrix: Float[np.ndarray, "tasks tasks"]) -> Float[np.ndarray, "pairs"]:
+    """A symmetric matrix's values for every two different tasks, each once."""
+    return matrix[np.triu_indices(len(matrix), k=1)]
+
+
+def told_apart(alike: Float[np.ndarray, "tasks tasks"]) -> bool:
+    """Whether some pairs of tasks are more alike than others, beyond the rounding of float32 weights."""
+    return bool(np.ptp(of_pairs(alike)) > _ROUNDING)
+
+
 def cosines(products: Float[np.ndarray, "vectors vectors"]) -> Float[np.ndarray, "vectors vectors"]:
     """Cosines of vectors from their inner products; 0 for those with a vector that is 0."""
     norms = np.sqrt(np.diag(products))
@@ -70,13 +82,12 @@ def agreement(
       permutations: random relabellings for the p-value.
       seed: of those.
     """
-    upper = np.triu_indices(len(skills), k=1)
-    learned = similarity(vectors)[upper]
+    learned = of_pairs(similarity(vectors))
     shared = (skills @ skills.T).astype(float)
-    correlation = float(np.corrcoef(learned, shared[upper])[0, 1])
+    correlation = float(np.corrcoef(learned, of_pairs(shared))[0, 1])
     rng = np.random.default_rng(seed)
     chance = [
-        np.corrcoef(learned, shared[np.ix_(order, order)][upper])[0, 1]
+        np.corrcoef(learned, of_pairs(shared[np.ix_(order, order)]))[0, 1]
         for order in (rng.permutation(len(skills)) for _ in range(permutations))
     ]
     cut = n_clusters or skills.shape[1]

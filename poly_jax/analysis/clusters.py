@@ -7,11 +7,9 @@ from jaxtyping import Float, Int
 from scipy.cluster import hierarchy
 from sklearn.metrics import silhouette_score
 
-from poly_jax.analysis.agreement import linkage, similarity
+from poly_jax.analysis.agreement import linkage, similarity, told_apart
 
 _MOST = 20
-# Below it tasks do not differ: rounding of float32 weights.
-_ALIKE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +46,7 @@ def clusters(vectors: Float[np.ndarray, "tasks features"]) -> Clusters:
     np.fill_diagonal(apart, 0)
     best, labels = float("nan"), np.ones(n_tasks, int)
     # Where all pairs are equally far from each other no cut is better than another.
-    pairs = apart[np.triu_indices(n_tasks, k=1)]
-    if n_tasks > 2 and np.ptp(pairs) > _ALIKE:
+    if n_tasks > 2 and told_apart(apart):
         for count in range(2, min(n_tasks - 1, _MOST) + 1):
             cut = hierarchy.fcluster(tree, count, "maxclust")
             if not 2 <= len(np.unique(cut)) < n_tasks:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.analysis import drift as drifts
-from poly_jax.analysis.agreement import Agreement, agreement, measure, similarity
+from poly_jax.analysis.agreement import Agreement, agreement, measure, similarity, told_apart
 from poly_jax.analysis.clusters import Clusters, clusters
 from poly_jax.analysis.gradient_alignment import Alignment
 from poly_jax.analysis.initial_values import InitialValues
@@ -98,6 +98,13 @@ class Findings:
         others = [other for other in range(len(self.names)) if other != task]
         return max(others, key=lambda other: self.similarity[task, other], default=None)
 
+    def groups_of(self, task: int) -> list[str]:
+        """The given groups that a task is in; none where none are given."""
+        if self.reference is None:
+            return []
+        pairs = zip(self.reference.groups, self.reference.matrix[task], strict=True)
+        return [group for group, there in pairs if there]
+
     def strongest(self, task: int) -> list[tuple[int, int, float]]:
         """Heads and skills with the largest shares at the shown place, with these."""
         part = shares(self.weights[self.shown][task])
@@ -160,8 +167,7 @@ def _compared(
     groups: list[str],
     matrix: Int[np.ndarray, "tasks groups"],
 ) -> Reference:
-    told_apart = np.ptp(alike[np.triu_indices(len(alike), k=1)]) > 1e-5
-    return Reference(groups, matrix, agreement(vectors, matrix) if told_apart else None)
+    return Reference(groups, matrix, agreement(vectors, matrix) if told_apart(alike) else None)
 
 
 def plain(found: Findings) -> dict[str, Any]:
@@ -211,7 +217,7 @@ def plain(found: Findings) -> dict[str, Any]:
 
 
 def _task(found: Findings, task: int) -> dict[str, Any]:
-    nearest, reference = found.nearest(task), found.reference
+    nearest = found.nearest(task)
     row: dict[str, Any] = {
         "name": found.names[task],
         "cluster": found.clusters.of_task[task],
@@ -221,10 +227,8 @@ def _task(found: Findings, task: int) -> dict[str, Any]:
             {"head": head, "skill": skill, "share": share} for head, skill, share in found.strongest(task)
         ],
     }
-    if reference is not None:
-        row["groups"] = [
-            group for group, there in zip(reference.groups, reference.matrix[task], strict=True) if there
-        ]
+    if found.reference is not None:
+        row["groups"] = found.groups_of(task)
     return row
 
 

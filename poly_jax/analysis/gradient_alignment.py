@@ -13,7 +13,7 @@ from etils import epath
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from poly_jax.analysis.agreement import cosines
+from poly_jax.analysis.agreement import cosines, of_pairs
 from poly_jax.analysis.layers import in_order, layer_of
 from poly_jax.data.batches import eval_batches
 from poly_jax.experiment import Data
@@ -42,12 +42,12 @@ class Alignment:
     @property
     def mean(self) -> float:
         """Mean cosine over pairs of tasks."""
-        return _mean_of_pairs(self.cosines)
+        return float(np.mean(of_pairs(self.cosines)))
 
     @property
     def conflicting(self) -> float:
         """Share of the pairs of tasks whose cosine is below 0."""
-        return float(np.mean(self.cosines[np.triu_indices(len(self.cosines), k=1)] < 0))
+        return float(np.mean(of_pairs(self.cosines) < 0))
 
 
 def alignment(gradients: Mapping[str, Float[np.ndarray, "tasks parameters"]]) -> Alignment:
@@ -56,12 +56,12 @@ def alignment(gradients: Mapping[str, Float[np.ndarray, "tasks parameters"]]) ->
     Args:
       gradients: of every task, by the layer that the parameters are in.
     """
-    products = {}
+    products, of_layer = {}, {}
     for layer, rows in gradients.items():
         wide = np.asarray(rows, np.float64)
         products[layer] = wide @ wide.T
-    whole = cosines(np.sum(list(products.values()), axis=0))
-    return Alignment(whole, {layer: _mean_of_pairs(cosines(part)) for layer, part in products.items()})
+        of_layer[layer] = float(np.mean(of_pairs(cosines(products[layer]))))
+    return Alignment(cosines(np.sum(list(products.values()), axis=0)), of_layer)
 
 
 def measure_alignment(
@@ -131,7 +131,3 @@ def _by_layer(tree: dict[str, Any]) -> Gradients:
     for path, leaf in flatten(unstack_layers(tree)).items():
         layers.setdefault(layer_of(path), []).append(np.asarray(leaf, np.float32).reshape(-1))
     return {layer: np.concatenate(layers[layer]) for layer in in_order(layers)}
-
-
-def _mean_of_pairs(matrix: Float[np.ndarray, "tasks tasks"]) -> float:
-    return float(np.mean(matrix[np.triu_indices(len(matrix), k=1)]))

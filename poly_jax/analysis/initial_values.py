@@ -9,9 +9,11 @@ from etils import epath
 
 from poly_jax.interop.tree import flatten
 from poly_jax.model.layer_trees import unstack_layers
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.partition import is_adapter, is_router, split
+from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.partition import is_router
 from poly_jax.training.run_folder import OPERATIVE
 
 
@@ -59,9 +61,8 @@ def initial_values(step: epath.Path, model: Transformer, origin: Origin) -> Init
 
 def drawn_adapters(model: Transformer, seed: int) -> dict[str, np.ndarray]:
     """Fresh routers and skills of a model as `poly-jax train` draws them, with layers apart."""
-    # XLA drops what is not returned: no backbone is drawn.
-    draw = jax.jit(lambda key: split(init_parameters(model, key)[0], is_adapter)[0])
-    return flatten(unstack_layers(jax.device_get(draw(jax.random.key(seed)))))
+    fresh = fresh_parameters(model, seed, Partitioning().mesh())
+    return flatten(unstack_layers(jax.device_get(fresh)))
 
 
 def _operative(step: epath.Path) -> str:

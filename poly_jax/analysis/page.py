@@ -39,13 +39,7 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
                 "strongest": found.strongest(task),
                 "nearest": None if nearest is None else found.names[nearest],
                 "similarity": math.nan if nearest is None else found.similarity[task, nearest],
-                "groups": [
-                    group
-                    for group, there in zip(found.reference.groups, found.reference.matrix[task], strict=True)
-                    if there
-                ]
-                if found.reference
-                else [],
+                "groups": found.groups_of(task),
                 "moved": [float(rows[task]) for rows in found.drift_of_task.values()],
             }
         )

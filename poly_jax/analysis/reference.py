@@ -1,7 +1,6 @@
 """Reads a given grouping of the tasks, that a router's own is compared with."""
 
 import csv
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +8,10 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from poly_jax.analysis.agreement import of_pairs
 from poly_jax.data.registry import close_names
 from poly_jax.errors import UserError
+from poly_jax.task_file import csv_pairs, json_pairs
 
 
 def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.ndarray, "tasks groups"]]:
@@ -52,17 +53,14 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
         )
     columns = sorted({group for name in names for group in groups[name]})
     matrix = np.array([[int(column in groups[name]) for column in columns] for name in names])
-    shared = (matrix @ matrix.T)[np.triu_indices(len(names), k=1)]
+    shared = of_pairs(matrix @ matrix.T)
     if shared.size == 0 or np.ptp(shared) == 0:
         raise UserError(f"{path}: every two tasks of the run share equally many groups, which tells nothing")
     return columns, matrix
 
 
 def _json(text: str) -> list[tuple[str, list[str]]]:
-    pairs = json.loads(text, object_pairs_hook=list)
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        raise ValueError("it holds no object of tasks")
-    return [(name, _groups(name, value)) for name, value in pairs]
+    return [(name, _groups(name, value)) for name, value in json_pairs(text)]
 
 
 def _groups(name: str, value: Any) -> list[str]:
@@ -73,6 +71,4 @@ def _groups(name: str, value: Any) -> list[str]:
 
 
 def _csv(text: str) -> list[tuple[str, list[str]]]:
-    lines = [line for line in csv.reader(text.splitlines()) if line]
-    cells = [[cell.strip() for cell in line] for line in lines[1:]]
-    return [(line[0], [cell for cell in line[1:] if cell]) for line in cells]
+    return [(name, [cell for cell in cells if cell]) for name, cells in csv_pairs(text)]

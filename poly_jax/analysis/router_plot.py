@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
-from poly_jax.analysis.agreement import linkage, measure, similarity
+from poly_jax.analysis.agreement import linkage, measure, of_pairs, similarity
 from poly_jax.analysis.weights import Weights, task_vectors
 
 _TALLEST, _WIDEST = 30.0, 22.0
@@ -24,14 +24,13 @@ def representative(weights: Weights) -> str:
     whole = similarity(task_vectors(weights))
     if len(whole) < 3:
         return next(iter(weights))
-    upper = np.triu_indices(len(whole), k=1)
 
     def closeness(place: str) -> float:
         table = weights[place]
         vectors = table.reshape(len(table), -1)
         if np.any(np.ptp(vectors, axis=1) == 0):
             return -1.0
-        return float(np.corrcoef(similarity(vectors)[upper], whole[upper])[0, 1])
+        return float(np.corrcoef(of_pairs(similarity(vectors)), of_pairs(whole))[0, 1])
 
     return max(weights, key=closeness)
 

@@ -2,7 +2,6 @@
 
 import csv
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.task_file import csv_pairs, json_pairs
 
 Table = tuple[tuple[float, ...], ...]
 
@@ -88,15 +88,11 @@ def _rows(pairs: Sequence[tuple[str, Sequence[Any]]]) -> dict[str, tuple[float, 
 
 
 def _json(place: epath.Path) -> dict[str, tuple[float, ...]]:
-    pairs = json.loads(place.read_text(), object_pairs_hook=list)
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        raise ValueError("it holds no object of tasks")
-    return _rows(pairs)
+    return _rows(json_pairs(place.read_text()))
 
 
 def _csv(place: epath.Path) -> dict[str, tuple[float, ...]]:
-    lines = [line for line in csv.reader(place.read_text().splitlines()) if line]
-    return _rows([(line[0].strip(), line[1:]) for line in lines[1:]])
+    return _rows(csv_pairs(place.read_text()))
 
 
 def _npz(place: epath.Path) -> dict[str, tuple[float, ...]]:
