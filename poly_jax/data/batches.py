@@ -72,10 +72,10 @@ def train_batches(
 
     options = tf.data.Options()
     options.deterministic = True
+    if choices:
+        _check_choices(mixture, split, sequence_length, use_cached)
 
     def make_dataset() -> tf.data.Dataset:
-        if choices:
-            _check_choices(mixture, split, sequence_length, use_cached)
         carried = {"passthrough_features": CHOICE_FEATURES} if choices else {}
         dataset = read(mixture, shuffle=shuffle, **carried)
         dataset = dataset.batch(batch_size, drop_remainder=True)

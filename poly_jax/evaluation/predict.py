@@ -106,16 +106,7 @@ class Predictor:
 
         Args and errors: as of `predict`; targets are padded with 0.
         """
-        scores = np.zeros(len(inputs), np.float32)
-        arrays = {"inputs": inputs, "targets": targets, "task_ids": task_ids}
-        for rows, batch in self._batches(arrays):
-            done = self._score(
-                self._restored.parameters, batch["inputs"], batch["targets"], batch["task_ids"]
-            )
-            scores[rows] = np.asarray(done)[: rows.stop - rows.start]
-            if advance:
-                advance(rows.stop - rows.start)
-        return scores
+        return self._scores(self._score, inputs, targets, task_ids, advance)
 
     def score_choices(
         self,
@@ -129,12 +120,21 @@ class Predictor:
         Each input is encoded once. A choice without tokens is absent and has -inf. Args and errors: as of
         `predict`; choices are padded with 0.
         """
-        scores = np.zeros(choices.shape[:2], np.float32)
-        arrays = {"inputs": inputs, "choices": choices, "task_ids": task_ids}
+        return self._scores(self._score_choices, inputs, choices, task_ids, advance)
+
+    def _scores(
+        self,
+        program: Callable[..., jax.Array],
+        inputs: Int[np.ndarray, "examples length"],
+        targets: Int[np.ndarray, "examples *choices target_length"],
+        task_ids: Int[np.ndarray, "examples"],
+        advance: Advance | None,
+    ) -> Float[np.ndarray, "examples *choices"]:
+        """What a program of batches gives for all examples."""
+        scores = np.zeros(targets.shape[:-1], np.float32)
+        arrays = {"inputs": inputs, "targets": targets, "task_ids": task_ids}
         for rows, batch in self._batches(arrays):
-            done = self._score_choices(
-                self._restored.parameters, batch["inputs"], batch["choices"], batch["task_ids"]
-            )
+            done = program(self._restored.parameters, batch["inputs"], batch["targets"], batch["task_ids"])
             scores[rows] = np.asarray(done)[: rows.stop - rows.start]
             if advance:
                 advance(rows.stop - rows.start)

@@ -13,24 +13,24 @@ import numpy as np
 
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
+from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.infer import encode
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.interface.vocabulary import feature
+from poly_jax.interop.adapter_layout import lay_out
 from poly_jax.interop.adapters import read_adapters
-from poly_jax.interop.gin_text import bindings
 from poly_jax.interop.made_run import write_run
 from poly_jax.interop.task_names import in_order, numbered
-from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
-from poly_jax.model.layer_trees import stack_layers
-from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.mesh import Partitioning, on_mesh, shardings
+from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.mesh import Partitioning, shardings
 from poly_jax.training.partition import is_adapter, merge, split
 from poly_jax.training.restore import Restored
 
@@ -80,16 +80,7 @@ class Model:
         if adapters.n_tasks != len(table):
             raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
         model = Transformer(self.config, adapters.for_tasks(table.names))
-        mesh = Partitioning().mesh()
-        shapes, axes = parameter_shapes(model)
-        places = split(shardings(shapes, axes, mesh), is_adapter)[0]
-
-        def draw(key: jax.Array) -> dict[str, Any]:
-            return split(init_parameters(model, key)[0], is_adapter)[0]
-
-        with on_mesh(mesh):
-            fresh = jax.jit(draw, out_shardings=places)(jax.random.key(seed))
-        return self._with(model, fresh, table)
+        return self._with(model, fresh_parameters(model, seed, Partitioning().mesh()), table)
 
     def attach_checkpoint(self, path: str | os.PathLike, tasks: Sequence[str] | None = None) -> "Model":
         """This T5 with the adapters of another system; the adapters that it has are left behind.
@@ -108,12 +99,9 @@ class Model:
         adapters = read.adapters(path)
         tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
         model = Transformer(self.config, adapters)
-        if self.config.scan_layers:
-            tree = stack_layers(tree)
         shapes, axes = parameter_shapes(model)
-        wanted = split(shapes, is_adapter)[0]
-        check_tree(wanted, tree, path)
-        placed = jax.device_put(tree, shardings(wanted, axes, Partitioning().mesh()))
+        places = shardings(split(shapes, is_adapter)[0], axes, Partitioning().mesh())
+        placed = jax.device_put(lay_out(tree, model, path), places)
         return self._with(model, placed, TaskTable(in_table))
 
     def predict(self, texts: Sequence[str], task: str | None = None) -> list[str]:

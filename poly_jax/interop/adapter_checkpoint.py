@@ -7,9 +7,9 @@ from typing import Literal
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
+from poly_jax.configuration.gin_text import bindings
 from poly_jax.errors import UserError
 from poly_jax.interop import names
-from poly_jax.interop.gin_text import bindings
 from poly_jax.interop.tree import ParameterTree
 from poly_jax.routing.router import Router
 

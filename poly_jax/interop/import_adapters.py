@@ -8,13 +8,14 @@ import gin
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.configuration import Configuration
+from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.interop.adapter_layout import lay_out
 from poly_jax.interop.adapters import read_adapters
 from poly_jax.interop.backbone import open_backbone
 from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.gin_text import bindings
 from poly_jax.interop.json_file import read_json
 from poly_jax.interop.made_run import write_run
 from poly_jax.interop.peft_folder import CONFIG
@@ -23,11 +24,9 @@ from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
 from poly_jax.interop.tensors import total_bytes
 from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
-from poly_jax.model.layer_trees import stack_layers
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.partition import is_adapter, split
 
 
 def import_adapters(
@@ -74,11 +73,7 @@ def import_adapters(
     names = _names(source, tasks, read.n_tasks)
     adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
     tree, names_in_order = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
-    config = T5Config()
-    if config.scan_layers:
-        tree = stack_layers(tree)
-    shapes, _ = parameter_shapes(Transformer(config, adapters.for_tasks(names_in_order)))
-    check_tree(split(shapes, is_adapter)[0], tree, source)
+    tree = lay_out(tree, Transformer(T5Config(), adapters.for_tasks(names_in_order)), source)
     with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
         digest = content_hash(base.tensors, advance)
     table = TaskTable(names_in_order)

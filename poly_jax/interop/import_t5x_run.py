@@ -12,6 +12,7 @@ from poly_jax.configuration import Configuration
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.interop import t5x_run
+from poly_jax.interop.adapter_layout import lay_out
 from poly_jax.interop.backbone import open_backbone
 from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.content_hash import content_hash
@@ -21,10 +22,9 @@ from poly_jax.interop.t5x_checkpoint import checkpoint_folder, is_t5x, open_t5x
 from poly_jax.interop.tensors import Tensors, total_bytes
 from poly_jax.interop.tree import check_tree, unflatten
 from poly_jax.model.config import T5Config
-from poly_jax.model.layer_trees import stack_layers
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.partition import is_adapter, split
+from poly_jax.training.partition import is_adapter
 
 
 def has_adapters(source: str) -> bool:
@@ -74,10 +74,7 @@ def import_t5x_run(
     check_tree(backbone_shapes(config), own, source)
     adapters = gin.get_configurable(Adapters)(n_tasks=len(table)).for_tasks(table.names)
     tree = unflatten({name: tensor.load() for name, tensor in skills.items()})
-    if config.scan_layers:
-        tree = stack_layers(tree)
-    shapes, _ = parameter_shapes(Transformer(config, adapters))
-    check_tree(split(shapes, is_adapter)[0], tree, source)
+    tree = lay_out(tree, Transformer(config, adapters), source)
     write_run(output, tree, table, Origin(place, digest))
     return table
 

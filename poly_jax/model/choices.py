@@ -51,16 +51,3 @@ def choice_scores(
     )
     assert isinstance(logits, jnp.ndarray)
     return jnp.where(present(choices), scores_of_choices(logits, choices, length_norm), -jnp.inf)
-
-
-def predict_choices(
-    model: Transformer,
-    parameters: dict[str, Any],
-    encoder_input_tokens: Int[Array, "batch inputs"],
-    choices: Int[Array, "batch choices length"],
-    task_ids: Int[Array, "batch"] | None,
-    length_norm: float = 1.0,
-) -> Int[Array, "batch"]:
-    """Index of each row's best choice by `choice_scores`, whose arguments these are."""
-    scores = choice_scores(model, parameters, encoder_input_tokens, choices, task_ids, length_norm)
-    return jnp.argmax(scores, axis=-1)

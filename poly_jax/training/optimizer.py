@@ -1,12 +1,14 @@
 """Optimizers with one learning rate for skills and another for routers."""
 
 import dataclasses
+import itertools
 from typing import Any, Literal
 
 import gin
 import jax
 import optax
 from flax import traverse_util
+from jax.tree_util import DictKey
 
 from poly_jax.errors import UserError
 from poly_jax.training.annealing import anneal_to_zero
@@ -103,6 +105,27 @@ class Optimizer:
             optax.add_decayed_weights(-weight_decay),
             optax.scale_by_schedule(rate),
         )
+
+
+def like_parameters(state: Any, parameters: Any, values: Any, otherwise: Any) -> Any:
+    """A tree of the form of an optimizer's state: at a parameter's moments its value, else `otherwise`.
+
+    Args:
+      state: of an optimizer of the parameters, or the shapes of one.
+      parameters: nested dictionaries.
+      values: of the same form, with something for each parameter.
+      otherwise: for counters, and for statistics of another shape than their parameter's.
+    """
+    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(parameters).items()}
+    found = traverse_util.flatten_dict(values)
+
+    def value(path: tuple[Any, ...], leaf: Any) -> Any:
+        # The path of a moment ends with that of its parameter: the names after the optimizer's own.
+        names = itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path))
+        parameter = tuple(key.key for key in names)[::-1]
+        return found[parameter] if shapes.get(parameter) == leaf.shape else otherwise
+
+    return jax.tree_util.tree_map_with_path(value, state)
 
 
 def _groups(tree: dict[str, Any]) -> dict[str, Any]:

@@ -2,29 +2,29 @@
 
 import dataclasses
 import functools
-import itertools
 from typing import Any, Literal
 
 import gin
 import jax
 from etils import epath
-from jax.sharding import Mesh, NamedSharding
-from jax.tree_util import DictKey
+from jax.sharding import Mesh
 
 from poly_jax.data.batches import train_batches
+from poly_jax.data.stream import BatchStream
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.experiment import Experiment
+from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
-from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training import run_folder
 from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin
+from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.loop import fit
-from poly_jax.training.mesh import Partitioning, check_batch_size, on_mesh, replicated, shardings
-from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.mesh import Partitioning, check_batch_size, replicated
+from poly_jax.training.optimizer import Optimizer, like_parameters
 from poly_jax.training.partition import Trainable, is_adapter, merge, selects, split
 from poly_jax.training.update import TrainState, Update, start
 
@@ -104,17 +104,7 @@ def train(
         prior.check(model.adapters.router)
     if optimizer.router_anneal_steps:
         check_uniform_at_zero(model.adapters)
-    batches = train_batches(
-        experiment.data.mixture,
-        table,
-        split=experiment.data.split,
-        sequence_length=experiment.data.sequence_length,
-        batch_size=experiment.data.batch_size // jax.process_count(),
-        seed=seed,
-        choices=loss.needs_choices,
-        num_shards=jax.process_count(),
-        shard_id=jax.process_index(),
-    )
+    batches = host_batches(experiment.data, table, seed, loss.needs_choices)
     trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
     run_folder.claim(folder)
     update = Update(
@@ -139,13 +129,26 @@ def train(
     )
 
 
+def host_batches(data: Data, table: TaskTable, seed: int, choices: bool) -> BatchStream:
+    """This host's share of a mixture's endless stream of batches; see `train_batches`."""
+    return train_batches(
+        data.mixture,
+        table,
+        split=data.split,
+        sequence_length=data.sequence_length,
+        batch_size=data.batch_size // jax.process_count(),
+        seed=seed,
+        choices=choices,
+        num_shards=jax.process_count(),
+        shard_id=jax.process_index(),
+    )
+
+
 def initial_trees(
     model: Transformer, backbone: str | None, trainable: Trainable, seed: int, mesh: Mesh
 ) -> tuple[dict[str, Any], dict[str, Any], Origin]:
     """The trained and the frozen tree before the first step, on the mesh; where the frozen one is from."""
     selected = selects(trainable)
-    shapes, axes = parameter_shapes(model)
-    places = shardings(shapes, axes, mesh)
     loaded: dict[str, Any] = {}
     origin = Origin()
     if backbone is not None:
@@ -153,12 +156,7 @@ def initial_trees(
         loaded, digest = load_backbone(backbone, model, mesh, dtype)
         if trainable != "all":
             origin = Origin(backbone if backbone == RANDOM else str(epath.Path(backbone).absolute()), digest)
-    # Where a backbone was loaded only the adapters are drawn: XLA drops what is not returned.
-    wanted = is_adapter if loaded else lambda path: True
-    fresh_places, _ = split(places, wanted)
-    draw = jax.jit(lambda key: split(init_parameters(model, key)[0], wanted)[0], out_shardings=fresh_places)
-    with on_mesh(mesh):
-        fresh = draw(jax.random.key(seed))
+    fresh = fresh_parameters(model, seed, mesh, is_adapter if loaded else lambda path: True)
     trained, frozen = split(merge(loaded, fresh), selected)
     return trained, frozen, origin
 
@@ -166,18 +164,9 @@ def initial_trees(
 def begin(trained: dict[str, Any], update: Update, mesh: Mesh) -> TrainState:
     """The state before the first step; the optimizer's state is placed as the parameters are."""
     initial = functools.partial(start, optimizer=update.optimizer)
-    parameters = dict(jax.tree_util.tree_leaves_with_path(trained))
-
-    def place(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        # The path of a moment ends with that of its parameter: the names after the optimizer's own.
-        names = itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path))
-        parameter = parameters.get(tuple(names)[::-1])
-        if parameter is None or parameter.shape != leaf.shape:
-            return replicated(mesh)
-        return parameter.sharding
-
-    places = jax.tree_util.tree_map_with_path(place, jax.eval_shape(initial, trained))
-    return jax.jit(initial, out_shardings=places)(trained)
+    places = jax.tree.map(lambda leaf: leaf.sharding, trained)
+    state = like_parameters(jax.eval_shape(initial, trained), trained, places, replicated(mesh))
+    return jax.jit(initial, out_shardings=state)(trained)
 
 
 def describe(tree: dict[str, Any]) -> str:

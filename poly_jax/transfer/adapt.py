@@ -11,19 +11,19 @@ import numpy as np
 from etils import epath
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.data.batches import eval_batches, train_batches
+from poly_jax.configuration.gin_text import bindings
+from poly_jax.data.batches import eval_batches
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop.gin_text import bindings
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import run_folder
 from poly_jax.training.checkpoints import Checkpoints
-from poly_jax.training.loop import Batches, fit
+from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
-from poly_jax.training.train import begin, describe
+from poly_jax.training.train import begin, describe, host_batches
 from poly_jax.training.update import TrainState, Update
 from poly_jax.transfer.few_shot import FewShotBatches, count_examples, first_examples
 from poly_jax.transfer.start import Start, start_from
@@ -106,6 +106,7 @@ def adapt(
         examples=examples,
         old_tasks=init_router_from,
     )
+    data = dataclasses.replace(experiment.data, mixture=task, split=split_name, batch_size=batch_size)
     folder = epath.Path(output_dir)
     _bind(source.model.adapters, start.model.adapters, task)
     run_folder.claim(folder)
@@ -120,7 +121,7 @@ def adapt(
         update,
         begin(start.trained, update, mesh),
         start.frozen,
-        batches or _stream(experiment, table, task, split_name, batch_size, seed, loss.needs_choices),
+        batches or host_batches(data, table, seed, loss.needs_choices),
         folder=folder,
         table=table,
         origin=start.origin,
@@ -141,28 +142,6 @@ def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainS
             checkpoints.save(state, table, start.origin)
     run_folder.save_operative_config(folder)
     return state
-
-
-def _stream(
-    experiment: Experiment,
-    table: TaskTable,
-    mixture: str,
-    split_name: str,
-    batch_size: int,
-    seed: int,
-    choices: bool,
-) -> Batches:
-    return train_batches(
-        mixture,
-        table,
-        split=split_name,
-        sequence_length=experiment.data.sequence_length,
-        batch_size=batch_size // jax.process_count(),
-        seed=seed,
-        choices=choices,
-        num_shards=jax.process_count(),
-        shard_id=jax.process_index(),
-    )
 
 
 def read_examples(

@@ -13,10 +13,11 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss
-from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.mesh import on_mesh, shardings
+from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.mesh import on_mesh
 from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.chosen import choose_combinations
@@ -83,13 +84,11 @@ def start_from(
     if variant.choice is not None and examples is None:
         raise UserError(f"variant {variant.name!r} compares skills on a task's few examples; give one task")
     model = Transformer(source.model.config, adapters.for_tasks(table.names))
-    shapes, axes = parameter_shapes(model)
-    places = split(shardings(shapes, axes, mesh), is_adapter)[0]
     skills, backbone = split(source.parameters, is_adapter)
     rows = new_rows(source, variant, old_tasks, len(table))
+    fresh = fresh_parameters(model, seed, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
     with on_mesh(mesh):
-        draw = jax.jit(lambda key: split(init_parameters(model, key)[0], is_adapter)[0], out_shardings=places)
-        fresh = draw(jax.random.key(seed))
         combinations = choose_combinations(
             variant,
             source.model,

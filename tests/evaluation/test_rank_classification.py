@@ -13,7 +13,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.evaluate import evaluate
 from poly_jax.model.choice_loss import ChoiceLoss
-from poly_jax.model.choices import predict_choices
+from poly_jax.model.choices import choice_scores
 from poly_jax.tasks.t0_few_shot import register, tasks
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.transfer.adapt import adapt
@@ -82,14 +82,14 @@ def test_the_accuracy_is_that_of_ranking_the_choices_by_the_model(run, choosing)
     )
     (batch,) = batches
     restored = averaged(run.restored, table)
-    predicted = predict_choices(
+    scores = choice_scores(
         restored.model,
         restored.parameters,
         batch["encoder_input_tokens"],
         batch["choices"],
         batch["task_ids"],
     )
-    hits = 100 * (np.asarray(predicted) == batch["labels"]).reshape(7, 2)
+    hits = 100 * (np.argmax(scores, axis=-1) == batch["labels"]).reshape(7, 2)
     assert 0 < hits.mean() < 100
     assert metrics[choosing]["accuracy"] == pytest.approx(hits.mean())
     assert metrics[choosing]["median_accuracy"] == pytest.approx(np.median(hits.mean(axis=0)))

@@ -1,16 +1,12 @@
 """This project's optimizers for t5x's trainer, over the trained parameters alone."""
 
-import itertools
 from typing import Any
 
-import jax
 import optax
 from flax import core
-from jax.sharding import PartitionSpec
-from jax.tree_util import DictKey
 from t5x import optimizers, utils
 
-from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.optimizer import Optimizer, like_parameters
 from poly_jax.training.partition import Trainable, merge, selects, split
 
 Tree = Any
@@ -44,25 +40,13 @@ class TrainedOnly(optimizers.OptaxWrapper):
 
         t5x's own rules know a list of optax's states; this works for any.
         """
-        parameters = dict(jax.tree_util.tree_leaves_with_path(self._split(optimizer.target)[0]))
-        axes = dict(jax.tree_util.tree_leaves_with_path(self._split(param_logical_axes)[0], is_leaf=_is_spec))
-
-        def place(path: tuple[Any, ...], leaf: Any) -> PartitionSpec | None:
-            # The path of a moment ends with that of its parameter: the names after the optimizer's own.
-            names = tuple(itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path)))[::-1]
-            parameter = parameters.get(names)
-            return axes[names] if parameter is not None and parameter.shape == leaf.shape else None
-
-        states = jax.tree_util.tree_map_with_path(place, optimizer.state.param_states)
+        trained, axes = self._split(optimizer.target)[0], self._split(param_logical_axes)[0]
+        states = like_parameters(optimizer.state.param_states, trained, axes, None)
         state = optimizers.OptimizerState(step=None, param_states=states)
         return optimizers.Optimizer(self, state, param_logical_axes)
 
     def _split(self, tree: Tree) -> tuple[Tree, Tree]:
         return split(core.unfreeze(tree), self._trained)
-
-
-def _is_spec(leaf: Any) -> bool:
-    return isinstance(leaf, PartitionSpec)
 
 
 def trained_only(steps: int, trainable: Trainable = "adapters") -> TrainedOnly:

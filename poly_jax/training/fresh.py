@@ -1,0 +1,25 @@
+"""Parameters as a run begins with them, drawn on the mesh."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.training.mesh import on_mesh, shardings
+from poly_jax.training.partition import is_adapter, split
+
+
+def fresh_parameters(
+    model: Transformer, seed: int, mesh: Mesh, wanted: Callable[[str], bool] = is_adapter
+) -> dict[str, Any]:
+    """The wanted part of a model's initial parameters, a function of the seed; by default its adapters.
+
+    XLA drops what is not returned: no backbone is drawn for the sake of its adapters.
+    """
+    shapes, axes = parameter_shapes(model)
+    places, _ = split(shardings(shapes, axes, mesh), wanted)
+    draw = jax.jit(lambda key: split(init_parameters(model, key)[0], wanted)[0], out_shardings=places)
+    with on_mesh(mesh):
+        return draw(jax.random.key(seed))
