@@ -10,11 +10,11 @@ from typing import TextIO
 @contextlib.contextmanager
 def labelled(label: str) -> Iterator[None]:
     """Puts `label: ` before every line that is printed within, to either stream."""
-    with (
-        contextlib.redirect_stdout(_Labelled(sys.stdout, label)),
-        contextlib.redirect_stderr(_Labelled(sys.stderr, label)),
-    ):
+    out, err = _Labelled(sys.stdout, label), _Labelled(sys.stderr, label)
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
+    for stream in (out, err):
+        stream.end()
 
 
 class _Labelled(io.TextIOBase):
@@ -30,3 +30,8 @@ class _Labelled(io.TextIOBase):
             self._stream.write(f"{self._label}: {line}\n")
         self._stream.flush()
         return len(text)
+
+    def end(self) -> None:
+        """Prints a last line that nothing has ended."""
+        if self._line:
+            self.write("\n")
