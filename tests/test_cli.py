@@ -4,12 +4,13 @@ import subprocess
 import sys
 import types
 
-import gin
 import pytest
 
 import poly_jax
 from poly_jax import cli
 from poly_jax.errors import UserError
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 PROGRAMS = {
     "train": "poly_jax.training.train:train",
@@ -22,13 +23,6 @@ PROGRAMS = {
     "routing": "poly_jax.analysis.analyse:analyse_routing",
 }
 HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
-
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
 from poly_jax.training import run_folder
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 
 @gin.configurable(module="kitchen")
 def brew(leaf, minutes=gin.REQUIRED, sugar=0, kettle=None):
@@ -47,13 +49,6 @@ def water(litres=1):
 @gin.configurable("water", module="cellar")
 def cellar_water(litres=1):
     return litres
-
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 def write(name, *lines):

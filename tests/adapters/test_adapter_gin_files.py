@@ -10,7 +10,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.configuration import gin_root
-from poly_jax.interop.gin_text import bindings
+from poly_jax.configuration.gin_text import bindings
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.ibp import IBPPrior
 from poly_jax.routing.learned import LearnedRouter

@@ -1,6 +1,5 @@
 """A loaded model predicts for tasks by name, and is the same after it was saved."""
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -11,6 +10,8 @@ from poly_jax.interop import single_file
 from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 CONFIG = T5Config(
     vocab_size=259,
@@ -32,13 +33,6 @@ MHR = poly_jax.Adapters(
     granularity="layer",
 )
 TASKS = ["c", "a", "b"]
-
-
-@pytest.fixture(autouse=True)
-def _a_folder_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ TASKS = [registered_name(task.name) for task in benchmark().heldout[:2]]
 SHORT = ("adapt.steps = 2", "adapt.batch_size = 4", "SearchedWeights.evaluations = 1")
 
 
-def sweep(runs, folder, *methods, tasks=TASKS, seeds=(0, 1), bindings=SHORT, **settings):
-    found = [Method(runs[run], variant, **own) for run, variant, own in methods]
+def sweep(short_runs, folder, *methods, tasks=TASKS, seeds=(0, 1), bindings=SHORT, **settings):
+    found = [Method(short_runs[run], variant, **own) for run, variant, own in methods]
     return run_sweep.sweep(
         str(folder), Configuration((), bindings), tasks=tasks, methods=found, seeds=seeds, **settings
     )
@@ -28,9 +28,11 @@ def lines(folder):
 
 
 @pytest.mark.slow
-def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(runs, tmp_path, monkeypatch):
+def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
+    short_runs, tmp_path, monkeypatch
+):
     methods = [("mhr", "mhr-z", {}), ("private", "lorahub", {"name": "hub"})]
-    summary = sweep(runs, tmp_path, *methods)
+    summary = sweep(short_runs, tmp_path, *methods)
     assert summary.methods == ("mhr mhr-z", "hub")
     assert summary.tasks == tuple(TASKS)
     first = lines(tmp_path)
@@ -52,30 +54,30 @@ def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
     # Stopped after five adaptations, in the middle of a line.
     text = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "results.jsonl").write_text("".join(text[:5]) + text[5][:30])
-    again = sweep(runs, tmp_path, *methods)
+    again = sweep(short_runs, tmp_path, *methods)
     assert computed == [("hub", [(TASKS[0], 1), (TASKS[1], 0), (TASKS[1], 1)])]
     assert again.rows == summary.rows
     # One more seed, then other steps.
     computed.clear()
-    sweep(runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1)
+    sweep(short_runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1)
     assert computed == [("mhr mhr-z", [(task, 2)]) for task in TASKS]
     computed.clear()
-    sweep(runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), tasks=TASKS[:1], seeds=(0,))
+    sweep(short_runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), tasks=TASKS[:1], seeds=(0,))
     assert computed == [("mhr mhr-z", [(TASKS[0], 0)])]
 
 
 @pytest.mark.slow
-def test_the_score_is_that_of_adapt_and_eval(runs, tmp_path):
+def test_the_score_is_that_of_adapt_and_eval(short_runs, tmp_path):
     bindings = (
         "adapt.steps = 3",
         "adapt/Optimizer.learning_rate = 0.03",
         "adapt/Optimizer.warmup_fraction = 0.0",
     )
-    sweep(runs, tmp_path / "sweep", ("mhr", "mhr", {}), tasks=TASKS[:1], seeds=(7,), bindings=bindings)
+    sweep(short_runs, tmp_path / "sweep", ("mhr", "mhr", {}), tasks=TASKS[:1], seeds=(7,), bindings=bindings)
     (line,) = lines(tmp_path / "sweep")
     flags = [f"--gin.{binding.replace(' = ', '=')}" for binding in bindings]
     one = tmp_path / "one"
-    words = ["adapt", f"--run={runs['mhr']}", f"--task={TASKS[0]}", f"--output_dir={one}", "--seed=7"]
+    words = ["adapt", f"--run={short_runs['mhr']}", f"--task={TASKS[0]}", f"--output_dir={one}", "--seed=7"]
     assert cli.main([*words, *flags, "--gin.adapt.report_every=1"]) == 0
     assert cli.main(["eval", f"--run={one}"]) == 0
     (metrics,) = (one / "eval").glob("*/metrics.json")
@@ -97,7 +99,7 @@ def test_the_score_is_that_of_adapt_and_eval(runs, tmp_path):
         ([("mhr", "mhr", {})], {"seeds": (1, 1)}, r"sweep.seeds is \(1, 1\)"),
     ],
 )
-def test_a_mistake_shows_before_anything_is_computed(runs, tmp_path, methods, settings, message):
+def test_a_mistake_shows_before_anything_is_computed(short_runs, tmp_path, methods, settings, message):
     with pytest.raises(UserError, match=message):
-        sweep(runs, tmp_path / "sweep", *methods, **settings)
+        sweep(short_runs, tmp_path / "sweep", *methods, **settings)
     assert not (tmp_path / "sweep").exists()

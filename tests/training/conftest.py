@@ -22,12 +22,8 @@ from poly_jax.training.update import Update, start
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
+def _quick_compilation(quick_compilation):
     """These programs take longer to compile than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import jax
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -15,12 +14,8 @@ from poly_jax.routing.learned import LearnedRouter
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_compilation():
+def _quick_compilation(quick_compilation):
     """These programs take longer to compile than to run."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def draw_parameters(model, seed=0):

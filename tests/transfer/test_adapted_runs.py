@@ -18,25 +18,17 @@ from poly_jax.training.partition import is_adapter, split
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 SMALL = ("Adapters.sites = ('.*/attention/query', '.*/mlp/wo')", "train.steps = 2", "Data.batch_size = 8")
 TASK = registered_name(benchmark().heldout[0].name)
 OLD = [registered_name(task.name) for task in benchmark().train[:2]]
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    for name in ("mhr", "private"):
-        Configuration((f"recipes/skillbench/{name}.gin",), SMALL).load()
-        train(str(root / name))
-    yield {name: str(root / name) for name in ("mhr", "private")}
-    gin.clear_config()
-
-
-def adapted(runs, source, variant, folder, *flags):
+def adapted(short_runs, source, variant, folder, *flags):
     words = [
         "adapt",
-        f"--run={runs[source]}",
+        f"--run={short_runs[source]}",
         f"--task={TASK}",
         f"--variant={variant}",
         f"--output_dir={folder}",
@@ -65,9 +57,9 @@ def flat(tree):
         ("mhr", "zero-shot"),
     ],
 )
-def test_it_evaluates_and_predicts(runs, tmp_path, source, variant):
+def test_it_evaluates_and_predicts(short_runs, tmp_path, source, variant):
     folder = tmp_path / "adapted"
-    adapted(runs, source, variant, folder)
+    adapted(short_runs, source, variant, folder)
     model = restored(folder)
     assert model.table.names == (TASK,)
     sizes = {leaf.shape[1] for path, leaf in flat(model.parameters).items() if "skills" in path}
@@ -92,9 +84,9 @@ def test_it_evaluates_and_predicts(runs, tmp_path, source, variant):
 
 
 @pytest.mark.slow
-def test_full_fine_tuning_starts_from_the_backbone_alone(runs, tmp_path):
-    adapted(runs, "mhr", "full", tmp_path / "full", "--gin.adapt/Optimizer.learning_rate=0.0")
-    before, _ = split(restored(runs["mhr"]).parameters, lambda path: not is_adapter(path))
+def test_full_fine_tuning_starts_from_the_backbone_alone(short_runs, tmp_path):
+    adapted(short_runs, "mhr", "full", tmp_path / "full", "--gin.adapt/Optimizer.learning_rate=0.0")
+    before, _ = split(restored(short_runs["mhr"]).parameters, lambda path: not is_adapter(path))
     after = flat(restored(tmp_path / "full").parameters)
     assert set(after) == set(flat(before))
     for path, leaf in flat(before).items():
@@ -102,11 +94,11 @@ def test_full_fine_tuning_starts_from_the_backbone_alone(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_starts_from_those_of_named_tasks(runs, tmp_path):
+def test_a_row_starts_from_those_of_named_tasks(short_runs, tmp_path):
     still = ["--gin.adapt/Optimizer.router_learning_rate=0.0"]
     flags = [f"--init_router_from={name}" for name in OLD]
-    adapted(runs, "mhr", "mhr-z", tmp_path / "z", *flags, *still)
-    source = restored(runs["mhr"])
+    adapted(short_runs, "mhr", "mhr-z", tmp_path / "z", *flags, *still)
+    source = restored(short_runs["mhr"])
     ids = [source.table.id(name) for name in OLD]
     new, old = flat(restored(tmp_path / "z").parameters), flat(source.parameters)
     path = "encoder/layers_0/attention/query/router/logits"
@@ -114,8 +106,8 @@ def test_a_row_starts_from_those_of_named_tasks(runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mixture_shares_one_averaged_adapter_and_goes_on_where_it_stopped(runs, tmp_path, capsys):
-    words = ["adapt", f"--run={runs['mhr']}", "--task=skillbench_train", "--variant=mhr-mu"]
+def test_a_mixture_shares_one_averaged_adapter_and_goes_on_where_it_stopped(short_runs, tmp_path, capsys):
+    words = ["adapt", f"--run={short_runs['mhr']}", "--task=skillbench_train", "--variant=mhr-mu"]
     words += [f"--output_dir={tmp_path / 'mu'}", "--gin.adapt.steps=2"]
     assert cli.main(words) == 0
     model = restored(tmp_path / "mu")
@@ -128,8 +120,13 @@ def test_a_mixture_shares_one_averaged_adapter_and_goes_on_where_it_stopped(runs
     assert cli.main(zero) == 0
 
 
-def test_a_choice_among_skills_needs_the_examples_of_one_task(runs, tmp_path):
-    words = ["adapt", f"--run={runs['private']}", "--task=skillbench_heldout", "--variant=soup-selected"]
+def test_a_choice_among_skills_needs_the_examples_of_one_task(short_runs, tmp_path):
+    words = [
+        "adapt",
+        f"--run={short_runs['private']}",
+        "--task=skillbench_heldout",
+        "--variant=soup-selected",
+    ]
     assert cli.main([*words, f"--output_dir={tmp_path / 'x'}"]) == 1
     assert not (tmp_path / "x").exists()
 
