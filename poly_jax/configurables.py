@@ -19,6 +19,7 @@ MODULES = (
     "poly_jax.routing.table",
     "poly_jax.tasks.skillbench.backbone",
     "poly_jax.tasks.skillbench.tasks",
+    "poly_jax.tasks.skillbench.true_skills",
     "poly_jax.tasks.super_natural_instructions.tasks",
     "poly_jax.tasks.t0_few_shot.tasks",
     "poly_jax.training.mesh",

@@ -12,27 +12,35 @@ class Method:
     Attributes:
       name: as tables show it.
       recipe: gin file of its training.
-      bindings: on top of the recipe.
       variants: ways to adapt it to held-out tasks; none where it cannot.
     """
 
     name: str
     recipe: str
-    bindings: tuple[str, ...] = ()
     variants: tuple[str, ...] = ()
 
 
 _RECIPES = "recipes/skillbench"
-MHR = Method("MHR", f"{_RECIPES}/mhr.gin", variants=("mhr", "mhr-z", "mhr-mu"))
-POLY = Method("Poly", f"{_RECIPES}/poly.gin", variants=("poly", "poly-z", "poly-mu"))
-SHARED = Method("shared LoRA", f"{_RECIPES}/shared.gin", variants=("shared",))
-SHARED_WIDE = Method("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", variants=("shared",))
-PRIVATE = Method("private LoRA", f"{_RECIPES}/private.gin")
-
-METHODS = (MHR, POLY, SHARED, SHARED_WIDE, PRIVATE)
 
 FRESH = "fresh"
 """A new LoRA for a new task, without anything learned before: a control, adapted with more steps."""
+
+MHR = Method("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
+POLY = Method("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
+SHARED = Method("shared LoRA", f"{_RECIPES}/shared.gin", ("shared", FRESH))
+SHARED_WIDE = Method("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", ("shared",))
+PRIVATE = Method("private LoRA", f"{_RECIPES}/private.gin", ("soup", "soup-selected", "lorahub"))
+C_POLY = Method("C-Poly", f"{_RECIPES}/cpoly.gin", ("poly",))
+TRUE_SKILLS = Method("true skills", f"{_RECIPES}/true_skills.gin", ("poly",))
+AVERAGE = Method("average", f"{_RECIPES}/average.gin", ("poly-mu",))
+RANDOM = Method("random", f"{_RECIPES}/random.gin", ("poly-mu",))
+MERGE_AFTER = Method("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
+TOP_2 = Method("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
+STRAIGHT_THROUGH = Method("Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",))
+IA3 = Method("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",))
+
+LEARNED_ROUTERS = (MHR, POLY, C_POLY, MERGE_AFTER, TOP_2, STRAIGHT_THROUGH, IA3)
+METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, PRIVATE)
 
 
 def variant_of(name: str) -> Variant:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from poly_jax.study.methods import FRESH, Method
+from poly_jax.study.methods import Method, variant_of
 from poly_jax.study.results import Results
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score
 from poly_jax.tasks.skillbench.compositions import benchmark
@@ -25,12 +25,14 @@ class Adaptation:
 
     @property
     def steps(self) -> int:
-        """More for the adapter that starts from nothing."""
-        return 400 if self.variant == FRESH else 200
+        """More for what starts from nothing."""
+        return 400 if variant_of(self.variant).skills == "fresh" else 200
 
     @property
     def rates(self) -> Sequence[float]:
-        """What is tried: rates of the router where only that is trained, else of the skills."""
+        """What is tried: rates of the router where only that is trained, else of the skills, if any are."""
+        if not variant_of(self.variant).trains:
+            return ()
         return ROUTER_RATES if self.variant.endswith("-z") else ADAPTATION_RATES
 
     def optimizer(self, rate: float) -> Optimizer:
@@ -55,8 +57,10 @@ def choose_multitask_rate(method: Method, train: Callable[[float], Trained], res
 def choose_adaptation_rate(
     name: str, variant: str, trained: Callable[[], Trained], results: Results
 ) -> float:
-    """The rate that adapts best to training tasks under new names, from their held-back examples."""
+    """The rate that adapts best to training tasks under new names, from their held-back examples, or 0."""
     adaptation = Adaptation(variant)
+    if not adaptation.rates:
+        return 0.0
     scores = {}
     for rate in adaptation.rates:
 

@@ -11,7 +11,7 @@ from etils import epath
 
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.weights import mixing_weights, task_vectors
-from poly_jax.study.methods import FRESH, METHODS, MHR, POLY, SHARED, SHARED_WIDE, Method
+from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, Method
 from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
 from poly_jax.study.results import Result, Results
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
@@ -21,11 +21,8 @@ from poly_jax.tasks.skillbench.examples import Form
 from poly_jax.tasks.skillbench.tasks import registered_name
 
 # Without names a shared adapter cannot know what to do: this form is only shown beside, with one seed.
-_NAMELESS = (
-    dataclasses.replace(MHR, variants=("mhr",)),
-    dataclasses.replace(POLY, variants=("poly",)),
-    SHARED,
-    SHARED_WIDE,
+_NAMELESS = tuple(
+    dataclasses.replace(method, variants=method.variants[:1]) for method in (MHR, POLY, SHARED, SHARED_WIDE)
 )
 
 
@@ -69,8 +66,7 @@ class _Study:
         self.once(
             {"stage": "seen", **key}, lambda: {"seen": seen_score(trained()), "trained": trained().n_trained}
         )
-        variants = method.variants + ((FRESH,) if method is SHARED and form == "named" else ())
-        for variant in variants:
+        for variant in method.variants:
             chosen = choose_adaptation_rate(
                 method.name, variant, lambda: self.train(method, "named", TUNING_SEED, rate), self.results
             )
@@ -90,7 +86,7 @@ class _Study:
                 }
 
             self.once({"stage": "heldout", "variant": variant, **key}, adapt)
-        if method in (MHR, POLY) and form == "named":
+        if method in LEARNED_ROUTERS and form == "named":
             self.once({"stage": "router", **key}, lambda: _agreement(trained()))
 
     def rate(self, method: Method) -> float:

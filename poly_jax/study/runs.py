@@ -12,6 +12,7 @@ from etils import epath
 from poly_jax import configuration
 from poly_jax.experiment import Experiment
 from poly_jax.model.generate import Decoding, generate
+from poly_jax.routing.router import NamesTasks
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
 from poly_jax.study.methods import Method, variant_of
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
@@ -58,7 +59,6 @@ def train_method(
             "Data.register = @skillbench.register",
             f"skillbench.register.data_seed = {seed}",
             f"train.seed = {seed}",
-            *method.bindings,
             *bindings,
         ],
     )
@@ -88,12 +88,12 @@ class Adapted:
 
     Attributes:
       exact_match: on each task's test examples, in percent.
-      loss: of the last step, mean over tasks.
+      loss: of the last step, mean over tasks; None where nothing was trained.
       n_trained: trained parameters per task.
     """
 
     exact_match: dict[str, float]
-    loss: float
+    loss: float | None
     n_trained: int
 
     @property
@@ -113,24 +113,29 @@ def adapt_tasks(
 ) -> Adapted:
     """Adapts a method to tasks it has not seen, all at once, and tests each."""
     form, seed = trained.form, trained.data_seed
-    few = [task_arrays(task, "train", seed, form) for task in tasks]
-    test = [task_arrays(task, "test", seed, form) for task in tasks]
-    stack = adapt_many(
-        trained.restored.model,
-        trained.restored.parameters,
-        variant_of(variant),
-        few,
-        # A seed of its own for each task, so that no two draw the same router row.
-        [1000 * (seed + 1) + i for i in range(len(tasks))],
-        steps=steps,
-        batch_size=batch_size,
-        optimizer=optimizer,
-    )
-
-    predicted = stack.predict(np.stack([arrays["encoder_input_tokens"] for arrays in test]), DECODING)
-    scores = {
-        task.name: exact_match(rows, arrays["decoder_target_tokens"])
-        for task, rows, arrays in zip(tasks, predicted, test, strict=True)
-    }
-    size = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(tasks)
-    return Adapted(scores, float(stack.losses[-1].mean()), size)
+    adapters = trained.restored.model.adapters
+    assert adapters is not None
+    # A router that goes by the tasks' names is another model for each of them.
+    alone = isinstance(adapters.router, NamesTasks) and variant_of(variant).routes
+    # A seed of its own for each task, so that no two draw the same router row.
+    seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
+    scores, losses, sizes = {}, [], []
+    for group in [[pair] for pair in seeded] if alone else [seeded]:
+        stack = adapt_many(
+            trained.restored.model,
+            trained.restored.parameters,
+            variant_of(variant),
+            [task_arrays(task, "train", seed, form) for task, _ in group],
+            [own_seed for _, own_seed in group],
+            steps=steps,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            tasks=[registered_name(task.name, form, seed) for task, _ in group] if alone else None,
+        )
+        test = [task_arrays(task, "test", seed, form) for task, _ in group]
+        predicted = stack.predict(np.stack([arrays["encoder_input_tokens"] for arrays in test]), DECODING)
+        for (task, _), rows, arrays in zip(group, predicted, test, strict=True):
+            scores[task.name] = exact_match(rows, arrays["decoder_target_tokens"])
+        losses += list(stack.losses[-1:].ravel())
+        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(group))
+    return Adapted(scores, float(np.mean(losses)) if losses else None, sizes[0])

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from poly_jax.study.methods import FRESH, METHODS, MHR, POLY, SHARED, SHARED_WIDE
+from poly_jax.study.methods import FRESH, LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE
 from poly_jax.study.results import Results
 from poly_jax.study.table import markdown_table
 
@@ -59,14 +59,13 @@ def _scores(results: Results, form: str, seeds: Sequence[int]) -> str:
             continue
         size = next(r["trained"] for _, r in results.matching(stage="seen", form=form, method=method.name))
         first = [method.name, f"{size:,}", _shown(seen)]
-        variants = [*method.variants, *([FRESH] if method is SHARED else [])] or ["-"]
-        for variant in variants:
+        for variant in method.variants:
             key = {"stage": "heldout", "form": form, "method": method.name, "variant": variant}
             heldout = _values(results, "heldout", seeds, **key)
-            if heldout is None and variant != "-":
+            if heldout is None:
                 continue
-            found = next((r for _, r in results.matching(**key)), None)
-            size, rate = (f"{found['trained']:,}", f"{found['rate']:g}") if found else ("-", "-")
+            found = next(result for _, result in results.matching(**key))
+            size, rate = (f"{found['trained']:,}", f"{found['rate']:g}") if found["rate"] else ("0", "-")
             rows.append([*first, variant, size, rate, _shown(heldout)])
             first = ["", "", ""]
     columns = ("method", "trained", "seen tasks", "adapted as", "trained per task", "rate", "held-out tasks")
@@ -94,7 +93,7 @@ def _differences(results: Results, form: str, seeds: Sequence[int]) -> str:
 
 def _routers(results: Results, seeds: Sequence[int]) -> str:
     rows = []
-    for method in (MHR, POLY):
+    for method in LEARNED_ROUTERS:
         values = [
             _values(results, field, seeds, stage="router", method=method.name)
             for field in ("correlation", "permutation_p", "adjusted_rand")

@@ -1,0 +1,38 @@
+"""The tables over seeds: means and intervals of the results that are there, and only of these."""
+
+import pytest
+from etils import epath
+
+from poly_jax.study.results import Results
+from poly_jax.study.summary import interval, summarise
+
+
+@pytest.fixture
+def results(tmp_path):
+    results = Results(epath.Path(tmp_path) / "results.jsonl")
+    for seed, (seen, heldout, zero) in enumerate([(98, 90, 1), (99, 92, 2), (100, 94, 3)]):
+        key = {"form": "named", "method": "MHR", "seed": seed}
+        results.add({"stage": "seen", **key}, {"seen": seen, "trained": 245760})
+        trained = {"rate": 0.001, "heldout": heldout, "trained": 174336}
+        results.add({"stage": "heldout", "variant": "mhr", **key}, trained)
+        untrained = {"rate": 0.0, "heldout": zero, "trained": 21504}
+        results.add({"stage": "heldout", "variant": "zero-shot", **key}, untrained)
+    return results
+
+
+def test_the_interval_is_that_of_students_t():
+    # Of 1, 2, 3: standard error 1 / sqrt(3), and t(0.975, 2) = 4.302653 (a table of the distribution).
+    assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.302653 / 3**0.5), rel=1e-6)
+
+
+def test_a_method_has_a_line_for_every_way_to_adapt_it(results):
+    lines = summarise(results, (0, 1, 2)).splitlines()
+    assert "| MHR | 245,760 | 99.0 ± 2.5 | mhr | 174,336 | 0.001 | 92.0 ± 5.0 |" in lines
+    assert "|  |  |  | zero-shot | 0 | - | 2.0 ± 2.5 |" in lines
+
+
+def test_what_not_all_seeds_have_is_left_out(results):
+    key = {"stage": "heldout", "variant": "mhr-z", "form": "named", "method": "MHR", "seed": 0}
+    results.add(key, {"rate": 0.03, "heldout": 50.0, "trained": 2304})
+    assert "mhr-z" not in summarise(results, (0, 1, 2))
+    assert "Poly" not in summarise(results, (0, 1, 2))
