@@ -24,6 +24,7 @@ MODULES = (
     "poly_jax.tasks.t0_few_shot.tasks",
     "poly_jax.training.mesh",
     "poly_jax.training.optimizer",
+    "poly_jax.transfer.adapted_from",
 )
 
 # Programs, and what imports them. Other systems' programs have the same names.

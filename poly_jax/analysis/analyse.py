@@ -19,6 +19,7 @@ from poly_jax.interop.run_weights import open_run
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
+from poly_jax.transfer.adapted_from import AdaptedFrom
 
 
 def analyse_routing(
@@ -27,6 +28,7 @@ def analyse_routing(
     experiment: Experiment,
     reference: str | None = None,
     gradients: int | None = None,
+    adapted: AdaptedFrom | None = None,
 ) -> None:
     """Writes `routing.json`, `routing.html` and the page's pictures as PNGs.
 
@@ -38,6 +40,7 @@ def analyse_routing(
       experiment: that of the run.
       reference: file of a grouping of the tasks to compare with; see `poly_jax.analysis.reference`.
       gradients: examples of each task that gradients are compared on; None for no such comparison.
+      adapted: how the run began, where it is an adapted one.
 
     Raises:
       UserError: the run has no adapters, or there is something wrong with the files or the data.
@@ -55,7 +58,7 @@ def analyse_routing(
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir={output_dir} is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    initial = initial_values(step, experiment.transformer(opened.table), opened.origin)
+    initial = initial_values(step, experiment.transformer(opened.table), adapted)
     found = find(adapters, names, opened.skills, initial, grouping)
     if gradients is not None:
         experiment.data.register_tasks()

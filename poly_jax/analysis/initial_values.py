@@ -1,4 +1,4 @@
-"""The values that a run's routers and skills had before its first step, drawn again from its seed."""
+"""The values that a run's routers and skills had before its first step, made again as training made them."""
 
 import dataclasses
 import re
@@ -7,14 +7,20 @@ import jax
 import numpy as np
 from etils import epath
 
+from poly_jax import configuration
+from poly_jax.errors import UserError
+from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.interop.tree import flatten
 from poly_jax.model.layer_trees import unstack_layers
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning
-from poly_jax.training.partition import is_router
+from poly_jax.training.partition import selects, split
+from poly_jax.training.restore import restore_adapters
 from poly_jax.training.run_folder import OPERATIVE
+from poly_jax.transfer.adapted_from import AdaptedFrom
+from poly_jax.transfer.start import initial_adapters
+from poly_jax.transfer.variants import find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,33 +36,43 @@ class InitialValues:
     note: str = ""
 
 
-def initial_values(step: epath.Path, model: Transformer, origin: Origin) -> InitialValues:
-    """The initial values of a run, as far as its `operative_config.gin` tells them.
+def initial_values(step: epath.Path, model: Transformer, adapted: AdaptedFrom | None) -> InitialValues:
+    """The initial values of what a run trained.
 
-    A trained run's are all drawn from `train.seed`. An adapted run draws its routers' rows, if it does not
-    take them from old tasks; its skills begin as another run's.
+    A trained run's are all drawn from the `train.seed` of its `operative_config.gin`. An adapted run's come
+    from the run that it was adapted from.
 
     Args:
       step: folder of a checkpoint.
       model: of the run.
-      origin: what the checkpoint builds on.
+      adapted: how an adapted run began.
     """
-    config = _operative(step)
-    if (seed := re.search(r"^train\.seed = (\d+)$", config, re.MULTILINE)) is not None:
-        return InitialValues(drawn_adapters(model, int(seed[1])))
-    if not re.search(r"^adapt\.", config, re.MULTILINE):
+    if adapted is not None:
+        return _begun(model, adapted)
+    seed = re.search(r"^train\.seed = (\d+)$", _operative(step), re.MULTILINE)
+    if seed is None:
         return InitialValues({}, "The run does not tell its seed, so that its initial values are not known.")
-    seed = re.search(r"^adapt\.seed = (\d+)$", config, re.MULTILINE)
-    fresh = re.search(r"^adapt\.init_router_from = \(\)$", config, re.MULTILINE)
-    skills = (
-        "The skills are those of another run and were not trained here."
-        if origin.adapters is not None
-        else "The skills began as another run's, which this run does not name."
-    )
-    if seed is None or fresh is None:
-        return InitialValues({}, f"{skills} The routers' first rows are not known either.")
-    drawn = drawn_adapters(model, int(seed[1]))
-    return InitialValues({path: leaf for path, leaf in drawn.items() if is_router(path)}, skills)
+    return InitialValues(drawn_adapters(model, int(seed[1])))
+
+
+def _begun(model: Transformer, adapted: AdaptedFrom) -> InitialValues:
+    variant, mesh = find(adapted.variant), Partitioning().mesh()
+    if not variant.trains:
+        return InitialValues({}, "Nothing was trained here: the run is as it began.")
+    unknown = f"The initial values are those of {adapted.step}, which this run was adapted from, and"
+    if not epath.Path(adapted.step).is_dir():
+        return InitialValues({}, f"{unknown} that is gone.")
+    try:
+        with configuration.instead(configuration.run_config(adapted.step)):
+            source = restore_adapters(run_experiment(), adapted.step, mesh)
+        begun = initial_adapters(
+            source, variant, model, adapted.seed, mesh, adapted.combination, adapted.init_router_from
+        )
+    except UserError as error:
+        return InitialValues({}, f"{unknown} that cannot be read: {error}.")
+    trained, kept = split(begun, selects(variant.trainable))
+    note = "The skills are those of another run and were not trained here." if kept else ""
+    return InitialValues(flatten(unstack_layers(jax.device_get(trained))), note)
 
 
 def drawn_adapters(model: Transformer, seed: int) -> dict[str, np.ndarray]:

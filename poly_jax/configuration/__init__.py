@@ -2,7 +2,7 @@
 
 from poly_jax.configuration.explanation import explain_unset_bindings, one_line
 from poly_jax.configuration.files import CONFIG_FILE, find, gin_root, run_config, shipped
-from poly_jax.configuration.loading import Configuration, load
+from poly_jax.configuration.loading import Configuration, instead, load
 
 __all__ = [
     "CONFIG_FILE",
@@ -10,6 +10,7 @@ __all__ = [
     "explain_unset_bindings",
     "find",
     "gin_root",
+    "instead",
     "load",
     "one_line",
     "run_config",

@@ -1,8 +1,9 @@
 """Loading gin files and `--gin.NAME=VALUE` bindings, and checking what gin itself does not."""
 
+import contextlib
 import dataclasses
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import gin
 
@@ -57,6 +58,22 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     _check_unset()
     with gin.unlock_config():  # and leave it so: what a program imports later may register configurables.
         gin.finalize()
+
+
+@contextlib.contextmanager
+def instead(*gin_files: str) -> Iterator[None]:
+    """Within it gin's configuration is that of these files, and afterwards what it was.
+
+    Raises:
+      UserError: as `load`.
+    """
+    before = gin.config_str()
+    try:
+        load(gin_files)
+        yield
+    finally:
+        gin.clear_config()
+        gin.parse_config(before)
 
 
 def _parse(parse, text: str, source: str) -> None:

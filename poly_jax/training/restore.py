@@ -1,6 +1,7 @@
 """A trained model as it was saved: backbone, frozen adapters and trained parameters put together again."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 from etils import epath
@@ -21,7 +22,7 @@ from poly_jax.training.checkpoints import (
     trained_names,
 )
 from poly_jax.training.mesh import shardings
-from poly_jax.training.partition import merge, split
+from poly_jax.training.partition import is_adapter, merge, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +68,7 @@ def restore(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
                 " Experiment.backbone to the right one"
             )
         parts.append(backbone)
-    if origin.adapters is not None:
-        parts.append(_read(epath.Path(origin.adapters), model, mesh, part="skills"))
-    parts.append(_read(step, model, mesh))
+    parts += [_below(origin, model, mesh), _read(step, model, mesh)]
     parameters = merge(*parts)
     shapes, _ = parameter_shapes(model)
     missing = set(_names(shapes)) - set(_names(parameters))
@@ -78,12 +77,28 @@ def restore(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
     return Restored(model, parameters, table, step, origin)
 
 
-def _read(step: epath.Path, model: Transformer, mesh: Mesh, part: str | None = None) -> dict[str, Any]:
-    """The trained tree of a checkpoint, or only its `part` ("skills")."""
+def restore_adapters(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
+    """As `restore`, but the parameters are the routers and skills only, and no backbone is read."""
+    step = step_folder(run)
+    table, origin = read_table(step), read_origin(step)
+    model = experiment.transformer(table)
+    adapters = merge(_below(origin, model, mesh), _read(step, model, mesh, is_adapter))
+    return Restored(model, adapters, table, step, origin)
+
+
+def _below(origin: Origin, model: Transformer, mesh: Mesh) -> dict[str, Any]:
+    """The skills that a checkpoint leaves as they are; nothing where it has its own."""
+    if origin.adapters is None:
+        return {}
+    return _read(epath.Path(origin.adapters), model, mesh, lambda name: "skills" in name.split("/"))
+
+
+def _read(
+    step: epath.Path, model: Transformer, mesh: Mesh, selected: Callable[[str], bool] = lambda name: True
+) -> dict[str, Any]:
+    """The selected parameters of a checkpoint's trained tree."""
     shapes, axes = parameter_shapes(model)
-    names = set(trained_names(step))
-    if part is not None:
-        names = {name for name in names if part in name.split("/")}
+    names = set(filter(selected, trained_names(step)))
     wanted, _ = split(shapes, names.__contains__)
     return read_trained(step, wanted, shardings(wanted, axes, mesh), names)
 

@@ -25,6 +25,7 @@ from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
 from poly_jax.training.train import begin, describe, host_batches
 from poly_jax.training.update import TrainState, Update
+from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.few_shot import FewShotBatches, count_examples, first_examples
 from poly_jax.transfer.start import Start, start_from
 from poly_jax.transfer.variants import find, usual
@@ -79,7 +80,8 @@ def adapt(
       The state after the last step.
 
     Raises:
-      UserError: the variant does not fit the run, the task is unknown or has no examples.
+      UserError: the variant does not fit the run, the task is unknown or has no examples, or the folder holds
+        a run that began otherwise.
     """
     with gin.config_scope("adapt"):
         optimizer, loss = optimizer or Optimizer(), loss or TokenLoss()
@@ -108,7 +110,15 @@ def adapt(
     )
     data = dataclasses.replace(experiment.data, mixture=task, split=split_name, batch_size=batch_size)
     folder = epath.Path(output_dir)
-    _bind(source.model.adapters, start.model.adapters, task)
+    adapted = AdaptedFrom.chosen(
+        start.combination,
+        step=str(source.step.absolute()),
+        variant=chosen.name,
+        seed=seed,
+        shots=shots,
+        init_router_from=tuple(init_router_from),
+    )
+    _bind(source.model.adapters, start.model.adapters, task, adapted)
     run_folder.claim(folder)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
     print(
@@ -173,9 +183,9 @@ def read_examples(
     return joined if shots is None else first_examples(joined, shots)
 
 
-def _bind(before: Adapters | None, after: Adapters | None, task: str) -> None:
+def _bind(before: Adapters | None, after: Adapters | None, task: str, adapted: AdaptedFrom) -> None:
     """What the adapted run's config.gin says in place of the source's."""
-    lines = [f"Data.mixture = {task!r}"]
+    lines = [f"Data.mixture = {task!r}", *bindings(adapted)]
     if after is None:
         lines.append("Experiment.adapters = None")
     for name in ("skill", "router", "private_skill") if after else ():

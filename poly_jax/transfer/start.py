@@ -21,6 +21,7 @@ from poly_jax.training.mesh import on_mesh
 from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.rows import averaged_rows
 from poly_jax.transfer.variants import Variant
 
@@ -36,12 +37,14 @@ class Start:
       trained: the trained tree.
       frozen: what stays as it is.
       origin: what the trained tree builds on.
+      combination: of skills, where the variant chose one.
     """
 
     model: Transformer
     trained: Tree
     frozen: Tree
     origin: Origin
+    combination: Combination | None = None
 
 
 def start_from(
@@ -84,10 +87,6 @@ def start_from(
     if variant.choice is not None and examples is None:
         raise UserError(f"variant {variant.name!r} compares skills on a task's few examples; give one task")
     model = Transformer(source.model.config, adapters.for_tasks(table.names))
-    skills, backbone = split(source.parameters, is_adapter)
-    rows = new_rows(source, variant, old_tasks, len(table))
-    fresh = fresh_parameters(model, seed, mesh)
-    places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
     with on_mesh(mesh):
         combinations = choose_combinations(
             variant,
@@ -98,9 +97,8 @@ def start_from(
             loss=loss,
             batch_size=batch_size,
         )
-        only = jax.tree.map(lambda leaf: leaf[0], combinations)
-        begin = jax.jit(variant.initial, static_argnums=2, out_shardings=places)
-        initial = begin(skills, fresh, source.model.adapters.skill, only, rows)
+    chosen = jax.tree.map(lambda leaf: leaf[0], combinations)
+    initial = initial_adapters(source, variant, model, seed, mesh, chosen, old_tasks)
     trained, frozen_adapters = split(initial, selects(variant.trainable))
     origin = dataclasses.replace(source.origin, adapters=None)
     if frozen_adapters:
@@ -110,7 +108,39 @@ def start_from(
                 f" {source.origin.adapters}"
             )
         origin = dataclasses.replace(origin, adapters=str(source.step.absolute()))
-    return Start(model, trained, merge(backbone, frozen_adapters), origin)
+    _, backbone = split(source.parameters, is_adapter)
+    return Start(model, trained, merge(backbone, frozen_adapters), origin, chosen)
+
+
+def initial_adapters(
+    source: Restored,
+    variant: Variant,
+    model: Transformer,
+    seed: int,
+    mesh: Mesh,
+    combination: Combination | None,
+    old_tasks: Sequence[str],
+) -> Tree:
+    """The new tasks' adapters before the first step.
+
+    Args:
+      source: the run; its backbone is not needed.
+      variant: how it is adapted.
+      model: of the new tasks.
+      seed: of what is drawn.
+      mesh: where the parameters go.
+      combination: of skills, where the variant has a choice.
+      old_tasks: as in `start_from`.
+    """
+    assert source.model.adapters is not None
+    assert model.adapters is not None
+    rows = new_rows(source, variant, old_tasks, model.adapters.n_tasks)
+    skills, _ = split(source.parameters, is_adapter)
+    fresh = fresh_parameters(model, seed, mesh)
+    places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
+    begin = jax.jit(variant.initial, static_argnums=2, out_shardings=places)
+    with on_mesh(mesh):
+        return begin(skills, fresh, source.model.adapters.skill, combination, rows)
 
 
 def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new: int) -> Tree | None:

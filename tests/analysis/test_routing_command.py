@@ -188,17 +188,13 @@ def test_each_tasks_own_skill_has_a_drift_of_its_own(make_run, tmp_path):
     np.testing.assert_allclose(found["drift"]["tasks"]["own skill lora_b"], [0, 1, 2, 3])
 
 
-def test_an_adapted_run_of_one_task_tells_of_its_row(make_run, tmp_path):
-    operative = "adapt.init_router_from = ()\nadapt.seed = 5\n"
-    added = {"logits": 2.0}
-    run = make_run(
-        names=["new"], operative=operative, added=lambda path, shape: added.get(path.split("/")[-1], 0.0)
-    )
-    found = analyse(run, tmp_path)
-    assert set(found["drift"]["overall"]) == {"router logits"}
-    assert found["drift"]["overall"]["router logits"]["rms"] == pytest.approx(2)
-    assert "another run" in found["drift"]["note"]
+def test_an_adapted_run_whose_source_is_gone_says_so_and_shows_the_rest(make_run, tmp_path):
+    began = ["AdaptedFrom.step = 'gone/checkpoints/7'", "AdaptedFrom.variant = 'mhr'", "AdaptedFrom.seed = 5"]
+    found = analyse(make_run(began, names=["new"], operative=""), tmp_path)
+    assert found["drift"]["overall"] == {}
+    assert "gone/checkpoints/7, which this run was adapted from, and that is gone" in found["drift"]["note"]
     assert [task["nearest"] for task in found["tasks"]] == [None]
+    assert found["drift"]["note"] in (tmp_path / "out" / "routing.html").read_text()
 
 
 def test_what_cannot_be_is_one_line(make_run, tmp_path, capsys):

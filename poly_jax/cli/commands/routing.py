@@ -38,11 +38,13 @@ class Routing(Command):
         config.load(run=args.run)
         from poly_jax.analysis.analyse import analyse_routing
         from poly_jax.interop.run_experiment import run_experiment
+        from poly_jax.transfer import adapted_from
 
         analyse_routing(
             run=args.run,
             output_dir=args.output_dir,
             experiment=run_experiment(),
+            adapted=adapted_from.bound(),
             **given(args, "reference", "gradients"),
         )
 

@@ -1,0 +1,85 @@
+"""An adapted run knows how it began: its start can be made again, and it goes on only as it began."""
+
+import json
+
+import gin
+import numpy as np
+import pytest
+
+from poly_jax import cli
+from poly_jax.analysis.initial_values import initial_values
+from poly_jax.configuration import Configuration
+from poly_jax.interop.run_weights import open_run
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
+from poly_jax.training.checkpoints import step_folder
+from poly_jax.transfer import adapted_from
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder", "quick_compilation")]
+
+TASK = registered_name(benchmark().heldout[0].name)
+OLD = [registered_name(task.name) for task in benchmark().train[:2]]
+STILL = ["--gin.adapt/Optimizer.learning_rate=0.0", "--gin.adapt/Optimizer.router_learning_rate=0.0"]
+
+
+def adapt(run, variant, *flags, task=TASK, folder="adapted"):
+    words = ["adapt", f"--run={run}", f"--task={task}", f"--variant={variant}", f"--output_dir={folder}"]
+    return cli.main([*words, "--gin.adapt.steps=1", *flags])
+
+
+@pytest.mark.parametrize(
+    ("source", "variant", "flags", "trained"),
+    [
+        ("mhr", "mhr", [f"--init_router_from={name}" for name in OLD], {"lora_a", "lora_b", "logits"}),
+        ("mhr", "mhr-z", ["--seed=3"], {"logits"}),
+        ("mhr", "mhr-mu", [], {"lora_a", "lora_b"}),
+        ("mhr", "random", ["--seed=3"], {"lora_a", "lora_b", "logits"}),
+        ("private", "soup-selected", ["--gin.SelectedSkills.count=3"], {"lora_a", "lora_b"}),
+    ],
+)
+def test_a_run_that_has_learned_nothing_is_still_where_it_began(short_runs, source, variant, flags, trained):
+    assert adapt(short_runs[source], variant, *flags, *STILL) == 0
+    Configuration().load(run="adapted")
+    experiment, began = gin.get_configurable("Experiment")(), adapted_from.bound()
+    opened = open_run("adapted", experiment, with_backbone=False)
+    initial = initial_values(step_folder("adapted"), experiment.transformer(opened.table), began)
+    assert {path.split("/")[-1] for path in initial.arrays} == trained
+    for path, leaf in initial.arrays.items():
+        np.testing.assert_allclose(leaf, opened.skills[path], rtol=1e-6, atol=1e-9, err_msg=path)
+    assert began.step == str(step_folder(short_runs[source]))
+    assert len(set(began.skills)) == (3 if variant == "soup-selected" else 0)
+    # The run's own configuration is loaded again.
+    assert adapted_from.bound() == began
+
+
+def test_the_page_tells_how_far_the_skills_went(short_runs):
+    assert adapt(short_runs["mhr"], "mhr", "--gin.adapt/Optimizer.warmup_fraction=0.0") == 0
+    assert cli.main(["routing", "--run=adapted", "--output_dir=out"]) == 0
+    with open("out/routing.json") as file:
+        drift = json.load(file)["drift"]
+    assert set(drift["overall"]) == {"skill lora_a", "skill lora_b", "router logits"}
+    # One step of Adam moves what has a gradient by the learning rate.
+    assert 0 < drift["overall"]["skill lora_b"]["rms"] < 0.1
+    assert drift["note"] == ""
+
+
+def test_it_does_not_go_on_as_something_else(short_runs, capsys):
+    flags = ["--seed=3", "--shots=8"]
+    assert adapt(short_runs["mhr"], "mhr", *flags) == 0
+    capsys.readouterr()
+    other = registered_name(benchmark().heldout[1].name)
+    for run, variant, changed, task, named in [
+        ("private", "soup", flags, TASK, "AdaptedFrom.step"),
+        ("mhr", "random", flags, TASK, "AdaptedFrom.variant = 'mhr'"),
+        ("mhr", "mhr", ["--seed=4", "--shots=8"], TASK, "AdaptedFrom.seed = 3"),
+        ("mhr", "mhr", ["--seed=3"], TASK, "AdaptedFrom.shots = 8"),
+        ("mhr", "mhr", [*flags, f"--init_router_from={OLD[0]}"], TASK, "AdaptedFrom.init_router_from = ()"),
+        ("mhr", "mhr", flags, other, f"Data.mixture = '{TASK}'"),
+    ]:
+        assert adapt(short_runs[run], variant, *changed, task=task) == 1
+        shown = capsys.readouterr().err
+        assert "adapted holds another run" in shown
+        assert named in shown
+        assert shown.count("\n") == 1
+    assert adapt(short_runs["mhr"], "mhr", *flags) == 0
+    assert "goes on from step 1" in capsys.readouterr().out
