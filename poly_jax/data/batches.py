@@ -15,6 +15,7 @@ from poly_jax.errors import UserError
 
 # Evaluation is not shuffled; the seed fixes what a task's own preprocessors draw.
 _EVALUATION_SEED = 0
+_HAS_CHOICES = set(CHOICE_FEATURES)
 
 
 def train_batches(
@@ -47,7 +48,7 @@ def train_batches(
       shuffle: whether each task's examples are shuffled.
       use_cached: whether to read seqio's offline caches, of the tasks that allow it.
       choices: whether to add the examples' answer choices (see `RoutedEncDecFeatureConverter`), which all
-        must have, equally many.
+        must have; examples of tasks with fewer than others get absent ones.
       num_shards: number of hosts that share the examples.
       shard_id: which of them this is, from 0; every host gives the same seed.
 
@@ -55,11 +56,10 @@ def train_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    converter = RoutedEncDecFeatureConverter(choices=choices)
 
     # As seqio.get_dataset, which lets nothing pass that is not a task's feature.
-    def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
-        dataset = source.get_dataset(
+    def unconverted(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
+        return source.get_dataset(
             dict(sequence_length),
             split=split,
             use_cached=use_cached,
@@ -68,12 +68,18 @@ def train_batches(
             seed=seed,
             **options,
         )
-        return converter(dataset, dict(sequence_length))
+
+    tasks = [task for task in mixture.tasks if split in task.splits]
+    most = None
+    if choices:
+        most = _most_choices({task.name: unconverted(task, shuffle=False).element_spec for task in tasks})
+    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
+
+    def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
+        return converter(unconverted(source, **options), dict(sequence_length))
 
     options = tf.data.Options()
     options.deterministic = True
-    if choices:
-        _check_choices(mixture, split, sequence_length, use_cached)
 
     def make_dataset() -> tf.data.Dataset:
         carried = {"passthrough_features": CHOICE_FEATURES} if choices else {}
@@ -94,7 +100,6 @@ def train_batches(
     }
 
     def empty_task() -> str:
-        tasks = (task for task in mixture.tasks if split in task.splits)
         empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
         return next(empty, mixture.unrouted.name)
 
@@ -119,7 +124,7 @@ def eval_batches(
     filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
     batches.
 
-    Args and arrays: as of `train_batches`, but that examples need not have choices.
+    Args and arrays: as of `train_batches`, but that `choices` come only where all tasks have them.
 
     Raises:
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
@@ -133,33 +138,47 @@ def eval_batches(
     return _padded(itertools.chain([first], rows), batch_size, num_shards, shard_id)
 
 
-def _check_choices(
-    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool
-) -> None:
-    for task in mixture.tasks:
-        if split in task.splits:
-            dataset = task.get_dataset(sequence_length, split=split, use_cached=use_cached, shuffle=False)
-            if not set(CHOICE_FEATURES) <= set(dataset.element_spec):
-                raise UserError(
-                    f"task {task.name!r} has no answer choices, which the loss needs; use TokenLoss"
-                )
+def _most_choices(specs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> int:
+    """The number of answer choices of the task that has most.
+
+    Args:
+      specs: what examples are, by task.
+
+    Raises:
+      UserError: a task has no choices, or does not say how many.
+    """
+    for task, spec in specs.items():
+        if not set(spec) >= _HAS_CHOICES:
+            raise UserError(f"task {task!r} has no answer choices, which the loss needs; use TokenLoss")
+        if spec["choices"].shape[0] is None:
+            raise UserError(
+                f"task {task!r} does not tell how many answer choices its examples have; fill them up with"
+                " rows of zeros to one number, and set that by tf.ensure_shape in a preprocessor"
+            )
+    return max(spec["choices"].shape[0] for spec in specs.values())
 
 
 def _rows(
     mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool, choices: bool
 ) -> Iterator[Batch]:
-    for task in mixture.tasks:
-        if split in task.splits:
-            dataset = task.get_dataset(
-                sequence_length,
-                split=split,
-                use_cached=use_cached,
-                shuffle=False,
-                seed=_EVALUATION_SEED,
-                num_epochs=1,
-            )
-            converter = RoutedEncDecFeatureConverter(choices=choices)
-            yield from converter(dataset, dict(sequence_length)).as_numpy_iterator()
+    datasets = {
+        task.name: task.get_dataset(
+            sequence_length,
+            split=split,
+            use_cached=use_cached,
+            shuffle=False,
+            seed=_EVALUATION_SEED,
+            num_epochs=1,
+        )
+        for task in mixture.tasks
+        if split in task.splits
+    }
+    specs = {name: dataset.element_spec for name, dataset in datasets.items()}
+    choices = choices and all(set(spec) >= _HAS_CHOICES for spec in specs.values())
+    most = _most_choices(specs) if choices else None
+    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
+    for dataset in datasets.values():
+        yield from converter(dataset, dict(sequence_length)).as_numpy_iterator()
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:

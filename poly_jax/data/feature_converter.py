@@ -19,7 +19,7 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     With `choices`, the answer choices of examples that have them come too, int32: `choices` [choices, targets
     length] (tokens; a choice without any is absent), `labels` [] (the right one's place) and `example_ids` []
     (rows of one id show the same example, each by another prompt), from the examples' `choices`, `label` and
-    `example_id`.
+    `example_id`. Examples with fewer than `n_choices` get absent ones; None for as many as all have.
 
     Raises:
       UserError: packing is asked for: a packed row needs one id per segment.
@@ -34,19 +34,26 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
         TASK_IDS: seqio.FeatureConverter.FeatureSpec(dtype=tf.int32, rank=0),
     }
 
-    def __init__(self, pack: bool = False, choices: bool = False, **options: Any) -> None:
+    def __init__(
+        self, pack: bool = False, choices: bool = False, n_choices: int | None = None, **options: Any
+    ) -> None:
         if pack:
             raise UserError("pack=True: examples with a task id cannot be packed yet; leave pack unset")
         super().__init__(pack=pack, **options)
         self._with_choices = _WithChoices(**options) if choices else None
+        self._n_choices = n_choices
 
     def __call__(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
         """Converts `ds`; the lengths need name only inputs and targets.
 
         Raises:
-          UserError: its examples have choices, and not all equally many.
+          UserError: its examples have choices, not all equally many, and `n_choices` is None.
         """
         if self._with_choices and _CHOICES in ds.element_spec:
+            count = self._n_choices or ds.element_spec[_CHOICES].shape[0]
+            if count is None:
+                raise UserError("the examples have different numbers of answer choices; give n_choices")
+            ds = seqio.trim_and_pad_dataset(ds, {_CHOICES: (count, task_feature_lengths["targets"])})
             return self._with_choices(ds, task_feature_lengths)
         return super().__call__(ds, {TASK_IDS: 1, **task_feature_lengths})
 
@@ -71,13 +78,8 @@ class _WithChoices(RoutedEncDecFeatureConverter):
     }
 
     def __call__(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
-        count, length = ds.element_spec[_CHOICES].shape[0], task_feature_lengths["targets"]
-        if count is None:
-            raise UserError(
-                "the tasks of the mixture have different numbers of answer choices; use them one at a time"
-            )
-        ds = seqio.trim_and_pad_dataset(ds, {_CHOICES: (count, length)})
-        return super().__call__(ds, {_CHOICES: length, **dict.fromkeys(_NUMBERS, 1), **task_feature_lengths})
+        lengths = {_CHOICES: task_feature_lengths["targets"], **dict.fromkeys(_NUMBERS, 1)}
+        return super().__call__(ds, {**lengths, **task_feature_lengths})
 
     def _pack_or_pad(self, ds: tf.data.Dataset, packed_lengths: Mapping[str, int]) -> tf.data.Dataset:
         # seqio pads along the first axis, which here is that of the choices, and has no scalars.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import gin
 import jax
@@ -66,8 +66,7 @@ def sweep(
       The table.
 
     Raises:
-      UserError: a task, run or variant is unknown or does not fit, before anything is computed; or the tasks
-        have no such metric.
+      UserError: a task, run, variant or metric is unknown or does not fit, before anything is computed.
     """
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
@@ -77,7 +76,8 @@ def sweep(
         raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
     if stack < 1:
         raise UserError(f"sweep.stack is {stack}; it must be at least 1")
-    folder = epath.Path(output_dir)
+    folder, readings = epath.Path(output_dir), Readings()
+    results = Results(folder / RESULTS)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys = {}
     for method in methods:
@@ -86,19 +86,19 @@ def sweep(
         used = train_split or settings.split_name
         digest = configuration_digest(method, step_folder(method.run).name, used, split)
         for cell in cells:
-            keys[method.label, cell] = {
-                "method": method.label,
-                "task": cell.column,
-                "seed": cell.seed,
-                "setup": digest,
-            }
+            key = {"method": method.label, "task": cell.column, "seed": cell.seed, "setup": digest}
+            keys[method.label, cell] = key
+            if metric is not None:
+                names = (results.get(key) or {}).get("metrics")
+                if names is None:
+                    names = readings.scorer(settings.experiment, cell.seqio_task, split).metric_names
+                _check_metric(metric, names, cell)
     folder.mkdir(parents=True, exist_ok=True)
-    results = Results(folder / RESULTS)
     open_cells = {
         method.label: [cell for cell in cells if keys[method.label, cell] not in results]
         for method in methods
     }
-    total, readings = len(keys), Readings()
+    total = len(keys)
     done = total - sum(map(len, open_cells.values()))
     columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn())
     with bars.Progress(*columns, console=Console(stderr=True)) as progress:
@@ -115,12 +115,13 @@ def sweep(
                 progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
                 for cell, result in adapting.results(some, readings, lambda n: progress.advance(bar, n)):
                     results.add(keys[method.label, cell], result)
+                    _check_metric(metric, result["metrics"], cell)
                     done += 1
                     progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
                     _say(f"{method.label}, {cell.column}, seed {cell.seed}: {_shown(result['metrics'])}")
     found = {place: results.get(key) or {} for place, key in keys.items()}
     scores = {
-        (label, cell.column, cell.seed): _score(result["metrics"], metric, cell.column)
+        (label, cell.column, cell.seed): result["metrics"][metric or next(iter(result["metrics"]))]
         for (label, cell), result in found.items()
     }
     summary = Summary.of(labels, [column(task) for task in tasks], seeds, scores)
@@ -165,12 +166,10 @@ def _restore(
     return Adapting(method, settings, source, mesh, split, train_split or settings.split_name, batch_size)
 
 
-def _score(metrics: dict[str, float], metric: str | None, task: str) -> float:
-    if metric is None:
-        return next(iter(metrics.values()))
-    if metric not in metrics:
-        raise UserError(f"task {task!r} has no metric {metric!r}; it has {', '.join(metrics)}")
-    return metrics[metric]
+def _check_metric(metric: str | None, names: Collection[str] | None, cell: Cell) -> None:
+    """Raises a UserError where a task's metrics, if they are known, lack the sweep's."""
+    if metric is not None and names is not None and metric not in names:
+        raise UserError(f"task {cell.column!r} has no metric {metric!r}; it has {', '.join(names)}")
 
 
 def _write(folder: epath.Path, summary: Summary, metric: str) -> None:

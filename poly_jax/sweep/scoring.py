@@ -1,9 +1,10 @@
 """The score of adapted models on a task's evaluation split, by the task's own metric."""
 
+import functools
 from typing import Any
 
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
-from poly_jax.data.quiet import seqio
+from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import TASK_IDS, routed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -14,6 +15,30 @@ from poly_jax.experiment import Experiment
 
 # As in `poly-jax eval`: the seed fixes what a task's own preprocessors draw.
 _SEED = 0
+
+
+def _right(dataset: tf.data.Dataset) -> list[tuple[int, Any]]:
+    return [(index, example["decoder_target_tokens"]) for index, example in dataset.as_numpy_iterator()]
+
+
+def _no_scores(dataset: tf.data.Dataset) -> list[tuple[int, Any]]:
+    return [
+        (index, [0.0] * len(example["choices"]) if "choices" in example else 0.0)
+        for index, example in dataset.as_numpy_iterator()
+    ]
+
+
+def _right_with_scores(dataset: tf.data.Dataset) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
+    right = _right(dataset)
+    return right, {"scores": [0.0] * len(right)}
+
+
+# Functions as `model_functions` makes of a model.
+_TARGETS_THEMSELVES: dict[Any, Any] = {
+    seqio.metrics.ModelOutputType.PREDICTION: _right,
+    seqio.metrics.ModelOutputType.PREDICTION_WITH_AUX: _right_with_scores,
+    seqio.metrics.ModelOutputType.SCORE: _no_scores,
+}
 
 
 class TaskScorer:
@@ -41,7 +66,20 @@ class TaskScorer:
 
     def __call__(self, predictor: Predictor) -> dict[str, float]:
         """The task's metrics, by name."""
-        functions: dict[Any, Any] = model_functions(predictor, lambda count: None)
+        return self._metrics(model_functions(predictor, lambda count: None))
+
+    @functools.cached_property
+    def metric_names(self) -> tuple[str, ...] | None:
+        """The metrics that a model gets, found without one: by those of the targets themselves.
+
+        None where the task's metrics cannot be computed of these, with scores that are all 0.
+        """
+        try:
+            return tuple(self._metrics(_TARGETS_THEMSELVES))
+        except Exception:  # Of whatever kind: a metric is the user's own function.
+            return None
+
+    def _metrics(self, functions: dict[Any, Any]) -> dict[str, float]:
         metrics, _ = self._evaluator.evaluate(compute_metrics=True, model_fns=functions)
         return with_mean(metrics.result())[self._task]
 

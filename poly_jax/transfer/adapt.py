@@ -26,7 +26,7 @@ from poly_jax.training.restore import restore
 from poly_jax.training.train import begin, describe, host_batches
 from poly_jax.training.update import TrainState, Update
 from poly_jax.transfer.adapted_from import AdaptedFrom
-from poly_jax.transfer.few_shot import FewShotBatches, count_examples, first_examples
+from poly_jax.transfer.few_shot import EXAMPLE_IDS, FewShotBatches, count_examples, first_examples
 from poly_jax.transfer.start import Start, start_from
 from poly_jax.transfer.variants import find, usual
 
@@ -175,6 +175,10 @@ def read_examples(
         choices=True,
     )
     joined = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
+    if EXAMPLE_IDS in joined:
+        # Tasks of a mixture number their examples each from 0.
+        pairs = np.stack([joined["task_ids"], joined[EXAMPLE_IDS]], axis=1)
+        joined[EXAMPLE_IDS] = np.unique(pairs, axis=0, return_inverse=True)[1]
     found = count_examples(joined)
     if shots is not None and not 0 < shots <= found:
         raise UserError(

@@ -76,6 +76,11 @@ def test_choices_come_only_where_asked_for_and_there():
     assert RoutedEncDecFeatureConverter(choices=True)(EXAMPLES, lengths).element_spec == plain
 
 
-def test_tasks_with_different_numbers_of_choices_are_not_mixed():
-    with pytest.raises(UserError, match="different numbers of answer choices"):
-        RoutedEncDecFeatureConverter(choices=True)(with_choices((None, None)), {"inputs": 4, "targets": 3})
+def test_examples_with_fewer_choices_get_absent_ones_up_to_a_number_that_must_be_known():
+    lengths = {"inputs": 4, "targets": 3}
+    converter = RoutedEncDecFeatureConverter(choices=True, n_choices=3)
+    batch = next(converter(with_choices((None, None)), lengths).batch(2).as_numpy_iterator())
+    expected = [[[4, 4, 4], [5, 1, 0], [0, 0, 0]], [[6, 1, 0], [0, 0, 0], [0, 0, 0]]]
+    np.testing.assert_array_equal(batch["choices"], expected)
+    with pytest.raises(UserError, match="different numbers of answer choices; give n_choices"):
+        RoutedEncDecFeatureConverter(choices=True)(with_choices((None, None)), lengths)

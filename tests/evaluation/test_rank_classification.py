@@ -89,7 +89,8 @@ def test_the_accuracy_is_that_of_ranking_the_choices_by_the_model(run, choosing)
         batch["choices"],
         batch["task_ids"],
     )
-    hits = 100 * (np.argmax(scores, axis=-1) == batch["labels"]).reshape(7, 2)
+    predicted = np.argmax(scores, axis=-1)
+    hits = 100 * (predicted == batch["labels"]).reshape(7, 2)
     assert 0 < hits.mean() < 100
     assert metrics[choosing]["accuracy"] == pytest.approx(hits.mean())
     assert metrics[choosing]["median_accuracy"] == pytest.approx(np.median(hits.mean(axis=0)))

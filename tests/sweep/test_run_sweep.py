@@ -62,7 +62,8 @@ def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
     sweep(short_runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1)
     assert computed == [("mhr mhr-z", [(task, 2)]) for task in TASKS]
     computed.clear()
-    sweep(short_runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), tasks=TASKS[:1], seeds=(0,))
+    named = {"tasks": TASKS[:1], "seeds": (0,), "metric": "exact_match"}
+    sweep(short_runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), **named)
     assert computed == [("mhr mhr-z", [(TASKS[0], 0)])]
 
 
@@ -97,6 +98,11 @@ def test_the_score_is_that_of_adapt_and_eval(short_runs, tmp_path):
         ([("mhr", "mhr", {})], {"tasks": ["skillbench_heldout"]}, r"is a mixture"),
         ([("mhr", "mhr", {})], {"tasks": []}, r"sweep.tasks is \(\); give at least one"),
         ([("mhr", "mhr", {})], {"seeds": (1, 1)}, r"sweep.seeds is \(1, 1\)"),
+        (
+            [("mhr", "mhr", {})],
+            {"metric": "bleu"},
+            rf"task '{TASKS[0]}' has no metric 'bleu'; it has exact_match",
+        ),
     ],
 )
 def test_a_mistake_shows_before_anything_is_computed(short_runs, tmp_path, methods, settings, message):
