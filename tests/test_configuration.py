@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
+import sys
 
 import gin
 import pytest
@@ -79,6 +80,17 @@ def test_the_current_folder_comes_before_the_shipped_files():
     configuration.load(["models/t5_1_1_tiny.gin"])
     assert T5Config().emb_dim == 64
     assert T5Config().mlp_activations == ("relu",)
+
+
+def test_a_module_in_the_current_folder_is_imported_though_the_program_is_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", os.getcwd())])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "module_of_mine.py").write_text(
+        "import gin\n\n\n@gin.configurable\ndef mine(x=1):\n    return x\n"
+    )
+    (tmp_path / "my.gin").write_text("import module_of_mine\nmine.x = 2\n")
+    configuration.load(["my.gin"])
+    assert sys.modules.pop("module_of_mine").mine() == 2
 
 
 def test_every_shipped_file_is_a_gin_file_below_the_root():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 import tokenize
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -38,7 +39,8 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     """Replace gin's configuration by that of the files, in order, and then of the bindings.
 
     Args:
-      gin_files: paths, looked up in the current folder and then among the shipped files.
+      gin_files: paths, looked up in the current folder and then among the shipped files. Modules that they
+        import may be in the current folder as well.
       bindings: `NAME=VALUE`, where NAME is `CONFIGURABLE.PARAMETER` (maybe in scopes) or a macro.
 
     Raises:
@@ -48,6 +50,9 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> None:
     paths = [files.find(name) for name in gin_files]
     import_configurables()
     files.prepare_lookup()
+    if "" not in sys.path:
+        # Modules that gin files import are looked up in the current folder too, which `poly-jax` is not in.
+        sys.path.append("")
     gin.clear_config()
     for path in paths:
         _parse(gin.parse_config_file, path, path)
