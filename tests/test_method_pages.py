@@ -1,0 +1,66 @@
+"""The pages of docs/: links, files, tests and gin lines exist, and a method's page names its source."""
+
+import pathlib
+import re
+
+import pytest
+
+from poly_jax import configuration
+from poly_jax.configurables import import_configurables
+from poly_jax.configuration import explanation
+from poly_jax.transfer.variants import VARIANTS
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
+METHODS = sorted((DOCS / "methods").glob("*.md"))
+
+
+def anchors(page):
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem
+)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.stem)
+def test_a_method_has_a_formula_a_source_and_tests_that_are_there(page):
+    text = page.read_text()
+    assert re.search(r"^    .* = ", text, re.MULTILINE)
+    assert re.search(r"^Sources?: ", text, re.MULTILINE)
+    checked = text[text.index("Checked ") :]
+    files = re.findall(r"`(test\S+\.py)`", checked)
+    assert files
+    for file in files:
+        assert list(ROOT.glob(file)) or list((ROOT / "tests").rglob(file)), file
+
+
+@pytest.mark.parametrize("page", METHODS, ids=lambda page: page.stem)
+def test_the_gin_lines_of_a_method_name_what_there_is(page):
+    text = page.read_text()
+    for file in re.findall(r"include '([^']+)'", text):
+        assert configuration.find(file)
+    import_configurables()
+    known = explanation.parameters()
+    for line in re.findall(r"^    (\w\S*\.\w+) = ", text, re.MULTILINE):
+        name, _, parameter = line.rpartition("/")[2].rpartition(".")
+        assert parameter in known[name], line
+
+
+def test_every_method_and_variant_is_in_the_overview():
+    overview = (DOCS / "methods.md").read_text()
+    for page in METHODS:
+        assert f"methods/{page.name}" in overview
+    adapting = (DOCS / "transfer.md").read_text()
+    for name in VARIANTS:
+        assert f"`{name}`" in adapting
