@@ -8,6 +8,8 @@ import pytest
 from poly_jax import configuration
 from poly_jax.configurables import import_configurables
 from poly_jax.configuration import explanation
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.transfer.variants import VARIANTS
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -55,6 +57,14 @@ def test_the_gin_lines_of_a_method_name_what_there_is(page):
     for line in re.findall(r"^    (\w\S*\.\w+) = ", text, re.MULTILINE):
         name, _, parameter = line.rpartition("/")[2].rpartition(".")
         assert parameter in known[name], line
+
+
+def test_the_benchmarks_tasks_in_the_pages_are_there():
+    bench = benchmark()
+    known = {registered_name(task.name) for task in (*bench.train, *bench.heldout)}
+    for page in (ROOT / "README.md", *DOCS.rglob("*.md")):
+        named = set(re.findall(r"\bskillbench_[a-z]{3}\b", page.read_text()))
+        assert named <= known, (page.name, named - known)
 
 
 def test_every_method_and_variant_is_in_the_overview():

@@ -2,13 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
+from poly_jax.study.results import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.sweep.readings import Readings
@@ -19,7 +19,6 @@ from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import backbone_in_float32, new_rows
 from poly_jax.transfer.variants import find
 
-Result = dict[str, Any]
 # All adaptations are of one task under one name.
 _TABLE = TaskTable(("adapted",))
 

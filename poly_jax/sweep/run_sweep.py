@@ -1,14 +1,11 @@
 """`poly-jax sweep`: tasks x methods x seeds, resumable, as a table and a picture."""
 
 import dataclasses
-import sys
 from collections.abc import Collection, Sequence
 
 import gin
 import jax
 from etils import epath
-from rich import progress as bars
-from rich.console import Console
 
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
@@ -19,6 +16,7 @@ from poly_jax.sweep.adapted import Adapting
 from poly_jax.sweep.bar_plot import save_bar_plot
 from poly_jax.sweep.cells import Cell, column, configuration_digest
 from poly_jax.sweep.method import Method
+from poly_jax.sweep.progress import SweepProgress
 from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
@@ -68,14 +66,7 @@ def sweep(
     Raises:
       UserError: a task, run, variant or metric is unknown or does not fit, before anything is computed.
     """
-    for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
-    labels = [method.label for method in methods]
-    if len(set(labels)) < len(labels):
-        raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
-    if stack < 1:
-        raise UserError(f"sweep.stack is {stack}; it must be at least 1")
+    _check_table(tasks, methods, seeds, stack)
     folder, readings = epath.Path(output_dir), Readings()
     results = Results(folder / RESULTS)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
@@ -94,39 +85,43 @@ def sweep(
                     names = readings.scorer(settings.experiment, cell.seqio_task, split).metric_names
                 _check_metric(metric, names, cell)
     folder.mkdir(parents=True, exist_ok=True)
-    open_cells = {
-        method.label: [cell for cell in cells if keys[method.label, cell] not in results]
-        for method in methods
-    }
-    total = len(keys)
-    done = total - sum(map(len, open_cells.values()))
-    columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn())
-    with bars.Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=0)
+    done = sum(key in results for key in keys.values())
+    with SweepProgress(done, len(keys)) as progress:
         for method in methods:
-            missing = open_cells[method.label]
+            missing = [cell for cell in cells if keys[method.label, cell] not in results]
             if not missing:
                 continue
             adapting = _restore(method, configuration, split, train_split, batch_size)
-            work = (adapting.settings.steps if find(method.variant).trains else 0) + 1
-            progress.reset(bar, total=work * len(missing))
+            progress.begin(method, adapting.settings.steps, len(missing))
             for first in range(0, len(missing), stack):
                 some = missing[first : first + stack]
-                progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
-                for cell, result in adapting.results(some, readings, lambda n: progress.advance(bar, n)):
+                for cell, result in adapting.results(some, readings, progress.advance):
                     results.add(keys[method.label, cell], result)
                     _check_metric(metric, result["metrics"], cell)
-                    done += 1
-                    progress.update(bar, description=f"{done}/{total} adaptations, {method.label}")
-                    _say(f"{method.label}, {cell.column}, seed {cell.seed}: {_shown(result['metrics'])}")
-    found = {place: results.get(key) or {} for place, key in keys.items()}
-    scores = {
-        (label, cell.column, cell.seed): result["metrics"][metric or next(iter(result["metrics"]))]
-        for (label, cell), result in found.items()
-    }
-    summary = Summary.of(labels, [column(task) for task in tasks], seeds, scores)
+                    progress.finish(method, cell, result)
+    scores = {}
+    for (label, cell), key in keys.items():
+        scored = results.get(key)
+        assert scored is not None
+        metrics = scored["metrics"]
+        scores[label, cell.column, cell.seed] = metrics[metric or next(iter(metrics))]
+    summary = Summary.of(
+        [method.label for method in methods], [column(task) for task in tasks], seeds, scores
+    )
     _write(folder, summary, metric or "score")
     return summary
+
+
+def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequence[int], stack: int) -> None:
+    """Raises a UserError where a table of these cannot be."""
+    for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
+        if not values or len(set(values)) < len(values):
+            raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
+    labels = [method.label for method in methods]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
+    if stack < 1:
+        raise UserError(f"sweep.stack is {stack}; it must be at least 1")
 
 
 def _load(method: Method, configuration: Configuration) -> Settings:
@@ -180,11 +175,3 @@ def _write(folder: epath.Path, summary: Summary, metric: str) -> None:
     save_bar_plot(folder / PICTURE, summary, metric)
     print_table("Median over seeds; mean over tasks", summary.columns, summary.rows)
     print(f"outputs: {folder} ({RESULTS}, {MARKDOWN}, {LATEX}, {PICTURE})")
-
-
-def _shown(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.1f}" for name, value in metrics.items())
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

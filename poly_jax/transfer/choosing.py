@@ -1,4 +1,4 @@
-"""Choosing which skills become a new task's one adapter: all, those that fit best, or a searched mix."""
+"""Choosing which skills become a new task's one adapter: those that fit best, or a searched mix."""
 
 import dataclasses
 from collections.abc import Callable
@@ -31,19 +31,6 @@ class Choice(Protocol):
           seed: of whatever is drawn.
         """
         ...
-
-
-@dataclasses.dataclass(frozen=True)
-class AllSkills:
-    """The uniform average of all skills (MHR-mu, arXiv 2211.03831; a uniform adapter soup)."""
-
-    def size(self, n_skills: int) -> int:
-        """All."""
-        return n_skills
-
-    def choose(self, n_skills: int, losses: Losses, seed: int) -> Combination:
-        """The average of all, whatever the examples."""
-        return Combination.average(np.arange(n_skills))
 
 
 @gin.configurable
