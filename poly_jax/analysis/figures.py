@@ -50,16 +50,21 @@ def usage_figure(used: Mapping[str, Float[np.ndarray, "splits skills"]]) -> Figu
     limit = max(2.0, float(np.quantile(table, 0.995)))
     picture = axes.imshow(table, aspect="auto", cmap="viridis", vmin=0, vmax=limit, interpolation="nearest")
     axes.set_yticks(range(len(places)), places, fontsize=min(7, 54 * row))
+    mark_heads(axes, n_splits, n_skills, most_names=10)
+    _bar(figure, axes, picture, "share x number of skills")
+    return figure
+
+
+def mark_heads(axes: Axes, n_splits: int, n_skills: int, most_names: int) -> None:
+    """Divides columns of all heads' skills into heads, at most so many of them with their names."""
     for head in range(1, n_splits):
         axes.axvline(head * n_skills - 0.5, color="white", linewidth=1 if n_splits <= 16 else 0.3)
-    named = range(0, n_splits, -(-n_splits // 10))
+    named = range(0, n_splits, -(-n_splits // most_names))
     axes.set_xticks(
         [head * n_skills + (n_skills - 1) / 2 for head in named],
         [f"head {head}" for head in named] if n_splits > 1 else [f"{n_skills} skill(s)"],
         fontsize=8,
     )
-    _bar(figure, axes, picture, "share x number of skills")
-    return figure
 
 
 def pairs_figure(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
 from poly_jax.analysis.agreement import linkage, measure, of_pairs, similarity
+from poly_jax.analysis.figures import mark_heads
 from poly_jax.analysis.weights import Weights, task_vectors
 
 _TALLEST, _WIDEST = 30.0, 22.0
@@ -84,14 +85,7 @@ def router_figure(
     picture = axes[-1].imshow(
         table.reshape(n_tasks, -1)[order], aspect="auto", cmap="viridis", vmin=0, interpolation="nearest"
     )
-    for head in range(1, n_splits):
-        axes[-1].axvline(head * n_skills - 0.5, color="white", linewidth=1 if n_splits <= 16 else 0.3)
-    named = range(0, n_splits, -(-n_splits // 16))
-    axes[-1].set_xticks(
-        [head * n_skills + (n_skills - 1) / 2 for head in named],
-        [f"head {head}" for head in named] if n_splits > 1 else [f"{n_skills} skills"],
-        fontsize=8,
-    )
+    mark_heads(axes[-1], n_splits, n_skills, most_names=16)
     axes[-1].set_title(f"mixing weights at {place}", fontsize=9)
     axes[1].set_yticks(range(n_tasks), [names[i] for i in order], fontsize=min(7, 54 * row), parse_math=False)
     for axis in axes[2:]:
