@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
 from poly_jax.interop import backbone_folder, single_file
+from poly_jax.interop.bucket_errors import explained
 from poly_jax.interop.hugging_face import open_hugging_face
 from poly_jax.interop.t5_shapes import t5_fields
 from poly_jax.interop.t5x_checkpoint import is_t5x, open_t5x
@@ -65,6 +66,11 @@ def open_backbone(path: epath.PathLike) -> Backbone:
     Raises:
       UserError: nothing there, nothing of a known kind, or what is there is broken.
     """
+    with explained(path):
+        return _open(path)
+
+
+def _open(path: epath.PathLike) -> Backbone:
     place = epath.Path(path).expanduser()
     if not place.exists():
         raise UserError(f"{path} does not exist; give {_ACCEPTED}")

@@ -8,6 +8,18 @@ from poly_jax.errors import UserError
 _MODEL_TYPES = ("t5", "mt5")
 _ACTIVATIONS = {"relu": ("relu",), "gated-gelu": ("gelu", "linear")}
 _EPSILON = 1e-6
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "emb_dim": "d_model",
+    "num_heads": "num_heads",
+    "head_dim": "d_kv",
+    "mlp_dim": "d_ff",
+    "num_encoder_layers": "num_layers",
+    "num_decoder_layers": "num_decoder_layers",
+    "relative_attention_num_buckets": "relative_attention_num_buckets",
+    "relative_attention_max_distance": "relative_attention_max_distance",
+}
+_DEFAULTS = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
 
 def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
@@ -34,24 +46,19 @@ def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: layer_norm_epsilon is {raw['layer_norm_epsilon']}; only {_EPSILON} is computed"
         )
-    try:
-        return {
-            "vocab_size": raw["vocab_size"],
-            "emb_dim": raw["d_model"],
-            "num_heads": raw["num_heads"],
-            "head_dim": raw["d_kv"],
-            "mlp_dim": raw["d_ff"],
-            "num_encoder_layers": raw["num_layers"],
-            "num_decoder_layers": raw.get("num_decoder_layers") or raw["num_layers"],
-            "mlp_activations": _ACTIVATIONS[activation],
-            "dropout_rate": raw.get("dropout_rate", 0.1),
-            "relative_attention_num_buckets": raw.get("relative_attention_num_buckets", 32),
-            "relative_attention_max_distance": raw.get("relative_attention_max_distance", 128),
-        }
-    except KeyError as e:
-        raise UserError(
-            f"{path} has no {e.args[0]!r}, which a T5 needs; take the config.json of the model"
-        ) from None
+    # Before transformers 3 there was one depth, and null may stand for it.
+    known = {**_DEFAULTS, **raw, "num_decoder_layers": raw.get("num_decoder_layers") or raw.get("num_layers")}
+    sizes = {field: known.get(key) for field, key in _SIZES.items()}
+    for field, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise UserError(
+                f"{path}: {_SIZES[field]} is {size!r}, not a number of 1 or more; take the model's own"
+            )
+    return {
+        **sizes,
+        "mlp_activations": _ACTIVATIONS[activation],
+        "dropout_rate": raw.get("dropout_rate", 0.1),
+    }
 
 
 def says_untied(raw: dict[str, Any]) -> bool:

@@ -7,6 +7,7 @@ from etils import epath
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
+from poly_jax.interop.bucket_errors import explained
 from poly_jax.interop.layers_apart import layers_apart
 from poly_jax.interop.t5x_manifest import Parameter, msgpack_parameters, orbax_parameters
 from poly_jax.interop.tensors import Tensor, of_tree, read_all
@@ -80,14 +81,15 @@ def _parameters(folder: epath.Path) -> dict[str, Parameter]:
 def _find(path: epath.PathLike) -> epath.Path | None:
     """The folder that holds the manifest and the arrays of the checkpoint that `path` means."""
     folder = epath.Path(path).expanduser()
-    if folder.name == "checkpoint" and folder.is_file():
-        folder = folder.parent
-    if not folder.is_dir():
-        return None
-    steps = {int(m[1]): child for child in folder.iterdir() if (m := _STEP.fullmatch(child.name))}
-    if steps:
-        folder = steps[max(steps)]
-    return next((f for f in (folder / "state", folder) if _holds_checkpoint(f)), None)
+    with explained(path):
+        if folder.name == "checkpoint" and folder.is_file():
+            folder = folder.parent
+        if not folder.is_dir():
+            return None
+        steps = {int(m[1]): child for child in folder.iterdir() if (m := _STEP.fullmatch(child.name))}
+        if steps:
+            folder = steps[max(steps)]
+        return next((f for f in (folder / "state", folder) if _holds_checkpoint(f)), None)
 
 
 def _holds_checkpoint(folder: epath.Path) -> bool:

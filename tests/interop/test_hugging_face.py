@@ -245,11 +245,13 @@ def test_a_model_that_is_not_computed_here_is_refused(model, write_hugging_face,
         read_hugging_face(write_hugging_face(model[0] | change, model[1]))
 
 
-def test_a_config_without_a_width_is_named(model, write_hugging_face):
-    config, tensors = model
-    del config["d_model"]
-    with pytest.raises(UserError, match=r"config\.json has no 'd_model'"):
-        read_hugging_face(write_hugging_face(config, tensors))
+@pytest.mark.parametrize(
+    ("key", "value"), [("d_model", None), ("d_kv", "64"), ("num_heads", 0), ("num_decoder_layers", -1)]
+)
+def test_a_config_without_a_size_is_named(model, write_hugging_face, key, value):
+    folder = write_hugging_face(model[0] | {key: value}, model[1])
+    with pytest.raises(UserError, match=rf"config\.json: {key} is {value!r}, not a number of 1 or more"):
+        read_hugging_face(folder)
 
 
 def test_a_broken_config_is_named_with_its_position(model, write_hugging_face):
