@@ -43,7 +43,7 @@ def make_zeros(folder: pathlib.Path, config: T5Config) -> int:
             sizes.append(0)
         shards[-1][tensor_name(name)] = turned_shape(name, shape)
         sizes[-1] += size
-    places = {}
+    places: dict[str, str] = {}
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05}-of-{len(shards):05}.safetensors"
         make_shard(folder / file, shard)

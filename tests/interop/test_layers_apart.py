@@ -1,5 +1,7 @@
 """Stacked layers come apart into what T5X's T5 example has, each stacked array read once."""
 
+import weakref
+
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
@@ -60,20 +62,39 @@ def test_layers_on_the_first_axis_are_told_from_those_on_the_second():
         np.testing.assert_array_equal(second[name].load(), first[name].load())
 
 
-def test_reading_in_order_reads_every_stacked_array_once():
+@pytest.mark.parametrize("order", [list, sorted, reversed])
+def test_every_stacked_array_is_read_once_in_each_pass(order):
     reads = []
 
     def tensor(name):
         def load():
             reads.append(name)
-            return np.zeros((2, 3, 4), np.float32)
+            return np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
         return Tensor((2, 3, 4), np.dtype(np.float32), load)
 
-    names = ["encoder/encoder/mlp/wi/kernel", "encoder/encoder/mlp/wo/kernel"]
-    for apart in layers_apart({name: tensor(name) for name in names}, "x").values():
-        assert apart.load().shape == apart.shape == (2, 4)
-    assert reads == names
+    names = ["encoder/encoder/mlp/wo/kernel", "encoder/encoder/mlp/wi/kernel"]
+    apart = layers_apart({name: tensor(name) for name in names}, "x")
+    for passes in (1, 2):
+        for name in order(list(apart)):
+            layer = int(name.split("/")[1].removeprefix("layers_"))
+            np.testing.assert_array_equal(apart[name].load(), np.arange(24).reshape(2, 3, 4)[:, layer])
+        assert sorted(reads) == sorted(names * passes)
+
+
+def test_a_stacked_array_is_kept_no_longer_than_its_layers_need():
+    arrays = []
+
+    def load():
+        arrays.append(weakref.ref(array := np.zeros((2, 3, 4), np.float32)))
+        return array
+
+    tensor = Tensor((2, 3, 4), np.dtype(np.float32), load)
+    first, second, third = layers_apart({"encoder/encoder/mlp/wi/kernel": tensor}, "x").values()
+    first.load(), second.load()
+    assert arrays[0]() is not None
+    third.load()
+    assert arrays[0]() is None
 
 
 def test_another_number_of_layers_is_named():
