@@ -4,21 +4,20 @@ import re
 
 import numpy as np
 from etils import epath
-from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
 from poly_jax.interop.bucket_errors import explained
 from poly_jax.interop.layers_apart import layers_apart
 from poly_jax.interop.t5x_manifest import Parameter, msgpack_parameters, orbax_parameters
-from poly_jax.interop.tensors import Tensor, of_tree, read_all
-from poly_jax.interop.tree import ParameterTree, unflatten
-from poly_jax.interop.zarr_arrays import AT_ONCE, ZarrArray, open_arrays
+from poly_jax.interop.tensors import Tensor, of_tree
+from poly_jax.interop.tree import unflatten
+from poly_jax.interop.zarr_arrays import ZarrArray, open_arrays
 
 _STEP = re.compile(r"checkpoint_(\d+)")
 
 
 def is_t5x(path: epath.PathLike) -> bool:
-    """Whether `read_t5x` takes this path for a T5X checkpoint, complete or not."""
+    """Whether `open_t5x` takes this path for a T5X checkpoint, complete or not."""
     return _find(path) is not None
 
 
@@ -59,11 +58,6 @@ def open_t5x(path: epath.PathLike) -> dict[str, Tensor]:
     inside = {name: value for name, value in parameters.items() if isinstance(value, np.ndarray)}
     tensors = open_arrays(stored) | of_tree(unflatten(inside))
     return layers_apart({name: tensors[name] for name in parameters}, path)
-
-
-def read_t5x(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
-    """What `open_t5x` gives, read into nested dictionaries; floats are cast to `dtype` if given."""
-    return read_all(open_t5x(path), dtype, AT_ONCE)
 
 
 def _parameters(folder: epath.Path) -> dict[str, Parameter]:

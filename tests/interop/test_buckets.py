@@ -1,4 +1,4 @@
-"""Checkpoints in Google Cloud Storage: TensorStore's driver of it, and a server that keeps objects in a folder.
+"""Checkpoints in Google Cloud Storage: TensorStore's driver, and a server that keeps objects in a folder.
 
 TensorFlow's file system, through which etils reads manifests and lists folders, knows no other server than
 Google's: the same folder stands in for it.

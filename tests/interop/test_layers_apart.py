@@ -7,8 +7,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from poly_jax.errors import UserError
+from poly_jax.interop.backbone import read_backbone
 from poly_jax.interop.layers_apart import layers_apart
-from poly_jax.interop.t5x_checkpoint import read_t5x
 from poly_jax.interop.tensors import Tensor, of_tree
 from poly_jax.interop.tree import flatten, unflatten
 from poly_jax.model.layer_trees import stack_layers
@@ -35,13 +35,13 @@ def scalable(tree, heads, kv):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_scanned_t5x_checkpoint_is_the_one_with_layers_apart(shared_data, tmp_path, version):
-    tree = read_t5x(shared_data / "t5x" / version / "checkpoint_1100000")
+    tree = read_backbone(shared_data / "t5x" / version / "checkpoint_1100000")
     heads = tree["encoder"]["relpos_bias"]["rel_embedding"].shape[0]
     kv = tree["encoder"]["layers_0"]["attention"]["query"]["kernel"].shape[1] // heads
     stacked = scalable(tree, heads, kv)
     assert stacked["encoder"]["encoder"]["attention"]["query"]["kernel"].ndim == 4
     ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_1" / "state", {"target": stacked})
-    got, expected = flatten(read_t5x(tmp_path / "checkpoint_1")), flatten(tree)
+    got, expected = flatten(read_backbone(tmp_path / "checkpoint_1")), flatten(tree)
     assert got.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)
