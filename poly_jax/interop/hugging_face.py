@@ -26,7 +26,7 @@ _UNREAD = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weigh
 
 
 def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and parameters of a T5 v1.0, v1.1, LM-adapted, T0, Flan-T5, mT5 or ByT5 folder.
+    """The configuration and parameters of a T5, T5 v1.1, LM-adapted, T0, Flan-T5, mT5, umT5 or ByT5.
 
     The output head is the one that transformers 5 uses: the file's own if it has one, else the embedding;
     scaled if the config says so. T5X ties and scales together, so a head that does only one of the two

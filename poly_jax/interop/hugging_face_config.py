@@ -5,7 +5,7 @@ from typing import Any
 
 from poly_jax.errors import UserError
 
-_MODEL_TYPES = ("t5", "mt5")
+_MODEL_TYPES = ("t5", "mt5", "umt5")
 _ACTIVATIONS = {"relu": ("relu",), "gated-gelu": ("gelu", "linear")}
 _EPSILON = 1e-6
 _SIZES = {
@@ -35,9 +35,9 @@ def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     model_type = raw.get("model_type")
     if model_type not in _MODEL_TYPES:
         raise UserError(
-            f"{path}: model_type is {model_type!r}; use a model of type {' or '.join(_MODEL_TYPES)}"
+            f"{path}: model_type is {model_type!r}; use a model of type {', '.join(_MODEL_TYPES)}"
         )
-    activation = raw.get("feed_forward_proj", "gated-gelu" if model_type == "mt5" else "relu")
+    activation = raw.get("feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
     if activation not in _ACTIVATIONS:
         raise UserError(
             f"{path}: feed_forward_proj is {activation!r}; use a model with {' or '.join(_ACTIVATIONS)}"
@@ -58,6 +58,7 @@ def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
         **sizes,
         "mlp_activations": _ACTIVATIONS[activation],
         "dropout_rate": raw.get("dropout_rate", 0.1),
+        "relative_bias_in_layers": model_type == "umt5",
     }
 
 
@@ -70,8 +71,9 @@ def scales_outputs(raw: dict[str, Any]) -> bool:
     """Whether the decoder's output is scaled by emb_dim^-0.5 before the head.
 
     transformers 5 writes `scale_decoder_outputs` and always says that the head is tied; before,
-    `tie_word_embeddings` stood for both. mT5's outputs are never scaled.
+    `tie_word_embeddings` stood for both. mT5's outputs are never scaled, and neither are those of umT5,
+    whatever its config says: transformers 5 scales them, where T5X, which trained them, does not.
     """
-    if raw.get("model_type") == "mt5":
+    if raw.get("model_type") in ("mt5", "umt5"):
         return False
     return bool(raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True)))

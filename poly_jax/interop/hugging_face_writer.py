@@ -58,9 +58,12 @@ def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
         raise UserError(
             f"T5Config.mlp_activations is {config.mlp_activations!r}, which transformers' T5 does not compute"
         )
+    own_biases = config.relative_bias_in_layers
+    if own_biases and config.logits_via_embedding:
+        raise UserError("an umT5 whose head is its embedding is none that transformers computes")
     return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
+        "architectures": ["UMT5ForConditionalGeneration" if own_biases else "T5ForConditionalGeneration"],
+        "model_type": "umt5" if own_biases else "t5",
         "vocab_size": config.vocab_size,
         "d_model": config.emb_dim,
         "num_heads": config.num_heads,

@@ -15,7 +15,7 @@ SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_pickle(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a file by name; they stay mapped to it until they are read, but for files of PyTorch 1.5.
+    """The tensors of a file by name; they stay mapped to it until they are read, but for the oldest form.
 
     The file holds a dictionary of tensors, or one under "state_dict" as PyTorch Lightning writes.
 

@@ -238,7 +238,7 @@ def test_pickles_are_not_read_without_pytorch(model, write_hugging_face, monkeyp
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"model_type": "umt5"}, "model_type is 'umt5'; use a model of type t5 or mt5"),
+        ({"model_type": "bert"}, "model_type is 'bert'; use a model of type t5, mt5, umt5"),
         (
             {"feed_forward_proj": "gated-silu"},
             "feed_forward_proj is 'gated-silu'; use a model with relu or gated-gelu",

@@ -6,11 +6,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from poly_jax import cli
 from poly_jax.errors import UserError
-from poly_jax.interop.backbone import read_backbone
+from poly_jax.interop.backbone import open_backbone, read_backbone
 from poly_jax.interop.layers_apart import layers_apart
+from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tensors import Tensor, of_tree
 from poly_jax.interop.tree import flatten, unflatten
+from poly_jax.model.config import T5Config
 from poly_jax.model.layer_trees import stack_layers
 
 VERSIONS = ["t5x_tiny_v1_0", "t5x_tiny_v1_1"]
@@ -47,6 +50,31 @@ def test_a_scanned_t5x_checkpoint_is_the_one_with_layers_apart(shared_data, tmp_
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
+def test_an_umt5_of_scalable_t5_is_imported(tmp_path, own_folder):
+    config = T5Config(
+        vocab_size=12,
+        emb_dim=4,
+        num_heads=2,
+        head_dim=3,
+        mlp_dim=5,
+        num_encoder_layers=3,
+        num_decoder_layers=2,
+        relative_bias_in_layers=True,
+    )
+    rng = np.random.default_rng(0)
+    expected = {name: rng.normal(size=shape) for name, shape in parameter_shapes(config).items()}
+    stacked = scalable(unflatten(expected), heads=2, kv=3)
+    assert stacked["decoder"]["decoder"]["relpos_bias"]["rel_embedding"].shape == (2, 2, 32)
+    assert stacked["encoder"]["encoder"]["relpos_bias"]["rel_embedding"].shape == (2, 3, 32)
+    ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_1" / "state", {"target": stacked})
+    assert cli.main(["import", f"--from={tmp_path / 'checkpoint_1'}", "--output=b"]) == 0
+    assert open_backbone("b").config() == config
+    got = flatten(read_backbone("b"))
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
 def test_layers_on_the_first_axis_are_told_from_those_on_the_second():
     stacked = {
         "token_embedder/embedding": np.zeros((9, 5)),
@@ -60,6 +88,14 @@ def test_layers_on_the_first_axis_are_told_from_those_on_the_second():
         name = f"encoder/layers_{layer}/pre_attention_layer_norm/scale"
         np.testing.assert_array_equal(first[name].load(), np.arange(15.0).reshape(3, 5)[layer])
         np.testing.assert_array_equal(second[name].load(), first[name].load())
+
+
+def test_scanned_biases_of_layers_come_apart():
+    stacked = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    apart = layers_apart(of_tree({"encoder": {"encoder": {"relpos_bias": {"rel_embedding": stacked}}}}), "x")
+    for layer in range(3):
+        found = apart[f"encoder/layers_{layer}/relpos_bias/rel_embedding"].load()
+        np.testing.assert_array_equal(found, stacked[:, layer])
 
 
 @pytest.mark.parametrize("order", [list, sorted, reversed])
