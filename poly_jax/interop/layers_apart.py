@@ -1,8 +1,8 @@
 """T5X parameters with a stack's layers in one array, as parameters with the layers apart.
 
 T5X's scalable_t5, umT5's network, scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all
-encoder layers, stacked on its axis 1 (`param_scan_axis`). This project stacks on axis 0, below
-`encoder/layers`. Attention kernels may keep heads and their width on two axes, where the T5 example joins them.
+encoder layers, stacked on its axis 1 (`param_scan_axis`). This project stacks on axis 0, under
+`encoder/layers`. Attention kernels may keep heads and their width apart, where the T5 example joins them.
 """
 
 import dataclasses
