@@ -137,7 +137,7 @@ class Model:
         is replaced by that of the run.
 
         Raises:
-          UserError: there is nothing beside the backbone to save, or the folder holds something else.
+          UserError: there is nothing beside the backbone to save, or the folder is in use.
         """
         restored = self.restored
         trained = restored.parameters

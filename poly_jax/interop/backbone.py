@@ -2,18 +2,21 @@
 
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 from etils import epath
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
 from poly_jax.interop import backbone_folder, single_file
+from poly_jax.interop.bucket_errors import explained
 from poly_jax.interop.hugging_face import open_hugging_face
 from poly_jax.interop.t5_shapes import t5_fields
 from poly_jax.interop.t5x_checkpoint import is_t5x, open_t5x
-from poly_jax.interop.tensors import Tensor, read_all
-from poly_jax.interop.tree import ParameterTree, check_tree
+from poly_jax.interop.tensors import Tensor, read_each
+from poly_jax.interop.tree import ParameterTree, check_tree, unflatten
 from poly_jax.interop.zarr_arrays import AT_ONCE
 from poly_jax.model.config import T5Config
 from poly_jax.training.partition import is_adapter
@@ -54,6 +57,11 @@ class Backbone:
         fields = self.fields or t5_fields(self.tensors, self.path)
         return T5Config(**{name: value for name, value in fields.items() if name not in _NUMERICS})
 
+    def read_each(self, dtype: DTypeLike | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """The parameters in the order of their names, read one after another; floats are cast to `dtype`."""
+        at_once = AT_ONCE if self.kind == "t5x" else 1
+        return read_each(dict(sorted(self.tensors.items())), dtype, at_once)
+
 
 def open_backbone(path: epath.PathLike) -> Backbone:
     """The backbone at a path; its parameters are read one at a time, when they are asked for.
@@ -65,6 +73,11 @@ def open_backbone(path: epath.PathLike) -> Backbone:
     Raises:
       UserError: nothing there, nothing of a known kind, or what is there is broken.
     """
+    with explained(path):
+        return _open(path)
+
+
+def _open(path: epath.PathLike) -> Backbone:
     place = epath.Path(path).expanduser()
     if not place.exists():
         raise UserError(f"{path} does not exist; give {_ACCEPTED}")
@@ -96,8 +109,7 @@ def read_backbone(path: epath.PathLike, dtype: DTypeLike | None = None) -> Param
     Raises:
       UserError: see `open_backbone`.
     """
-    backbone = open_backbone(path)
-    return read_all(backbone.tensors, dtype, AT_ONCE if backbone.kind == "t5x" else 1)
+    return unflatten(dict(open_backbone(path).read_each(dtype)))
 
 
 def _content(folder: epath.Path) -> str:

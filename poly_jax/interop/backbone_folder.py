@@ -5,8 +5,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from poly_jax.errors import UserError
 from poly_jax.interop import single_file
+from poly_jax.interop.new_output import new_folder
 from poly_jax.interop.safetensors_writer import SHARD_BYTES, Advance, write_shards
 from poly_jax.interop.shards import open_shards
 from poly_jax.interop.tensors import Tensor, Tensors
@@ -32,21 +32,13 @@ def write(
     Args: as `single_file.write`; `shard_bytes` is the most that a shard holds.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: it is there already or cannot be written.
     """
-    folder = pathlib.Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise UserError(f"{path} cannot be written: {e.strerror or e}") from e
-    write_shards(
-        folder,
-        _WHOLE.removesuffix(".safetensors"),
-        tensors,
-        single_file.as_text(metadata),
-        advance,
-        shard_bytes,
-    )
+    text = single_file.as_text(metadata)
+    with new_folder(path) as folder:
+        write_shards(
+            pathlib.Path(folder), _WHOLE.removesuffix(".safetensors"), tensors, text, advance, shard_bytes
+        )
 
 
 def open_folder(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:

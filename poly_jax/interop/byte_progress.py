@@ -13,6 +13,8 @@ from poly_jax.interop.safetensors_writer import Advance
 def byte_progress(doing: str, total: int) -> Iterator[Advance]:
     """Shows the bar on standard error; inside, call what this yields with the bytes of every step done.
 
+    Where a step fails no bar is left.
+
     Args:
       doing: what goes on, such as "writing".
       total: bytes of all steps.
@@ -26,4 +28,10 @@ def byte_progress(doing: str, total: int) -> Iterator[Advance]:
     )
     with bars.Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task(doing, total=total)
-        yield lambda count: progress.advance(bar, count)
+        try:
+            yield lambda count: progress.advance(bar, count)
+        except BaseException:
+            # What went wrong is one line: a terminal's bar is wiped, elsewhere none is written.
+            progress.live.transient = True
+            progress.console.quiet = not progress.console.is_terminal
+            raise

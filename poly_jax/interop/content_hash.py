@@ -7,22 +7,40 @@ import numpy as np
 
 from poly_jax.interop.safetensors_writer import Advance
 from poly_jax.interop.tensors import Tensors
+from poly_jax.interop.tree import cast
+
+
+class ContentHash:
+    """SHA-256 over the names and contents of arrays that are added in the order of their names.
+
+    Floats are rounded to bfloat16 first, so that a backbone read in float32 is the one read in bfloat16.
+    """
+
+    def __init__(self) -> None:
+        """That of no arrays."""
+        self._digest = hashlib.sha256()
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Adds an array; its name is T5X's, layers apart."""
+        self._digest.update(f"{name} {array.shape};".encode())
+        rounded = np.ascontiguousarray(cast(array, jnp.bfloat16))
+        self._digest.update(rounded.reshape(-1).view(np.uint8).data)
+
+    def hexdigest(self) -> str:
+        """The hash of what was added so far."""
+        return self._digest.hexdigest()
 
 
 def content_hash(tensors: Tensors, advance: Advance | None = None) -> str:
-    """SHA-256 over names and contents, in the order of names; one tensor at a time is in memory.
-
-    Floats are rounded to bfloat16 first, so that a backbone read in float32 is the one read in bfloat16.
+    """The `ContentHash` of tensors, of which one at a time is in memory.
 
     Args:
       tensors: by T5X's names, layers apart.
       advance: told the bytes of every tensor that was read.
     """
-    digest = hashlib.sha256()
+    whole = ContentHash()
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.shape};".encode())
-        array = np.ascontiguousarray(tensor.cast(jnp.bfloat16).load())
-        digest.update(array.reshape(-1).view(np.uint8).data)
+        whole.add(name, tensor.load())
         if advance:
             advance(tensor.nbytes)
-    return digest.hexdigest()
+    return whole.hexdigest()

@@ -15,6 +15,7 @@ from poly_jax.interop import backbone_folder, single_file
 from poly_jax.interop.backbone import open_backbone
 from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.hugging_face_writer import write_hugging_face, write_tokenizer
+from poly_jax.interop.new_output import check_new
 from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.run_weights import RunWeights, open_run
 from poly_jax.interop.safetensors_writer import Advance
@@ -26,7 +27,7 @@ from poly_jax.interop.tensors import Tensors, of_tree, total_bytes
 from poly_jax.interop.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
 from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
-from poly_jax.training.checkpoints import read_origin, step_folder
+from poly_jax.training.checkpoints import read_origin, read_table, step_folder
 
 Format = Literal["backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora"]
 
@@ -50,6 +51,10 @@ def export_run(
       UserError: the run cannot be written in this form, or `output` is in use.
     """
     _check_output(output, format)
+    one = format in ("t5x", "hugging_face", "peft_lora") and experiment.adapters is not None
+    if one or task is not None:
+        # Before the backbone is read, which takes its time.
+        task_id(read_table(step_folder(run)), task)
     if format in ("peft_poly", "peft_lora"):
         _write_peft(run, output, format, experiment, task)
         return
@@ -92,7 +97,7 @@ def _write_peft(run: str, output: str, format: Format, experiment: Experiment, t
     if weights.adapters is None:
         raise UserError(f"{run} has no adapters to export; use --format=backbone, t5x or hugging_face")
     if format == "peft_lora":
-        write_peft_lora(output, weights, weights.adapters, task_id(weights, task))
+        write_peft_lora(output, weights, weights.adapters, task_id(weights.table, task))
     elif task is not None:
         raise UserError(f"--task={task}: peft_poly holds all tasks; one task's mix is --format=peft_lora")
     else:
@@ -119,7 +124,7 @@ def _without_adapters(run: str, weights: RunWeights, format: Format, task: str |
         return weights.backbone
     if format == "backbone" and task is None:
         return weights.backbone
-    return merged(weights, weights.adapters, task_id(weights, task))
+    return merged(weights, weights.adapters, task_id(weights.table, task))
 
 
 def _write(output: str, format: Format, tensors: Tensors, config: T5Config, step: int) -> None:
@@ -144,9 +149,9 @@ def _check_output(output: str, format: Format) -> None:
         raise UserError(
             f"--output={output}: only --format=t5x and t5x_adapters write to buckets; give a local path"
         )
-    alone = format in ("hugging_face", "peft_poly", "peft_lora")
-    if alone and place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise UserError(f"--output={output} exists; choose another, or delete it")
+    if format not in ("t5x", "t5x_adapters"):
+        # T5X's folders hold checkpoints of many steps.
+        check_new(output)
 
 
 def _add_tokenizer(output: str, backbone: str | None, config: T5Config) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
 from poly_jax.interop import names
@@ -14,8 +13,8 @@ from poly_jax.interop.hugging_face_config import says_untied, scales_outputs, t5
 from poly_jax.interop.hugging_face_weights import open_weights
 from poly_jax.interop.json_file import read_json
 from poly_jax.interop.t5_shapes import HEAD, parameter_shapes
-from poly_jax.interop.tensors import Tensor, read_all
-from poly_jax.interop.tree import ParameterTree, check_tree
+from poly_jax.interop.tensors import Tensor
+from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
 
 _EMBEDDING = "shared.weight"
@@ -27,7 +26,7 @@ _UNREAD = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weigh
 
 
 def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and parameters of a T5 v1.0, v1.1, LM-adapted, T0, Flan-T5, mT5 or ByT5 folder.
+    """The configuration and parameters of a T5, T5 v1.1, LM-adapted, T0, Flan-T5, mT5, umT5 or ByT5.
 
     The output head is the one that transformers 5 uses: the file's own if it has one, else the embedding;
     scaled if the config says so. T5X ties and scales together, so a head that does only one of the two
@@ -67,14 +66,6 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
     if head is not None:
         tensors[HEAD] = _tensor(HEAD, head)
     return {**fields, "logits_via_embedding": head is None}, tensors
-
-
-def read_hugging_face(
-    folder: str | os.PathLike, dtype: DTypeLike | None = None
-) -> tuple[dict[str, Any], ParameterTree]:
-    """What `open_hugging_face` gives, read into nested dictionaries; floats are cast to `dtype` if given."""
-    fields, tensors = open_hugging_face(folder)
-    return fields, read_all(tensors, dtype)
 
 
 def tensor_name(name: str) -> str:

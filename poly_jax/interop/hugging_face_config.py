@@ -5,9 +5,21 @@ from typing import Any
 
 from poly_jax.errors import UserError
 
-_MODEL_TYPES = ("t5", "mt5")
+_MODEL_TYPES = ("t5", "mt5", "umt5")
 _ACTIVATIONS = {"relu": ("relu",), "gated-gelu": ("gelu", "linear")}
 _EPSILON = 1e-6
+_SIZES = {
+    "vocab_size": "vocab_size",
+    "emb_dim": "d_model",
+    "num_heads": "num_heads",
+    "head_dim": "d_kv",
+    "mlp_dim": "d_ff",
+    "num_encoder_layers": "num_layers",
+    "num_decoder_layers": "num_decoder_layers",
+    "relative_attention_num_buckets": "relative_attention_num_buckets",
+    "relative_attention_max_distance": "relative_attention_max_distance",
+}
+_DEFAULTS = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
 
 
 def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
@@ -23,9 +35,9 @@ def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
     model_type = raw.get("model_type")
     if model_type not in _MODEL_TYPES:
         raise UserError(
-            f"{path}: model_type is {model_type!r}; use a model of type {' or '.join(_MODEL_TYPES)}"
+            f"{path}: model_type is {model_type!r}; use a model of type {', '.join(_MODEL_TYPES)}"
         )
-    activation = raw.get("feed_forward_proj", "gated-gelu" if model_type == "mt5" else "relu")
+    activation = raw.get("feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
     if activation not in _ACTIVATIONS:
         raise UserError(
             f"{path}: feed_forward_proj is {activation!r}; use a model with {' or '.join(_ACTIVATIONS)}"
@@ -34,24 +46,20 @@ def t5_fields(raw: dict[str, Any], path: pathlib.Path) -> dict[str, Any]:
         raise UserError(
             f"{path}: layer_norm_epsilon is {raw['layer_norm_epsilon']}; only {_EPSILON} is computed"
         )
-    try:
-        return {
-            "vocab_size": raw["vocab_size"],
-            "emb_dim": raw["d_model"],
-            "num_heads": raw["num_heads"],
-            "head_dim": raw["d_kv"],
-            "mlp_dim": raw["d_ff"],
-            "num_encoder_layers": raw["num_layers"],
-            "num_decoder_layers": raw.get("num_decoder_layers") or raw["num_layers"],
-            "mlp_activations": _ACTIVATIONS[activation],
-            "dropout_rate": raw.get("dropout_rate", 0.1),
-            "relative_attention_num_buckets": raw.get("relative_attention_num_buckets", 32),
-            "relative_attention_max_distance": raw.get("relative_attention_max_distance", 128),
-        }
-    except KeyError as e:
-        raise UserError(
-            f"{path} has no {e.args[0]!r}, which a T5 needs; take the config.json of the model"
-        ) from None
+    # Before transformers 3 there was one depth, and null may stand for it.
+    known = {**_DEFAULTS, **raw, "num_decoder_layers": raw.get("num_decoder_layers") or raw.get("num_layers")}
+    sizes = {field: known.get(key) for field, key in _SIZES.items()}
+    for field, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise UserError(
+                f"{path}: {_SIZES[field]} is {size!r}, not a number of 1 or more; take the model's own"
+            )
+    return {
+        **sizes,
+        "mlp_activations": _ACTIVATIONS[activation],
+        "dropout_rate": raw.get("dropout_rate", 0.1),
+        "relative_bias_in_layers": model_type == "umt5",
+    }
 
 
 def says_untied(raw: dict[str, Any]) -> bool:
@@ -63,8 +71,9 @@ def scales_outputs(raw: dict[str, Any]) -> bool:
     """Whether the decoder's output is scaled by emb_dim^-0.5 before the head.
 
     transformers 5 writes `scale_decoder_outputs` and always says that the head is tied; before,
-    `tie_word_embeddings` stood for both. mT5's outputs are never scaled.
+    `tie_word_embeddings` stood for both. mT5's outputs are never scaled, and neither are those of umT5,
+    whatever its config says: transformers 5 scales them, where T5X, which trained them, does not.
     """
-    if raw.get("model_type") == "mt5":
+    if raw.get("model_type") in ("mt5", "umt5"):
         return False
     return bool(raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from poly_jax.errors import UserError
 from poly_jax.interop.hugging_face import tensor_name, turned, turned_shape
+from poly_jax.interop.new_output import new_folder
 from poly_jax.interop.safetensors_writer import SHARD_BYTES, Advance, write_shards
 from poly_jax.interop.tensors import Tensor, Tensors
 from poly_jax.interop.tokenizer import CONFIG, SENTENCEPIECE, Tokenizer
@@ -28,26 +29,23 @@ def write_hugging_face(
     """Writes config.json and safetensors (sharded where there is much); a tensor at a time is in memory.
 
     Args:
-      output: local folder, made if it is not there.
+      output: local folder, new or empty.
       tensors: by T5X's names, layers apart.
       config: the T5 that these are the parameters of.
       advance: told the bytes of every tensor that was written.
       shard_bytes: the most that a shard holds.
 
     Raises:
-      UserError: the model is none that transformers computes, or it cannot be written.
+      UserError: the model is none that transformers computes, or the folder is in use or cannot be written.
     """
     content = hugging_face_config(config, tensors["token_embedder/embedding"].dtype)
-    folder = pathlib.Path(output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}
+    with new_folder(output) as place:
+        folder = pathlib.Path(place)
         write_json(folder / "config.json", content)
         write_json(folder / "generation_config.json", _SPECIAL_IDS)
-    except OSError as e:
-        raise UserError(f"{output} cannot be written: {e.strerror or e}") from e
-    renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}
-    # transformers 4 takes only files that say so.
-    write_shards(folder, "model", renamed, {"format": "pt"}, advance, shard_bytes)
+        # transformers 4 takes only files that say so.
+        write_shards(folder, "model", renamed, {"format": "pt"}, advance, shard_bytes)
 
 
 def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
@@ -60,9 +58,12 @@ def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
         raise UserError(
             f"T5Config.mlp_activations is {config.mlp_activations!r}, which transformers' T5 does not compute"
         )
+    own_biases = config.relative_bias_in_layers
+    if own_biases and config.logits_via_embedding:
+        raise UserError("an umT5 whose head is its embedding is none that transformers computes")
     return {
-        "architectures": ["T5ForConditionalGeneration"],
-        "model_type": "t5",
+        "architectures": ["UMT5ForConditionalGeneration" if own_biases else "T5ForConditionalGeneration"],
+        "model_type": "umt5" if own_biases else "t5",
         "vocab_size": config.vocab_size,
         "d_model": config.emb_dim,
         "num_heads": config.num_heads,

@@ -18,6 +18,7 @@ from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.content_hash import content_hash
 from poly_jax.interop.json_file import read_json
 from poly_jax.interop.made_run import write_run
+from poly_jax.interop.new_output import check_new
 from poly_jax.interop.peft_folder import CONFIG
 from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
 from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
@@ -57,6 +58,7 @@ def import_adapters(
     Raises:
       UserError: nothing readable there, the adapters do not fit the backbone, or `output` is in use.
     """
+    check_new(output)
     base = open_backbone(backbone or _named_backbone(source))
     found = base.config()
     check_tree(backbone_shapes(found), base.tensors, base.path)

@@ -1,5 +1,6 @@
 """`poly-jax import` of a backbone: a checkpoint in the project's own form, with its gin file."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -14,6 +15,7 @@ from poly_jax.errors import UserError
 from poly_jax.interop import backbone_folder, single_file
 from poly_jax.interop.backbone import Backbone, open_backbone
 from poly_jax.interop.byte_progress import byte_progress
+from poly_jax.interop.new_output import check_new, new_folder
 from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tensors import total_bytes
 from poly_jax.interop.tokenizer import SENTENCEPIECE, Tokenizer, copy_tokenizer, find_tokenizer
@@ -45,13 +47,9 @@ def import_backbone(
 
     Raises:
       UserError: nothing readable at `source`, its parameters are not those of a T5, its vocabulary does not
-        fit, or `output` cannot be written.
+        fit, or `output` is there already or cannot be written.
     """
-    place = pathlib.Path(output)
-    if place.suffix not in ("", ".safetensors"):
-        raise UserError(
-            f"--output={output} must end in .safetensors, or be a folder: a name without a suffix"
-        )
+    place = _new_place(output)
     backbone = open_backbone(source)
     config = dataclasses.replace(backbone.config(), **(fields or {}))
     check_tree(parameter_shapes(config), dict(backbone.tensors), source)
@@ -59,10 +57,26 @@ def import_backbone(
     if backbone.kind != "t5x":
         tokenizer = find_tokenizer(pathlib.Path(backbone.path), config.vocab_size)
     tensors = {name: tensor.cast(dtype) for name, tensor in backbone.tensors.items()}
-    write = single_file.write if place.suffix else backbone_folder.write
-    with byte_progress("importing", total_bytes(tensors.values())) as advance:
-        write(place, tensors, dataclasses.asdict(config), advance)
-    return _describe(backbone, config, place, tokenizer)
+    metadata = dataclasses.asdict(config)
+    with contextlib.nullcontext() if place.suffix else new_folder(place):
+        write = single_file.write if place.suffix else backbone_folder.write
+        with byte_progress("importing", total_bytes(tensors.values())) as advance:
+            write(place, tensors, metadata, advance)
+        return _describe(backbone, config, place, tokenizer)
+
+
+def _new_place(output: str) -> pathlib.Path:
+    """Where to write; nothing is there, nor the gin file that goes beside a file."""
+    place = pathlib.Path(output)
+    if "://" in output:
+        raise UserError(f"--output={output}: a backbone is imported to a local path; give one")
+    if place.suffix not in ("", ".safetensors"):
+        raise UserError(
+            f"--output={output} must end in .safetensors, or be a folder: a name without a suffix"
+        )
+    for file in (place, place.with_suffix(".gin")) if place.suffix else (place,):
+        check_new(file)
+    return place
 
 
 def _describe(

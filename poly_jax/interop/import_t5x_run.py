@@ -17,6 +17,7 @@ from poly_jax.interop.backbone import open_backbone
 from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.content_hash import content_hash
 from poly_jax.interop.made_run import write_run
+from poly_jax.interop.new_output import check_new
 from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
 from poly_jax.interop.t5x_checkpoint import checkpoint_folder, is_t5x, open_t5x
 from poly_jax.interop.tensors import Tensors, total_bytes
@@ -57,6 +58,7 @@ def import_t5x_run(
     Raises:
       UserError: the checkpoint does not fit its settings or the backbone, or `output` is in use.
     """
+    check_new(output)
     folder = os.fspath(epath.Path(checkpoint_folder(source)).absolute())
     table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_table(folder)
     tensors = open_t5x(folder)

@@ -1,8 +1,8 @@
 """T5X parameters with a stack's layers in one array, as parameters with the layers apart.
 
-T5X's scalable_t5 scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all encoder layers,
-stacked on its axis 1 (`param_scan_axis`). This project stacks on axis 0, under `encoder/layers`. Attention
-kernels may keep heads and their width on two axes, where the T5 example joins them.
+T5X's scalable_t5, umT5's network, scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all
+encoder layers, stacked on its axis 1 (`param_scan_axis`). This project stacks on axis 0, under
+`encoder/layers`. Attention kernels may keep heads and their width apart, where the T5 example joins them.
 """
 
 import dataclasses
@@ -27,8 +27,8 @@ _NORMS = ("pre_attention_layer_norm/scale", "pre_self_attention_layer_norm/scale
 def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None = None) -> dict[str, Tensor]:
     """The parameters with every layer's as a tensor of its own, as T5X's T5 example names and shapes them.
 
-    Others pass unchanged. Layers of one array come one after another, and the array that was read last is
-    kept, so that reading in this order reads every array once.
+    Others pass unchanged. Layers of one array come one after another. An array that was read is kept until
+    each of its layers has been taken, so that every array is read once, whatever the order.
 
     Args:
       tensors: by T5X's names.
@@ -39,7 +39,6 @@ def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None
       UserError: arrays of a stack have different numbers of layers.
     """
     axis = _axis(tensors) if axis is None else axis
-    last = _Last()
     depths: dict[str, tuple[int, str]] = {}
     apart: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -53,8 +52,9 @@ def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None
             raise UserError(
                 f"{source}: {name} {list(tensor.shape)} is not {known} layers on axis {axis}, as {first} is"
             )
+        stack = _Stack(tensor, axis)
         for layer in range(depth):
-            load = functools.partial(last.layer, name, tensor, axis, layer)
+            load = functools.partial(stack.take, layer)
             shape = tensor.shape[:axis] + tensor.shape[axis + 1 :]
             place = f"{m['stack']}/layers_{layer}/{m['rest']}"
             apart[place] = _two_axes(place, Tensor(shape, tensor.dtype, load))
@@ -85,18 +85,23 @@ def _two_axes(name: str, tensor: Tensor) -> Tensor:
     return dataclasses.replace(tensor, shape=shape, load=lambda: tensor.load().reshape(shape))
 
 
-class _Last:
-    """Keeps the stacked array that was read last, for its other layers."""
+class _Stack:
+    """The layers of a stacked tensor, which is in memory from the first that is taken to the last."""
 
-    def __init__(self) -> None:
+    def __init__(self, tensor: Tensor, axis: int) -> None:
+        self._tensor, self._axis = tensor, axis
         self._lock = threading.Lock()
-        self._name = ""
-        self._array = np.zeros(0)
+        self._array: np.ndarray | None = None
+        self._left: set[int] = set()
 
-    def layer(self, name: str, tensor: Tensor, axis: int, layer: int) -> np.ndarray:
-        """One layer of a stacked tensor, copied out."""
+    def take(self, layer: int) -> np.ndarray:
+        """One layer, copied out."""
         with self._lock:
-            if name != self._name:
-                self._array = np.zeros(0)
-                self._array, self._name = tensor.load(), name
-            return np.ascontiguousarray(np.take(self._array, layer, axis))
+            if self._array is None:
+                self._array = self._tensor.load()
+                self._left = set(range(self._array.shape[self._axis]))
+            taken = np.ascontiguousarray(np.take(self._array, layer, self._axis))
+            self._left.discard(layer)
+            if not self._left:
+                self._array = None
+            return taken

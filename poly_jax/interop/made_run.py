@@ -4,9 +4,9 @@ import dataclasses
 from typing import Any
 
 import orbax.checkpoint as ocp
-from etils import epath
 
 from poly_jax.data.task_table import TaskTable
+from poly_jax.interop.new_output import new_folder
 from poly_jax.training import run_folder
 from poly_jax.training.checkpoints import FOLDER, Origin
 
@@ -23,16 +23,16 @@ def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Or
       origin: the backbone.
 
     Raises:
-      UserError: the folder holds something else.
+      UserError: the folder is in use or cannot be written.
     """
-    place = epath.Path(folder)
-    run_folder.claim(place)
-    with ocp.CheckpointManager((place / FOLDER).absolute()) as manager:
-        manager.save(
-            0,
-            args=ocp.args.Composite(
-                trained=ocp.args.StandardSave(trained),
-                tasks=ocp.args.JsonSave(list(table.names)),
-                origin=ocp.args.JsonSave(dataclasses.asdict(origin)),
-            ),
-        )
+    with new_folder(folder) as place:
+        run_folder.claim(place)
+        with ocp.CheckpointManager((place / FOLDER).absolute()) as manager:
+            manager.save(
+                0,
+                args=ocp.args.Composite(
+                    trained=ocp.args.StandardSave(trained),
+                    tasks=ocp.args.JsonSave(list(table.names)),
+                    origin=ocp.args.JsonSave(dataclasses.asdict(origin)),
+                ),
+            )

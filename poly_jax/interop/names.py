@@ -5,14 +5,18 @@ import re
 _ATTENTION = {"q": "query", "k": "key", "v": "value", "o": "out"}
 _MLP = ("wi", "wi_0", "wi_1", "wo")
 
+_LAYER_BIAS = {"layer.0.SelfAttention.relative_attention_bias": "relpos_bias"}
+
 _ENCODER_LAYER = {
     **{f"layer.0.SelfAttention.{hf}": f"attention/{t5x}" for hf, t5x in _ATTENTION.items()},
+    **_LAYER_BIAS,
     "layer.0.layer_norm": "pre_attention_layer_norm",
     **{f"layer.1.DenseReluDense.{name}": f"mlp/{name}" for name in _MLP},
     "layer.1.layer_norm": "pre_mlp_layer_norm",
 }
 _DECODER_LAYER = {
     **{f"layer.0.SelfAttention.{hf}": f"self_attention/{t5x}" for hf, t5x in _ATTENTION.items()},
+    **_LAYER_BIAS,
     "layer.0.layer_norm": "pre_self_attention_layer_norm",
     **{f"layer.1.EncDecAttention.{hf}": f"encoder_decoder_attention/{t5x}" for hf, t5x in _ATTENTION.items()},
     "layer.1.layer_norm": "pre_cross_attention_layer_norm",
@@ -34,7 +38,10 @@ _LAYER_BACK = {stack: {t5x: hf for hf, t5x in table.items()} for stack, table in
 
 
 def to_t5x(module: str) -> str | None:
-    """T5X's path of a module such as `encoder.block.0.layer.0.SelfAttention.q`; None if T5 has none."""
+    """T5X's path of a module such as `encoder.block.0.layer.0.SelfAttention.q`; None if T5 has none.
+
+    The first layer's relative position biases are the stack's.
+    """
     if module in _TOP:
         return _TOP[module]
     m = re.fullmatch(r"(encoder|decoder)\.block\.(\d+)\.(.+)", module)
@@ -58,15 +65,27 @@ def site(path: str) -> str:
     return re.sub(r"/layers_\d+/", "/", path)
 
 
-def modules(n_encoder_layers: int, n_decoder_layers: int, mlp_inputs: tuple[str, ...]) -> list[str]:
-    """Hugging Face's names of all modules with a weight in a T5 of this depth, without its output head."""
+def paths(
+    n_encoder_layers: int, n_decoder_layers: int, mlp_inputs: tuple[str, ...], bias_in_layers: bool = False
+) -> list[str]:
+    """T5X's paths of all modules with a weight in a T5 of this depth, without its output head.
+
+    Args:
+      n_encoder_layers: depth of the encoder.
+      n_decoder_layers: depth of the decoder.
+      mlp_inputs: the MLP's input maps, such as `wi`.
+      bias_in_layers: whether every layer has relative position biases, rather than each stack.
+    """
     absent = {f"mlp/{name}" for name in _MLP if name != "wo"} - {f"mlp/{name}" for name in mlp_inputs}
+    if not bias_in_layers:
+        absent |= set(_LAYER_BIAS.values())
     depths = {"encoder": n_encoder_layers, "decoder": n_decoder_layers}
-    return [module for module in _TOP if module != "lm_head"] + [
-        f"{stack}.block.{layer}.{module}"
+    top = [path for module, path in _TOP.items() if module != "lm_head"]
+    return [path for path in top if not (bias_in_layers and path.endswith("relpos_bias"))] + [
+        f"{stack}/layers_{layer}/{path}"
         for stack, depth in depths.items()
         for layer in range(depth)
-        for module, path in _LAYER[stack].items()
+        for path in _LAYER[stack].values()
         if path not in absent
     ]
 

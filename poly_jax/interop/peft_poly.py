@@ -1,15 +1,13 @@
 """Reads the skills and routers of a PEFT Poly adapter folder."""
 
-import os
 import re
-from typing import Any
 
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.interop import names
 from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_map, adapted_sites
-from poly_jax.interop.peft_folder import PREFIX, PeftFolder, open_peft
-from poly_jax.interop.tree import ParameterTree, check_tree, listing, unflatten
+from poly_jax.interop.peft_folder import PREFIX, PeftFolder
+from poly_jax.interop.tree import check_tree, listing, unflatten
 from poly_jax.routing.learned import LearnedRouter
 
 # PEFT's names beside an adapted map, and this project's.
@@ -20,19 +18,6 @@ LEAVES = {
 }
 
 
-def read_peft_poly(folder: str | os.PathLike) -> tuple[dict[str, Any], ParameterTree]:
-    """The configuration and parameters of an adapter that PEFT's Poly saved; see `poly_adapters`.
-
-    Returns:
-      `n_tasks`, `n_skills`, `n_splits`, `rank`, `alpha`, `granularity` and the adapted `sites` (paths of
-      `poly_jax.model.sites`); and the tree of skills and routers.
-    """
-    read = poly_adapters(open_peft(folder))
-    assert isinstance(read.skill, LoRA)
-    sizes = {key: getattr(read, key) for key in ("n_tasks", "n_skills", "n_splits", "granularity", "sites")}
-    return {**sizes, "rank": read.skill.rank, "alpha": read.skill.alpha}, read.tree
-
-
 def poly_adapters(folder: PeftFolder) -> AdapterCheckpoint:
     """The adapters of a folder of PEFT's Poly.
 
@@ -41,12 +26,8 @@ def poly_adapters(folder: PeftFolder) -> AdapterCheckpoint:
     [h, K, r, d_out/h] and `router/logits` [T, h, K].
 
     Raises:
-      UserError: another kind of adapter, or a file or tensor that is missing, broken, unknown or of another
-        shape than the config says.
+      UserError: a tensor is missing, broken, unknown or of another shape than the config says.
     """
-    kind = folder.config.get("peft_type")
-    if kind != "POLY":
-        raise UserError(f"{folder.config_file}: peft_type is {kind!r}; give a folder of PEFT's Poly (POLY)")
     t, k, h, r = (folder.size(key) for key in ("n_tasks", "n_skills", "n_splits", "r"))
     places = {tensor: _place(tensor) for tensor in folder.tensors}
     if unknown := [tensor for tensor, place in places.items() if place is None]:

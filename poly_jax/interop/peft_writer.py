@@ -14,6 +14,7 @@ from poly_jax.errors import UserError
 from poly_jax.interop import names, peft_lora, peft_poly
 from poly_jax.interop.adapter_checkpoint import router_place
 from poly_jax.interop.hugging_face_writer import write_json
+from poly_jax.interop.new_output import new_folder
 from poly_jax.interop.peft_folder import CONFIG, PREFIX, WEIGHTS
 from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.safetensors_writer import write_file
@@ -36,7 +37,7 @@ def write_peft_poly(output: str, run: RunWeights, adapters: Adapters) -> None:
     other routers, as long as these are shares of 1.
 
     Args:
-      output: local folder, made if it is not there.
+      output: local folder, new or empty.
       run: whose adapters are written.
       adapters: the run's.
 
@@ -78,7 +79,7 @@ def write_peft_lora(output: str, run: RunWeights, adapters: Adapters, task: int)
     ranks' sum.
 
     Args:
-      output: local folder, made if it is not there.
+      output: local folder, new or empty.
       run: whose adapters are written.
       adapters: the run's.
       task: its id.
@@ -132,7 +133,6 @@ def _lora(adapters: Adapters) -> LoRA:
 def _write(
     output: str, tensors: dict[str, np.ndarray], config: dict[str, Any], run: RunWeights
 ) -> pathlib.Path:
-    folder = pathlib.Path(output)
     backbone = pathlib.Path(run.origin.backbone or "")
     common = {
         "task_type": "SEQ_2_SEQ_LM",
@@ -141,13 +141,11 @@ def _write(
         "base_model_name_or_path": str(backbone) if (backbone / "config.json").exists() else None,
         "target_modules": _targets(adapted_paths(run), run.config),
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
+    with new_folder(output) as place:
+        folder = pathlib.Path(place)
         write_json(folder / CONFIG, common | config)
-    except OSError as e:
-        raise UserError(f"{output} cannot be written: {e.strerror or e}") from e
-    # A flat mapping: a name's dots and slashes are its own.
-    write_file(folder / WEIGHTS, of_tree(tensors), {"format": "pt"})
+        # A flat mapping: a name's dots and slashes are its own.
+        write_file(folder / WEIGHTS, of_tree(tensors), {"format": "pt"})
     return folder
 
 

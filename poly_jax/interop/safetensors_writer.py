@@ -41,15 +41,16 @@ def write_file(
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
     partial = pathlib.Path(f"{os.fspath(path)}.partial")
     try:
-        with _or_nothing(partial), partial.open("wb") as file:
-            header = _header(ordered, metadata)
-            file.write(len(header).to_bytes(8, "little"))
-            file.write(header)
-            for name, tensor in ordered.items():
-                file.write(_content(name, tensor))
-                if advance:
-                    advance(tensor.nbytes)
-        partial.replace(path)
+        with _or_nothing(partial):
+            with partial.open("wb") as file:
+                header = _header(ordered, metadata)
+                file.write(len(header).to_bytes(8, "little"))
+                file.write(header)
+                for name, tensor in ordered.items():
+                    file.write(_content(name, tensor))
+                    if advance:
+                        advance(tensor.nbytes)
+            partial.replace(path)
     except OSError as e:
         raise UserError(f"{path} cannot be written: {e.strerror or e}") from e
 

@@ -26,8 +26,8 @@ def open_shards(
         raise UserError(f"{index} has no 'weight_map'; copy it again")
     tensors: dict[str, Tensor] = {}
     found: dict[str, str] = {}
-    for shard in sorted(set(places.values())):
-        if pathlib.PurePath(shard).name != shard:
+    for shard in sorted(set(places.values()), key=str):
+        if not isinstance(shard, str) or pathlib.PurePath(shard).name != shard:
             raise UserError(
                 f"{index} names a shard {shard!r} outside its folder; use an index of plain names"
             )

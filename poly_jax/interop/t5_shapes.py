@@ -7,7 +7,6 @@ from typing import Any
 from poly_jax.errors import UserError
 from poly_jax.interop import names
 from poly_jax.interop.tensors import Tensor
-from poly_jax.interop.tree import listing
 from poly_jax.model.config import T5Config
 from poly_jax.model.sites import sites
 
@@ -16,13 +15,18 @@ Shape = tuple[int, ...]
 HEAD = "decoder/logits_dense/kernel"
 # T5 of one input is v1.0; of two it is v1.1, whose second input is not activated.
 _ACTIVATIONS = {("wi",): ("relu",), ("wi_0", "wi_1"): ("gelu", "linear")}
-_LAYER_BIAS = re.compile(r"(?:encoder|decoder)/(?:\w+/)?layers_\d+/(?:relpos_bias|relative_posemb)/.*")
+_BIAS = "encoder/relpos_bias/rel_embedding"
+_LAYER_BIAS = "encoder/layers_0/relpos_bias/rel_embedding"
 
 
 def parameter_shapes(config: T5Config) -> dict[str, Shape]:
     """The shape of every parameter by T5X's '/'-joined name, layers apart."""
-    modules = names.modules(config.num_encoder_layers, config.num_decoder_layers, config.mlp_inputs)
-    paths = [path for module in modules if (path := names.to_t5x(module))]
+    paths = names.paths(
+        config.num_encoder_layers,
+        config.num_decoder_layers,
+        config.mlp_inputs,
+        config.relative_bias_in_layers,
+    )
     if not config.logits_via_embedding:
         paths.append(HEAD.removesuffix("/kernel"))
     widths = sites(config)
@@ -56,13 +60,6 @@ def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
     Raises:
       UserError: these are not the parameters of a T5 that this project's model computes.
     """
-    per_layer = [name for name in tensors if _LAYER_BIAS.fullmatch(name)]
-    if per_layer:
-        raise UserError(
-            f"{source} has relative position biases in every layer ({listing(per_layer)}), as umT5 and T5X's "
-            "scalable_t5 do; only models whose layers share them, such as T5, T5 v1.1, mT5 and ByT5, are "
-            "supported"
-        )
     if not any(name.startswith("encoder/") for name in tensors):
         raise UserError(f"{source} has no encoder; decoder-only models are not supported, give a T5")
 
@@ -82,7 +79,7 @@ def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
             "wi_0 and wi_1, are supported"
         )
     vocab_size, emb_dim = shape("token_embedder/embedding")
-    num_heads, buckets = shape("encoder/relpos_bias/rel_embedding")
+    num_heads, buckets = shape(_LAYER_BIAS if _LAYER_BIAS in tensors else _BIAS)
     joined = shape("encoder/layers_0/attention/query/kernel")[1]
     if joined % num_heads:
         raise UserError(f"{source}: queries of width {joined} are not {num_heads} heads of one width")
@@ -97,6 +94,7 @@ def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
         "mlp_activations": _ACTIVATIONS[inputs],
         "logits_via_embedding": HEAD not in tensors,
         "relative_attention_num_buckets": buckets,
+        "relative_bias_in_layers": _LAYER_BIAS in tensors,
     }
 
 

@@ -4,20 +4,20 @@ import re
 
 import numpy as np
 from etils import epath
-from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
+from poly_jax.interop.bucket_errors import explained
 from poly_jax.interop.layers_apart import layers_apart
 from poly_jax.interop.t5x_manifest import Parameter, msgpack_parameters, orbax_parameters
-from poly_jax.interop.tensors import Tensor, of_tree, read_all
-from poly_jax.interop.tree import ParameterTree, unflatten
-from poly_jax.interop.zarr_arrays import AT_ONCE, ZarrArray, open_arrays
+from poly_jax.interop.tensors import Tensor, of_tree
+from poly_jax.interop.tree import unflatten
+from poly_jax.interop.zarr_arrays import ZarrArray, open_arrays
 
 _STEP = re.compile(r"checkpoint_(\d+)")
 
 
 def is_t5x(path: epath.PathLike) -> bool:
-    """Whether `read_t5x` takes this path for a T5X checkpoint, complete or not."""
+    """Whether `open_t5x` takes this path for a T5X checkpoint, complete or not."""
     return _find(path) is not None
 
 
@@ -60,11 +60,6 @@ def open_t5x(path: epath.PathLike) -> dict[str, Tensor]:
     return layers_apart({name: tensors[name] for name in parameters}, path)
 
 
-def read_t5x(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
-    """What `open_t5x` gives, read into nested dictionaries; floats are cast to `dtype` if given."""
-    return read_all(open_t5x(path), dtype, AT_ONCE)
-
-
 def _parameters(folder: epath.Path) -> dict[str, Parameter]:
     manifest = folder / "checkpoint"
     parameters = msgpack_parameters(manifest) if manifest.exists() else {}
@@ -80,14 +75,15 @@ def _parameters(folder: epath.Path) -> dict[str, Parameter]:
 def _find(path: epath.PathLike) -> epath.Path | None:
     """The folder that holds the manifest and the arrays of the checkpoint that `path` means."""
     folder = epath.Path(path).expanduser()
-    if folder.name == "checkpoint" and folder.is_file():
-        folder = folder.parent
-    if not folder.is_dir():
-        return None
-    steps = {int(m[1]): child for child in folder.iterdir() if (m := _STEP.fullmatch(child.name))}
-    if steps:
-        folder = steps[max(steps)]
-    return next((f for f in (folder / "state", folder) if _holds_checkpoint(f)), None)
+    with explained(path):
+        if folder.name == "checkpoint" and folder.is_file():
+            folder = folder.parent
+        if not folder.is_dir():
+            return None
+        steps = {int(m[1]): child for child in folder.iterdir() if (m := _STEP.fullmatch(child.name))}
+        if steps:
+            folder = steps[max(steps)]
+        return next((f for f in (folder / "state", folder) if _holds_checkpoint(f)), None)
 
 
 def _holds_checkpoint(folder: epath.Path) -> bool:

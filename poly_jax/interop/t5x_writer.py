@@ -9,6 +9,8 @@ from etils import epath
 from flax import serialization
 
 from poly_jax.errors import UserError
+from poly_jax.interop.bucket_errors import explained
+from poly_jax.interop.new_output import new_folder
 from poly_jax.interop.safetensors_writer import Advance
 from poly_jax.interop.tensors import Tensor, Tensors
 from poly_jax.interop.tree import unflatten
@@ -37,12 +39,8 @@ def write_t5x(output: str, step: int, tensors: Tensors, advance: Advance | None 
     Raises:
       UserError: it is there already or cannot be written.
     """
-    folder = epath.Path(output) / f"checkpoint_{step}"
-    if folder.exists():
-        raise UserError(f"{folder} exists; choose another --output")
     target = {}
-    try:
-        folder.mkdir(parents=True)
+    with explained(output), new_folder(epath.Path(output) / f"checkpoint_{step}") as folder:
         for name, tensor in tensors.items():
             target[name] = _write(folder, f"target.{name.replace('/', '.')}", tensor)
             if advance:
@@ -50,8 +48,6 @@ def write_t5x(output: str, step: int, tensors: Tensors, advance: Advance | None 
         state = {"target": unflatten(target), "state": {"step": np.asarray(step, np.int32)}}
         content = {"version": _VERSION, "optimizer": state}
         (folder / "checkpoint").write_bytes(serialization.msgpack_serialize(content))
-    except (OSError, ValueError) as e:
-        raise UserError(f"{folder} cannot be written: {str(e).splitlines()[0]}") from e
     return folder
 
 
@@ -64,8 +60,12 @@ def _write(folder: epath.Path, name: str, tensor: Tensor) -> dict[str, Any]:
     }
     spec = {"driver": "zarr", "dtype": tensor.dtype.name, "metadata": metadata}
     place = kvstore(folder / name)
-    store = ts.open({**spec, "kvstore": place}, create=True, open=True).result()
-    store.write(tensor.load()).result()
+    array = tensor.load()
+    try:
+        store = ts.open({**spec, "kvstore": place}, create=True, open=True).result()
+        store.write(array).result()
+    except ValueError as e:
+        raise UserError(f"{folder / name} cannot be written: {str(e).splitlines()[0]}") from e
     # The manifest does not say where the checkpoint is, so that it may be moved.
     beside: dict[str, Any] = {"driver": place["driver"], "path": f"{name}/"}
     if place["driver"] == "gcs":

@@ -9,6 +9,7 @@ import numpy as np
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Mixed, Skill
+from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import router_place
 from poly_jax.interop.run_weights import RunWeights
@@ -17,18 +18,18 @@ from poly_jax.interop.tensors import Tensor
 Arrays = dict[str, np.ndarray]
 
 
-def task_id(run: RunWeights, task: str | None) -> int:
+def task_id(table: TaskTable, task: str | None) -> int:
     """The id of a task that was named, or of the only one.
 
     Raises:
       UserError: no such task, or none named of several.
     """
-    if task is None and len(run.table) > 1:
+    if task is None and len(table) > 1:
         raise UserError(
-            f"the run has {len(run.table)} tasks; say whose adapters are meant with --task, such as"
-            f" --task={run.table.names[0]}"
+            f"the run has {len(table)} tasks; say whose adapters are meant with --task, such as"
+            f" --task={table.names[0]}"
         )
-    return 0 if task is None else run.table.id(task)
+    return 0 if task is None else table.id(task)
 
 
 def adapted_paths(run: RunWeights) -> list[str]:

@@ -1,10 +1,11 @@
 """The arrays of a checkpoint, read one at a time, so that a conversion never holds the whole model."""
 
+import collections
 import concurrent.futures
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -57,13 +58,30 @@ def of_tree(tree: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def read_all(tensors: Tensors, dtype: DTypeLike | None = None, at_once: int = 1) -> ParameterTree:
-    """The nested dictionary of the arrays, floats cast to `dtype` unless it is None.
+    """The nested dictionary of the arrays; arguments as of `read_each`."""
+    return unflatten(dict(read_each(tensors, dtype, at_once)))
 
-    `at_once` are read in parallel, each of which may hold one more copy of its array for a moment.
+
+def read_each(
+    tensors: Tensors, dtype: DTypeLike | None = None, at_once: int = 1
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Names and arrays one after another, in the order of the tensors.
+
+    Args:
+      tensors: what to read.
+      dtype: floats are cast to it; None keeps what is stored.
+      at_once: how many are read in parallel, ahead of the one that is asked for; each may hold one more copy
+        of its array for a moment.
     """
-
-    def read(tensor: Tensor) -> np.ndarray:
-        return tensor.cast(dtype).load()
-
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        return unflatten(dict(zip(tensors, pool.map(read, tensors.values()), strict=True)))
+        ahead: collections.deque[tuple[str, concurrent.futures.Future[np.ndarray]]] = collections.deque()
+        for name, tensor in tensors.items():
+            ahead.append((name, pool.submit(tensor.cast(dtype).load)))
+            if len(ahead) > at_once:
+                yield _result(*ahead.popleft())
+        while ahead:
+            yield _result(*ahead.popleft())
+
+
+def _result(name: str, reading: concurrent.futures.Future[np.ndarray]) -> tuple[str, np.ndarray]:
+    return name, reading.result()

@@ -57,6 +57,8 @@ def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
         model = backbone / SENTENCEPIECE
         config = read_json(backbone / CONFIG) if (backbone / CONFIG).exists() else {}
     extra_ids = config.get("extra_ids")
+    if not isinstance(extra_ids, int | None):
+        raise UserError(f"{backbone / CONFIG}: extra_ids is {extra_ids!r}, not a number; copy it again")
     if model.exists():
         pieces = count_pieces(model)
         if extra_ids is None:
@@ -100,6 +102,9 @@ def check_room(source: object, n_ids: int, vocab_size: int) -> None:
 
 def _highest_id(path: pathlib.Path) -> int:
     content = read_json(path)
-    vocabulary = content.get("model", {}).get("vocab", [])
-    ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
-    return max([*ids, *(token["id"] for token in content.get("added_tokens", []))], default=-1)
+    try:
+        vocabulary = content.get("model", {}).get("vocab", [])
+        ids = list(vocabulary.values()) if isinstance(vocabulary, dict) else [len(vocabulary) - 1]
+        return max([*ids, *(token["id"] for token in content.get("added_tokens", []))], default=-1)
+    except (AttributeError, KeyError, TypeError) as e:
+        raise UserError(f"{path} is not a tokenizer of the tokenizers library; copy it again") from e

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import zipfile
 from typing import Any
 
 import ml_dtypes
@@ -14,7 +15,7 @@ SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_pickle(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a file by name; they stay mapped to it until they are read.
+    """The tensors of a file by name; they stay mapped to it until they are read, but for the oldest form.
 
     The file holds a dictionary of tensors, or one under "state_dict" as PyTorch Lightning writes.
 
@@ -30,7 +31,9 @@ def open_pickle(path: str | os.PathLike) -> dict[str, Tensor]:
             "none, or convert the file to safetensors"
         ) from e
     try:
-        content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=True)
+        # PyTorch's first form, up to version 1.5, is no archive, and is not mapped.
+        mapped = zipfile.is_zipfile(path)
+        content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; copy it there") from None
     # The loader raises whatever its parser, the archive or the restriction comes upon.

@@ -28,6 +28,8 @@ class T5Config:
       dropout_rate: dropout of every block.
       relative_attention_num_buckets: buckets of relative positions.
       relative_attention_max_distance: distance from which on all positions share a bucket.
+      relative_bias_in_layers: every layer has relative position biases of its own, as in umT5 and in T5X's
+        scalable_t5; else those of a stack share them.
       dtype: dtype of activations; parameters keep the dtype they were stored in.
       scan_layers: compile one layer and scan it; parameters then carry a leading layer axis.
       remat: rematerialisation: "none"; "minimal" keeps the outputs of matrix products with parameters; "full"
@@ -46,6 +48,7 @@ class T5Config:
     dropout_rate: float = 0.0
     relative_attention_num_buckets: int = 32
     relative_attention_max_distance: int = 128
+    relative_bias_in_layers: bool = False
     dtype: str = "float32"
     scan_layers: bool = False
     remat: str = "none"

@@ -15,6 +15,22 @@ from poly_jax.model.route import Route, passes_router
 from poly_jax.model.stack import run_layers
 
 
+def _positions(
+    length: int, decode_length: int, position: Int[Array, ""] | None
+) -> tuple[Int[Array, "length"], Int[Array, "keys"]]:
+    """Of the queries and of the keys: all of the targets, or one query over the cache."""
+    if position is not None:
+        return position[None], jnp.arange(decode_length)
+    return jnp.arange(length), jnp.arange(length)
+
+
+def _bias(
+    config: T5Config, queries: Int[Array, "length"], keys: Int[Array, "keys"]
+) -> Float[Array, "1 heads length keys"]:
+    """The bias of the module in which this is called."""
+    return RelativePositionBias(config, bidirectional=False, name="relpos_bias")(queries, keys)
+
+
 class DecoderLayer(nn.Module):
     """Self-attention, cross-attention and MLP, each behind a norm and a residual."""
 
@@ -31,13 +47,15 @@ class DecoderLayer(nn.Module):
         route: Route | None,
         mask: Bool[Array, "#batch 1 length keys"],
         cross_mask: Bool[Array, "batch 1 #length inputs"],
-        bias: Float[Array, "1 heads length keys"],
+        bias: Float[Array, "1 heads length keys"] | None,
         position: Int[Array, ""] | None,
     ) -> tuple[Float[Array, "batch length embed"], None]:
         """The next layer's input, and nothing for a scan to stack."""
         cfg, train, decode = self.config, self.train, bool(self.decode_length)
         drop = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,), deterministic=not train)
         route = passes_router(self.adapters, cfg, "block", "decoder", route, train)
+        if cfg.relative_bias_in_layers:
+            bias = _bias(cfg, *_positions(x.shape[1], self.decode_length, position))
         y = RMSNorm(name="pre_self_attention_layer_norm")(x)
         attention = Attention(
             cfg,
@@ -109,14 +127,11 @@ class Decoder(nn.Module):
         """Logits, or where the head is tied to the embedding the normalised output that goes into it."""
         cfg, train = self.config, self.train
         route = passes_router(self.adapters, cfg, "stack", "decoder", route, train)
-        if position is not None:
-            queries, keys = position[None], jnp.arange(self.decode_length)
-        else:
-            queries = keys = jnp.arange(embedded.shape[1])
+        queries, keys = _positions(embedded.shape[1], self.decode_length, position)
         mask = (keys[None, :] <= queries[:, None])[None, None]
         if padding_mask is not None:
             mask = mask & padding_mask
-        bias = RelativePositionBias(cfg, bidirectional=False, name="relpos_bias")(queries, keys)
+        bias = None if cfg.relative_bias_in_layers else _bias(cfg, queries, keys)
         x = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(embedded, deterministic=not train)
         fields = {
             "config": cfg,

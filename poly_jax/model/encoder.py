@@ -14,6 +14,12 @@ from poly_jax.model.route import Route, passes_router
 from poly_jax.model.stack import run_layers
 
 
+def _bias(config: T5Config, length: int) -> Float[Array, "1 heads length length"]:
+    """The bias of the module in which this is called."""
+    positions = jnp.arange(length)
+    return RelativePositionBias(config, bidirectional=True, name="relpos_bias")(positions, positions)
+
+
 class EncoderLayer(nn.Module):
     """Self-attention and MLP, each behind a norm and a residual."""
 
@@ -27,12 +33,14 @@ class EncoderLayer(nn.Module):
         x: Float[Array, "batch length embed"],
         route: Route | None,
         mask: Bool[Array, "batch 1 length length"],
-        bias: Float[Array, "1 heads length length"],
+        bias: Float[Array, "1 heads length length"] | None,
     ) -> tuple[Float[Array, "batch length embed"], None]:
         """The next layer's input, and nothing for a scan to stack."""
         cfg, train = self.config, self.train
         drop = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,), deterministic=not train)
         route = passes_router(self.adapters, cfg, "block", "encoder", route, train)
+        if cfg.relative_bias_in_layers:
+            bias = _bias(cfg, x.shape[1])
         y = RMSNorm(name="pre_attention_layer_norm")(x)
         y = Attention(cfg, self.adapters, "encoder/attention", train, name="attention")(
             y, y, route, mask, bias
@@ -60,8 +68,7 @@ class Encoder(nn.Module):
         """The encoded input, normalised."""
         cfg, train = self.config, self.train
         route = passes_router(self.adapters, cfg, "stack", "encoder", route, train)
-        positions = jnp.arange(embedded.shape[1])
-        bias = RelativePositionBias(cfg, bidirectional=True, name="relpos_bias")(positions, positions)
+        bias = None if cfg.relative_bias_in_layers else _bias(cfg, embedded.shape[1])
         x = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(embedded, deterministic=not train)
         fields = {"config": cfg, "adapters": self.adapters, "train": train}
         x = run_layers(EncoderLayer, cfg, cfg.num_encoder_layers, fields, x, route, mask, bias)

@@ -23,7 +23,7 @@ def distance_buckets(num_buckets: int, max_distance: int) -> np.ndarray:
 
 
 class RelativePositionBias(nn.Module):
-    """One learned bias per head and bucket of relative position, shared by a stack's layers.
+    """One learned bias per head and bucket of relative position, of a stack's layers or of one of them.
 
     Attributes:
       config: shape of the model.

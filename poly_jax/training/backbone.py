@@ -1,15 +1,18 @@
 """Loading frozen weights onto the mesh."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 from numpy.typing import DTypeLike
 
-from poly_jax.interop.backbone import check_tree, read_backbone
-from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.tensors import of_tree
+from poly_jax.interop import t5_shapes
+from poly_jax.interop.backbone import open_backbone
+from poly_jax.interop.content_hash import ContentHash
+from poly_jax.interop.tree import check_tree, flatten, unflatten
 from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.mesh import shardings
@@ -26,7 +29,7 @@ def load_backbone(
     """The backbone's parameters on the mesh, in the model's layout, and their content hash.
 
     Args:
-      path: see `poly_jax.interop.backbone.read_backbone`; or `RANDOM`, for trials where no weights are at
+      path: see `poly_jax.interop.backbone.open_backbone`; or `RANDOM`, for trials where no weights are at
         hand.
       model: whose backbone it is.
       mesh: where the parameters go.
@@ -41,12 +44,35 @@ def load_backbone(
     places = shardings(shapes, axes, mesh)
     if path == RANDOM:
         return _draw(bare, places, dtype), RANDOM
-    tree = read_backbone(path, dtype=dtype)
-    digest = content_hash(of_tree(tree))
-    if model.config.scan_layers:
-        tree = stack_layers(tree)
-    check_tree(shapes, tree, path)
-    return jax.device_put(tree, places), digest
+    backbone = open_backbone(path)
+    check_tree(t5_shapes.parameter_shapes(model.config), backbone.tensors, path)
+    layers = _layers(backbone.tensors) if model.config.scan_layers else {}
+    whole, sharding = flatten(shapes), flatten(places)
+    contents, placed, stacks = ContentHash(), {}, {}
+    # On the mesh before the next is read: a host never holds all of them, or has them twice.
+    for name, array in backbone.read_each(dtype):
+        contents.add(name, array)
+        if name not in layers:
+            placed[name] = jax.device_put(array, sharding[name]).block_until_ready()
+            continue
+        stack, number = layers[name]
+        if stack not in stacks:
+            stacks[stack] = np.empty(whole[stack].shape, array.dtype)
+        stacks[stack][number] = array
+    for name in tuple(stacks):
+        placed[name] = jax.device_put(stacks.pop(name), sharding[name]).block_until_ready()
+    return unflatten(placed), contents.hexdigest()
+
+
+def _layers(names: Iterable[str]) -> dict[str, tuple[str, int]]:
+    """By the name of a layer's parameter, the name of the stack of all layers and its place in there."""
+    stacks = flatten(stack_layers(unflatten({name: name for name in names}), tuple))
+    return {
+        layer: (stack, number)
+        for stack, layers in stacks.items()
+        if isinstance(layers, tuple)
+        for number, layer in enumerate(layers)
+    }
 
 
 def _draw(bare: Transformer, places: Tree, dtype: DTypeLike) -> Tree:

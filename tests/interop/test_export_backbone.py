@@ -87,7 +87,7 @@ def test_bfloat16_reaches_t5x_as_bfloat16(tmp_path):
 
 def test_a_step_that_is_there_is_not_overwritten(tmp_path):
     write_t5x(str(tmp_path), 1, of_tree({"x": np.zeros(1)}))
-    with pytest.raises(UserError, match="checkpoint_1 exists; choose another --output"):
+    with pytest.raises(UserError, match="checkpoint_1 exists; choose another output"):
         write_t5x(str(tmp_path), 1, of_tree({"x": np.zeros(1)}))
 
 
@@ -168,7 +168,7 @@ def test_a_folder_in_use_is_not_overwritten(shared_data, tmp_path, capsys):
     (tmp_path / "out" / "mine").write_text("x")
     source = shared_data / "t5x" / "t5x_tiny_v1_1"
     assert cli.main(["export", f"--backbone={source}", "--output=out", "--format=hugging_face"]) == 1
-    assert "--output=out exists; choose another" in capsys.readouterr().err
+    assert "out exists; choose another" in capsys.readouterr().err
 
 
 def test_buckets_are_for_t5x_only(capsys):

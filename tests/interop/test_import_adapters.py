@@ -91,7 +91,13 @@ def test_a_folder_in_use_is_not_overwritten(poly_fixture, poly_run, capsys):
     (pathlib.Path("used") / "x").write_text("mine")
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}"]
     assert cli.main(["import", *arguments, "--output=used"]) == 1
-    assert "used exists and holds no run of this program" in capsys.readouterr().err
+    assert "used exists; choose another output" in capsys.readouterr().err
+
+
+def test_an_imported_run_is_not_imported_over(poly_fixture, poly_run, capsys):
+    arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}"]
+    assert cli.main(["import", *arguments, f"--output={poly_run}"]) == 1
+    assert "exists; choose another output" in capsys.readouterr().err
 
 
 def test_another_kind_of_adapter_is_refused(tmp_path, poly_fixture, capsys):

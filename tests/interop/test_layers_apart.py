@@ -1,14 +1,19 @@
 """Stacked layers come apart into what T5X's T5 example has, each stacked array read once."""
 
+import weakref
+
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
+from poly_jax import cli
 from poly_jax.errors import UserError
+from poly_jax.interop.backbone import open_backbone, read_backbone
 from poly_jax.interop.layers_apart import layers_apart
-from poly_jax.interop.t5x_checkpoint import read_t5x
+from poly_jax.interop.t5_shapes import parameter_shapes
 from poly_jax.interop.tensors import Tensor, of_tree
 from poly_jax.interop.tree import flatten, unflatten
+from poly_jax.model.config import T5Config
 from poly_jax.model.layer_trees import stack_layers
 
 VERSIONS = ["t5x_tiny_v1_0", "t5x_tiny_v1_1"]
@@ -33,13 +38,38 @@ def scalable(tree, heads, kv):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_scanned_t5x_checkpoint_is_the_one_with_layers_apart(shared_data, tmp_path, version):
-    tree = read_t5x(shared_data / "t5x" / version / "checkpoint_1100000")
+    tree = read_backbone(shared_data / "t5x" / version / "checkpoint_1100000")
     heads = tree["encoder"]["relpos_bias"]["rel_embedding"].shape[0]
     kv = tree["encoder"]["layers_0"]["attention"]["query"]["kernel"].shape[1] // heads
     stacked = scalable(tree, heads, kv)
     assert stacked["encoder"]["encoder"]["attention"]["query"]["kernel"].ndim == 4
     ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_1" / "state", {"target": stacked})
-    got, expected = flatten(read_t5x(tmp_path / "checkpoint_1")), flatten(tree)
+    got, expected = flatten(read_backbone(tmp_path / "checkpoint_1")), flatten(tree)
+    assert got.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+def test_an_umt5_of_scalable_t5_is_imported(tmp_path, own_folder):
+    config = T5Config(
+        vocab_size=12,
+        emb_dim=4,
+        num_heads=2,
+        head_dim=3,
+        mlp_dim=5,
+        num_encoder_layers=3,
+        num_decoder_layers=2,
+        relative_bias_in_layers=True,
+    )
+    rng = np.random.default_rng(0)
+    expected = {name: rng.normal(size=shape) for name, shape in parameter_shapes(config).items()}
+    stacked = scalable(unflatten(expected), heads=2, kv=3)
+    assert stacked["decoder"]["decoder"]["relpos_bias"]["rel_embedding"].shape == (2, 2, 32)
+    assert stacked["encoder"]["encoder"]["relpos_bias"]["rel_embedding"].shape == (2, 3, 32)
+    ocp.PyTreeCheckpointer().save(tmp_path / "checkpoint_1" / "state", {"target": stacked})
+    assert cli.main(["import", f"--from={tmp_path / 'checkpoint_1'}", "--output=b"]) == 0
+    assert open_backbone("b").config() == config
+    got = flatten(read_backbone("b"))
     assert got.keys() == expected.keys()
     for name, array in expected.items():
         np.testing.assert_array_equal(got[name], array, err_msg=name)
@@ -60,20 +90,47 @@ def test_layers_on_the_first_axis_are_told_from_those_on_the_second():
         np.testing.assert_array_equal(second[name].load(), first[name].load())
 
 
-def test_reading_in_order_reads_every_stacked_array_once():
+def test_scanned_biases_of_layers_come_apart():
+    stacked = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    apart = layers_apart(of_tree({"encoder": {"encoder": {"relpos_bias": {"rel_embedding": stacked}}}}), "x")
+    for layer in range(3):
+        found = apart[f"encoder/layers_{layer}/relpos_bias/rel_embedding"].load()
+        np.testing.assert_array_equal(found, stacked[:, layer])
+
+
+@pytest.mark.parametrize("order", [list, sorted, reversed])
+def test_every_stacked_array_is_read_once_in_each_pass(order):
     reads = []
 
     def tensor(name):
         def load():
             reads.append(name)
-            return np.zeros((2, 3, 4), np.float32)
+            return np.arange(24, dtype=np.float32).reshape(2, 3, 4)
 
         return Tensor((2, 3, 4), np.dtype(np.float32), load)
 
-    names = ["encoder/encoder/mlp/wi/kernel", "encoder/encoder/mlp/wo/kernel"]
-    for apart in layers_apart({name: tensor(name) for name in names}, "x").values():
-        assert apart.load().shape == apart.shape == (2, 4)
-    assert reads == names
+    names = ["encoder/encoder/mlp/wo/kernel", "encoder/encoder/mlp/wi/kernel"]
+    apart = layers_apart({name: tensor(name) for name in names}, "x")
+    for passes in (1, 2):
+        for name in order(list(apart)):
+            layer = int(name.split("/")[1].removeprefix("layers_"))
+            np.testing.assert_array_equal(apart[name].load(), np.arange(24).reshape(2, 3, 4)[:, layer])
+        assert sorted(reads) == sorted(names * passes)
+
+
+def test_a_stacked_array_is_kept_no_longer_than_its_layers_need():
+    arrays = []
+
+    def load():
+        arrays.append(weakref.ref(array := np.zeros((2, 3, 4), np.float32)))
+        return array
+
+    tensor = Tensor((2, 3, 4), np.dtype(np.float32), load)
+    first, second, third = layers_apart({"encoder/encoder/mlp/wi/kernel": tensor}, "x").values()
+    first.load(), second.load()
+    assert arrays[0]() is not None
+    third.load()
+    assert arrays[0]() is None
 
 
 def test_another_number_of_layers_is_named():

@@ -33,17 +33,35 @@ def test_known_names_both_ways(module, path):
 
 
 def test_all_modules_of_a_model_map_there_and_back():
-    modules = names.modules(3, 2, ("wi_0", "wi_1"))
-    paths = [names.to_t5x(module) for module in modules]
-    assert len(set(paths)) == len(modules)
-    assert [names.to_hugging_face(path) for path in paths if path] == modules
+    paths = names.paths(3, 2, ("wi_0", "wi_1"))
+    modules = [names.to_hugging_face(path) for path in paths]
+    assert len(set(modules)) == len(paths)
+    assert [names.to_t5x(module) for module in modules] == paths
+
+
+def test_biases_are_a_stacks_or_its_layers():
+    assert [path for path in names.paths(2, 1, ("wi",)) if "relpos" in path] == [
+        "encoder/relpos_bias",
+        "decoder/relpos_bias",
+    ]
+    own = [path for path in names.paths(2, 1, ("wi",), bias_in_layers=True) if "relpos" in path]
+    assert own == [
+        "encoder/layers_0/relpos_bias",
+        "encoder/layers_1/relpos_bias",
+        "decoder/layers_0/relpos_bias",
+    ]
+    assert [names.to_hugging_face(path) for path in own] == [
+        "encoder.block.0.layer.0.SelfAttention.relative_attention_bias",
+        "encoder.block.1.layer.0.SelfAttention.relative_attention_bias",
+        "decoder.block.0.layer.0.SelfAttention.relative_attention_bias",
+    ]
 
 
 @pytest.mark.parametrize(
     "module",
     [
         "encoder.block.0.layer.1.EncDecAttention.q",
-        "encoder.block.1.layer.0.SelfAttention.relative_attention_bias",
+        "encoder.block.1.layer.1.EncDecAttention.relative_attention_bias",
         "encoder.block.0.layer.0.SelfAttention",
         "classification_head.dense",
         "",

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.interop.peft_poly import read_peft_poly
+from poly_jax.interop.peft_folder import open_peft
+from poly_jax.interop.peft_poly import poly_adapters
 from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.model.sites import sites
@@ -45,29 +47,24 @@ def adapter(shared_data, tmp_path):
 def test_all_108_tensors_are_read_exactly_once(shared_data, fixture):
     folder = shared_data / "peft" / fixture / "adapter"
     stored = load_file(folder / "adapter_model.safetensors")
-    config, tree = read_peft_poly(folder)
-    leaves = flatten(tree)
+    read = poly_adapters(open_peft(folder))
+    leaves = flatten(read.tree)
     assert len(leaves) == len(stored) == 108
     # All values are random, so equal contents are the same tensor.
     contents = sorted(array.tobytes() for array in stored.values())
     assert len(set(contents)) == 108
     assert sorted(array.tobytes() for array in leaves.values()) == contents
-    assert set(config["sites"]) == set(sites(MODEL))
+    assert set(read.sites) == set(sites(MODEL))
 
 
 @pytest.mark.parametrize(("fixture", "sizes"), FIXTURES.items())
 def test_shapes_are_those_of_the_models_sites(shared_data, fixture, sizes):
     k, h, r = sizes
-    config, tree = read_peft_poly(shared_data / "peft" / fixture / "adapter")
-    assert {key: value for key, value in config.items() if key != "sites"} == {
-        "n_tasks": 5,
-        "n_skills": k,
-        "n_splits": h,
-        "rank": r,
-        "alpha": 1.0,
-        "granularity": "fine",
-    }
-    leaves = flatten(tree)
+    read = poly_adapters(open_peft(shared_data / "peft" / fixture / "adapter"))
+    assert (read.n_tasks, read.n_skills, read.n_splits) == (5, k, h)
+    assert read.skill == LoRA(rank=r, alpha=1.0)
+    assert read.granularity == "fine"
+    leaves = flatten(read.tree)
     for site, (d_in, d_out) in sites(MODEL).items():
         stack, rest = site.split("/", 1)
         for layer in range(2):
@@ -81,7 +78,7 @@ def test_shapes_are_those_of_the_models_sites(shared_data, fixture, sizes):
 def test_router_logits_give_the_mixing_weights_that_peft_recorded(shared_data, fixture):
     folder = shared_data / "peft" / fixture
     recorded = np.load(folder / "fixture.npz")
-    tree = read_peft_poly(folder / "adapter")[1]
+    tree = poly_adapters(open_peft(folder / "adapter")).tree
     modules = {
         "encoder/layers_1/attention/query": "encoder.block.1.layer.0.SelfAttention.q",
         "decoder/layers_0/encoder_decoder_attention/out": "decoder.block.0.layer.1.EncDecAttention.o",
@@ -96,27 +93,24 @@ def test_router_logits_give_the_mixing_weights_that_peft_recorded(shared_data, f
         )
 
 
-def test_another_kind_of_adapter_is_refused(adapter):
-    with pytest.raises(UserError, match=r"peft_type is 'LORA'; give a folder of PEFT's Poly"):
-        read_peft_poly(adapter(config={"peft_type": "LORA"}))
-
-
 def test_a_size_that_is_no_number_is_refused(adapter):
     with pytest.raises(UserError, match="n_splits is None, not a number"):
-        read_peft_poly(adapter(config={"n_splits": None}))
+        poly_adapters(open_peft(adapter(config={"n_splits": None})))
 
 
 def test_a_config_of_another_size_gives_both_shapes(adapter):
     with pytest.raises(
         UserError, match=r"36 of another shape .*module_logits is \[5, 16\] and .* has \[6, 16\]"
     ):
-        read_peft_poly(adapter(config={"n_tasks": 6}))
+        poly_adapters(open_peft(adapter(config={"n_tasks": 6})))
 
 
 def test_a_missing_tensor_is_named(adapter):
     name = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.poly_lora_B"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):
-        read_peft_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if n != name}))
+        poly_adapters(
+            open_peft(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if n != name}))
+        )
 
 
 @pytest.mark.parametrize(
@@ -124,20 +118,22 @@ def test_a_missing_tensor_is_named(adapter):
 )
 def test_a_tensor_that_is_not_polys_is_named(adapter, name):
     with pytest.raises(UserError, match=rf"1 tensors that are not Poly's on a T5 \({name}\)"):
-        read_peft_poly(adapter(tensors=lambda stored: stored | {name: np.zeros(2, np.float32)}))
+        poly_adapters(open_peft(adapter(tensors=lambda stored: stored | {name: np.zeros(2, np.float32)})))
 
 
 def test_a_site_that_is_not_adapted_in_all_layers_is_named(adapter):
     lost = "encoder.block.0.layer.1.DenseReluDense.wo."
     with pytest.raises(UserError, match=r"does not adapt encoder/mlp/wo in layers \[0\]"):
-        read_peft_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if lost not in n}))
+        poly_adapters(
+            open_peft(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if lost not in n}))
+        )
 
 
 def test_fewer_sites_are_read(adapter):
     folder = adapter(tensors=lambda stored: {n: a for n, a in stored.items() if ".SelfAttention.q." in n})
-    config, tree = read_peft_poly(folder)
-    assert config["sites"] == ("decoder/self_attention/query", "encoder/attention/query")
-    assert len(flatten(tree)) == 4 * 3
+    read = poly_adapters(open_peft(folder))
+    assert read.sites == ("decoder/self_attention/query", "encoder/attention/query")
+    assert len(flatten(read.tree)) == 4 * 3
 
 
 def test_a_pickle_is_not_read_without_pytorch(adapter, monkeypatch):
@@ -145,11 +141,11 @@ def test_a_pickle_is_not_read_without_pytorch(adapter, monkeypatch):
     folder = adapter()
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(UserError, match=r"adapter_model\.bin is a pickle, which can run code"):
-        read_peft_poly(folder)
+        poly_adapters(open_peft(folder))
 
 
 def test_a_truncated_file_is_named(adapter):
     file = adapter() / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read as safetensors"):
-        read_peft_poly(file.parent)
+        poly_adapters(open_peft(file.parent))

@@ -12,7 +12,8 @@ import orbax.checkpoint as ocp
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.interop.t5x_checkpoint import is_t5x, read_t5x
+from poly_jax.interop.backbone import read_backbone
+from poly_jax.interop.t5x_checkpoint import is_t5x, open_t5x
 from poly_jax.interop.tree import flatten, unflatten
 from poly_jax.interop.zarr_arrays import kvstore
 
@@ -34,8 +35,8 @@ def save_orbax(folder, tree, **options):
 @pytest.mark.parametrize("version", VERSIONS)
 def test_both_formats_give_the_same_parameters(shared_data, version):
     folder = shared_data / "t5x" / version
-    legacy = flatten(read_t5x(folder / "legacy" / "checkpoint_1100000"))
-    orbax = flatten(read_t5x(folder / "checkpoint_1100000"))
+    legacy = flatten(read_backbone(folder / "legacy" / "checkpoint_1100000"))
+    orbax = flatten(read_backbone(folder / "checkpoint_1100000"))
     assert_equal(orbax, legacy)
 
 
@@ -50,14 +51,14 @@ def test_every_legacy_array_equals_its_chunk_unpacked_by_hand(shared_data, versi
         name = place.name.removeprefix("target.").replace(".", "/")
         by_hand[name] = np.frombuffer(chunk, metadata["dtype"]).reshape(metadata["shape"])
     assert len(by_hand) == {"t5x_tiny_v1_0": 47, "t5x_tiny_v1_1": 52}[version]
-    assert_equal(flatten(read_t5x(folder)), by_hand)
+    assert_equal(flatten(read_backbone(folder)), by_hand)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_shapes_are_those_of_the_configuration(shared_data, version):
     folder = shared_data / "t5x" / version
     config = ast.literal_eval(str(np.load(folder / "expected.npz")["config"]))
-    tree = read_t5x(folder / "checkpoint_1100000")
+    tree = read_backbone(folder / "checkpoint_1100000")
     heads = config["num_heads"] * config["head_dim"]
     assert tree["token_embedder"]["embedding"].shape == (config["vocab_size"], config["emb_dim"])
     assert tree["encoder"]["layers_1"]["attention"]["query"]["kernel"].shape == (config["emb_dim"], heads)
@@ -67,20 +68,20 @@ def test_shapes_are_those_of_the_configuration(shared_data, version):
 
 def test_legacy_arrays_come_from_chunks_and_from_the_msgpack_file(legacy_t5x):
     folder, expected = legacy_t5x
-    assert_equal(flatten(read_t5x(folder)), expected)
+    assert_equal(flatten(read_backbone(folder)), expected)
 
 
 def test_orbax_written_without_ocdbt_is_read(legacy_t5x, tmp_path):
     expected = legacy_t5x[1]
     save_orbax(tmp_path / "other", unflatten(expected), use_ocdbt=False)
     assert not (tmp_path / "other" / "state" / "manifest.ocdbt").exists()
-    assert_equal(flatten(read_t5x(tmp_path / "other")), expected)
+    assert_equal(flatten(read_backbone(tmp_path / "other")), expected)
 
 
 def test_orbax_written_as_zarr3_is_read(legacy_t5x, tmp_path):
     expected = legacy_t5x[1]
     save_orbax(tmp_path / "other", unflatten(expected), use_ocdbt=True, use_zarr3=True)
-    assert_equal(flatten(read_t5x(tmp_path / "other")), expected)
+    assert_equal(flatten(read_backbone(tmp_path / "other")), expected)
 
 
 def test_orbax_of_the_time_of_placeholders_is_read(legacy_t5x, tmp_path):
@@ -90,17 +91,17 @@ def test_orbax_of_the_time_of_placeholders_is_read(legacy_t5x, tmp_path):
     (state / "_METADATA").unlink()
     places = {name: f"PLACEHOLDER://target.{name.replace('/', '.')}" for name in expected}
     (state / "checkpoint").write_bytes(msgpack.packb({"target": unflatten(places), "flax_mutables": None}))
-    assert_equal(flatten(read_t5x(tmp_path / "other")), expected)
+    assert_equal(flatten(read_backbone(tmp_path / "other")), expected)
 
 
 def test_reading_as_bfloat16_rounds_every_float(legacy_t5x):
     folder, expected = legacy_t5x
     rounded = {name: array.astype(ml_dtypes.bfloat16) for name, array in expected.items()}
-    assert_equal(flatten(read_t5x(folder, dtype="bfloat16")), rounded)
+    assert_equal(flatten(read_backbone(folder, dtype="bfloat16")), rounded)
 
 
 def test_arrays_may_be_written_to(legacy_t5x):
-    for array in flatten(read_t5x(legacy_t5x[0])).values():
+    for array in flatten(read_backbone(legacy_t5x[0])).values():
         assert array.flags.writeable
 
 
@@ -109,8 +110,8 @@ def test_a_run_folder_stands_for_its_newest_checkpoint(legacy_t5x):
     older = folder.parent / "checkpoint_9"
     older.mkdir()
     (older / "checkpoint").write_bytes(b"\x80")
-    assert_equal(flatten(read_t5x(folder.parent)), expected)
-    assert_equal(flatten(read_t5x(folder / "checkpoint")), expected)
+    assert_equal(flatten(read_backbone(folder.parent)), expected)
+    assert_equal(flatten(read_backbone(folder / "checkpoint")), expected)
 
 
 def test_what_is_a_t5x_checkpoint(legacy_t5x, tmp_path):
@@ -122,7 +123,7 @@ def test_what_is_a_t5x_checkpoint(legacy_t5x, tmp_path):
     (tensorflow / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-0"\n')
     assert not is_t5x(tensorflow)
     with pytest.raises(UserError, match="tensorflow is not a T5X checkpoint"):
-        read_t5x(tensorflow)
+        open_t5x(tensorflow)
 
 
 def test_a_lost_array_is_named(legacy_t5x):
@@ -131,14 +132,14 @@ def test_a_lost_array_is_named(legacy_t5x):
     with pytest.raises(
         UserError, match=r"target\.encoder\.encoder_norm\.scale cannot be read.*does not exist"
     ):
-        read_t5x(folder)
+        read_backbone(folder)
 
 
 def test_a_lost_chunk_is_named_and_not_read_as_zeros(legacy_t5x):
     folder = legacy_t5x[0]
     (folder / "target.token_embedder.embedding" / "1.1").unlink()
     with pytest.raises(UserError, match=r"target\.token_embedder\.embedding/1\.1. is missing$"):
-        read_t5x(folder)
+        read_backbone(folder)
 
 
 def test_a_broken_chunk_is_named(legacy_t5x):
@@ -146,7 +147,7 @@ def test_a_broken_chunk_is_named(legacy_t5x):
     chunk = folder / "target.token_embedder.embedding" / "0.1"
     chunk.write_bytes(chunk.read_bytes()[:20])
     with pytest.raises(UserError, match=r"target\.token_embedder\.embedding cannot be read.*embedding/0\.1"):
-        read_t5x(folder)
+        read_backbone(folder)
 
 
 def test_an_array_of_another_shape_than_the_manifest_says_is_named(legacy_t5x):
@@ -154,7 +155,7 @@ def test_an_array_of_another_shape_than_the_manifest_says_is_named(legacy_t5x):
     shutil.rmtree(folder / "target.decoder.logits_dense.kernel")
     shutil.copytree(folder / "target.token_embedder.embedding", folder / "target.decoder.logits_dense.kernel")
     with pytest.raises(UserError, match=r"logits_dense\.kernel is stored as \[4, 6\], .* says \[6, 4\]"):
-        read_t5x(folder)
+        read_backbone(folder)
 
 
 def test_a_manifest_cut_anywhere_is_named(legacy_t5x):
@@ -164,7 +165,7 @@ def test_a_manifest_cut_anywhere_is_named(legacy_t5x):
     for n in range(0, len(whole), 7):
         manifest.write_bytes(whole[:n])
         with pytest.raises(UserError, match=r"checkpoint_10/checkpoint is not a complete T5X manifest") as e:
-            read_t5x(folder)
+            read_backbone(folder)
         assert "\n" not in str(e.value)
 
 
@@ -172,7 +173,7 @@ def test_a_missing_manifest_is_named(legacy_t5x):
     folder = legacy_t5x[0]
     (folder / "checkpoint").unlink()
     with pytest.raises(UserError, match="has no file `checkpoint` or `_METADATA`"):
-        read_t5x(folder)
+        read_backbone(folder)
 
 
 def test_a_reference_to_a_folder_elsewhere_is_refused(legacy_t5x):
@@ -181,7 +182,7 @@ def test_a_reference_to_a_folder_elsewhere_is_refused(legacy_t5x):
     content["optimizer"]["target"]["encoder"]["encoder_norm"]["scale"]["kvstore"]["path"] = "../../secret/"
     (folder / "checkpoint").write_bytes(msgpack.packb(content))
     with pytest.raises(UserError, match=r"'\.\./\.\./secret/' is not a folder beside it"):
-        read_t5x(folder)
+        read_backbone(folder)
 
 
 @pytest.fixture
@@ -198,21 +199,21 @@ def orbax_state(shared_data, tmp_path):
 def test_an_orbax_checkpoint_without_a_manifest_names_it(orbax_state, lost):
     (orbax_state / lost).unlink()
     with pytest.raises(UserError, match=f"checkpoint_1/state.*{lost}"):
-        read_t5x(orbax_state.parent)
+        read_backbone(orbax_state.parent)
 
 
 @pytest.mark.parametrize("lost", ["d", "ocdbt.process_0"])
 def test_an_orbax_checkpoint_that_lost_its_data_names_an_array(orbax_state, lost):
     shutil.rmtree(orbax_state / lost)
     with pytest.raises(UserError, match=r"target\..* of .*checkpoint_1/state cannot be read") as e:
-        read_t5x(orbax_state.parent)
+        read_backbone(orbax_state.parent)
     assert "\n" not in str(e.value)
 
 
 def test_a_state_without_model_parameters_is_refused(tmp_path):
     ocp.PyTreeCheckpointer().save(tmp_path / "c" / "state", {"trained": {"x": np.zeros(2)}})
     with pytest.raises(UserError, match="holds no model parameters"):
-        read_t5x(tmp_path / "c")
+        read_backbone(tmp_path / "c")
 
 
 def test_buckets_are_read_with_the_gcs_driver():

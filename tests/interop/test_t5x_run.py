@@ -15,7 +15,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.interop.backbone import read_backbone
 from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.interop.run_weights import open_run
-from poly_jax.interop.t5x_checkpoint import read_t5x
+from poly_jax.interop.t5x_checkpoint import open_t5x
 from poly_jax.interop.tree import flatten
 from poly_jax.training.partition import is_adapter
 
@@ -43,7 +43,7 @@ def error_of(capsys, *arguments) -> str:
 
 def test_the_checkpoint_holds_backbone_skills_and_routers_as_they_are(exported, poly_run):
     weights = weights_of(poly_run)
-    stored = flatten(read_t5x(exported))
+    stored = {name: tensor.load() for name, tensor in open_t5x(exported).items()}
     assert stored.keys() == weights.backbone.keys() | weights.skills.keys()
     for name, leaf in stored.items():
         expected = weights.skills[name] if is_adapter(name) else weights.backbone[name].load()

@@ -32,7 +32,14 @@ def _own_folder(own_folder):
 def t5():
     """A T5 of transformers with random weights, by the form of its family."""
     import torch
-    from transformers import MT5Config, MT5ForConditionalGeneration, T5Config, T5ForConditionalGeneration
+    from transformers import (
+        MT5Config,
+        MT5ForConditionalGeneration,
+        T5Config,
+        T5ForConditionalGeneration,
+        UMT5Config,
+        UMT5ForConditionalGeneration,
+    )
 
     sizes = {
         "vocab_size": VOCABULARY,
@@ -53,8 +60,10 @@ def t5():
         elif form == "v1.1":
             config = T5Config(**sizes, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
             model = T5ForConditionalGeneration(config)
-        else:
+        elif form == "mt5":
             model = MT5ForConditionalGeneration(MT5Config(**sizes))
+        else:
+            model = UMT5ForConditionalGeneration(UMT5Config(**sizes))
         if form != "v1.0":
             # A head of its own, which versions differ about making.
             model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 32) / 32**0.5)

@@ -12,10 +12,10 @@ from flax import traverse_util
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
-from poly_jax.interop.hugging_face import read_hugging_face
+from poly_jax.interop.backbone import open_backbone, read_backbone
 from poly_jax.interop.names import to_t5x
-from poly_jax.interop.peft_poly import read_peft_poly
-from poly_jax.model.config import T5Config
+from poly_jax.interop.peft_folder import open_peft
+from poly_jax.interop.peft_poly import poly_adapters
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
@@ -37,8 +37,8 @@ def ours(name: str) -> str:
 def case(request, shared_data):
     folder = shared_data / "peft" / request.param
     meta = json.loads((folder / "meta.json").read_text())
-    shape, backbone = read_hugging_face(folder / "base")
-    adapter = read_peft_poly(folder / "adapter")[1]
+    backbone = read_backbone(folder / "base")
+    adapter = poly_adapters(open_peft(folder / "adapter")).tree
     adapters = Adapters(
         LoRA(rank=meta["r"], alpha=1.0),
         LearnedRouter(),
@@ -51,7 +51,7 @@ def case(request, shared_data):
         jnp.asarray(expected[name], jnp.int32) for name in ("input_ids", "decoder_input_ids", "task_ids")
     )
     return SimpleNamespace(
-        model=Transformer(T5Config(**shape), adapters),
+        model=Transformer(open_backbone(folder / "base").config(), adapters),
         backbone=backbone,
         parameters=merge(backbone, adapter),
         expected=expected,

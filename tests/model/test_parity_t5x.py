@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poly_jax.interop.t5x_checkpoint import read_t5x
+from poly_jax.interop.backbone import read_backbone
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.layer_trees import stack_layers
@@ -21,7 +21,7 @@ def case(request, shared_data):
     folder = shared_data / "t5x" / f"t5x_tiny_{request.param}"
     expected = np.load(folder / "expected.npz", allow_pickle=False)
     config = T5Config(**ast.literal_eval(str(expected["config"])))
-    return config, read_t5x(folder / "checkpoint_1100000"), expected
+    return config, read_backbone(folder / "checkpoint_1100000"), expected
 
 
 @pytest.fixture(params=[False, True], ids=["apart", "scanned"])

@@ -1,0 +1,63 @@
+"""Relative position biases of each layer's own, as in umT5, are those of the stack where all are the same."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from poly_jax.model.config import T5Config
+from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.layer_trees import stack_layers
+from poly_jax.model.transformer import Transformer, init_parameters
+
+SHARED = T5Config(
+    vocab_size=20, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=2, num_decoder_layers=2
+)
+TOKENS = jnp.asarray([[3, 7, 9, 2, 1], [5, 1, 0, 0, 0]])
+TASKS = jnp.zeros((2,), jnp.int32)
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return init_parameters(Transformer(SHARED), jax.random.key(0))[0]
+
+
+def repeated(tree, scale=(1.0, 1.0)):
+    """The tree with each stack's biases in its layers, times a number for each layer."""
+    moved = {name: dict(child) for name, child in tree.items()}
+    for stack in ("encoder", "decoder"):
+        bias = moved[stack].pop("relpos_bias")["rel_embedding"]
+        for layer, factor in enumerate(scale):
+            own = {"relpos_bias": {"rel_embedding": bias * factor}}
+            moved[stack][f"layers_{layer}"] = moved[stack][f"layers_{layer}"] | own
+    return moved
+
+
+def logits(config, tree):
+    return Transformer(config).apply({"params": tree}, TOKENS, TOKENS, TASKS)
+
+
+@pytest.mark.parametrize("scan_layers", [False, True])
+def test_equal_biases_of_layers_are_those_of_the_stack(shared, scan_layers):
+    config = dataclasses.replace(SHARED, relative_bias_in_layers=True, scan_layers=scan_layers)
+    own = repeated(shared)
+    own = stack_layers(own) if scan_layers else own
+    np.testing.assert_allclose(logits(config, own), logits(SHARED, shared), atol=1e-5)
+    decoding = Decoding(max_length=6)
+    got = generate(Transformer(config), own, TOKENS, TASKS, decoding)
+    expected = generate(Transformer(SHARED), shared, TOKENS, TASKS, decoding)
+    np.testing.assert_array_equal(got.tokens, expected.tokens)
+    np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
+
+
+def test_every_layers_biases_count(shared):
+    config = dataclasses.replace(SHARED, relative_bias_in_layers=True)
+    first, second = (logits(config, repeated(shared, scale)) for scale in ((9.0, 1.0), (1.0, 9.0)))
+    plain = logits(SHARED, shared)
+    assert abs(first - plain).max() > 1e-3
+    assert abs(second - plain).max() > 1e-3
+    assert abs(first - second).max() > 1e-3
