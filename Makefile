@@ -25,7 +25,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs
 
 test-interop: $(INTEROP)/.installed
-	$(INTEROP)/bin/python -m pytest -rs tests/interop_live
+	$(INTEROP)/bin/python -m pytest -n auto --dist loadfile -rs tests/interop_live
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
