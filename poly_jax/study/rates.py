@@ -19,9 +19,15 @@ ROUTER_RATES = (0.03, 0.1, 0.3)
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """How a variant is adapted: its steps, and the rate that is chosen for it."""
+    """How a variant is adapted: its steps, and the rate that is chosen for it.
+
+    Attributes:
+      variant: its name.
+      rate_scale: see `Method`.
+    """
 
     variant: str
+    rate_scale: float = 1.0
 
     @property
     def steps(self) -> int:
@@ -33,7 +39,7 @@ class Adaptation:
         """What is tried: rates of the router where only that is trained, else of the skills, if any are."""
         if not variant_of(self.variant).trains:
             return ()
-        return ROUTER_RATES if self.variant.endswith("-z") else ADAPTATION_RATES
+        return ROUTER_RATES if self.variant.endswith("-z") else _scaled(ADAPTATION_RATES, self.rate_scale)
 
     def optimizer(self, rate: float) -> Optimizer:
         """AdamW at this rate; a router trained beside skills has 0.1, as in the published recipes."""
@@ -41,10 +47,14 @@ class Adaptation:
         return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
 
 
+def _scaled(rates: Sequence[float], scale: float) -> list[float]:
+    return [round(scale * rate, 6) for rate in rates]
+
+
 def choose_multitask_rate(method: Method, train: Callable[[float], Trained], results: Results) -> float:
     """The rate whose run does best on the training tasks' validation examples."""
     scores = {}
-    for rate in MULTITASK_RATES:
+    for rate in _scaled(MULTITASK_RATES, method.rate_scale):
 
         def score(rate: float = rate) -> dict[str, float]:
             return {"seen": seen_score(train(rate), "validation")}
@@ -55,10 +65,10 @@ def choose_multitask_rate(method: Method, train: Callable[[float], Trained], res
 
 
 def choose_adaptation_rate(
-    name: str, variant: str, trained: Callable[[], Trained], results: Results
+    method: Method, variant: str, trained: Callable[[], Trained], results: Results
 ) -> float:
     """The rate that adapts best to training tasks under new names, from their held-back examples, or 0."""
-    adaptation = Adaptation(variant)
+    adaptation = Adaptation(variant, method.rate_scale)
     if not adaptation.rates:
         return 0.0
     scores = {}
@@ -74,6 +84,6 @@ def choose_adaptation_rate(
             )
             return {"tuning": adapted.mean}
 
-        key = {"stage": "tune adaptation", "method": name, "variant": variant, "rate": rate}
+        key = {"stage": "tune adaptation", "method": method.name, "variant": variant, "rate": rate}
         scores[rate] = results.once(key, score)["tuning"]
     return max(scores, key=lambda rate: scores[rate])

@@ -68,7 +68,7 @@ class _Study:
         )
         for variant in method.variants:
             chosen = choose_adaptation_rate(
-                method.name, variant, lambda: self.train(method, "named", TUNING_SEED, rate), self.results
+                method, variant, lambda: self.train(method, "named", TUNING_SEED, rate), self.results
             )
 
             def adapt(variant: str = variant, chosen: float = chosen) -> Result:
