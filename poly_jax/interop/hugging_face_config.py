@@ -71,9 +71,12 @@ def scales_outputs(raw: dict[str, Any]) -> bool:
     """Whether the decoder's output is scaled by emb_dim^-0.5 before the head.
 
     transformers 5 writes `scale_decoder_outputs` and always says that the head is tied; before,
-    `tie_word_embeddings` stood for both. mT5's outputs are never scaled, and neither are those of umT5,
-    whatever its config says: transformers 5 scales them, where T5X, which trained them, does not.
+    `tie_word_embeddings` stood for both. mT5's outputs are never scaled. umT5's are where the config says
+    `scale_decoder_outputs`: transformers 5.0 to 5.23 wrote nothing and scaled all, where T5X, which trained
+    them, scales none.
     """
-    if raw.get("model_type") in ("mt5", "umt5"):
+    if raw.get("model_type") == "mt5":
         return False
+    if raw.get("model_type") == "umt5":
+        return bool(raw.get("scale_decoder_outputs", False))
     return bool(raw.get("scale_decoder_outputs", raw.get("tie_word_embeddings", True)))

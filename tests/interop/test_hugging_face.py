@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 
 from poly_jax.errors import UserError
 from poly_jax.interop.hugging_face import open_hugging_face
+from poly_jax.interop.hugging_face_config import scales_outputs
 from poly_jax.interop.tensors import read_all
 from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
@@ -144,6 +145,20 @@ def test_the_head_gives_the_logits_of_transformers(
         hidden @ tensors[HEAD if own else "shared.weight"].T * (raw["d_model"] ** -0.5 if scaled else 1)
     )
     np.testing.assert_allclose(logits(fields, tree, hidden), expected, rtol=1e-5)
+
+
+# As transformers 5.24 reads them; before, tie_word_embeddings of an umT5 said nothing.
+@pytest.mark.parametrize(
+    ("config", "scaled"),
+    [
+        ({"tie_word_embeddings": False}, False),
+        ({"tie_word_embeddings": True}, False),
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, False),
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": True}, True),
+    ],
+)
+def test_an_umt5_is_scaled_where_its_config_says_so_in_full(config, scaled):
+    assert scales_outputs({"model_type": "umt5", **config}) == scaled
 
 
 def test_a_copy_of_the_embedding_as_head_is_tied(model, write_hugging_face):

@@ -63,7 +63,7 @@ def t5():
         elif form == "mt5":
             model = MT5ForConditionalGeneration(MT5Config(**sizes))
         else:
-            model = UMT5ForConditionalGeneration(UMT5Config(**sizes))
+            model = UMT5ForConditionalGeneration(UMT5Config(**sizes, tie_word_embeddings=False))
         if form != "v1.0":
             # A head of its own, which versions differ about making.
             model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 32) / 32**0.5)
