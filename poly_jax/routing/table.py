@@ -1,4 +1,4 @@
-"""A router whose weights are given: a table of tasks by skills, the "expert" baseline."""
+"""Routers whose weights are given: a table of tasks by skills, the "expert" baseline."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,9 +13,36 @@ from poly_jax.routing.router import Uniform
 from poly_jax.routing.table_file import check_table, read_table, table_width
 
 
+class GivenRouter(FixedRouter):
+    """Mixes skills as a row says that is given for each task id; a subclass says where rows come from.
+
+    Attributes:
+      rows: weights of at least 0, a row for every task id; None where the tasks are not known yet.
+    """
+
+    rows: tuple[tuple[float, ...], ...] | None
+
+    def weights(
+        self,
+        parameters: Mapping[str, Float[Array, "..."]],
+        task_ids: Int[Array, "*rows"],
+        n_splits: int,
+        n_skills: int,
+        uniform: Uniform | None,
+    ) -> Float[Array, "*rows splits skills"]:
+        """The row of each task, normalised, for every head."""
+        if self.rows is None:
+            raise UserError(
+                f"the rows of {self} go by the names of tasks; use Adapters.for_tasks, which tells them"
+            )
+        table = jnp.asarray(self.rows, jnp.float32)
+        rows = (table / table.sum(-1, keepdims=True))[jnp.asarray(task_ids)]
+        return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], n_splits, n_skills))
+
+
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class TableRouter(FixedRouter):
+class TableRouter(GivenRouter):
     """Mixes skills as a table says that knows which skills each task needs; nothing is learned.
 
     The table's columns are the skills, whatever `Adapters.n_skills` says; a row is normalised to a sum of 1
@@ -50,27 +77,7 @@ class TableRouter(FixedRouter):
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As many as the table has columns."""
-        if self.rows is None and self.path is not None:
-            return table_width(self.path)
-        return len(self._rows[0])
-
-    def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
-    ) -> Float[Array, "*rows splits skills"]:
-        """The row of each task, for every head."""
-        table = jnp.asarray(self._rows, jnp.float32)
-        rows = (table / table.sum(-1, keepdims=True))[jnp.asarray(task_ids)]
-        return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], n_splits, n_skills))
-
-    @property
-    def _rows(self) -> tuple[tuple[float, ...], ...]:
-        if self.rows is None:
-            raise UserError(
-                f"the rows of {self.path} go by the names of tasks; use Adapters.for_tasks, which tells them"
-            )
-        return self.rows
+        if self.rows is not None:
+            return len(self.rows[0])
+        assert self.path is not None
+        return table_width(self.path)

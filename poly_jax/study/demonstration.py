@@ -21,8 +21,7 @@ from poly_jax.study.methods import MHR, POLY, SHARED, Method
 from poly_jax.study.rates import Adaptation
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.study.table import markdown_table, print_table
-from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix
-from poly_jax.tasks.skillbench.tasks import registered_name
+from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
 _COMPARED = ((MHR, ("mhr", "mhr-z", "mhr-mu")), (POLY, ("poly",)), (SHARED, ("shared",)))
@@ -88,8 +87,9 @@ def _compare(job: _Job) -> list[dict[str, Any]]:
     with labelled(job.method.name):
         bench, folder = benchmark(), epath.Path(job.output_dir)
         _say(f"training on {len(bench.train)} tasks")
-        run = folder / job.method.recipe.split("/")[-1].removesuffix(".gin")
-        trained = train_method(job.method, run, seed=0, bindings=(*_SHORTER, *job.bindings))
+        trained = train_method(
+            job.method, folder / job.method.run_name, seed=0, bindings=(*_SHORTER, *job.bindings)
+        )
         if job.method != SHARED:
             _plot(trained, folder)
         seen = seen_score(trained)
@@ -110,8 +110,7 @@ def _plot(trained: Trained, folder: epath.Path) -> None:
     model, table = trained.restored.model, trained.restored.table
     assert model.adapters is not None
     weights = mixing_weights(model.adapters, trained.restored.parameters)
-    tasks = {registered_name(task.name): task for task in benchmark().train}
-    ordered = [tasks[name] for name in table.names]
+    ordered = tasks_of(table.names)
     skills = skill_matrix(ordered).astype(np.int64)
     found = agreement(task_vectors(weights), skills)
     inventory = benchmark().inventory

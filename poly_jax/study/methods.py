@@ -21,6 +21,11 @@ class Method:
     variants: tuple[str, ...] = ()
     rate_scale: float = 1.0
 
+    @property
+    def run_name(self) -> str:
+        """What folders of its runs are called: as its recipe."""
+        return self.recipe.rpartition("/")[2].removesuffix(".gin")
+
 
 _RECIPES = "recipes/skillbench"
 

@@ -16,9 +16,8 @@ from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate
 from poly_jax.study.results import Result, Results
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.study.summary import summarise
-from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix
+from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 from poly_jax.tasks.skillbench.examples import Form
-from poly_jax.tasks.skillbench.tasks import registered_name
 
 # Without names a shared adapter cannot know what to do: this form is only shown beside, with one seed.
 _NAMELESS = tuple(
@@ -109,10 +108,9 @@ class _Study:
 def _train(
     folder: epath.Path, bindings: tuple[str, ...], method: Method, form: Form, seed: int, rate: float
 ) -> Trained:
-    name = method.recipe.split("/")[-1].removesuffix(".gin")
     return train_method(
         method,
-        folder / "runs" / f"{name}-{form}-rate{rate:g}-seed{seed}",
+        folder / "runs" / f"{method.run_name}-{form}-rate{rate:g}-seed{seed}",
         seed=seed,
         form=form,
         bindings=(*bindings, f"Optimizer.learning_rate = {rate}", "train.report_every = 200"),
@@ -122,7 +120,6 @@ def _train(
 def _agreement(trained: Trained) -> Result:
     restored = trained.restored
     assert restored.model.adapters is not None
-    tasks = {registered_name(task.name, trained.form, trained.data_seed): task for task in benchmark().train}
-    skills = skill_matrix([tasks[name] for name in restored.table.names]).astype(np.int64)
+    skills = skill_matrix(tasks_of(restored.table.names)).astype(np.int64)
     vectors = task_vectors(mixing_weights(restored.model.adapters, restored.parameters))
     return dataclasses.asdict(agreement(vectors, skills))

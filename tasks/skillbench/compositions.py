@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int8
 
+from poly_jax.errors import UserError
 from poly_jax.tasks.skillbench import skills as skills_lib
 from poly_jax.tasks.skillbench.skills import Inventory
 
@@ -145,6 +146,24 @@ def benchmark(inventory: Inventory = skills_lib.LETTERS) -> Benchmark:
         tuning=tasks(tuning, "tuning"),
         left_over=tuple(sorted(left_over)),
     )
+
+
+def tasks_of(names: Sequence[str]) -> list[Task]:
+    """The tasks that seqio knows by these names, of any form and data seed.
+
+    Raises:
+        UserError: one of them is not of the embedded benchmark.
+    """
+    bench = benchmark()
+    by_name = {task.name: task for task in (*bench.train, *bench.heldout, *bench.tuning)}
+    found = []
+    for name in names:
+        # The opaque name is a part of the registered one: skillbench_qrt, skillbench_nameless_qrt_seed3.
+        task = next((by_name[part] for part in name.split("_") if part in by_name), None)
+        if task is None:
+            raise UserError(f"only tasks of the embedded benchmark have known skills, not {name!r}")
+        found.append(task)
+    return found
 
 
 def skill_matrix(tasks: Sequence[Task]) -> Int8[np.ndarray, "task skill"]:
