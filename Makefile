@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-INTEROP := .venv-interop
+INTEROP := $(VENV)/.interop
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-interop lint clean
@@ -13,9 +13,9 @@ INTEROP := .venv-interop
 help:
 	@echo "make demo   train, adapt and compare MHR, Poly and a shared LoRA; results in runs/demo"
 	@echo "make test   ruff, mypy and the whole test suite"
-	@echo "make test-interop   the tests against transformers and PEFT, in $(INTEROP)"
+	@echo "make test-interop   the tests against transformers and PEFT, which it adds to $(VENV)"
 	@echo "make lint   ruff and mypy only"
-	@echo "make clean  remove .venv and $(INTEROP), builds and caches; runs/ stays"
+	@echo "make clean  remove $(VENV), builds and caches; runs/ stays"
 	@echo "Another Python for .venv: make PYTHON=python3.12 ... (3.11 or newer, default $(PYTHON))"
 
 demo: $(INSTALLED)
@@ -24,19 +24,18 @@ demo: $(INSTALLED)
 test: lint
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs
 
-test-interop: $(INTEROP)/.installed
-	$(INTEROP)/bin/python -m pytest -n auto --dist loadfile -rs tests/interop_live
+test-interop: $(INTEROP)
+	$(BIN)/python -m pytest -n auto --dist loadfile -rs tests/interop_live
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-$(INTEROP)/.installed: pyproject.toml setup.py
-	@echo "Installing poly_jax, PyTorch, transformers and PEFT into $(INTEROP), once; this takes a few minutes."
-	$(PYTHON) -m venv $(INTEROP)
-	$(INTEROP)/bin/python -m pip install --quiet --upgrade pip
-	PYTHONWARNINGS=ignore $(INTEROP)/bin/python -m pip install --quiet --editable '.[test,interop]'
+# Into the same environment: a second one would hold TensorFlow and JAX once more, 3.4 GB.
+$(INTEROP): $(INSTALLED)
+	@echo "Adding PyTorch, transformers and PEFT to $(VENV), once."
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable '.[test,interop]'
 	@touch $@
 
 $(INSTALLED): pyproject.toml setup.py
@@ -50,5 +49,5 @@ $(INSTALLED): pyproject.toml setup.py
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(INTEROP) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
