@@ -19,7 +19,7 @@ from poly_jax.study.summary import summarise
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 from poly_jax.tasks.skillbench.examples import Form
 
-# Without names a shared adapter cannot know what to do: this form is only shown beside, with one seed.
+# Without names a shared adapter cannot know what to do: this form is only shown beside.
 _NAMELESS = tuple(
     dataclasses.replace(method, variants=method.variants[:1]) for method in (MHR, POLY, SHARED, SHARED_WIDE)
 )
@@ -40,8 +40,8 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     results = Results(folder / "results.jsonl")
     study = _Study(folder, results, tuple(bindings))
-    for form, methods, chosen in (("named", METHODS, seeds), ("nameless", _NAMELESS, seeds[:1])):
-        for seed in chosen:
+    for form, methods in (("named", METHODS), ("nameless", _NAMELESS)):
+        for seed in seeds:
             for method in methods:
                 study.run(method, form, seed)
     text = summarise(results, seeds)

@@ -26,9 +26,8 @@ def summarise(results: Results, seeds: Sequence[int]) -> str:
         parts.append(
             f"### Inputs {'with the opaque name of their task' if form == 'named' else 'without a name'}\n"
         )
-        chosen = seeds if form == "named" else seeds[:1]
-        parts.append(_scores(results, form, chosen))
-        parts.append(_differences(results, form, chosen))
+        parts.append(_scores(results, form, seeds))
+        parts.append(_differences(results, form, seeds))
     parts += ["### What the routers found\n", _routers(results, seeds)]
     return "\n".join(parts)
 
