@@ -9,7 +9,11 @@ import jax.numpy as jnp
 from flax.core import unfreeze
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from poly_jax.errors import UserError
 from poly_jax.model.decoding import Decoded, beam_search, sample
+from poly_jax.model.decoding.beams import check_beams
+from poly_jax.model.decoding.sampling import check_drawing
+from poly_jax.model.decoding.step import check_max_length
 from poly_jax.model.transformer import Transformer
 
 
@@ -25,6 +29,9 @@ class Decoding:
       temperature: 0 for greedy; else tokens are sampled at this temperature.
       top_k: sample among the k likeliest tokens only; 0 for all.
       top_p: sample among the likeliest tokens that together reach this probability; 1 for all.
+
+    Raises:
+      UserError: a value is out of its range, or beams and a temperature are both set.
     """
 
     max_length: int = 128
@@ -33,6 +40,16 @@ class Decoding:
     temperature: float = 0.0
     top_k: int = 0
     top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_max_length(self.max_length)
+        check_beams(self.n_beams, self.length_penalty)
+        check_drawing(self.temperature, self.top_k, self.top_p)
+        if self.n_beams > 1 and self.temperature > 0:
+            raise UserError(
+                f"n_beams={self.n_beams} and temperature={self.temperature:g} exclude each other: beams draw "
+                "nothing; give temperature 0 for beams, or n_beams 1 to sample"
+            )
 
 
 def generate(

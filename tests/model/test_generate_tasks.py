@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.layer_trees import stack_layers
 
@@ -82,3 +83,21 @@ def test_the_training_model_with_scanned_rematerialised_layers_decodes_alike(run
     result = run(model, stack_layers(tiny.parameters), inputs, TASK_IDS)
     np.testing.assert_array_equal(result.tokens, greedy.tokens)
     np.testing.assert_allclose(result.scores, greedy.scores, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_length": 0}, "max_length=0"),
+        ({"n_beams": 0}, "n_beams=0 keeps no output; give 1 or more"),
+        ({"n_beams": -1}, "n_beams=-1"),
+        ({"length_penalty": float("nan")}, "length_penalty=nan"),
+        ({"temperature": -0.5}, "temperature=-0.5"),
+        ({"temperature": 1.0, "top_k": -1}, "top_k=-1"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p=0 "),
+        ({"n_beams": 4, "temperature": 1.0}, "n_beams=4 and temperature=1 exclude each other"),
+    ],
+)
+def test_settings_that_cannot_be_are_named_before_anything_is_decoded(settings, message):
+    with pytest.raises(UserError, match=message):
+        Decoding(**settings)

@@ -72,10 +72,7 @@ def beam_search(
       UserError: a setting is out of its range.
     """
     check_max_length(max_length)
-    if n_beams < 1:
-        raise UserError(f"n_beams={n_beams} keeps no output; give 1 or more")
-    if not math.isfinite(length_penalty):
-        raise UserError(f"length_penalty={length_penalty:g} is not a finite number")
+    check_beams(n_beams, length_penalty)
     # A table, because float32 powers on a device are a few ulp off.
     divisors = jnp.asarray(np.arange(max_length + 1, dtype=np.float64).clip(1) ** length_penalty, jnp.float32)
     first_row = n_beams * jnp.arange(batch_size)[:, None]
@@ -152,3 +149,11 @@ def _best(hypotheses: _Hypotheses, n: int) -> tuple[_Hypotheses, Int[Array, "bat
     """The n best hypotheses of every row, best first, and their places among the given ones."""
     scores, places = jax.lax.top_k(hypotheses.scores, n)
     return _Hypotheses(jnp.take_along_axis(hypotheses.tokens, places[:, :, None], axis=1), scores), places
+
+
+def check_beams(n_beams: int, length_penalty: float) -> None:
+    """Raise `UserError` unless beams can be kept and ranked so."""
+    if n_beams < 1:
+        raise UserError(f"n_beams={n_beams} keeps no output; give 1 or more")
+    if not math.isfinite(length_penalty):
+        raise UserError(f"length_penalty={length_penalty:g} is not a finite number")

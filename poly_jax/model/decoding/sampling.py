@@ -59,7 +59,7 @@ def sample(
       UserError: a setting is out of its range, or sampling was asked for without rng.
     """
     check_max_length(max_length)
-    _check_truncation(temperature, top_k, top_p)
+    check_drawing(temperature, top_k, top_p)
     if temperature == 0:
         row_keys = None
     elif rng is None:
@@ -135,7 +135,8 @@ def nucleus(logits: Float[Array, "vocab"], top_p: float) -> Float[Array, "vocab"
     return jnp.where(log_probs >= least, logits, -jnp.inf)
 
 
-def _check_truncation(temperature: float, top_k: int, top_p: float) -> None:
+def check_drawing(temperature: float, top_k: int, top_p: float) -> None:
+    """Raise `UserError` unless tokens can be chosen so."""
     if not 0 <= temperature < math.inf:
         raise UserError(f"temperature={temperature:g} is not 0 (greedy) or a positive number")
     if top_k < 0:
