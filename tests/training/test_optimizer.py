@@ -8,7 +8,8 @@ import optax
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.training.optimizer import Optimizer
+from poly_jax.model.layer_trees import stack_layers, unstack_layers
+from poly_jax.training.optimizer import Optimizer, like_parameters
 
 STEPS = 50
 STEADY = {"warmup_fraction": 0.0, "decay": "constant", "learning_rate": 1e-3, "router_learning_rate": 0.1}
@@ -140,6 +141,60 @@ def test_adamw_is_the_papers_over_two_steps():
         m_hat, v_hat = m / (1 - 0.8**t), v / (1 - 0.95**t)
         x = x - 1e-3 * (m_hat / (np.sqrt(v_hat) + 1e-8) + 0.1 * x)
     np.testing.assert_allclose(skill, x - 1, rtol=2e-3)
+
+
+# Adafactor factors an array's two largest axes where both have at least 128 entries: the layers are one
+# of them in the stack of 130, and in no layer alone.
+_DEPTHS = {"encoder": 130, "decoder": 2}
+_SHAPES = {"encoder": {"lora_a": (3, 140)}, "decoder": {"lora_a": (128, 129), "lora_b": (2, 3)}}
+
+
+def _random_layers(rng):
+    def layer(stack):
+        # Layers differ in size, so that one root mean square over all of them is none of theirs.
+        size = 10 ** rng.uniform(-2, 2)
+        made = {name: rng.normal(0, size, shape) for name, shape in _SHAPES[stack].items()}
+        return {"skills": {n: x.astype(np.float32) for n, x in made.items()}} | {
+            "router": {"logits": rng.normal(0, size, (4, 3)).astype(np.float32)}
+        }
+
+    return {
+        stack: {f"layers_{i}": layer(stack) for i in range(depth)} for stack, depth in _DEPTHS.items()
+    } | {"router": {"logits": rng.normal(size=(4, 3)).astype(np.float32)}}
+
+
+@pytest.mark.parametrize("scaling", [False, True])
+def test_adafactor_moves_stacked_layers_as_layers_apart(scaling):
+    settings = STEADY | {"learning_rate": 1e-2, "weight_decay": 0.1, "parameter_scaling": scaling}
+    transformation = Optimizer(algorithm="adafactor", **settings).transformation(STEPS)
+    rng = np.random.default_rng(0)
+    parameters, *gradients = (_random_layers(rng) for _ in range(4))
+
+    def after(parameters, gradients):
+        state = transformation.init(parameters)
+        for gradient in gradients:
+            updates, state = transformation.update(gradient, state, parameters)
+            parameters = optax.apply_updates(parameters, updates)
+        return parameters
+
+    apart = after(parameters, gradients)
+    stacked = unstack_layers(after(stack_layers(parameters), [stack_layers(g) for g in gradients]))
+    assert jax.tree.structure(stacked) == jax.tree.structure(apart)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
+    jax.tree.map(close, stacked, apart)
+    # Several adaptations at once have another axis in front of the layers.
+    pairs = jax.tree.map(
+        lambda x: np.stack([x, x[::-1]]), [stack_layers(t) for t in (parameters, *gradients)]
+    )
+    first = jax.tree.map(lambda x: x[0], jax.vmap(after)(pairs[0], pairs[1:]))
+    jax.tree.map(close, unstack_layers(first), apart)
+
+
+def test_adafactors_moments_of_stacked_layers_are_found_by_their_parameters():
+    parameters = {"encoder": {"layers": {"router": {"logits": np.zeros((2, 4, 3), np.float32)}}}}
+    state = Optimizer(algorithm="adafactor").transformation(STEPS).init(parameters)
+    places = like_parameters(state, parameters, jax.tree.map(lambda _: "place", parameters), None)
+    assert jax.tree.leaves(places) == ["place"]
 
 
 @pytest.mark.parametrize("clip_norm", [2e-8, 0.0])

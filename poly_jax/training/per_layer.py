@@ -1,0 +1,57 @@
+"""An update rule for each layer's own arrays, also where layers are stacked for a scan."""
+
+from typing import Any
+
+import jax
+import optax
+from flax import traverse_util
+
+
+def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
+    """The rule with every layer's part of a stacked array as an array of its own.
+
+    For rules that look at whole arrays: Adafactor's update clipping, its steps relative to the parameter and
+    its factors of the second moment are of one matrix each (arXiv 1804.04235; T5X's Adafactor likewise leaves
+    the axis of scanned layers out). Parameters below `layers` have the layers on axis 0.
+    """
+
+    def init(params: optax.Params) -> Any:
+        parts = _parts(params)
+        # Without stacks the state is the rule's own, as checkpoints have it.
+        if list(parts) == [_APART]:
+            return rule.init(params)
+        return {name: _over(name, rule.init)(part) for name, part in parts.items()}
+
+    def update(
+        updates: optax.Updates, state: Any, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, Any]:
+        parts = _parts(params)
+        if list(parts) == [_APART]:
+            return rule.update(updates, state, params)
+        gradients = _parts(updates)
+        done = {
+            name: _over(name, rule.update)(gradients[name], state[name], part) for name, part in parts.items()
+        }
+        flat: dict[Any, Any] = {}
+        for new, _ in done.values():
+            flat.update(traverse_util.flatten_dict(new))
+        return traverse_util.unflatten_dict(flat), {name: after for name, (_, after) in done.items()}
+
+    return optax.GradientTransformation(init, update)
+
+
+_APART = "apart"
+
+
+def _over(name: str, function: Any) -> Any:
+    return function if name == _APART else jax.vmap(function)
+
+
+def _parts(tree: Any) -> dict[str, Any]:
+    """The tree without stacks, and for each depth the stacks of so many layers: a vmap has but one size."""
+    parts: dict[str, dict[Any, Any]] = {_APART: {}}
+    for path, leaf in traverse_util.flatten_dict(tree).items():
+        # Optax's masks leave nodes without arrays.
+        stacked = "layers" in path and not isinstance(leaf, optax.MaskedNode)
+        parts.setdefault(f"stacks_of_{leaf.shape[0]}" if stacked else _APART, {})[path] = leaf
+    return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}
