@@ -53,7 +53,7 @@ def check_uniform_at_zero(adapters: Adapters | None) -> None:
     weights = router.weights(zeros, jnp.zeros((1,), jnp.int32), adapters.n_splits, size, None)
     if not specs or not jnp.allclose(weights, 1 / size):
         raise UserError(
-            f"Optimizer.router_anneal_steps needs a router whose weights are equal at logits of 0, and"
+            f"train.router_anneal_steps needs a router whose weights are equal at logits of 0, and"
             f" {type(router).__name__} as it is set has none; use LearnedRouter.scores 'sigmoid' or 'softmax'"
             " without a shared skill"
         )

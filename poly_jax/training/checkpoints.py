@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -68,20 +69,20 @@ class Checkpoints:
           UserError: its task table is another.
         """
         step = self.latest_step()
+        names = read_table(epath.Path(self._manager.directory) / str(step)).names
+        if names != table.names:
+            raise UserError(
+                f"the checkpoint of step {step} knows {len(names)} task(s), and the mixture has"
+                f" {len(table)} others; a run cannot change its tasks, choose another --output_dir"
+            )
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
                 trained=ocp.args.StandardRestore(jax.tree.map(_abstract, state.trained)),
                 optimizer=ocp.args.StandardRestore(jax.tree.map(_abstract, state.optimizer)),
-                tasks=ocp.args.JsonRestore(),
             ),
         )
-        if tuple(restored["tasks"]) != table.names:
-            raise UserError(
-                f"the checkpoint of step {step} knows {len(restored['tasks'])} task(s), and the mixture has"
-                f" {len(table.names)} others; a run cannot change its tasks, choose another --output_dir"
-            )
-        count = jax.numpy.asarray(step, jax.numpy.int32)
+        count = jax.device_put(np.int32(step), state.step.sharding)
         return TrainState(count, restored["trained"], restored["optimizer"])
 
     def close(self) -> None:

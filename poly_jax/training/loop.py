@@ -79,7 +79,7 @@ def fit(
     # Closed even where the run is interrupted: what is on its way to disk arrives there.
     with (
         contextlib.closing(Checkpoints(folder)) as checkpoints,
-        contextlib.closing(scalar_writer(folder)) as writer,
+        contextlib.closing(scalar_writer(folder, checkpoints.latest_step() or 0)) as writer,
     ):
         saved = checkpoints.latest_step()
         if saved is not None:
@@ -97,12 +97,13 @@ def fit(
             batch = next(batches)
             check_task_ids(batch["task_ids"], len(table))
             with on_mesh(mesh):
-                state, metrics = step_function(state, frozen, to_mesh(batch, mesh), key)
+                placed = to_mesh(batch, mesh)
+                state, metrics = step_function(state, frozen, placed, key)
             since_report.append(metrics)
             if progress is None:
                 # The first step compiles: it is not part of the measured speed.
                 jax.block_until_ready(metrics)
-                progress = Progress(step, steps, len(batch["task_ids"]) * jax.process_count())
+                progress = Progress(step, steps, len(placed["task_ids"]))
                 save_operative_config(folder)
             if step % report_every == 0 or step == steps:
                 values = {name: float(np.mean([m[name] for m in since_report])) for name in metrics}

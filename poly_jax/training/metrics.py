@@ -42,14 +42,32 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         self._file.close()
 
 
-def scalar_writer(folder: epath.Path) -> metric_writers.MetricWriter:
-    """A writer of scalars to `folder`: TensorBoard events and `metrics.jsonl`.
+def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
+    """A writer of scalars to `folder` after a step: TensorBoard events and `metrics.jsonl`.
 
-    Only the first process of a run writes.
+    Only the first process of a run writes. Lines of later steps are from a run that was stopped after its
+    last checkpoint, and go: those steps are run again.
     """
     if jax.process_index():
         return metric_writers.MultiWriter([])
     folder.mkdir(parents=True, exist_ok=True)
+    _forget_after(folder / "metrics.jsonl", step)
     return metric_writers.AsyncMultiWriter(
         [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder / "metrics.jsonl")]
     )
+
+
+def _forget_after(path: epath.Path, step: int) -> None:
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if _is_until(line, step)]
+    if len(kept) < len(lines):
+        whole = path.with_name(f"{path.name}.tmp")
+        whole.write_text("".join(kept))
+        whole.replace(path)
+
+
+def _is_until(line: str, step: int) -> bool:
+    try:
+        return json.loads(line)["step"] <= step
+    except ValueError:  # The run was killed while it wrote this line.
+        return False

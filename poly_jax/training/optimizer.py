@@ -13,7 +13,6 @@ from jax.tree_util import DictKey
 from poly_jax.errors import UserError
 from poly_jax.training.annealing import anneal_to_zero
 from poly_jax.training.partition import is_router
-from poly_jax.training.per_layer import per_layer
 
 
 @gin.configurable
@@ -35,8 +34,6 @@ class Optimizer:
       b2: AdamW's decay of the second moment.
       parameter_scaling: Adafactor's steps relative to the parameter's size. Never for routers: a fresh router
         is so close to 0 that it would crawl.
-      router_anneal_steps: in the last so many steps a router's logits shrink to 0 along half a cosine, so
-        that all tasks end with equal weights (arXiv 2211.03831, zero-shot with MHR-mu); 0 for none.
     """
 
     algorithm: Literal["adamw", "adafactor"] = "adamw"
@@ -49,7 +46,6 @@ class Optimizer:
     b1: float = 0.9
     b2: float = 0.999
     parameter_scaling: bool = False
-    router_anneal_steps: int = 0
 
     def __post_init__(self):
         if self.algorithm not in ("adamw", "adafactor"):
@@ -60,10 +56,6 @@ class Optimizer:
             )
         if not 0 <= self.warmup_fraction <= 1:
             raise UserError(f"Optimizer.warmup_fraction is {self.warmup_fraction}; it must be in [0, 1]")
-        if self.router_anneal_steps < 0:
-            raise UserError(
-                f"Optimizer.router_anneal_steps is {self.router_anneal_steps}; it must be 0 (none) or more"
-            )
 
     def schedule(self, peak: float, steps: int) -> optax.Schedule:
         """Learning rate of each of `steps` steps; that of step 0 is 0 where there is a warm-up."""
@@ -80,11 +72,11 @@ class Optimizer:
             return decays[self.decay]
         return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[self.decay]], [warmup])
 
-    def transformation(self, steps: int) -> optax.GradientTransformation:
-        """The gradient transformation for a run of this many steps."""
+    def transformation(self, steps: int, router_anneal_steps: int = 0) -> optax.GradientTransformation:
+        """The gradient transformation for a run of this many steps; see `train` for the annealing."""
         router = self._rule(self.schedule(self.router_learning_rate, steps), 0.0, False)
-        if self.router_anneal_steps:
-            router = optax.chain(router, anneal_to_zero(steps, self.router_anneal_steps))
+        if router_anneal_steps:
+            router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
         rules = optax.multi_transform(
             {
                 "router": router,
@@ -102,7 +94,7 @@ class Optimizer:
             return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=weight_decay)
         # optax.adafactor's own weight decay ignores the learning rate.
         return optax.chain(
-            per_layer(optax.adafactor(multiply_by_parameter_scale=scaling)),
+            optax.adafactor(multiply_by_parameter_scale=scaling),
             optax.add_decayed_weights(-weight_decay),
             optax.scale_by_schedule(rate),
         )

@@ -22,6 +22,7 @@ from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.host_share import host_share
 from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size, replicated
 from poly_jax.training.optimizer import Optimizer, like_parameters
@@ -43,6 +44,7 @@ def train(
     report_every: int = 20,
     partitioning: Partitioning | None = None,
     prior: IBPPrior | None = None,
+    router_anneal_steps: int = 0,
 ) -> TrainState:
     """Trains an experiment's model on its mixture; the same call goes on where it was stopped.
 
@@ -60,6 +62,8 @@ def train(
       report_every: steps between reports, which are means over the steps since the last one.
       partitioning: shape of the device mesh.
       prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
+      router_anneal_steps: in the last so many steps the routers' logits shrink to 0 along half a cosine, so
+        that all tasks end with equal weights (arXiv 2211.03831, zero-shot with MHR-mu); 0 for none.
 
     Returns:
       The state after the last step.
@@ -87,6 +91,8 @@ def train(
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"train.{name} is {count}; it must be at least 1")
+    if router_anneal_steps < 0:
+        raise UserError(f"train.router_anneal_steps is {router_anneal_steps}; it must be 0 (none) or more")
     if experiment.data.batch_size % microbatches:
         raise UserError(
             f"train.microbatches {microbatches} does not divide Data.batch_size {experiment.data.batch_size}"
@@ -102,13 +108,17 @@ def train(
         if model.adapters is None:
             raise UserError("train.prior is bound, but Experiment.adapters is not; bind train.prior = None")
         prior.check(model.adapters.router)
-    if optimizer.router_anneal_steps:
+    if router_anneal_steps:
         check_uniform_at_zero(model.adapters)
-    batches = host_batches(experiment.data, table, seed, loss.needs_choices)
+    batches = host_batches(experiment.data, table, seed, loss.needs_choices, mesh)
     trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
     run_folder.claim(folder)
     update = Update(
-        dataclasses.replace(model, train=True), loss, optimizer.transformation(steps), microbatches, prior
+        dataclasses.replace(model, train=True),
+        loss,
+        optimizer.transformation(steps, router_anneal_steps),
+        microbatches,
+        prior,
     )
     print(
         f"{len(table)} task(s), {describe(trained)} trained, {describe(frozen)} frozen, {mesh.size} device(s)"
@@ -129,18 +139,19 @@ def train(
     )
 
 
-def host_batches(data: Data, table: TaskTable, seed: int, choices: bool) -> BatchStream:
+def host_batches(data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh) -> BatchStream:
     """This host's share of a mixture's endless stream of batches; see `train_batches`."""
+    share = host_share(mesh)
     return train_batches(
         data.mixture,
         table,
         split=data.split,
         sequence_length=data.sequence_length,
-        batch_size=data.batch_size // jax.process_count(),
+        batch_size=data.batch_size // share.count,
         seed=seed,
         choices=choices,
-        num_shards=jax.process_count(),
-        shard_id=jax.process_index(),
+        num_shards=share.count,
+        shard_id=share.index,
     )
 
 

@@ -19,6 +19,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import run_folder
 from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.host_share import host_share
 from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
@@ -95,7 +96,7 @@ def adapt(
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)
         loss.divisors(examples)  # Before anything is written, for a loss that these examples do not suit.
-        batches = FewShotBatches(examples, batch_size, seed)
+        batches = FewShotBatches(examples, batch_size, seed, host_share(mesh))
     start = start_from(
         source,
         chosen,
@@ -131,7 +132,7 @@ def adapt(
         update,
         begin(start.trained, update, mesh),
         start.frozen,
-        batches or host_batches(data, table, seed, loss.needs_choices),
+        batches or host_batches(data, table, seed, loss.needs_choices, mesh),
         folder=folder,
         table=table,
         origin=start.origin,

@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import Int
 
 from poly_jax.errors import UserError
+from poly_jax.training.host_share import HostShare
 
 Arrays = dict[str, np.ndarray]
 
@@ -72,11 +73,17 @@ def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step:
 class FewShotBatches:
     """An endless stream of batches over a few examples; see `poly_jax.training.loop.Batches`."""
 
-    def __init__(self, rows: Mapping[str, np.ndarray], batch_size: int, seed: int):
-        """Over arrays with leading axis `row`; an epoch smaller than a batch repeats examples in it."""
+    def __init__(
+        self, rows: Mapping[str, np.ndarray], batch_size: int, seed: int, share: HostShare = HostShare(0, 1)
+    ):
+        """Over arrays with leading axis `row`; an epoch smaller than a batch repeats examples in it.
+
+        `batch_size` is of all hosts: each one reads its share of every batch.
+        """
         self._rows = dict(rows)
         self._batch_size = batch_size
         self._seed = seed
+        self._share = share
         self._step = 0
         if not len(self):
             raise UserError("there are no examples to adapt to")
@@ -90,10 +97,12 @@ class FewShotBatches:
         return self
 
     def __next__(self) -> Arrays:
-        """The next batch."""
+        """The next batch, this host's rows."""
         batch = draw_batch(self._rows, self._batch_size, self._seed, self._step)
         self._step += 1
-        return batch
+        size = self._batch_size // self._share.count
+        first = self._share.index * size
+        return {name: rows[first : first + size] for name, rows in batch.items()}
 
     def save(self, filename: str | os.PathLike[str]) -> None:
         """Writes the position."""

@@ -1,14 +1,16 @@
 """Parameters and batches on a device mesh; run as a program, this is one training step on eight devices."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import AbstractMesh, PartitionSpec
 
 from poly_jax.errors import UserError
 from poly_jax.training.mesh import Partitioning, check_batch_size, shardings
@@ -41,6 +43,30 @@ def test_batches_that_cannot_be_spread_are_named():
         check_batch_size(12, _Mesh)
 
 
+@pytest.mark.parametrize(
+    ("shape", "axes", "expected"),
+    [
+        # What the whole of a mesh does not divide, a part of it may.
+        ((6, 8, 3), ("tasks", "splits", "skills"), (("fsdp",), ("model",), None)),
+        ((8, 8, 3), ("tasks", "splits", "skills"), (("fsdp", "model"), None, None)),
+        # T0's 313 tasks are prime: the splits are spread, or with one split the skills.
+        ((313, 8, 8), ("tasks", "splits", "skills"), (None, ("fsdp", "model"), None)),
+        ((313, 1, 8), ("tasks", "splits", "skills"), (None, None, ("fsdp", "model"))),
+        ((313, 2, 4), ("tasks", "splits", "skills"), (None, ("fsdp",), ("model",))),
+        ((313, 1, 3), ("tasks", "splits", "skills"), (None, None, None)),
+        ((1, 313, 16, 3), ("splits", "tasks", "lora_in", "lora_rank"), (None, None, ("fsdp", "model"), None)),
+        # Skills that all tasks share stay whole, and so does an axis that nothing divides.
+        ((8, 8, 16, 4), ("splits", "skills", "lora_in", "lora_rank"), (None, None, None, None)),
+        ((15, 32), ("embed", "mlp"), (None, ("model",))),
+        ((3, 16, 32), ("layers", "embed", "mlp"), (None, ("fsdp",), ("model",))),
+    ],
+)
+def test_an_axis_is_cut_by_what_divides_it_and_a_table_of_tasks_along_some_axis(shape, axes, expected):
+    mesh = AbstractMesh((2, 2, 4), ("data", "fsdp", "model"))
+    leaf = jax.ShapeDtypeStruct(shape, np.float32)
+    assert shardings({"w": leaf}, {"w": PartitionSpec(*axes)}, mesh)["w"].spec == PartitionSpec(*expected)
+
+
 @pytest.mark.slow
 def test_a_step_on_a_mesh_of_eight_devices_is_the_step_of_one_device():
     environment = {
@@ -62,6 +88,8 @@ def test_a_step_on_a_mesh_of_eight_devices_is_the_step_of_one_device():
     assert found["router"] == [[4, 2, 3], [1, 2, 3]]
     # Nothing moves to another place in a step, and the optimizer's moments lie where their parameters do.
     assert found["router_after"] == found["router_moment"] == found["router"]
+    # What is restored lies on the mesh as well, and goes on to the same bits.
+    assert found["resumed_difference"] == 0.0
     # An axis that the mesh does not divide is whole on every device.
     assert found["undivided"] == [[15, 32], [15, 16]]
 
@@ -70,10 +98,12 @@ def main():
     """Prints as JSON how a step on a (2, 2, 2) mesh differs from one without a mesh."""
     from poly_jax.adapters.config import Adapters
     from poly_jax.adapters.lora import LoRA
+    from poly_jax.data.task_table import TaskTable
     from poly_jax.model.config import T5Config
     from poly_jax.model.loss import TokenLoss
     from poly_jax.model.transformer import Transformer, parameter_shapes
     from poly_jax.routing.learned import LearnedRouter
+    from poly_jax.training.checkpoints import Checkpoints, Origin
     from poly_jax.training.mesh import on_mesh, to_mesh
     from poly_jax.training.optimizer import Optimizer
     from poly_jax.training.partition import is_adapter, split
@@ -116,7 +146,18 @@ def main():
     placed, placed_frozen = split(jax.device_put(parameters, shardings(shapes, axes, mesh)), is_adapter)
     before = begin(placed, update, mesh)
     with on_mesh(mesh):
-        state, metrics = jax.jit(update)(before, placed_frozen, to_mesh(batch, mesh), key)
+        step = jax.jit(update)
+        state, metrics = step(before, placed_frozen, to_mesh(batch, mesh), key)
+        table = TaskTable(("a", "b", "c", "d"))
+        with tempfile.TemporaryDirectory() as run:
+            with contextlib.closing(Checkpoints(run)) as checkpoints:
+                checkpoints.save(state, table, Origin())
+            with contextlib.closing(Checkpoints(run)) as checkpoints:
+                restored = checkpoints.restore(before, table)
+        after, _ = step(state, placed_frozen, to_mesh(batch, mesh), key)
+        # As `fit` does: states stay where they are.
+        stays = jax.jit(update, out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, restored), None))
+        resumed, _ = stays(restored, placed_frozen, to_mesh(batch, mesh), key)
 
     def largest(difference_of, *trees):
         leaves = jax.tree.map(lambda *leaves: float(np.abs(difference_of(*leaves)).max()), *trees)
@@ -142,6 +183,7 @@ def main():
                 "loss_alone": float(alone_metrics["loss"]),
                 "moved": largest(numpy_difference, state.trained, trained),
                 "difference": largest(numpy_difference, state.trained, alone.trained),
+                "resumed_difference": largest(numpy_difference, resumed.trained, after.trained),
                 "kernel": shape(placed_frozen["encoder"]["layers_0"]["attention"]["query"]["kernel"]),
                 "router": shape(router_of(placed)),
                 "router_after": shape(router_of(state.trained)),

@@ -253,6 +253,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backb
         ("train.microbatches = 0", "microbatches is 0; it must be at least 1"),
         ("train.steps = 0", "steps is 0; it must be at least 1"),
         ("train.report_every = 0", "report_every is 0; it must be at least 1"),
+        ("train.router_anneal_steps = -1", "router_anneal_steps is -1; it must be 0"),
         ("train.save_every = -1", "save_every is -1; it must be at least 1"),
         ("Data.mixture = 'train_test_pear'", "train_test_pear"),
         ("Adapters.n_splits = 5", "n_splits is 5, which does not divide the width 16"),

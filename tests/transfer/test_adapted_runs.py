@@ -134,7 +134,7 @@ def test_a_choice_among_skills_needs_the_examples_of_one_task(short_runs, tmp_pa
 def test_annealing_is_refused_where_logits_of_zero_are_no_equal_mix(tmp_path):
     Configuration(
         ("recipes/skillbench/mhr.gin",),
-        (*SMALL, "Optimizer.router_anneal_steps = 1", "LearnedRouter.scores = 'l2'"),
+        (*SMALL, "train.router_anneal_steps = 1", "LearnedRouter.scores = 'l2'"),
     ).load()
     with pytest.raises(UserError, match="router_anneal_steps"):
         train(str(tmp_path / "run"))

@@ -1,0 +1,47 @@
+"""Which part of every batch a host reads: the rows that its devices compute."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Int
+
+from poly_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class HostShare:
+    """One of `count` equal parts of every batch, numbered from 0."""
+
+    index: int
+    count: int
+
+
+def host_share(mesh: Mesh) -> HostShare:
+    """This host's share of the batches on a mesh.
+
+    Raises:
+      UserError: see `share_of`.
+    """
+    return share_of(np.vectorize(lambda device: device.process_index)(mesh.devices), jax.process_index())
+
+
+def share_of(processes: Int[np.ndarray, "data fsdp model"], process: int) -> HostShare:
+    """The share of a process, where `processes` has the process of every device of a mesh.
+
+    Processes whose devices compute the same rows, as under tensor parallelism across hosts, have the same
+    share.
+
+    Raises:
+      UserError: some processes compute the same rows in part, so that there are no equal shares.
+    """
+    rows = processes.reshape(-1, processes.shape[-1])
+    read = {int(name): tuple(np.flatnonzero((rows == name).any(axis=1))) for name in np.unique(processes)}
+    shares = sorted(set(read.values()))
+    if sum(map(len, shares)) != len(rows) or len({len(share) for share in shares}) != 1:
+        raise UserError(
+            f"on a mesh of data, fsdp and model {processes.shape} hosts share some of a batch's rows and not"
+            " others; choose a Partitioning.model that divides a host's devices, or is a multiple of them"
+        )
+    return HostShare(shares.index(read[process]), len(shares))
