@@ -13,6 +13,7 @@ from jax.tree_util import DictKey
 from poly_jax.errors import UserError
 from poly_jax.training.annealing import anneal_to_zero
 from poly_jax.training.partition import is_router
+from poly_jax.training.per_layer import per_layer
 
 
 @gin.configurable
@@ -94,7 +95,7 @@ class Optimizer:
             return optax.adamw(rate, b1=self.b1, b2=self.b2, weight_decay=weight_decay)
         # optax.adafactor's own weight decay ignores the learning rate.
         return optax.chain(
-            optax.adafactor(multiply_by_parameter_scale=scaling),
+            per_layer(optax.adafactor(multiply_by_parameter_scale=scaling)),
             optax.add_decayed_weights(-weight_decay),
             optax.scale_by_schedule(rate),
         )
