@@ -1,7 +1,8 @@
 """Batches of a mixture as NumPy arrays: an endless stream to train on, one pass to evaluate."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+import operator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,7 @@ def eval_batches(
     batch_size: int,
     use_cached: bool = False,
     choices: bool = False,
+    every_target: bool = False,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> Iterator[Batch]:
@@ -124,13 +126,15 @@ def eval_batches(
     filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
     batches.
 
-    Args and arrays: as of `train_batches`, but that `choices` come only where all tasks have them.
+    Args and arrays: as of `train_batches`, but that `choices` come only where all tasks have them. With
+    `every_target`, an example whose target is drawn among several has a row for each, and where a task is so,
+    `example_ids` [batch] says, task by task, which rows are one example.
 
     Raises:
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    rows = _rows(mixture, split, sequence_length, use_cached, choices)
+    rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target)
     try:
         first = next(rows)
     except StopIteration:
@@ -159,10 +163,18 @@ def _most_choices(specs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> int:
 
 
 def _rows(
-    mixture: RoutedMixture, split: str, sequence_length: Mapping[str, int], use_cached: bool, choices: bool
+    mixture: RoutedMixture,
+    split: str,
+    sequence_length: Mapping[str, int],
+    use_cached: bool,
+    choices: bool,
+    every_target: bool,
 ) -> Iterator[Batch]:
+    tasks = {task.name: task for task in mixture.tasks if split in task.splits}
+    drawn = {name: task.one_row_per_target() for name, task in tasks.items()} if every_target else {}
+    drawn = {name: task for name, task in drawn.items() if task is not None}
     datasets = {
-        task.name: task.get_dataset(
+        name: task.get_dataset(
             sequence_length,
             split=split,
             use_cached=use_cached,
@@ -170,15 +182,22 @@ def _rows(
             seed=_EVALUATION_SEED,
             num_epochs=1,
         )
-        for task in mixture.tasks
-        if split in task.splits
+        for name, task in (tasks | drawn).items()
     }
     specs = {name: dataset.element_spec for name, dataset in datasets.items()}
     choices = choices and all(set(spec) >= _HAS_CHOICES for spec in specs.values())
     most = _most_choices(specs) if choices else None
     converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
-    for dataset in datasets.values():
-        yield from converter(dataset, dict(sequence_length)).as_numpy_iterator()
+    for name, dataset in datasets.items():
+        rows = converter(dataset, dict(sequence_length)).as_numpy_iterator()
+        if choices or not drawn:
+            yield from rows
+            continue
+        numbers: Iterable[Any] = itertools.count()
+        if name in drawn:
+            numbers = dataset.map(operator.itemgetter("example_id")).as_numpy_iterator()
+        for row, number in zip(rows, numbers, strict=False):
+            yield {**row, "example_ids": np.int32(number)}
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:

@@ -40,6 +40,18 @@ class RoutedTask(seqio.Task):
         )
         self.unrouted = task
         self.task_id = task_id
+        self._num_tasks = num_tasks
+
+    def one_row_per_target(self) -> "RoutedTask | None":
+        """The task with a row for each target an example may have; None for one that draws no targets.
+
+        A task draws them by a preprocessor with the method `one_row_per_target`, itself a preprocessor, which
+        gives the rows of one example the same `example_id`.
+        """
+        every = [getattr(each, "one_row_per_target", each) for each in self.unrouted.preprocessors]
+        if every == list(self.unrouted.preprocessors):
+            return None
+        return RoutedTask(self.unrouted.replace(preprocessors=every), self.task_id, self._num_tasks)
 
     @property
     def metric_objs(self) -> Sequence[Any]:

@@ -160,9 +160,9 @@ def read_examples(
 ) -> Mapping[str, np.ndarray]:
     """The first `shots` examples of a task's split as arrays, `[row, length]`; all of them with None.
 
-    An example is one row, or several where the task shows it by several prompts: then `example_ids` [row]
-    says which are one. Where the task has answer choices there are `choices` [row, choices, length] and
-    `labels` [row].
+    An example is one row, or several where the task shows it by several prompts or draws its target among
+    several: then `example_ids` [row] says which are one. Where the task has answer choices there are
+    `choices` [row, choices, length] and `labels` [row].
 
     Raises:
       UserError: there are fewer.
@@ -174,6 +174,7 @@ def read_examples(
         sequence_length=experiment.data.sequence_length,
         batch_size=1,
         choices=True,
+        every_target=True,
     )
     joined = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
     if EXAMPLE_IDS in joined:

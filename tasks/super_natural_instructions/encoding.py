@@ -9,7 +9,8 @@ from poly_jax.tasks.super_natural_instructions.prompts import PromptForm, encode
 class Encoding:
     """Writes the prompt of an example of `TaskFileSource` and draws one of its references as the target.
 
-    The draw is fresh each time an example is read, and the same for the same seed of the dataset.
+    The draw is fresh each time an example is read, and the same for the same seed of the dataset. Who reads
+    once and draws batches then has `one_row_per_target`.
     """
 
     def __init__(self, prompt: PromptForm, vocabulary: seqio.Vocabulary) -> None:
@@ -20,21 +21,42 @@ class Encoding:
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
     ) -> tf.data.Dataset:
         """Gives `inputs` and `targets`, each ended by the end of sequence, their texts, and `references`."""
-        lengths = sequence_length or {}
 
         @seqio.map_over_dataset(num_seeds=1)
         @tf.autograph.experimental.do_not_convert
         def encode(example: Mapping[str, tf.Tensor], seed: tf.Tensor) -> dict[str, tf.Tensor]:
-            references = example["references"][: example["num_references"]]
-            drawn = references[tf.random.stateless_uniform([], seed, 0, example["num_references"], tf.int32)]
-            inputs, prompt = encode_prompt(example, self._prompt, self._vocabulary, lengths.get("inputs"))
-            return {
-                "id": example["id"],
-                "references": references,
-                "inputs": inputs,
-                "inputs_pretokenized": prompt,
-                "targets": encode_target(drawn, self._vocabulary, lengths.get("targets")),
-                "targets_pretokenized": drawn,
-            }
+            place = tf.random.stateless_uniform([], seed, 0, example["num_references"], tf.int32)
+            return self._encoded(example, place, sequence_length)
 
         return encode(dataset)
+
+    def one_row_per_target(
+        self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
+    ) -> tf.data.Dataset:
+        """Gives every example once with each of its references, under one `example_id` (int32)."""
+
+        @tf.autograph.experimental.do_not_convert
+        def rows(number: tf.Tensor, example: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
+            @tf.autograph.experimental.do_not_convert
+            def encode(place: tf.Tensor) -> dict[str, tf.Tensor]:
+                encoded = self._encoded(example, place, sequence_length)
+                return {**encoded, "example_id": tf.cast(number, tf.int32)}
+
+            return tf.data.Dataset.from_tensor_slices(tf.range(example["num_references"])).map(encode)
+
+        return dataset.enumerate().flat_map(rows)
+
+    def _encoded(
+        self, example: Mapping[str, tf.Tensor], place: tf.Tensor, sequence_length: Mapping[str, int] | None
+    ) -> dict[str, tf.Tensor]:
+        lengths = sequence_length or {}
+        references = example["references"][: example["num_references"]]
+        inputs, prompt = encode_prompt(example, self._prompt, self._vocabulary, lengths.get("inputs"))
+        return {
+            "id": example["id"],
+            "references": references,
+            "inputs": inputs,
+            "inputs_pretokenized": prompt,
+            "targets": encode_target(references[place], self._vocabulary, lengths.get("targets")),
+            "targets_pretokenized": references[place],
+        }

@@ -2,6 +2,8 @@
 
 import collections
 import itertools
+import json
+from types import SimpleNamespace
 
 import gin
 import numpy as np
@@ -15,6 +17,8 @@ from poly_jax.data.routed import routed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.tasks.super_natural_instructions import categories, register, source, task_name
+from poly_jax.transfer.adapt import read_examples
+from poly_jax.transfer.few_shot import FewShotBatches, count_examples
 
 BYTES = vocabularies.byte()
 LENGTHS = {"inputs": 160, "targets": 12}
@@ -105,6 +109,41 @@ def test_the_references_are_drawn_anew_by_seed(small_folder):
     assert len(by_instance) == 40
     # Four draws miss one of the two references of an instance with chance 1/8.
     assert sum(words == {"answer", "reply"} for words in by_instance.values()) > 20
+
+
+def test_few_shot_batches_draw_the_references_anew_by_seed_and_step(small_folder):
+    register(small_folder, BYTES, shots=4)
+    experiment = SimpleNamespace(data=SimpleNamespace(sequence_length=LENGTHS))
+    name = "sni_task3_d"
+    examples = read_examples(experiment, TaskTable.of(name), name, "train")
+    assert count_examples(examples) == 4
+    assert len(examples["task_ids"]) == 8
+
+    def targets(seed):
+        batches = itertools.islice(FewShotBatches(examples, 4, seed), 20)
+        return [
+            [BYTES.decode([i for i in row if i > 1]) for row in batch["decoder_target_tokens"].tolist()]
+            for batch in batches
+        ]
+
+    drawn = targets(0)
+    words = [
+        tuple(text.split()[0] for text in sorted(step, key=lambda text: text.split()[1])) for step in drawn
+    ]
+    assert all(len({text.split()[1] for text in step}) == 4 for step in drawn)
+    assert all(set(column) == {"answer", "reply"} for column in zip(*words, strict=True))
+    assert drawn == targets(0) != targets(1)
+
+
+def test_a_mixture_of_drawn_and_single_targets_keeps_the_examples_of_each_task_apart(small_folder, task_file):
+    single = [{"id": str(n), "input": f"question {n}", "output": [f"answer {n}"]} for n in range(108)]
+    content = json.dumps(task_file(0, Instances=single))
+    (small_folder / "tasks" / "task4_e.json").write_text(content)
+    register(small_folder, BYTES, shots=4)
+    experiment = SimpleNamespace(data=SimpleNamespace(sequence_length=LENGTHS))
+    examples = read_examples(experiment, TaskTable.of("sni_test"), "sni_test", "train")
+    assert examples["example_ids"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]
+    assert examples["task_ids"].tolist() == [0] * 8 + [1] * 4
 
 
 def test_an_example_has_the_prompt_of_its_form(small_folder):
