@@ -197,7 +197,7 @@ def _rows(
         if name in drawn:
             numbers = dataset.map(operator.itemgetter("example_id")).as_numpy_iterator()
         for row, number in zip(rows, numbers, strict=False):
-            yield {**row, "example_ids": np.int32(number)}
+            yield {**row, "example_ids": np.asarray(number, np.int32)}
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:

@@ -63,7 +63,7 @@ def adapt(
       variant: see `poly_jax.transfer.variants`; None for the one that trains most of what the run has
         learned: "mhr", "poly", "shared", or "soup".
       experiment: that of the run.
-      shots: examples to train on, the first of the split; None for all.
+      shots: examples to train on, the first of the split, of each task of a mixture; None for all.
       split_name: the task's split that they are from.
       steps: optimizer steps.
       batch_size: examples per step, over all devices.
@@ -160,12 +160,14 @@ def read_examples(
 ) -> Mapping[str, np.ndarray]:
     """The first `shots` examples of a task's split as arrays, `[row, length]`; all of them with None.
 
+    Of a mixture they are the first `shots` of each of its tasks.
+
     An example is one row, or several where the task shows it by several prompts or draws its target among
     several: then `example_ids` [row] says which are one. Where the task has answer choices there are
     `choices` [row, choices, length] and `labels` [row].
 
     Raises:
-      UserError: there are fewer.
+      UserError: a task has fewer.
     """
     batches = eval_batches(
         task,
@@ -181,12 +183,17 @@ def read_examples(
         # Tasks of a mixture number their examples each from 0.
         pairs = np.stack([joined["task_ids"], joined[EXAMPLE_IDS]], axis=1)
         joined[EXAMPLE_IDS] = np.unique(pairs, axis=0, return_inverse=True)[1]
-    found = count_examples(joined)
-    if shots is not None and not 0 < shots <= found:
-        raise UserError(
-            f"{shots} shots were asked for, and split {split_name!r} of {task} has {found} example(s)"
-        )
-    return joined if shots is None else first_examples(joined, shots)
+    if shots is None:
+        return joined
+    for task_id in range(len(table)):
+        own = {name: leaf[joined["task_ids"] == task_id] for name, leaf in joined.items()}
+        found = count_examples(own)
+        if not 0 < shots <= found:
+            raise UserError(
+                f"{shots} shots were asked for, and split {split_name!r} of {table.name(task_id)} has "
+                f"{found} example(s)"
+            )
+    return first_examples(joined, shots)
 
 
 def _bind(before: Adapters | None, after: Adapters | None, task: str, adapted: AdaptedFrom) -> None:

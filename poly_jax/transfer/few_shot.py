@@ -43,12 +43,13 @@ def count_examples(rows: Mapping[str, np.ndarray]) -> int:
 
 
 def first_examples(rows: Mapping[str, np.ndarray], count: int) -> Arrays:
-    """All rows of the first `count` examples."""
-    if EXAMPLE_IDS not in rows:
-        return {name: leaf[:count] for name, leaf in rows.items()}
-    ids = rows[EXAMPLE_IDS]
-    # np.unique sorts; the first examples are those whose first rows come first.
-    chosen = ids[np.sort(np.unique(ids, return_index=True)[1])[:count]]
+    """All rows of the first `count` examples of each task."""
+    n_rows = len(next(iter(rows.values())))
+    ids = rows.get(EXAMPLE_IDS, np.arange(n_rows))
+    # The first row of every example, in the order of the rows, which np.unique does not keep.
+    firsts = np.sort(np.unique(ids, return_index=True)[1])
+    tasks = rows.get("task_ids", np.zeros(n_rows, np.int32))[firsts]
+    chosen = np.concatenate([ids[firsts[tasks == task][:count]] for task in np.unique(tasks)])
     return {name: leaf[np.isin(ids, chosen)] for name, leaf in rows.items()}
 
 

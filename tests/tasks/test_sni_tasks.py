@@ -144,6 +144,10 @@ def test_a_mixture_of_drawn_and_single_targets_keeps_the_examples_of_each_task_a
     examples = read_examples(experiment, TaskTable.of("sni_test"), "sni_test", "train")
     assert examples["example_ids"].tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 6, 7]
     assert examples["task_ids"].tolist() == [0] * 8 + [1] * 4
+    two = read_examples(experiment, TaskTable.of("sni_test"), "sni_test", "train", shots=2)
+    assert two["task_ids"].tolist() == [0] * 4 + [1] * 2
+    with pytest.raises(UserError, match="5 shots were asked for, and split 'train' of sni_task3_d has 4"):
+        read_examples(experiment, TaskTable.of("sni_test"), "sni_test", "train", shots=5)
 
 
 def test_an_example_has_the_prompt_of_its_form(small_folder):

@@ -40,7 +40,12 @@ class Adapt(Command):
             metavar="TASK",
             help="a task of the run that the router's row starts from; several are averaged",
         )
-        parser.add_argument("--shots", type=positive, metavar="N", help="how many examples to train on")
+        parser.add_argument(
+            "--shots",
+            type=positive,
+            metavar="N",
+            help="how many examples to train on, of each task of a mixture",
+        )
         parser.add_argument(
             "--seed", type=int, metavar="N", help="draws the examples and the fresh parameters"
         )
