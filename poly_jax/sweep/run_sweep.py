@@ -10,7 +10,7 @@ from etils import epath
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 from poly_jax.evaluation.whole_file import write_whole
-from poly_jax.study.results import Results
+from poly_jax.study.results import Result, Results
 from poly_jax.study.table import print_table
 from poly_jax.sweep.adapted import Adapting
 from poly_jax.sweep.bar_plot import save_bar_plot
@@ -79,6 +79,7 @@ def sweep(
         for cell in cells:
             key = {"method": method.label, "task": cell.column, "seed": cell.seed, "setup": digest}
             keys[method.label, cell] = key
+            _check_same_data(results.get(key), cell, output_dir)
             if metric is not None:
                 names = (results.get(key) or {}).get("metrics")
                 if names is None:
@@ -96,7 +97,7 @@ def sweep(
             for first in range(0, len(missing), stack):
                 some = missing[first : first + stack]
                 for cell, result in adapting.results(some, readings, progress.advance):
-                    results.add(keys[method.label, cell], result)
+                    results.add(keys[method.label, cell], {**result, "seqio_task": cell.seqio_task})
                     _check_metric(metric, result["metrics"], cell)
                     progress.finish(method, cell, result)
     scores = {}
@@ -117,6 +118,14 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
+    named: dict[str, str] = {}
+    for task in tasks:
+        other = named.setdefault(column(task), task)
+        if other != task:
+            raise UserError(
+                f"sweep.tasks has {other!r} and {task!r}, which are both {column(task)!r} in tables and "
+                "results; give each a sweep of its own"
+            )
     labels = [method.label for method in methods]
     if len(set(labels)) < len(labels):
         raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
@@ -148,6 +157,16 @@ def _check(method: Method, settings: Settings, cells: Sequence[Cell], split: str
         check_scorable(cell.seqio_task, split)
     variant.adapters(experiment.adapters(n_tasks=2) if experiment.adapters is not None else None)
     check_old_tasks(variant, method.init_router_from)
+
+
+def _check_same_data(known: Result | None, cell: Cell, output_dir: str) -> None:
+    """Raises a UserError where the result is of another task of the same column, with or without "{seed}"."""
+    task = (known or {}).get("seqio_task", cell.seqio_task)
+    if task != cell.seqio_task:
+        raise UserError(
+            f"{output_dir} has results of task {task!r} under the name {cell.column!r}, which is "
+            f"{cell.seqio_task!r} now; give another output_dir"
+        )
 
 
 def _restore(

@@ -8,6 +8,7 @@ from poly_jax import cli
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 from poly_jax.sweep import run_sweep
+from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
@@ -109,3 +110,21 @@ def test_a_mistake_shows_before_anything_is_computed(short_runs, tmp_path, metho
     with pytest.raises(UserError, match=message):
         sweep(short_runs, tmp_path / "sweep", *methods, **settings)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_two_tasks_of_one_name_in_tables_are_not_taken_for_one(tmp_path):
+    methods = [Method("no run", "mhr")]
+    with pytest.raises(
+        UserError, match=r"has 'x' and 'x_\{seed\}', which are both 'x' in tables and results"
+    ):
+        run_sweep.sweep(
+            str(tmp_path), Configuration((), ()), tasks=["x", "x_{seed}"], methods=methods, seeds=(0,)
+        )
+    # Nor where the one is in the folder already; results that do not say are taken as they were.
+    seeded = Cell("x_{seed}", 7)
+    for fine in (None, {"metrics": {}}, {"seqio_task": "x_7"}):
+        run_sweep._check_same_data(fine, seeded, "runs/sweep")
+    with pytest.raises(
+        UserError, match="runs/sweep has results of task 'x' under the name 'x', .* 'x_7' now"
+    ):
+        run_sweep._check_same_data({"seqio_task": "x"}, seeded, "runs/sweep")
