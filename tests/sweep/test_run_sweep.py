@@ -125,6 +125,6 @@ def test_two_tasks_of_one_name_in_tables_are_not_taken_for_one(tmp_path):
     for fine in (None, {"metrics": {}}, {"seqio_task": "x_7"}):
         run_sweep._check_same_data(fine, seeded, "runs/sweep")
     with pytest.raises(
-        UserError, match="runs/sweep has results of task 'x' under the name 'x', .* 'x_7' now"
+        UserError, match=r"runs/sweep has results of task 'x' under the name 'x', .* 'x_7' now"
     ):
         run_sweep._check_same_data({"seqio_task": "x"}, seeded, "runs/sweep")
