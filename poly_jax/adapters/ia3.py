@@ -37,9 +37,9 @@ class IA3:
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
-        """Rescales the frozen output, in its dtype."""
-        v = mixed["ia3"].astype(outputs.dtype)
-        return outputs * (v if v.ndim == 1 else v[:, None, :])
+        """Rescales the frozen output by the float32 vector (as PEFT) and rounds to the output's dtype."""
+        v = mixed["ia3"]
+        return (outputs.astype(jnp.float32) * (v if v.ndim == 1 else v[:, None, :])).astype(outputs.dtype)
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """`W0 diag(v)`."""

@@ -66,3 +66,14 @@ def test_bfloat16_stays_bfloat16(case):
     np.testing.assert_allclose(half.astype(np.float32), full, atol=0.03 * np.abs(full).max())
     merged = IA3().merge(IA3().mix({"ia3": ia3}, jnp.asarray(weights[0])), jnp.asarray(kernel, jnp.bfloat16))
     assert merged.dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("rows", [(), (1,)], ids=["one_mix", "mix_per_row"])
+def test_bfloat16_outputs_are_rounded_after_the_float32_vector_rescaled_them(rows):
+    # bfloat16 numbers are 2^-7 = 0.0078 apart above 1: 1.0036 alone would round to 1.
+    mixed = IA3().mix({"ia3": np.float32([[[1.0036, 1.0]]])}, np.ones((*rows, 1, 1), np.float32))
+    outputs = jnp.asarray([[[1.9921875, 3.0]]], jnp.bfloat16)
+    got = IA3().apply(mixed, jnp.zeros((1, 1, 1), jnp.bfloat16), outputs)
+    assert got.dtype == jnp.bfloat16
+    # 1.9921875 * 1.0036 = 1.99936, which is nearer to 2 than to 1.9921875.
+    np.testing.assert_array_equal(got.astype(np.float32), [[[2.0, 3.0]]])
