@@ -26,6 +26,7 @@ from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin, read_origin, read_table, step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.partition import is_adapter
+from poly_jax.training.skills_below import is_skill, skills_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,15 +68,15 @@ def open_run(run: str, experiment: Experiment, with_backbone: bool = True) -> Ru
     model = experiment.transformer(table)
     shapes = flatten(parameter_shapes(model)[0])
     trained = _stored(step)
-    if origin.adapters is not None:
-        below = _stored(epath.Path(origin.adapters))
-        below = {name: tensor for name, tensor in below.items() if "skills" in name.split("/")}
-        trained = {**below, **trained}
+    below = skills_below(origin, step)
+    if below is not None:
+        skills = {name: tensor for name, tensor in _stored(below).items() if is_skill(name)}
+        trained = {**skills, **trained}
     expected = {name: shape for name, shape in shapes.items() if origin.backbone is None or is_adapter(name)}
     check_tree(expected, trained, step)
     # This project's own runs stack layers on the first axis.
     apart = layers_apart(trained, step, axis=0)
-    skills = {name: tensor.load() for name, tensor in apart.items() if is_adapter(name)}
+    adapters = {name: tensor.load() for name, tensor in apart.items() if is_adapter(name)}
     if origin.backbone is None:
         backbone = {name: tensor for name, tensor in apart.items() if not is_adapter(name)}
     elif not with_backbone:
@@ -83,7 +84,7 @@ def open_run(run: str, experiment: Experiment, with_backbone: bool = True) -> Ru
     else:
         backbone = _checked_backbone(experiment.backbone or origin.backbone, origin, model.config, step)
     number = int(step.name) if step.name.isdigit() else 0
-    return RunWeights(model.config, model.adapters, table, backbone, skills, origin, number)
+    return RunWeights(model.config, model.adapters, table, backbone, adapters, origin, number)
 
 
 def _stored(step: epath.Path) -> dict[str, Tensor]:

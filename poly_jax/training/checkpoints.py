@@ -27,11 +27,13 @@ class Origin:
       backbone: path of the frozen backbone, or None where all of the model is in the checkpoint.
       backbone_hash: content hash of the backbone that the adapters were trained on.
       adapters: step folder of the checkpoint whose adapters stay frozen beneath this one's (MHR-z), or None.
+      adapters_hash: content hash of those skills.
     """
 
     backbone: str | None = None
     backbone_hash: str | None = None
     adapters: str | None = None
+    adapters_hash: str | None = None
 
 
 class Checkpoints:

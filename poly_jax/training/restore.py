@@ -23,6 +23,7 @@ from poly_jax.training.checkpoints import (
 )
 from poly_jax.training.mesh import shardings
 from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.training.skills_below import is_skill, skills_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def restore(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
                 " Experiment.backbone to the right one"
             )
         parts.append(backbone)
-    parts += [_below(origin, model, mesh), _read(step, model, mesh)]
+    parts += [_below(origin, step, model, mesh), _read(step, model, mesh)]
     parameters = merge(*parts)
     shapes, _ = parameter_shapes(model)
     missing = set(_names(shapes)) - set(_names(parameters))
@@ -82,15 +83,14 @@ def restore_adapters(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
     step = step_folder(run)
     table, origin = read_table(step), read_origin(step)
     model = experiment.transformer(table)
-    adapters = merge(_below(origin, model, mesh), _read(step, model, mesh, is_adapter))
+    adapters = merge(_below(origin, step, model, mesh), _read(step, model, mesh, is_adapter))
     return Restored(model, adapters, table, step, origin)
 
 
-def _below(origin: Origin, model: Transformer, mesh: Mesh) -> dict[str, Any]:
+def _below(origin: Origin, step: epath.Path, model: Transformer, mesh: Mesh) -> dict[str, Any]:
     """The skills that a checkpoint leaves as they are; nothing where it has its own."""
-    if origin.adapters is None:
-        return {}
-    return _read(epath.Path(origin.adapters), model, mesh, lambda name: "skills" in name.split("/"))
+    below = skills_below(origin, step)
+    return {} if below is None else _read(below, model, mesh, is_skill)
 
 
 def _read(

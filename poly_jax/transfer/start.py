@@ -20,6 +20,7 @@ from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.restore import Restored
+from poly_jax.training.skills_below import on_skills_of
 from poly_jax.transfer.chosen import choose_combinations
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.rows import averaged_rows
@@ -100,14 +101,14 @@ def start_from(
     chosen = jax.tree.map(lambda leaf: leaf[0], combinations)
     initial = initial_adapters(source, variant, model, seed, mesh, chosen, old_tasks)
     trained, frozen_adapters = split(initial, selects(variant.trainable))
-    origin = dataclasses.replace(source.origin, adapters=None)
+    origin = dataclasses.replace(source.origin, adapters=None, adapters_hash=None)
     if frozen_adapters:
         if source.origin.adapters is not None:
             raise UserError(
                 f"{source.step} itself trains a router only; adapt from the run its skills are from:"
                 f" {source.origin.adapters}"
             )
-        origin = dataclasses.replace(origin, adapters=str(source.step.absolute()))
+        origin = on_skills_of(origin, source.step)
     _, backbone = split(source.parameters, is_adapter)
     return Start(model, trained, merge(backbone, frozen_adapters), origin, chosen)
 

@@ -1,0 +1,61 @@
+"""A checkpoint that builds on another's skills finds those very skills, or says that it cannot."""
+
+import contextlib
+import shutil
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from etils import epath
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.training.checkpoints import Checkpoints, Origin, step_folder
+from poly_jax.training.skills_below import on_skills_of, skills_below
+from poly_jax.training.update import TrainState
+
+
+def save(run, skills, logits):
+    tree = {"encoder": {"query": {"skills": {"lora_a": jnp.array(skills)}, "router": {"logits": logits}}}}
+    state = TrainState(jnp.int32(5), tree, {"steps": jnp.int32(5)})
+    with contextlib.closing(Checkpoints(run)) as checkpoints:
+        checkpoints.save(state, TaskTable(("a", "b")), Origin("backbone", "its hash"))
+    return step_folder(run)
+
+
+@pytest.fixture
+def below(tmp_path):
+    return save(tmp_path / "source", [[0.5, 1.0]], jnp.zeros(2))
+
+
+STEP = epath.Path("runs/new/checkpoints/3")
+
+
+def test_what_has_its_own_skills_builds_on_none():
+    assert skills_below(Origin("backbone"), STEP) is None
+
+
+def test_the_same_skills_are_found_whatever_became_of_the_router(below, tmp_path):
+    origin = on_skills_of(Origin("backbone", "its hash"), below)
+    assert (origin.backbone, origin.backbone_hash) == ("backbone", "its hash")
+    assert skills_below(origin, STEP) == below
+    shutil.rmtree(tmp_path / "source")
+    save(tmp_path / "source", [[0.5, 1.0]], jnp.ones(2))
+    assert skills_below(origin, STEP) == below
+
+
+def test_other_skills_in_their_place_are_refused(below, tmp_path):
+    origin = on_skills_of(Origin("backbone"), below)
+    shutil.rmtree(tmp_path / "source")
+    save(tmp_path / "source", np.array([[0.5, 1.5]], np.float32), jnp.zeros(2))
+    with pytest.raises(UserError, match=r"source/checkpoints/5, which are others by now"):
+        skills_below(origin, STEP)
+
+
+def test_skills_that_are_gone_are_named(below, tmp_path):
+    origin = on_skills_of(Origin("backbone"), below)
+    shutil.rmtree(tmp_path / "source")
+    with pytest.raises(
+        UserError, match=r"runs/new/checkpoints/3 trains .*source/checkpoints/5, which is gone"
+    ):
+        skills_below(origin, STEP)
