@@ -29,7 +29,8 @@ class Skills(nn.Module):
         cfg = self.adapters
         assert route.weights is not None
         parameters = _parameters(
-            cfg.skill.parameters(cfg.n_splits, cfg.inventory_size, self.d_in, self.d_out)
+            cfg.skill.parameters(cfg.n_splits, cfg.inventory_size, self.d_in, self.d_out),
+            isinstance(cfg.router, PrivateRouter),
         )
         mixed = {"inventory": cfg.skill.mix(parameters, route.weights)}
         if cfg.private_skill is not None:
@@ -49,14 +50,19 @@ class PrivateSkills(nn.Module):
         """The skill of every row's task."""
         cfg = self.adapters
         assert cfg.private_skill is not None
-        parameters = _parameters(cfg.private_skill.parameters(1, cfg.n_tasks, self.d_in, self.d_out))
+        parameters = _parameters(cfg.private_skill.parameters(1, cfg.n_tasks, self.d_in, self.d_out), True)
         weights = PrivateRouter().weights({}, task_ids, 1, cfg.n_tasks, None)
         return cfg.private_skill.mix(parameters, weights)
 
 
-def _parameters(specs: Mapping[str, ParameterSpec]) -> dict[str, Float[Array, "..."]]:
+def _parameters(specs: Mapping[str, ParameterSpec], of_tasks: bool) -> dict[str, Float[Array, "..."]]:
+    """The parameters; the axis of skills that are one task's each is spread as tasks are."""
+
+    def axes(spec: ParameterSpec) -> tuple[str, ...]:
+        return tuple("tasks" if of_tasks and axis == "skills" else axis for axis in spec.axes)
+
     return {
-        name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=spec.axes)
+        name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=axes(spec))
         for name, spec in specs.items()
     }
 

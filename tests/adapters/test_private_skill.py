@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import traverse_util
+from jax.sharding import PartitionSpec
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
@@ -15,6 +16,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.table import TableRouter
 from poly_jax.training.partition import is_inventory, split
@@ -156,3 +158,17 @@ def test_a_router_by_names_and_private_skills_go_together():
     assert leaves[f"{place}/lora_a"].shape == (1, 2, 16, 1)
     assert leaves[f"{place}/private/lora_a"].shape == (1, 2, 16, 1)
     assert dataclasses.replace(adapters, private_skill=None).inventory_size == 2
+
+
+@pytest.mark.parametrize(
+    ("router", "skills"), [(LearnedRouter(), "skills"), (PrivateRouter(), "tasks")], ids=["shared", "private"]
+)
+def test_the_axis_of_one_skill_a_task_is_named_after_the_tasks(router, skills):
+    private_skill = IA3() if skills == "skills" else None
+    adapters = Adapters(LoRA(rank=2), router, 5, 4, 2, SITE, private_skill=private_skill)
+    shapes, axes = parameter_shapes(Transformer(CONFIG, adapters))
+    of_site = [tree["encoder"]["layers_0"]["attention"]["query"]["skills"] for tree in (shapes, axes)]
+    assert of_site[1]["lora_a"] == PartitionSpec("splits", skills, "lora_in", "lora_rank")
+    assert of_site[0]["lora_a"].shape[1] == (5 if skills == "tasks" else 4)
+    if private_skill is not None:
+        assert of_site[1]["private"]["ia3"] == PartitionSpec("splits", "tasks", "lora_out")
