@@ -41,6 +41,10 @@ class IA3:
         v = mixed["ia3"]
         return (outputs.astype(jnp.float32) * (v if v.ndim == 1 else v[:, None, :])).astype(outputs.dtype)
 
+    def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
+        """All of it, in float32."""
+        return mixed
+
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """`W0 diag(v)`."""
         return (kernel.astype(jnp.float32) * mixed["ia3"]).astype(kernel.dtype)

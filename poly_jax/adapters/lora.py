@@ -106,6 +106,12 @@ class LoRA:
         b = (mixed["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
         return outputs + (inputs @ a) @ b
 
+    def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
+        """The factors as `apply` uses them; B as it is where the scale would round it a second time."""
+        exact = math.frexp(self.alpha / self.rank)[0] == 0.5  # A power of two.
+        b = mixed["lora_b"]
+        return {"lora_a": mixed["lora_a"].astype(dtype), "lora_b": b.astype(dtype) if exact else b}
+
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """`W0 + (alpha / rank) A B`, computed in float32 and returned in the kernel's dtype."""
         update = (self.alpha / self.rank) * (mixed["lora_a"] @ mixed["lora_b"])

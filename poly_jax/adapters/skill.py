@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from poly_jax.parameters import ParameterSpec
@@ -38,6 +39,10 @@ class Skill(Protocol):
 
         `uniform` draws from U(0, 1) for a shape while training; it is None in evaluation.
         """
+        ...
+
+    def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
+        """What to keep of a mix while decoding, with which `apply` to inputs of `dtype` gives the same."""
         ...
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:

@@ -5,8 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
+from poly_jax.model.config import T5Config
+from poly_jax.model.projection import Projection
+from poly_jax.model.route import Route
+from poly_jax.routing.learned import LearnedRouter
 
 D_IN, D_OUT, RANK, ALPHA = 8, 12, 3, 2.0
 SHAPES = [(1, 1), (1, 3), (4, 1), (4, 3)]
@@ -160,3 +165,31 @@ def test_bfloat16_activations_and_kernels_stay_bfloat16(rng):
 def test_a_rank_below_one_is_named():
     with pytest.raises(UserError, match="rank is 0; it must be"):
         LoRA(rank=0)
+
+
+@pytest.mark.parametrize(("alpha", "b_dtype"), [(1.0, jnp.bfloat16), (3.0, jnp.float32)])
+def test_what_is_kept_for_decoding_is_no_wider_than_it_must_be_and_does_the_same(alpha, b_dtype):
+    skill = LoRA(rank=2, alpha=alpha)
+    rng = np.random.default_rng(0)
+    mixed = {
+        "lora_a": jnp.asarray(rng.normal(size=(3, 8, 2)), jnp.float32),
+        "lora_b": jnp.asarray(rng.normal(size=(3, 2, 6)), jnp.float32),
+    }
+    x = jnp.asarray(rng.normal(size=(3, 1, 8)), jnp.bfloat16)
+    y = jnp.zeros((3, 1, 6), jnp.bfloat16)
+    kept = skill.kept(mixed, x.dtype)
+    assert (kept["lora_a"].dtype, kept["lora_b"].dtype) == (jnp.bfloat16, b_dtype)
+    np.testing.assert_array_equal(skill.apply(kept, x, y), skill.apply(mixed, x, y))
+    assert all(skill.kept(mixed, jnp.float32)[name] is mixed[name] for name in mixed)
+
+
+def test_a_site_keeps_the_mix_in_the_dtype_of_its_inputs_while_decoding():
+    config = T5Config(8, 4, 1, 4, 4, 1, 1, ("relu",))
+    adapters = Adapters(LoRA(rank=2), LearnedRouter(), n_tasks=2, n_skills=2, sites="decoder/mlp/wo")
+    site = Projection(
+        config, adapters, "decoder/mlp/wo", 4, jax.nn.initializers.ones, ("mlp", "embed"), decode=True
+    )
+    x, route = jnp.ones((2, 1, 4), jnp.bfloat16), Route(np.array([0, 1], np.int32))
+    shapes = jax.eval_shape(site.init, jax.random.key(0), x, route)
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes["prefill"])} == {jnp.dtype(jnp.bfloat16)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes["params"])} == {jnp.dtype(jnp.float32)}
