@@ -84,7 +84,7 @@ class Checkpoints:
                 optimizer=ocp.args.StandardRestore(jax.tree.map(_abstract, state.optimizer)),
             ),
         )
-        count = jax.device_put(np.int32(step), state.step.sharding)
+        count = jax.device_put(np.asarray(step, np.int32), state.step.sharding)
         return TrainState(count, restored["trained"], restored["optimizer"])
 
     def close(self) -> None:
