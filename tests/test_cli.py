@@ -176,6 +176,16 @@ def test_the_traceback_is_shown_on_request(value, shown, calls, capsys, monkeypa
     assert (lines[0] == "Traceback (most recent call last):") == shown
 
 
+def test_a_folder_that_cannot_be_made_is_one_line(calls, capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    place = tmp_path / "file" / "run"
+    with pytest.raises(OSError, match="Not a directory") as caught:
+        place.mkdir()
+    calls.error = caught.value
+    assert cli.main(["train", f"--output_dir={place}"]) == 1
+    assert capsys.readouterr().err == f"poly-jax: error: [Errno 20] Not a directory: '{place}'\n"
+
+
 def test_an_interrupt_is_quiet(calls, capsys):
     calls.error = KeyboardInterrupt()
     assert cli.main(["train", "--output_dir=x"]) == 130

@@ -26,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with explain_unset_bindings():
             command.run(args, config)
-    except UserError as error:
+    # An OSError is of a folder that cannot be made or written, or a full disk: what the user alone can mend.
+    except (UserError, OSError) as error:
         if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
         print(f"poly-jax: error: {one_line(str(error))}", file=sys.stderr)

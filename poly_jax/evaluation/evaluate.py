@@ -27,6 +27,7 @@ from poly_jax.interop.tree import listing
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.zero_shot import averaged
 
 METRICS = "metrics.json"
@@ -75,6 +76,7 @@ def evaluate(
     step = step_folder(run)
     name = mixture or experiment.data.mixture
     table = TaskTable.of(name) if zero_shot else _table(experiment, run, name)
+    check_vocabularies(name, experiment.model.vocab_size)
     view = routed(name, table)
     _check_tasks(view, name, split)
     # What precedes needs neither data nor a model: a mistake shows at once.
@@ -139,7 +141,7 @@ def _check_tasks(view: RoutedMixture, name: str, split: str) -> None:
     without_metrics = [task.name for task in with_split if not task.metric_objs]
     if not with_split:
         splits = ", ".join(sorted(view.splits))
-        raise UserError(f"no task of {name!r} has a split {split!r}; there are {splits}")
+        raise UserError(f"no task of {name!r} has a split {split!r}; choose one with --split: {splits}")
     if len(without_metrics) == len(with_split):
         raise UserError(
             f"no task of {name!r} with a split {split!r} has a metric; register it with metric_fns"

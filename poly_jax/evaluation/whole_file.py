@@ -1,5 +1,6 @@
 """Writing a file that appears when it is whole, and never half of it."""
 
+import contextlib
 import os
 
 from etils import epath
@@ -32,7 +33,8 @@ def write_whole(path: epath.PathLike, text: str) -> None:
         partial.write_text(text)
         partial.replace(place)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # Such as a file system that became full or read-only.
+            partial.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

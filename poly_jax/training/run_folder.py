@@ -24,17 +24,27 @@ def claim(folder: epath.Path) -> None:
     path = folder / CONFIG
     if path.exists():
         there = path.read_text()
-        if there != config:
+        if there == config:
+            return
+        if _has_checkpoint(folder):
             raise UserError(
                 f"{folder} holds another run ({_difference(there, config)}); choose another --output_dir or"
                 " delete it"
             )
+        # A start that failed: there is nothing to keep from the corrected one.
+        if jax.process_index() == 0:
+            path.write_text(config)
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds no run of this program; choose another --output_dir")
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(config)
+
+
+def _has_checkpoint(folder: epath.Path) -> bool:
+    checkpoints = folder / "checkpoints"
+    return checkpoints.is_dir() and any(child.name.isdigit() for child in checkpoints.iterdir())
 
 
 def save_operative_config(folder: epath.Path) -> None:

@@ -28,6 +28,7 @@ from poly_jax.training.mesh import Partitioning, check_batch_size, replicated
 from poly_jax.training.optimizer import Optimizer, like_parameters
 from poly_jax.training.partition import Trainable, is_adapter, merge, selects, split
 from poly_jax.training.update import TrainState, Update, start
+from poly_jax.training.vocabulary_room import check_vocabularies
 
 
 @gin.configurable
@@ -103,6 +104,7 @@ def train(
     folder = epath.Path(output_dir)
     experiment.data.register_tasks()
     table = TaskTable.of(experiment.data.mixture)
+    check_vocabularies(experiment.data.mixture, experiment.model.vocab_size)
     model = experiment.transformer(table)
     if prior is not None:
         if model.adapters is None:

@@ -26,6 +26,7 @@ from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
 from poly_jax.training.train import begin, describe, host_batches
 from poly_jax.training.update import TrainState, Update
+from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.few_shot import EXAMPLE_IDS, FewShotBatches, count_examples, first_examples
 from poly_jax.transfer.start import Start, start_from
@@ -92,6 +93,7 @@ def adapt(
     source = restore(experiment, run, mesh)
     chosen = find(variant or usual(source.model.adapters))
     table = TaskTable.of(task)
+    check_vocabularies(task, experiment.model.vocab_size)
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)

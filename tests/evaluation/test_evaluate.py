@@ -78,7 +78,7 @@ def test_tasks_without_the_split_or_a_metric_are_left_out(evaluated):
         (
             "evaluation_all",
             "tests",
-            "no task of 'evaluation_all' has a split 'tests'; there are empty, test, train",
+            "no task of 'evaluation_all' has a split 'tests'; choose one with --split: empty, test, train",
         ),
         ("evaluation_no_metric", "test", "no task of 'evaluation_no_metric' .* has a metric"),
         ("evaluation_no_test", "empty", "evaluation_no_test without an example in split 'empty'"),

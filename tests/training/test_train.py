@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from etils import epath
 
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
@@ -17,6 +18,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.interop import single_file
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
+from poly_jax.training import run_folder
 from poly_jax.training.loop import Progress
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
@@ -188,6 +190,15 @@ class TestAnInterruptedRun:
         assert everything_in(resumed.folder / "checkpoints") == before
 
 
+def test_a_start_that_failed_gives_way_to_the_corrected_one(backbone, tmp_path):
+    """Here the first step never came: the folder has a configuration and no checkpoint."""
+    configure(backbone.right, "Optimizer.learning_rate = 0.5")
+    run_folder.claim(epath.Path(tmp_path / "run"))
+    configure(backbone.right)
+    run_folder.claim(epath.Path(tmp_path / "run"))
+    assert "learning_rate" not in (tmp_path / "run" / "config.gin").read_text()
+
+
 def test_restore_gives_the_backbone_as_it_was_with_the_trained_adapters(run, backbone, flat):
     configure(backbone.right)
     experiment = Experiment()
@@ -258,6 +269,10 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backb
         ("Data.mixture = 'train_test_pear'", "train_test_pear"),
         ("Adapters.n_splits = 5", "n_splits is 5, which does not divide the width 16"),
         ("Adapters.sites = 'encoder/query'", "'encoder/query', which matches no site"),
+        (
+            "T5Config.vocab_size = 64",
+            "'train_test_pair' .* has ids 0 to 258, and the embedding has 64",
+        ),
         ("T5Config.emb_dim = 32", "does not fit the model"),
         ("Experiment.backbone = '/nowhere.safetensors'", "/nowhere.safetensors does not exist"),
     ],

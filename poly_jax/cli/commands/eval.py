@@ -19,7 +19,7 @@ class Eval(Command):
             "--run", required=True, metavar="DIR", help="output folder of a run, or a step in it"
         )
         parser.add_argument("--mixture", help="seqio mixture or task; the run's own when not given")
-        parser.add_argument("--split", help="split of the tasks, such as validation or test")
+        parser.add_argument("--split", help="split of the tasks, such as validation (default: test)")
         parser.add_argument(
             "--zero_shot",
             action="store_true",
