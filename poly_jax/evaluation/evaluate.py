@@ -21,7 +21,6 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.model_functions import model_functions
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import PredictionFiles, Results, show, with_mean
-from poly_jax.evaluation.whole_file import write_whole
 from poly_jax.experiment import Experiment
 from poly_jax.interop.tree import listing
 from poly_jax.training.checkpoints import read_table, step_folder
@@ -29,6 +28,7 @@ from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.zero_shot import averaged
+from poly_jax.whole_file import write_whole
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions"

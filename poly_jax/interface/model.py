@@ -153,7 +153,7 @@ class Model:
 
     def _origin(self) -> Origin:
         # Adapters that were another run's are written with this one's.
-        return dataclasses.replace(self.restored.origin, adapters=None, adapters_hash=None)
+        return self.restored.origin.without_adapters()
 
     def _gin_lines(self) -> list[str]:
         model, origin = self.restored.model, self.restored.origin

@@ -15,18 +15,16 @@ from poly_jax.interop.byte_progress import byte_progress
 from poly_jax.interop.content_hash import content_hash
 from poly_jax.interop.layers_apart import layers_apart
 from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
-from poly_jax.interop.t5x_manifest import orbax_arrays
 from poly_jax.interop.tensors import Tensor, of_tree, total_bytes
 from poly_jax.interop.tree import check_tree, flatten
-from poly_jax.interop.zarr_arrays import open_arrays
 from poly_jax.model.config import T5Config
 from poly_jax.model.layer_trees import unstack_layers
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.training.backbone import RANDOM, load_backbone
-from poly_jax.training.checkpoints import Origin, read_origin, read_table, step_folder
+from poly_jax.training.checkpoints import Origin, open_trained, read_origin, read_table, step_folder
 from poly_jax.training.mesh import Partitioning
-from poly_jax.training.partition import is_adapter
-from poly_jax.training.skills_below import is_skill, skills_below
+from poly_jax.training.partition import is_adapter, is_skill
+from poly_jax.training.skills_below import skills_below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +65,10 @@ def open_run(run: str, experiment: Experiment, with_backbone: bool = True) -> Ru
     table, origin = read_table(step), read_origin(step)
     model = experiment.transformer(table)
     shapes = flatten(parameter_shapes(model)[0])
-    trained = _stored(step)
+    trained = open_trained(step)
     below = skills_below(origin, step)
     if below is not None:
-        skills = {name: tensor for name, tensor in _stored(below).items() if is_skill(name)}
+        skills = {name: tensor for name, tensor in open_trained(below).items() if is_skill(name)}
         trained = {**skills, **trained}
     expected = {name: shape for name, shape in shapes.items() if origin.backbone is None or is_adapter(name)}
     check_tree(expected, trained, step)
@@ -85,10 +83,6 @@ def open_run(run: str, experiment: Experiment, with_backbone: bool = True) -> Ru
         backbone = _checked_backbone(experiment.backbone or origin.backbone, origin, model.config, step)
     number = int(step.name) if step.name.isdigit() else 0
     return RunWeights(model.config, model.adapters, table, backbone, adapters, origin, number)
-
-
-def _stored(step: epath.Path) -> dict[str, Tensor]:
-    return open_arrays(orbax_arrays(step / "trained" / "_METADATA"))
 
 
 def _checked_backbone(path: str, origin: Origin, config: T5Config, step: epath.Path) -> dict[str, Tensor]:

@@ -12,7 +12,10 @@ from etils import epath
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.interop.t5x_manifest import orbax_arrays
+from poly_jax.interop.tensors import Tensor
 from poly_jax.interop.tree import check_tree, flatten, unflatten
+from poly_jax.interop.zarr_arrays import open_arrays
 from poly_jax.training.update import TrainState
 
 Tree = dict[str, Any]
@@ -34,6 +37,10 @@ class Origin:
     backbone_hash: str | None = None
     adapters: str | None = None
     adapters_hash: str | None = None
+
+    def without_adapters(self) -> "Origin":
+        """That of a checkpoint with adapters of its own."""
+        return dataclasses.replace(self, adapters=None, adapters_hash=None)
 
 
 class Checkpoints:
@@ -102,11 +109,10 @@ def step_folder(run: str | epath.Path) -> epath.Path:
     path = epath.Path(run)
     if (path / "origin").is_dir():
         return path
-    folder = path / FOLDER
-    steps = [int(child.name) for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+    steps = saved_steps(path)
     if not steps:
         raise UserError(f"{run} holds no checkpoint; give the --output_dir of a run that has saved one")
-    return folder / str(max(steps))
+    return path / FOLDER / str(max(steps))
 
 
 def read_table(step: epath.Path) -> TaskTable:
@@ -121,6 +127,17 @@ def read_origin(step: epath.Path) -> Origin:
 
 def _read_json(step: epath.Path, item: str) -> Any:
     return json.loads((step / item / "metadata").read_text())
+
+
+def saved_steps(run: str | epath.Path) -> list[int]:
+    """Steps of the complete checkpoints in a run's folder, in no order."""
+    folder = epath.Path(run) / FOLDER
+    return [int(child.name) for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+
+
+def open_trained(step: epath.Path) -> dict[str, Tensor]:
+    """The parameters of a checkpoint's trained tree by '/'-joined path, none of them read yet."""
+    return open_arrays(orbax_arrays(step / "trained" / "_METADATA"))
 
 
 def trained_names(step: epath.Path) -> list[str]:

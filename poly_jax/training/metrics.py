@@ -8,6 +8,8 @@ import jax
 from clu import metric_writers
 from etils import epath
 
+from poly_jax.whole_file import write_whole
+
 
 class JsonLinesWriter(metric_writers.MetricWriter):
     """Appends one JSON object per call: `{"step": 100, "loss": 1.5, ...}`. Scalars and texts only."""
@@ -61,9 +63,7 @@ def _forget_after(path: epath.Path, step: int) -> None:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if _is_until(line, step)]
     if len(kept) < len(lines):
-        whole = path.with_name(f"{path.name}.tmp")
-        whole.write_text("".join(kept))
-        whole.replace(path)
+        write_whole(path, "".join(kept))
 
 
 def _is_until(line: str, step: int) -> bool:

@@ -25,10 +25,14 @@ def is_adapter(path: str) -> bool:
     return not {"skills", "router"}.isdisjoint(path.split("/"))
 
 
+def is_skill(path: str) -> bool:
+    """Whether a '/'-joined parameter path belongs to a skill."""
+    return "skills" in path.split("/")
+
+
 def is_inventory(path: str) -> bool:
     """Whether a '/'-joined parameter path belongs to the skills that tasks share, not to private ones."""
-    parts = path.split("/")
-    return "skills" in parts and "private" not in parts
+    return is_skill(path) and "private" not in path.split("/")
 
 
 def selects(trainable: Trainable) -> Callable[[str], bool]:

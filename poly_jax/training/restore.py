@@ -22,8 +22,8 @@ from poly_jax.training.checkpoints import (
     trained_names,
 )
 from poly_jax.training.mesh import shardings
-from poly_jax.training.partition import is_adapter, merge, split
-from poly_jax.training.skills_below import is_skill, skills_below
+from poly_jax.training.partition import is_adapter, is_skill, merge, split
+from poly_jax.training.skills_below import skills_below
 
 
 @dataclasses.dataclass(frozen=True)

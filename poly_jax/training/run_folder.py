@@ -7,6 +7,7 @@ import jax
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.training.checkpoints import saved_steps
 
 CONFIG = "config.gin"
 OPERATIVE = "operative_config.gin"
@@ -26,7 +27,7 @@ def claim(folder: epath.Path) -> None:
         there = path.read_text()
         if there == config:
             return
-        if _has_checkpoint(folder):
+        if saved_steps(folder):
             raise UserError(
                 f"{folder} holds another run ({_difference(there, config)}); choose another --output_dir or"
                 " delete it"
@@ -40,11 +41,6 @@ def claim(folder: epath.Path) -> None:
     if jax.process_index() == 0:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(config)
-
-
-def _has_checkpoint(folder: epath.Path) -> bool:
-    checkpoints = folder / "checkpoints"
-    return checkpoints.is_dir() and any(child.name.isdigit() for child in checkpoints.iterdir())
 
 
 def save_operative_config(folder: epath.Path) -> None:

@@ -6,15 +6,9 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.t5x_manifest import orbax_arrays
 from poly_jax.interop.tensors import Tensors
-from poly_jax.interop.zarr_arrays import open_arrays
-from poly_jax.training.checkpoints import Origin
-
-
-def is_skill(name: str) -> bool:
-    """Whether a parameter's path is that of a skill."""
-    return "skills" in name.split("/")
+from poly_jax.training.checkpoints import Origin, open_trained
+from poly_jax.training.partition import is_skill
 
 
 def on_skills_of(origin: Origin, step: epath.Path) -> Origin:
@@ -49,5 +43,4 @@ def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
 
 
 def _skills(step: epath.Path) -> Tensors:
-    stored = open_arrays(orbax_arrays(step / "trained" / "_METADATA"))
-    return {name: tensor for name, tensor in stored.items() if is_skill(name)}
+    return {name: tensor for name, tensor in open_trained(step).items() if is_skill(name)}

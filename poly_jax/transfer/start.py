@@ -101,7 +101,7 @@ def start_from(
     chosen = jax.tree.map(lambda leaf: leaf[0], combinations)
     initial = initial_adapters(source, variant, model, seed, mesh, chosen, old_tasks)
     trained, frozen_adapters = split(initial, selects(variant.trainable))
-    origin = dataclasses.replace(source.origin, adapters=None, adapters_hash=None)
+    origin = source.origin.without_adapters()
     if frozen_adapters:
         if source.origin.adapters is not None:
             raise UserError(

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.evaluation.whole_file import write_whole
+from poly_jax.whole_file import write_whole
 
 
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
