@@ -20,11 +20,11 @@ import time
 import numpy as np
 
 from poly_jax.configuration import Configuration
-from poly_jax.interop.hugging_face import tensor_name, turned_shape
-from poly_jax.interop.hugging_face_writer import hugging_face_config
-from poly_jax.interop.safetensors_writer import SHARD_BYTES
-from poly_jax.interop.t5_shapes import parameter_shapes
+from poly_jax.interop.hugging_face.writer import hugging_face_config
 from poly_jax.model.config import T5Config
+from poly_jax.weights.hugging_face import tensor_name, turned_shape
+from poly_jax.weights.safetensors_writer import SHARD_BYTES
+from poly_jax.weights.t5_shapes import parameter_shapes
 
 FLOAT = np.dtype(np.float32)
 SECONDS_BETWEEN_LOOKS = 0.02

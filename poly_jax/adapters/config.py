@@ -4,15 +4,16 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import get_args
 
 import gin
 
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.router import NamesTasks, Router
+from poly_jax.weights.parameter_names import Granularity
 
-GRANULARITIES = ("fine", "layer", "block", "stack", "coarse")
+GRANULARITIES = get_args(Granularity)
 
 
 @gin.configurable
@@ -26,8 +27,8 @@ class Adapters:
       n_tasks: rows of a learned router; task ids are below it.
       n_skills: size of the inventory (K), where the router does not fix it.
       n_splits: heads that are mixed on their own (h); 1 is Poly, more is MHR. Divides every adapted width.
-      sites: regular expressions over site paths (`encoder/attention/query`, see `poly_jax.model.sites`);
-        a site is adapted when one of them matches its whole path.
+      sites: regular expressions over site paths (`encoder/attention/query`, listed by
+        `poly_jax.weights.t5_dimensions.sites`); a site is adapted when one of them matches its whole path.
       granularity: who shares a router: "fine" is one per site, "layer" one per sub-layer (attention or MLP),
         "block" one per transformer block, "stack" one for the encoder and one for the decoder, "coarse" one
         for the model.
@@ -42,7 +43,7 @@ class Adapters:
     n_skills: int = 8
     n_splits: int = 1
     sites: tuple[str, ...] = (".*",)
-    granularity: Literal["fine", "layer", "block", "stack", "coarse"] = "fine"
+    granularity: Granularity = "fine"
     private_skill: Skill | None = None
 
     def __post_init__(self):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from poly_jax.adapters.skill import Mixed
-from poly_jax.parameters import ParameterSpec
 from poly_jax.routing.router import Uniform
+from poly_jax.weights.parameter_spec import ParameterSpec
 
 
 @gin.configurable

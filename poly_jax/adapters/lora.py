@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 
 from poly_jax.adapters.skill import Mixed
 from poly_jax.errors import UserError
-from poly_jax.parameters import Initializer, ParameterSpec, uniform_init
 from poly_jax.routing.router import Uniform
+from poly_jax.weights.parameter_spec import Initializer, ParameterSpec, uniform_init
 
 INITS = ("mhr", "kaiming", "gaussian")
 

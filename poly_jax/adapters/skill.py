@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from poly_jax.parameters import ParameterSpec
 from poly_jax.routing.router import Uniform
+from poly_jax.weights.parameter_spec import ParameterSpec
 
 Mixed = Mapping[str, Float[Array, "..."]]
 

@@ -14,12 +14,12 @@ from poly_jax.analysis.reference import read_grouping
 from poly_jax.analysis.router_plot import router_figure
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
+from poly_jax.files.whole_file import write_whole
 from poly_jax.interop.run_weights import open_run
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
 from poly_jax.transfer.adapted_from import AdaptedFrom
-from poly_jax.whole_file import write_whole
 
 
 def analyse_routing(

@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Float
 
-from poly_jax.analysis.layers import layer_of
-from poly_jax.training.partition import is_router
+from poly_jax.weights.parameter_names import Axis, is_inventory, is_private, is_router, layer_of, leaf
+from poly_jax.weights.parameter_names import axis as axis_of
 
 Arrays = Mapping[str, np.ndarray]
 Key = TypeVar("Key", bound=Hashable)
@@ -63,9 +63,8 @@ class Drift:
 
 def kind_of(path: str) -> str:
     """What a parameter is: "router logits", "skill lora_a", "own skill lora_a" (of a task's own skill)."""
-    parts = path.split("/")
-    owner = "router" if is_router(path) else "own skill" if "private" in parts else "skill"
-    return f"{owner} {parts[-1]}"
+    owner = "router" if is_router(path) else "own skill" if is_private(path) else "skill"
+    return f"{owner} {leaf(path)}"
 
 
 def by_layer(initial: Arrays, trained: Arrays) -> dict[tuple[str, str], Drift]:
@@ -85,12 +84,14 @@ def by_kind(initial: Arrays, trained: Arrays) -> dict[str, Drift]:
 
 def by_task(initial: Arrays, trained: Arrays, n_tasks: int) -> dict[str, Float[np.ndarray, "tasks"]]:
     """RMS change of each task's own parameters, by their kind: of routers' rows and of own skills."""
-    return _along(initial, trained, n_tasks, {"router": 0, "own skill": 1})
+    return _along(initial, trained, n_tasks, "tasks")
 
 
 def by_skill(initial: Arrays, trained: Arrays, n_skills: int) -> dict[str, Float[np.ndarray, "skills"]]:
     """RMS change of each skill of the inventory, by the kind of its parameters."""
-    return _along(initial, trained, n_skills, {"skill": 1})
+    return _along(
+        {path: array for path, array in initial.items() if is_inventory(path)}, trained, n_skills, "skills"
+    )
 
 
 def _summed(initial: Arrays, trained: Arrays, key: Callable[[str], Key]) -> dict[Key, Drift]:
@@ -100,14 +101,11 @@ def _summed(initial: Arrays, trained: Arrays, key: Callable[[str], Key]) -> dict
     return found
 
 
-def _along(
-    initial: Arrays, trained: Arrays, size: int, axes: Mapping[str, int]
-) -> dict[str, Float[np.ndarray, "size"]]:
+def _along(initial: Arrays, trained: Arrays, size: int, along: Axis) -> dict[str, Float[np.ndarray, "size"]]:
     squares: dict[str, Float[np.ndarray, "size"]] = {}
     counts: dict[str, int] = {}
     for path, before in initial.items():
-        kind = kind_of(path)
-        axis = axes.get(kind.rpartition(" ")[0])
+        kind, axis = kind_of(path), axis_of(path, along)
         if axis is None or before.ndim <= axis or before.shape[axis] != size:
             continue
         square = (np.asarray(trained[path], np.float64) - np.asarray(before, np.float64)) ** 2

@@ -11,8 +11,8 @@ from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
 from poly_jax.analysis.drift import Drift
-from poly_jax.analysis.layers import in_order
 from poly_jax.analysis.statistics import Statistics
+from poly_jax.weights.parameter_names import in_order
 
 DPI = 130
 _INK = "#2f4b7c"

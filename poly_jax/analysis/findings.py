@@ -14,11 +14,11 @@ from poly_jax.analysis.agreement import Agreement, agreement, measure, similarit
 from poly_jax.analysis.clusters import Clusters, clusters
 from poly_jax.analysis.gradient_alignment import Alignment
 from poly_jax.analysis.initial_values import InitialValues
-from poly_jax.analysis.layers import in_order, layer_of
 from poly_jax.analysis.router_plot import representative
 from poly_jax.analysis.statistics import Statistics, effective_skills, mean, shares, statistics, usage
 from poly_jax.analysis.weights import Weights, allocations, mixing_weights, task_vectors
-from poly_jax.interop.tree import unflatten
+from poly_jax.weights.parameter_names import in_order, layer_of
+from poly_jax.weights.tree import unflatten
 
 _STRONGEST = 3
 _DECIMALS = 5

@@ -14,15 +14,14 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from poly_jax.analysis.agreement import cosines, of_pairs
-from poly_jax.analysis.layers import in_order, layer_of
 from poly_jax.data.batches import eval_batches
 from poly_jax.experiment import Data
-from poly_jax.interop.tree import flatten
-from poly_jax.model.layer_trees import unstack_layers
 from poly_jax.model.loss import TokenLoss
 from poly_jax.training.mesh import on_mesh, to_mesh
-from poly_jax.training.partition import is_inventory, merge, split
 from poly_jax.training.restore import Restored
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.parameter_names import in_order, is_inventory, layer_of
+from poly_jax.weights.tree import flatten, merge, split
 
 Gradients = dict[str, Float[np.ndarray, "parameters"]]
 

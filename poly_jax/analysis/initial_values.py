@@ -10,17 +10,17 @@ from etils import epath
 from poly_jax import configuration
 from poly_jax.errors import UserError
 from poly_jax.interop.run_experiment import run_experiment
-from poly_jax.interop.tree import flatten
-from poly_jax.model.layer_trees import unstack_layers
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning
-from poly_jax.training.partition import selects, split
 from poly_jax.training.restore import restore_adapters
 from poly_jax.training.run_folder import OPERATIVE
 from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.start import initial_adapters
 from poly_jax.transfer.variants import find
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.parameter_names import selects
+from poly_jax.weights.tree import flatten, split
 
 
 @dataclasses.dataclass(frozen=True)

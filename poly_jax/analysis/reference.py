@@ -11,7 +11,7 @@ from jaxtyping import Int
 from poly_jax.analysis.agreement import of_pairs
 from poly_jax.data.registry import close_names
 from poly_jax.errors import UserError
-from poly_jax.task_file import csv_pairs, json_pairs
+from poly_jax.files.task_file import csv_pairs, json_pairs
 
 
 def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.ndarray, "tasks groups"]]:

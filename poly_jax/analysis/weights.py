@@ -10,15 +10,12 @@ from jaxtyping import Float
 from scipy.special import expit
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.analysis.layers import in_order
 from poly_jax.errors import UserError
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.partition import is_router
+from poly_jax.weights import parameter_names as names
+from poly_jax.weights.parameter_names import MODEL, in_layer, in_order, is_router, is_stacked, router_place
 
 Weights = dict[str, Float[np.ndarray, "tasks splits skills"]]
-
-MODEL = "model"
-"""The place of a router that all sites share, and of one without parameters, which is everywhere the same."""
 
 
 def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
@@ -68,14 +65,10 @@ def router_leaves(parameters: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
     for path, leaf in traverse_util.flatten_dict(parameters, sep="/").items():
         if not is_router(path):
             continue
-        above, _, name = path.rpartition("/")
-        place = above.removesuffix("router").rstrip("/") or MODEL
-        if "/layers/" in f"/{place}/":
-            for i, part in enumerate(leaf):
-                layer = f"/{place}/".replace("/layers/", f"/layers_{i}/").strip("/")
-                places.setdefault(layer, {})[name] = part
-        else:
-            places.setdefault(place, {})[name] = leaf
+        parts = enumerate(leaf) if is_stacked(path) else [(0, leaf)]
+        for number, part in parts:
+            place = in_layer(router_place(path), number)
+            places.setdefault(place, {})[names.leaf(path)] = part
     return {place: places[place] for place in in_order(places)}
 
 

@@ -22,13 +22,13 @@ from poly_jax.evaluation.model_functions import model_functions
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import PredictionFiles, Results, show, with_mean
 from poly_jax.experiment import Experiment
-from poly_jax.interop.tree import listing
+from poly_jax.files.whole_file import write_whole
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.zero_shot import averaged
-from poly_jax.whole_file import write_whole
+from poly_jax.weights.tree import listing
 
 METRICS = "metrics.json"
 PREDICTIONS = "predictions"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from poly_jax.data.quiet import seqio, tf
-from poly_jax.whole_file import write_whole
+from poly_jax.files.whole_file import write_whole
 
 Results = dict[str, dict[str, float]]
 MEAN = "mean"

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.whole_file import check_writable, write_whole
+from poly_jax.files.whole_file import check_writable, write_whole
 
 STANDARD = "-"
 _KEYS = ("inputs", "input")

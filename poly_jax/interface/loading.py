@@ -11,14 +11,15 @@ from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
 from poly_jax.interface.model import Model
 from poly_jax.interface.vocabulary import beside
-from poly_jax.interop.backbone import open_backbone
 from poly_jax.interop.run_experiment import run_experiment
+from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
 from poly_jax.training.checkpoints import FOLDER, Origin
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import Restored, restore
+from poly_jax.weights.backbone import open_backbone
 
 # A bare T5 has one row of task ids: all zeros.
 _ANY_TASK = TaskTable(("any",))
@@ -84,7 +85,8 @@ def _run(run: str, numerics: dict[str, Any], vocabulary: Any) -> Model:
 
 
 def _backbone(path: str, numerics: dict[str, Any]) -> Model:
-    config = dataclasses.replace(open_backbone(path).config(), **numerics)
+    stated = open_backbone(path).stated_fields()
+    config = dataclasses.replace(T5Config.of_checkpoint(stated, path), **numerics)
     model = Transformer(config)
     parameters, digest = load_backbone(path, model, Partitioning().mesh())
     place = epath.Path(path).expanduser().absolute()

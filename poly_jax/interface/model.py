@@ -20,9 +20,8 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.infer import encode
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.interface.vocabulary import feature
-from poly_jax.interop.adapter_layout import lay_out
+from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
-from poly_jax.interop.made_run import write_run
 from poly_jax.interop.task_names import in_order, numbered
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
@@ -31,8 +30,10 @@ from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning, shardings
-from poly_jax.training.partition import is_adapter, merge, split
 from poly_jax.training.restore import Restored
+from poly_jax.training.run_folder import write_run
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import merge, split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ class Model:
         tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
-        places = shardings(split(shapes, is_adapter)[0], axes, Partitioning().mesh())
+        places = shardings(split(shapes, is_adapter_parameter)[0], axes, Partitioning().mesh())
         placed = jax.device_put(lay_out(tree, model, path), places)
         return self._with(model, placed, TaskTable(in_table))
 
@@ -144,7 +145,7 @@ class Model:
         if restored.origin.backbone is not None:
             if restored.model.adapters is None:
                 raise UserError("a bare T5 is saved already, in its own file; attach adapters first")
-            trained, _ = split(trained, is_adapter)
+            trained, _ = split(trained, is_adapter_parameter)
         with tempfile.TemporaryDirectory() as made:
             text = pathlib.Path(made) / "saved.gin"
             text.write_text("\n".join([self.run_config, *self._gin_lines()]) + "\n")
@@ -165,7 +166,7 @@ class Model:
         return lines
 
     def _with(self, model: Transformer, adapters: dict[str, Any], table: TaskTable) -> "Model":
-        _, backbone = split(self.restored.parameters, is_adapter)
+        _, backbone = split(self.restored.parameters, is_adapter_parameter)
         restored = dataclasses.replace(
             self.restored,
             model=model,

@@ -6,8 +6,8 @@ from typing import Any
 
 from poly_jax.data import vocabularies
 from poly_jax.data.quiet import seqio
+from poly_jax.data.tokenizer import check_room, find_tokenizer
 from poly_jax.errors import UserError
-from poly_jax.interop.tokenizer import check_room, find_tokenizer
 from poly_jax.model.config import T5Config
 
 _BYTES = "bytes"

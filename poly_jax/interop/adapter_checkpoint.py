@@ -1,19 +1,19 @@
 """What another system's adapters become: skills and routers under T5X's names, and their settings."""
 
 import dataclasses
-import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Any
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.errors import UserError
-from poly_jax.interop import names
-from poly_jax.interop.tree import ParameterTree
+from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.router import Router
-
-Granularity = Literal["fine", "layer", "block", "stack", "coarse"]
+from poly_jax.weights import t5_names as names
+from poly_jax.weights.layer_trees import stack_layers
+from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter, layer_number
+from poly_jax.weights.tree import ParameterTree, check_tree, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +27,7 @@ class AdapterCheckpoint:
       n_tasks: rows of its tables.
       n_skills: size of the inventory.
       n_splits: heads that are mixed on their own.
-      sites: the adapted sites, see `poly_jax.model.sites`.
+      sites: the adapted sites, see `poly_jax.weights.t5_dimensions`.
       granularity: who shares a router.
     """
 
@@ -71,7 +71,24 @@ class AdapterCheckpoint:
         return lines
 
 
-def adapted_map(module: str) -> str | None:
+def lay_out(tree: dict[str, Any], model: Transformer, source: object) -> dict[str, Any]:
+    """The tree with its layers as the model has them: apart, or stacked where it scans them.
+
+    Args:
+      tree: with layers apart.
+      model: with the adapters.
+      source: where the tree came from, for the message.
+
+    Raises:
+      UserError: the tree is not of the model's adapters; see `check_tree`.
+    """
+    if model.config.scan_layers:
+        tree = stack_layers(tree)
+    check_tree(split(parameter_shapes(model)[0], is_adapter_parameter)[0], tree, source)
+    return tree
+
+
+def map_of_module(module: str) -> str | None:
     """T5X's path of a map that can be adapted, from Hugging Face's name of it; None of anything else."""
     path = names.to_t5x(module)
     if path is None or names.site(path) == path or names.leaf(path)[0] != "kernel":
@@ -88,21 +105,14 @@ def adapted_sites(paths: Iterable[str], source: object) -> tuple[str, ...]:
     depths = {"encoder": 0, "decoder": 0}
     layers: dict[str, set[int]] = {}
     for path in paths:
-        m = re.match(r"(\w+)/layers_(\d+)/", path)
-        assert m is not None, path
-        depths[m[1]] = max(depths[m[1]], int(m[2]) + 1)
-        layers.setdefault(names.site(path), set()).add(int(m[2]))
+        stack, part = path.split("/")[:2]
+        number = layer_number(part)
+        assert number is not None, path
+        depths[stack] = max(depths[stack], number + 1)
+        layers.setdefault(names.site(path), set()).add(number)
     for site, found in layers.items():
         if lacking := set(range(depths[site.split("/")[0]])) - found:
             raise UserError(
                 f"{source} does not adapt {site} in layers {sorted(lacking)}; all layers have to be adapted"
             )
     return tuple(sorted(layers))
-
-
-_SHARERS: dict[str, int | None] = {"fine": None, "layer": -1, "block": 2, "stack": 1, "coarse": 0}
-
-
-def router_place(path: str, granularity: str) -> str:
-    """Path of the router of an adapted map, such as `encoder/layers_0/mlp/router`."""
-    return "/".join([*path.split("/")[: _SHARERS[granularity]], "router"])

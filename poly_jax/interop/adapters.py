@@ -6,18 +6,18 @@ import numpy as np
 
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint
-from poly_jax.interop.mttl import mttl_adapters
-from poly_jax.interop.peft_folder import CONFIG, open_peft
-from poly_jax.interop.peft_ia3 import ia3_adapters
-from poly_jax.interop.peft_lora import lora_adapters
-from poly_jax.interop.peft_poly import poly_adapters
-from poly_jax.interop.safetensors_reader import open_tensors, text_metadata
-from poly_jax.interop.tensors import Tensor, of_tree
-from poly_jax.interop.torch_reader import SUFFIXES, open_pickle
+from poly_jax.interop.mttl.reader import mttl_adapters
+from poly_jax.interop.peft.folder import CONFIG, open_peft
+from poly_jax.interop.peft.ia3 import ia3_adapters
+from poly_jax.interop.peft.lora import lora_adapters
+from poly_jax.interop.peft.poly import poly_adapters
 from poly_jax.model.config import T5Config
+from poly_jax.weights.safetensors_reader import open_tensors, text_metadata
+from poly_jax.weights.tensors import Tensor, of_tree
+from poly_jax.weights.torch_reader import SUFFIXES, open_pickle
 
 
-def is_adapter(path: str) -> bool:
+def holds_adapters(path: str) -> bool:
     """Whether a path is one that `read_adapters` reads, rather than a backbone."""
     place = pathlib.Path(path).expanduser()
     if place.is_dir():

@@ -9,25 +9,25 @@ from typing import Literal
 import gin
 from etils import epath
 
+from poly_jax.data.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop import backbone_folder, single_file
-from poly_jax.interop.backbone import open_backbone
-from poly_jax.interop.byte_progress import byte_progress
-from poly_jax.interop.hugging_face_writer import write_hugging_face, write_tokenizer
-from poly_jax.interop.new_output import check_new
-from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
+from poly_jax.files.new_output import check_new
+from poly_jax.interop.hugging_face.writer import write_hugging_face, write_tokenizer
+from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.run_weights import RunWeights, open_run
-from poly_jax.interop.safetensors_writer import Advance
-from poly_jax.interop.t5_shapes import parameter_shapes
-from poly_jax.interop.t5x_run import write_description
-from poly_jax.interop.t5x_writer import write_t5x
+from poly_jax.interop.t5x.description_files import write_description
 from poly_jax.interop.task_mix import merged, task_id
-from poly_jax.interop.tensors import Tensors, of_tree, total_bytes
-from poly_jax.interop.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
-from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
+from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.training.checkpoints import read_origin, read_table, step_folder
+from poly_jax.weights import backbone_folder, single_file
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.safetensors_writer import Advance
+from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5x_writer import write_t5x
+from poly_jax.weights.tensors import Tensors, of_tree, total_bytes
+from poly_jax.weights.tree import check_tree
 
 Format = Literal["backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora"]
 
@@ -85,7 +85,7 @@ def export_backbone(backbone: str, output: str, format: Format) -> None:
     _check_output(output, format)
     opened = open_backbone(backbone)
     bound = gin.get_bindings("T5Config", resolve_references=False)
-    config = dataclasses.replace(opened.config(), **bound)
+    config = dataclasses.replace(T5Config.of_checkpoint(opened.stated_fields(), backbone), **bound)
     check_tree(parameter_shapes(config), opened.tensors, backbone)
     _write(output, format, opened.tensors, config, _step(opened.path))
     if format == "hugging_face":

@@ -11,23 +11,23 @@ from poly_jax.configuration import Configuration
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.interop.adapter_layout import lay_out
+from poly_jax.files.json_file import read_json
+from poly_jax.files.new_output import check_new
+from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
-from poly_jax.interop.backbone import open_backbone
-from poly_jax.interop.byte_progress import byte_progress
-from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.json_file import read_json
-from poly_jax.interop.made_run import write_run
-from poly_jax.interop.new_output import check_new
-from poly_jax.interop.peft_folder import CONFIG
-from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.interop.peft.folder import CONFIG
 from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
-from poly_jax.interop.tensors import total_bytes
-from poly_jax.interop.tree import check_tree
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
+from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
+from poly_jax.training.run_folder import write_run
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.tensors import total_bytes
+from poly_jax.weights.tree import check_tree
 
 
 def import_adapters(
@@ -60,7 +60,7 @@ def import_adapters(
     """
     check_new(output)
     base = open_backbone(backbone or _named_backbone(source))
-    found = base.config()
+    found = T5Config.of_checkpoint(base.stated_fields(), base.path)
     check_tree(backbone_shapes(found), base.tensors, base.path)
     read = read_adapters(source, found)
     lines = [

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
+import re
 import shutil
 from collections.abc import Mapping
 from typing import Any
@@ -11,18 +12,20 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from poly_jax.configuration.gin_text import bindings
+from poly_jax.data.tokenizer import SENTENCEPIECE, Tokenizer, copy_tokenizer, find_tokenizer
 from poly_jax.errors import UserError
-from poly_jax.interop import backbone_folder, single_file
-from poly_jax.interop.backbone import Backbone, open_backbone
-from poly_jax.interop.byte_progress import byte_progress
-from poly_jax.interop.new_output import check_new, new_folder
-from poly_jax.interop.t5_shapes import parameter_shapes
-from poly_jax.interop.tensors import total_bytes
-from poly_jax.interop.tokenizer import SENTENCEPIECE, Tokenizer, copy_tokenizer, find_tokenizer
-from poly_jax.interop.tree import check_tree
+from poly_jax.files.new_output import check_new, new_folder
 from poly_jax.model.config import T5Config
+from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.weights import backbone_folder, single_file
+from poly_jax.weights.backbone import Backbone, open_backbone
+from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.tensors import total_bytes
+from poly_jax.weights.tree import check_tree
 
 _GIN = "model.gin"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_FROM_HUB = ("*.json", "*.safetensors", "spiece.model")
 
 
 def import_backbone(
@@ -34,7 +37,7 @@ def import_backbone(
     """Writes a backbone in the project's own form, one tensor at a time, and a gin file that describes it.
 
     Args:
-      source: see `poly_jax.interop.backbone.open_backbone`.
+      source: see `poly_jax.weights.backbone.open_backbone`.
       output: `*.safetensors` for one file, with the gin file of the same name beside it; anything else is a
         folder, with `model.gin` in it and shards where there is much to write. A SentencePiece vocabulary of
         a Hugging Face folder goes with it.
@@ -51,7 +54,7 @@ def import_backbone(
     """
     place = _new_place(output)
     backbone = open_backbone(source)
-    config = dataclasses.replace(backbone.config(), **(fields or {}))
+    config = T5Config.of_checkpoint({**backbone.stated_fields(), **(fields or {})}, source)
     check_tree(parameter_shapes(config), dict(backbone.tensors), source)
     tokenizer = None
     if backbone.kind != "t5x":
@@ -102,3 +105,32 @@ def _describe(
         lines += ["", *tokenizer.gin_lines(model)]
     gin_file.write_text("\n".join(lines) + "\n")
     return gin_file
+
+
+def is_hub_id(path: str) -> bool:
+    """Whether this is `owner/name` and nothing of that path is here."""
+    return _HUB_ID.fullmatch(path) is not None and not pathlib.Path(path).exists()
+
+
+def download(hub_id: str) -> pathlib.Path:
+    """The folder of a model's configuration, safetensors and tokenizer in huggingface_hub's cache.
+
+    Raises:
+      UserError: huggingface_hub is not installed, or the model cannot be had.
+    """
+    try:
+        import huggingface_hub
+    except ImportError as e:
+        raise UserError(
+            f"{hub_id} is no local path; to have it from the Hugging Face hub install huggingface_hub, or "
+            "download its folder and give that"
+        ) from e
+    try:
+        return pathlib.Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_FROM_HUB)))
+    # Its own errors, those of two HTTP libraries and of the network.
+    except Exception as e:
+        reason = " ".join(str(e).split())[:200]
+        raise UserError(
+            f"{hub_id} is no local path and cannot be had from the Hugging Face hub ({reason}); check the id "
+            "and the network, or give a local folder"
+        ) from e

@@ -10,21 +10,21 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop.backbone import open_backbone
-from poly_jax.interop.byte_progress import byte_progress
-from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.layers_apart import layers_apart
-from poly_jax.interop.t5_shapes import parameter_shapes as backbone_shapes
-from poly_jax.interop.tensors import Tensor, of_tree, total_bytes
-from poly_jax.interop.tree import check_tree, flatten
 from poly_jax.model.config import T5Config
-from poly_jax.model.layer_trees import unstack_layers
 from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin, open_trained, read_origin, read_table, step_folder
 from poly_jax.training.mesh import Partitioning
-from poly_jax.training.partition import is_adapter, is_skill
 from poly_jax.training.skills_below import skills_below
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.layers_apart import layers_apart
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill, selects
+from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.tensors import Tensor, of_tree, total_bytes
+from poly_jax.weights.tree import check_tree, flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +70,14 @@ def open_run(run: str, experiment: Experiment, with_backbone: bool = True) -> Ru
     if below is not None:
         skills = {name: tensor for name, tensor in open_trained(below).items() if is_skill(name)}
         trained = {**skills, **trained}
-    expected = {name: shape for name, shape in shapes.items() if origin.backbone is None or is_adapter(name)}
+    own = selects("all" if origin.backbone is None else "adapters")
+    expected = {name: shape for name, shape in shapes.items() if own(name)}
     check_tree(expected, trained, step)
     # This project's own runs stack layers on the first axis.
     apart = layers_apart(trained, step, axis=0)
-    adapters = {name: tensor.load() for name, tensor in apart.items() if is_adapter(name)}
+    adapters = {name: tensor.load() for name, tensor in apart.items() if is_adapter_parameter(name)}
     if origin.backbone is None:
-        backbone = {name: tensor for name, tensor in apart.items() if not is_adapter(name)}
+        backbone = {name: tensor for name, tensor in apart.items() if not is_adapter_parameter(name)}
     elif not with_backbone:
         backbone = {}
     else:

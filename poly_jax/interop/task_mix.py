@@ -11,9 +11,9 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Mixed, Skill
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.interop.adapter_checkpoint import router_place
 from poly_jax.interop.run_weights import RunWeights
-from poly_jax.interop.tensors import Tensor
+from poly_jax.weights.parameter_names import adapted_map, is_skill, router_of, skills_of
+from poly_jax.weights.tensors import Tensor
 
 Arrays = dict[str, np.ndarray]
 
@@ -34,12 +34,12 @@ def task_id(table: TaskTable, task: str | None) -> int:
 
 def adapted_paths(run: RunWeights) -> list[str]:
     """T5X's paths of the adapted maps, such as `encoder/layers_0/attention/query`, in order."""
-    return sorted({name.partition("/skills/")[0] for name in run.skills if "/skills/" in name})
+    return sorted({adapted_map(name) for name in run.skills if is_skill(name)})
 
 
 def mixing_weights(run: RunWeights, adapters: Adapters, path: str, task: int) -> jax.Array:
     """Weights [splits, skills] of a task at an adapted map, in evaluation."""
-    place = router_place(path, adapters.granularity)
+    place = router_of(path, adapters.granularity)
     return adapters.router.weights(
         leaves_below(run.skills, place), jnp.asarray(task), adapters.n_splits, adapters.inventory_size, None
     )
@@ -49,7 +49,7 @@ def mixed(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays:
     """The adapter of a task at an adapted map, as `Skill.mix` gives it."""
     weights = mixing_weights(run, adapters, path, task)
     with jax.default_matmul_precision("highest"):
-        adapter = adapters.skill.mix(leaves_below(run.skills, f"{path}/skills"), weights)
+        adapter = adapters.skill.mix(leaves_below(run.skills, skills_of(path)), weights)
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 
 
@@ -57,7 +57,7 @@ def private(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays
     """The skill of this task alone at an adapted map, as `Skill.mix` gives it; None where there is none."""
     if adapters.private_skill is None:
         return None
-    own = leaves_below(run.skills, f"{path}/skills/private")
+    own = leaves_below(run.skills, skills_of(path, private=True))
     adapter = adapters.private_skill.mix(own, jax.nn.one_hot(task, adapters.n_tasks)[None])
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 

@@ -6,7 +6,9 @@ import pathlib
 import numpy as np
 
 from poly_jax.errors import UserError
-from poly_jax.interop.tree import ParameterTree, flatten, unflatten
+from poly_jax.weights.parameter_names import axis as axis_of
+from poly_jax.weights.parameter_names import is_router
+from poly_jax.weights.tree import ParameterTree, flatten, unflatten
 
 # Beside an adapter's own files; PEFT numbers its tasks only.
 FILE = "tasks.json"
@@ -61,9 +63,7 @@ def in_order(tree: ParameterTree, names: list[str], private: bool) -> tuple[Para
     order = sorted(range(len(names)), key=names.__getitem__)
     leaves = {}
     for name, leaf in flatten(tree).items():
-        if "router" in name.split("/"):
-            leaf = np.take(leaf, order, axis=0)
-        elif private:
-            leaf = np.take(leaf, order, axis=1)
-        leaves[name] = leaf
+        # With private skills the inventory has one skill for each task.
+        axis = axis_of(name, "tasks" if not private or is_router(name) else "skills")
+        leaves[name] = leaf if axis is None else np.take(leaf, order, axis=axis)
     return unflatten(leaves), tuple(names[place] for place in order)

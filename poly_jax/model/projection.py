@@ -12,8 +12,9 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Mixed
 from poly_jax.model.config import T5Config
 from poly_jax.model.route import Route, passes_router
-from poly_jax.parameters import Initializer, ParameterSpec
 from poly_jax.routing.fixed import PrivateRouter
+from poly_jax.weights.parameter_names import PRIVATE, SKILLS
+from poly_jax.weights.parameter_spec import Initializer, ParameterSpec
 
 
 class Skills(nn.Module):
@@ -34,7 +35,7 @@ class Skills(nn.Module):
         )
         mixed = {"inventory": cfg.skill.mix(parameters, route.weights)}
         if cfg.private_skill is not None:
-            mixed["private"] = PrivateSkills(cfg, self.d_in, self.d_out, name="private")(route.task_ids)
+            mixed["private"] = PrivateSkills(cfg, self.d_in, self.d_out, name=PRIVATE)(route.task_ids)
         return mixed
 
 
@@ -73,7 +74,7 @@ class Projection(nn.Module):
     Attributes:
       config: shape of the model.
       adapters: the run's adapters, or None.
-      site: path of this site, as `poly_jax.model.sites.sites` lists it.
+      site: path of this site, as `poly_jax.weights.t5_dimensions.sites` lists it.
       features: output width.
       kernel_init: initialiser of W.
       kernel_axes: logical names of W's axes.
@@ -119,7 +120,7 @@ class Projection(nn.Module):
         routed = passes_router(adapters, self.config, "fine", self.site, route, self.train)
         # Whatever the granularity, a router sits on the way to every adapted site.
         assert routed is not None
-        mixed = Skills(adapters, d_in, self.features, name="skills")(routed)
+        mixed = Skills(adapters, d_in, self.features, name=SKILLS)(routed)
         if self.decode:
             skills = {"inventory": adapters.skill}
             if adapters.private_skill is not None:

@@ -11,7 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
-from poly_jax.model.sites import sites
+from poly_jax.weights.parameter_names import ROUTER
+from poly_jax.weights.t5_dimensions import sites
 
 
 @flax.struct.dataclass
@@ -88,5 +89,5 @@ def passes_router(
     below = (site for site in sites(config) if site == prefix or site.startswith(prefix + "/"))
     if not any(adapters.adapts(site) for site in below):
         return route
-    weights = RouterTable(adapters, train, name="router")(route.task_ids)
+    weights = RouterTable(adapters, train, name=ROUTER)(route.task_ids)
     return dataclasses.replace(route, weights=weights)

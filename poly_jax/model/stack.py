@@ -9,6 +9,7 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float
 
 from poly_jax.model.config import T5Config
+from poly_jax.weights.parameter_names import STACKED, numbered_layer
 
 _POLICIES: dict[str, Callable[..., Any]] = {
     "minimal": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
@@ -34,7 +35,7 @@ def run_layers(
         layer = partitioning.remat(layer, prevent_cse=not config.scan_layers, policy=_POLICIES[config.remat])
     if not config.scan_layers:
         for i in range(depth):
-            x, _ = layer(**fields, name=f"layers_{i}")(x, *args)
+            x, _ = layer(**fields, name=numbered_layer(i))(x, *args)
         return x
     scanned = partitioning.scan_with_axes(
         layer,
@@ -42,8 +43,8 @@ def run_layers(
         split_rngs={"params": True, "dropout": True, "routing": True},
         in_axes=(nn.broadcast,) * len(args),
         length=depth,
-        axis_name="layers",
+        axis_name=STACKED,
         axes_collections=("params",),
     )
-    x, _ = scanned(**fields, name="layers")(x, *args)
+    x, _ = scanned(**fields, name=STACKED)(x, *args)
     return x

@@ -12,7 +12,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.decoder import Decoder
 from poly_jax.model.encoder import Encoder
 from poly_jax.model.route import Route, RouterTable
-from poly_jax.model.sites import sites
+from poly_jax.weights.t5_dimensions import sites
 
 
 class Embedding(nn.Module):

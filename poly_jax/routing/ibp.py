@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from poly_jax.errors import UserError
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.router import Router
+from poly_jax.weights.parameter_names import is_router, leaf
 
 
 def ibp_negative_log_prior(
@@ -88,7 +89,7 @@ class IBPPrior:
         """The mean negative log-prior of the routers in a tree, not weighted."""
         total, count = jnp.zeros(()), 0
         for path, logits in traverse_util.flatten_dict(trained, sep="/").items():
-            if not path.endswith("router/logits"):
+            if not (is_router(path) and leaf(path) == "logits"):
                 continue
             soft = jax.nn.sigmoid(logits.astype(jnp.float32))
             hard = soft + jax.lax.stop_gradient(jnp.round(soft) - soft)

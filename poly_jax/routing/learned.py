@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.parameters import ParameterSpec, uniform_init
 from poly_jax.routing.router import Uniform
+from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
 _EPSILON = 1e-12
 

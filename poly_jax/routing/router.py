@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
-from poly_jax.parameters import ParameterSpec
+from poly_jax.weights.parameter_spec import ParameterSpec
 
 Uniform = Callable[[tuple[int, ...]], Float[Array, "..."]]
 

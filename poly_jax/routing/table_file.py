@@ -10,7 +10,7 @@ import numpy as np
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.task_file import csv_pairs, json_pairs
+from poly_jax.files.task_file import csv_pairs, json_pairs
 
 Table = tuple[tuple[float, ...], ...]
 

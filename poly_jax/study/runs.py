@@ -20,10 +20,11 @@ from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, split
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
 from poly_jax.transfer.stacked import adapt_many
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 DECODING = Decoding(max_length=target_length())
 
@@ -40,7 +41,7 @@ class Trained:
     @property
     def n_trained(self) -> int:
         """Number of trained parameters, of skills and routers together."""
-        adapters, _ = split(self.restored.parameters, is_adapter)
+        adapters, _ = split(self.restored.parameters, is_adapter_parameter)
         return sum(leaf.size for leaf in jax.tree.leaves(adapters))
 
 

@@ -12,12 +12,13 @@ from poly_jax.study.results import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.sweep.readings import Readings
-from poly_jax.training.partition import is_adapter, merge, split
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.settings import Settings
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import backbone_in_float32, new_rows
 from poly_jax.transfer.variants import find
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import merge, split
 
 # All adaptations are of one task under one name.
 _TABLE = TaskTable(("adapted",))
@@ -101,6 +102,6 @@ class Adapting:
     def _with_trainable_backbone(self) -> Restored:
         if find(self.method.variant).skills != "none":
             return self.source
-        adapters, _ = split(self.source.parameters, is_adapter)
+        adapters, _ = split(self.source.parameters, is_adapter_parameter)
         backbone = backbone_in_float32(self.source, self.settings.experiment, self.mesh)
         return dataclasses.replace(self.source, parameters=merge(backbone, adapters))

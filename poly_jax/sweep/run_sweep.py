@@ -9,6 +9,7 @@ from etils import epath
 
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
+from poly_jax.files.whole_file import write_whole
 from poly_jax.study.results import Result, Results
 from poly_jax.study.table import print_table
 from poly_jax.sweep.adapted import Adapting
@@ -25,7 +26,6 @@ from poly_jax.training.restore import restore
 from poly_jax.transfer.settings import Settings, bound_settings
 from poly_jax.transfer.start import check_old_tasks
 from poly_jax.transfer.variants import find
-from poly_jax.whole_file import write_whole
 
 RESULTS, MARKDOWN, LATEX, PICTURE = "results.jsonl", "summary.md", "summary.tex", "summary.png"
 

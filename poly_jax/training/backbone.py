@@ -9,13 +9,13 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 from numpy.typing import DTypeLike
 
-from poly_jax.interop import t5_shapes
-from poly_jax.interop.backbone import open_backbone
-from poly_jax.interop.content_hash import ContentHash
-from poly_jax.interop.tree import check_tree, flatten, unflatten
-from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.mesh import shardings
+from poly_jax.weights import t5_shapes
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import ContentHash
+from poly_jax.weights.layer_trees import stack_layers
+from poly_jax.weights.tree import check_tree, flatten, unflatten
 
 Tree = dict[str, Any]
 
@@ -29,7 +29,7 @@ def load_backbone(
     """The backbone's parameters on the mesh, in the model's layout, and their content hash.
 
     Args:
-      path: see `poly_jax.interop.backbone.open_backbone`; or `RANDOM`, for trials where no weights are at
+      path: see `poly_jax.weights.backbone.open_backbone`; or `RANDOM`, for trials where no weights are at
         hand.
       model: whose backbone it is.
       mesh: where the parameters go.

@@ -12,11 +12,11 @@ from etils import epath
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.interop.t5x_manifest import orbax_arrays
-from poly_jax.interop.tensors import Tensor
-from poly_jax.interop.tree import check_tree, flatten, unflatten
-from poly_jax.interop.zarr_arrays import open_arrays
 from poly_jax.training.update import TrainState
+from poly_jax.weights.t5x_manifest import orbax_arrays
+from poly_jax.weights.tensors import Tensor
+from poly_jax.weights.tree import check_tree, flatten, unflatten
+from poly_jax.weights.zarr_arrays import open_arrays
 
 Tree = dict[str, Any]
 FOLDER = "checkpoints"

@@ -8,11 +8,12 @@ from jax.sharding import Mesh
 
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.mesh import on_mesh, shardings
-from poly_jax.training.partition import is_adapter, split
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 
 def fresh_parameters(
-    model: Transformer, seed: int, mesh: Mesh, wanted: Callable[[str], bool] = is_adapter
+    model: Transformer, seed: int, mesh: Mesh, wanted: Callable[[str], bool] = is_adapter_parameter
 ) -> dict[str, Any]:
     """The wanted part of a model's initial parameters, a function of the seed; by default its adapters.
 

@@ -8,7 +8,7 @@ import jax
 from clu import metric_writers
 from etils import epath
 
-from poly_jax.whole_file import write_whole
+from poly_jax.files.whole_file import write_whole
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):

@@ -12,8 +12,8 @@ from jax.tree_util import DictKey
 
 from poly_jax.errors import UserError
 from poly_jax.training.annealing import anneal_to_zero
-from poly_jax.training.partition import is_router
 from poly_jax.training.per_layer import per_layer
+from poly_jax.weights.parameter_names import is_router
 
 
 @gin.configurable

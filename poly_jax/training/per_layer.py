@@ -6,6 +6,8 @@ import jax
 import optax
 from flax import traverse_util
 
+from poly_jax.weights.parameter_names import STACKED
+
 
 def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """The rule with every layer's part of a stacked array as an array of its own.
@@ -52,6 +54,6 @@ def _parts(tree: Any) -> dict[str, Any]:
     parts: dict[str, dict[Any, Any]] = {_APART: {}}
     for path, leaf in traverse_util.flatten_dict(tree).items():
         # Optax's masks leave nodes without arrays.
-        stacked = "layers" in path and not isinstance(leaf, optax.MaskedNode)
+        stacked = STACKED in path and not isinstance(leaf, optax.MaskedNode)
         parts.setdefault(f"stacks_of_{leaf.shape[0]}" if stacked else _APART, {})[path] = leaf
     return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}

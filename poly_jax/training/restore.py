@@ -22,8 +22,9 @@ from poly_jax.training.checkpoints import (
     trained_names,
 )
 from poly_jax.training.mesh import shardings
-from poly_jax.training.partition import is_adapter, is_skill, merge, split
 from poly_jax.training.skills_below import skills_below
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill
+from poly_jax.weights.tree import merge, split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def restore_adapters(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
     step = step_folder(run)
     table, origin = read_table(step), read_origin(step)
     model = experiment.transformer(table)
-    adapters = merge(_below(origin, step, model, mesh), _read(step, model, mesh, is_adapter))
+    adapters = merge(_below(origin, step, model, mesh), _read(step, model, mesh, is_adapter_parameter))
     return Restored(model, adapters, table, step, origin)
 
 

@@ -5,10 +5,10 @@ import dataclasses
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.tensors import Tensors
 from poly_jax.training.checkpoints import Origin, open_trained
-from poly_jax.training.partition import is_skill
+from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.parameter_names import is_skill
+from poly_jax.weights.tensors import Tensors
 
 
 def on_skills_of(origin: Origin, step: epath.Path) -> Origin:

@@ -26,9 +26,10 @@ from poly_jax.training.host_share import host_share
 from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size, replicated
 from poly_jax.training.optimizer import Optimizer, like_parameters
-from poly_jax.training.partition import Trainable, is_adapter, merge, selects, split
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.training.vocabulary_room import check_vocabularies
+from poly_jax.weights.parameter_names import Trainable, is_adapter_parameter, selects
+from poly_jax.weights.tree import merge, split
 
 
 @gin.configurable
@@ -169,7 +170,7 @@ def initial_trees(
         loaded, digest = load_backbone(backbone, model, mesh, dtype)
         if trainable != "all":
             origin = Origin(backbone if backbone == RANDOM else str(epath.Path(backbone).absolute()), digest)
-    fresh = fresh_parameters(model, seed, mesh, is_adapter if loaded else lambda path: True)
+    fresh = fresh_parameters(model, seed, mesh, is_adapter_parameter if loaded else lambda path: True)
     trained, frozen = split(merge(loaded, fresh), selected)
     return trained, frozen, origin
 

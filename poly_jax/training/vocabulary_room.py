@@ -1,7 +1,7 @@
 """Whether a mixture's vocabularies fit the embedding: an id without a row would train to NaN."""
 
 from poly_jax.data.quiet import seqio
-from poly_jax.interop.tokenizer import check_room
+from poly_jax.data.tokenizer import check_room
 
 
 def check_vocabularies(mixture: str, vocab_size: int) -> None:

@@ -9,11 +9,12 @@ from jaxtyping import Float
 
 from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.partition import is_adapter, is_inventory, split
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combination_loss import combination_losses, in_batches
 from poly_jax.transfer.few_shot import count_examples, draw_batch
 from poly_jax.transfer.variants import Variant, averaged_adapters
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory
+from poly_jax.weights.tree import split
 
 
 def choose_combinations(
@@ -41,7 +42,7 @@ def choose_combinations(
         return None
     assert source.adapters is not None
     choice, adapters = variant.choice(), source.adapters
-    adapted, backbone = split(parameters, is_adapter)
+    adapted, backbone = split(parameters, is_adapter_parameter)
     skills, _ = split(adapted, is_inventory)
     # All as many batches as the largest needs, so that one program serves all.
     counts = [count_examples(arrays) for arrays in examples]

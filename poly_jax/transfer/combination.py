@@ -9,6 +9,9 @@ from flax import traverse_util
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.skill import Skill
+from poly_jax.weights import parameter_names as names
+from poly_jax.weights.parameter_names import axis as axis_of
+from poly_jax.weights.parameter_names import module
 
 Tree = dict[str, Any]
 
@@ -48,8 +51,8 @@ def combine(skills: Tree, skill: Skill, combination: Combination) -> Tree:
     """
 
     def pick(path: str, leaf: jax.Array) -> jax.Array:
-        # Leaves are [splits, skills, ...]; under scanned layers the layer axis comes before.
-        axis = 2 if "layers" in path.split("/") else 1
+        axis = axis_of(path, "skills")
+        assert axis is not None, path
         picked = jnp.take(leaf, combination.skills, axis=axis)
         shape = [-1 if i == axis else 1 for i in range(picked.ndim)]
         return picked * jnp.reshape(combination.factors, shape)
@@ -63,8 +66,7 @@ def average_skills(skills: Tree, skill: Skill) -> Tree:
     """One skill in place of K at every site: what all do at equal weights; see `Skill.average`."""
     sites: dict[str, dict[str, jax.Array]] = {}
     for path, leaf in traverse_util.flatten_dict(skills, sep="/").items():
-        site, _, name = path.rpartition("/")
-        sites.setdefault(site, {})[name] = leaf
+        sites.setdefault(module(path), {})[names.leaf(path)] = leaf
     means = {
         f"{site}/{name}": mean
         for site, leaves in sites.items()

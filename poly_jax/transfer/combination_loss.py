@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from poly_jax.adapters.skill import Skill
 from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.partition import merge
 from poly_jax.transfer.combination import Combination, combine
+from poly_jax.weights.tree import merge
 
 Tree = dict[str, Any]
 

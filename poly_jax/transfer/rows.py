@@ -9,7 +9,7 @@ from flax import traverse_util
 
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.training.partition import is_router
+from poly_jax.weights.parameter_names import is_router
 
 Tree = dict[str, Any]
 

@@ -16,11 +16,12 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, is_inventory, merge, selects, split
 from poly_jax.training.update import Update, start
 from poly_jax.transfer.chosen import choose_combinations
 from poly_jax.transfer.few_shot import draw_batch
 from poly_jax.transfer.variants import Variant
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory, selects
+from poly_jax.weights.tree import merge, split
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -129,7 +130,7 @@ def _begin(
     rows: dict[str, Any] | None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The stacked trained trees before the first step, and the frozen tree that they share."""
-    skills, backbone = split(parameters, is_adapter)
+    skills, backbone = split(parameters, is_adapter_parameter)
     if model.adapters is None:
         copies = jax.jit(
             lambda tree: jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(seeds), *leaf.shape)), tree)
@@ -142,7 +143,7 @@ def _begin(
     )
 
     def initial(key, combination, skills, rows):
-        fresh, _ = split(init_parameters(model, key)[0], is_adapter)
+        fresh, _ = split(init_parameters(model, key)[0], is_adapter_parameter)
         start = variant.initial(skills, fresh, skill, combination, rows)
         return split(start, selects(variant.trainable))[0]
 

@@ -18,13 +18,14 @@ from poly_jax.training.backbone import load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import on_mesh
-from poly_jax.training.partition import is_adapter, merge, selects, split
 from poly_jax.training.restore import Restored
 from poly_jax.training.skills_below import on_skills_of
 from poly_jax.transfer.chosen import choose_combinations
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.rows import averaged_rows
 from poly_jax.transfer.variants import Variant
+from poly_jax.weights.parameter_names import is_adapter_parameter, selects
+from poly_jax.weights.tree import merge, split
 
 Tree = dict[str, Any]
 
@@ -109,7 +110,7 @@ def start_from(
                 f" {source.origin.adapters}"
             )
         origin = on_skills_of(origin, source.step)
-    _, backbone = split(source.parameters, is_adapter)
+    _, backbone = split(source.parameters, is_adapter_parameter)
     return Start(model, trained, merge(backbone, frozen_adapters), origin, chosen)
 
 
@@ -136,7 +137,7 @@ def initial_adapters(
     assert source.model.adapters is not None
     assert model.adapters is not None
     rows = new_rows(source, variant, old_tasks, model.adapters.n_tasks)
-    skills, _ = split(source.parameters, is_adapter)
+    skills, _ = split(source.parameters, is_adapter_parameter)
     fresh = fresh_parameters(model, seed, mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
     begin = jax.jit(variant.initial, static_argnums=2, out_shardings=places)
@@ -153,7 +154,7 @@ def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new
     check_old_tasks(variant, old_tasks)
     if not old_tasks:
         return None
-    adapted, _ = split(source.parameters, is_adapter)
+    adapted, _ = split(source.parameters, is_adapter_parameter)
     return averaged_rows(source.model, adapted, [source.table.id(name) for name in old_tasks], n_new)
 
 
@@ -168,7 +169,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
 
 def backbone_in_float32(source: Restored, experiment: Experiment, mesh: Mesh) -> Tree:
     """The run's backbone as it is trained: read anew where the run keeps it in another precision."""
-    _, backbone = split(source.parameters, is_adapter)
+    _, backbone = split(source.parameters, is_adapter_parameter)
     if all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(backbone)):
         return backbone
     path = experiment.backbone or source.origin.backbone

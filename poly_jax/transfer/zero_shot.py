@@ -7,10 +7,11 @@ import jax
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.partition import is_adapter, is_inventory, merge, split
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.combination import average_skills
 from poly_jax.transfer.variants import averaged_adapters
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory
+from poly_jax.weights.tree import merge, split
 
 
 def averaged(restored: Restored, table: TaskTable) -> Restored:
@@ -27,7 +28,7 @@ def averaged(restored: Restored, table: TaskTable) -> Restored:
         raise UserError(f"{restored.step} has no adapters, so that there are no skills to average")
     trained = restored.model.adapters
     adapters = dataclasses.replace(averaged_adapters(trained), n_tasks=len(table))
-    adapted, backbone = split(restored.parameters, is_adapter)
+    adapted, backbone = split(restored.parameters, is_adapter_parameter)
     skills, _ = split(adapted, is_inventory)
     return dataclasses.replace(
         restored,

@@ -10,10 +10,10 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
-from poly_jax.model.sites import sites
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.weights.t5_dimensions import sites
 
 CONFIG = T5Config(
     vocab_size=32,

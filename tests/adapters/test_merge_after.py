@@ -15,8 +15,9 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.partition import is_inventory, merge, split
 from poly_jax.transfer.variants import average_skills, averaged_adapters
+from poly_jax.weights.parameter_names import is_inventory
+from poly_jax.weights.tree import merge, split
 
 D_IN, D_OUT, RANK, ALPHA = 8, 12, 3, 2.0
 SKILL = LoRA(rank=RANK, alpha=ALPHA, merge_after=True)

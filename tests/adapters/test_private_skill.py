@@ -19,8 +19,9 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.table import TableRouter
-from poly_jax.training.partition import is_inventory, split
 from poly_jax.transfer.variants import VARIANTS
+from poly_jax.weights.parameter_names import is_inventory
+from poly_jax.weights.tree import split
 
 CONFIG = T5Config(
     vocab_size=32,

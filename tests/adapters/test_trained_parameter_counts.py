@@ -13,7 +13,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.partition import is_router
+from poly_jax.weights.parameter_names import is_router
 
 LORA = 2_211_840
 

@@ -65,11 +65,11 @@ def make_run(tmp_path, monkeypatch):
     from poly_jax import configuration
     from poly_jax.analysis import figures
     from poly_jax.data.task_table import TaskTable
-    from poly_jax.interop.made_run import write_run
-    from poly_jax.interop.tree import flatten, unflatten
     from poly_jax.model.transformer import init_parameters
     from poly_jax.training.checkpoints import Origin
-    from poly_jax.training.partition import is_adapter
+    from poly_jax.training.run_folder import write_run
+    from poly_jax.weights.parameter_names import is_adapter_parameter
+    from poly_jax.weights.tree import flatten, unflatten
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "DPI", 20)
@@ -88,7 +88,7 @@ def make_run(tmp_path, monkeypatch):
         trained = {
             path: np.asarray(leaf + added(path, leaf.shape), np.float32)
             for path, leaf in fresh.items()
-            if is_adapter(path)
+            if is_adapter_parameter(path)
         }
         folder = tmp_path / "made"
         write_run(str(folder), unflatten(trained), table, Origin("random", "random"))

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from poly_jax.analysis.layers import in_order, layer_of
 from poly_jax.analysis.statistics import effective_skills, mean, shares, statistics, usage
+from poly_jax.weights.parameter_names import in_order, layer_of
 
 ONE_HOT = np.eye(4)[:, None, :]
 EQUAL = np.full((4, 2, 4), 0.25)

@@ -12,8 +12,8 @@ import pytest
 
 from poly_jax import cli, configuration
 from poly_jax.analysis.initial_values import drawn_adapters
-from poly_jax.interop.tree import flatten
-from poly_jax.model.layer_trees import unstack_layers
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.tree import flatten
 
 # Whoever writes names into a picture or a page has to mind these, in the order of a table.
 ODD = ("<b>", "a&b", "cost_$x^{", "d")
@@ -82,8 +82,9 @@ def test_gradients_are_those_of_the_loss_on_a_tasks_first_examples(make_run, tas
     from poly_jax.data.batches import eval_batches
     from poly_jax.model.loss import TokenLoss
     from poly_jax.training.mesh import Partitioning
-    from poly_jax.training.partition import is_inventory, merge, split
     from poly_jax.training.restore import restore
+    from poly_jax.weights.parameter_names import is_inventory
+    from poly_jax.weights.tree import merge, split
 
     rng = np.random.default_rng(0)
     run = make_run(added=lambda path, shape: rng.normal(size=shape))

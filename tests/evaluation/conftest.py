@@ -125,12 +125,12 @@ def trained(tmp_path_factory, tasks):
     import jax
 
     from poly_jax import configuration
-    from poly_jax.interop import single_file
     from poly_jax.model.config import T5Config
     from poly_jax.model.transformer import Transformer, init_parameters
     from poly_jax.training.mesh import Partitioning
     from poly_jax.training.restore import restore
     from poly_jax.training.train import train
+    from poly_jax.weights import single_file
 
     root = tmp_path_factory.mktemp("evaluation")
     (root / "run.gin").write_text(CONFIG)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from poly_jax import cli, configuration
-from poly_jax.interop import single_file
-from poly_jax.interop.backbone import read_backbone
-from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.training.train import train
+from poly_jax.weights import single_file
+from poly_jax.weights.backbone import read_backbone
+from poly_jax.weights.tree import flatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -6,10 +6,10 @@ import pytest
 import safetensors.numpy
 
 import poly_jax
-from poly_jax.interop import single_file
-from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.weights import single_file
+from poly_jax.weights.tree import flatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -65,7 +65,7 @@ def model(bare):
         else leaf
         for i, (name, leaf) in enumerate(flatten(attached.restored.parameters).items())
     }
-    from poly_jax.interop.tree import unflatten
+    from poly_jax.weights.tree import unflatten
 
     return dataclasses.replace(
         attached, restored=dataclasses.replace(attached.restored, parameters=unflatten(noisy))

@@ -16,8 +16,8 @@ import pytest
 from etils.epath import backend, gpath
 
 from poly_jax import cli
-from poly_jax.interop.backbone import read_backbone
-from poly_jax.interop.tree import flatten
+from poly_jax.weights.backbone import read_backbone
+from poly_jax.weights.tree import flatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -14,14 +14,14 @@ from flax import serialization
 
 from poly_jax import cli
 from poly_jax.errors import UserError
-from poly_jax.interop import single_file
-from poly_jax.interop.backbone import open_backbone, read_backbone
 from poly_jax.interop.export import export_backbone
-from poly_jax.interop.hugging_face_writer import write_hugging_face as write_folder
-from poly_jax.interop.t5x_writer import write_t5x
-from poly_jax.interop.tensors import of_tree
-from poly_jax.interop.tree import flatten, unflatten
+from poly_jax.interop.hugging_face.writer import write_hugging_face as write_folder
 from poly_jax.model.config import T5Config
+from poly_jax.weights import single_file
+from poly_jax.weights.backbone import open_backbone, read_backbone
+from poly_jax.weights.t5x_writer import write_t5x
+from poly_jax.weights.tensors import of_tree
+from poly_jax.weights.tree import flatten, unflatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -67,7 +67,7 @@ def test_the_manifest_is_that_of_t5x_itself(shared_data, version):
 
 
 def test_large_arrays_are_cut_into_chunks(tmp_path, monkeypatch):
-    monkeypatch.setattr("poly_jax.interop.t5x_writer._CHUNK_BYTES", 24)
+    monkeypatch.setattr("poly_jax.weights.t5x_writer._CHUNK_BYTES", 24)
     array = np.arange(35, dtype=np.float32).reshape(7, 5)
     folder = write_t5x(str(tmp_path), 3, of_tree({"x": array, "y": array[0], "z": array[:, 0]}))
     assert json.loads((folder / "target.x" / ".zarray").read_text())["chunks"] == [1, 5]

@@ -11,15 +11,15 @@ from safetensors.numpy import load_file
 
 from poly_jax import cli, configuration
 from poly_jax.data.task_table import TaskTable
-from poly_jax.interop import single_file
-from poly_jax.interop.backbone import read_backbone
-from poly_jax.interop.made_run import write_run
-from poly_jax.interop.tree import flatten, unflatten
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.run_folder import write_run
+from poly_jax.weights import single_file
+from poly_jax.weights.backbone import read_backbone
+from poly_jax.weights.tree import flatten, unflatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

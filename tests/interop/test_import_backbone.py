@@ -14,12 +14,17 @@ import safetensors.numpy
 
 from poly_jax import cli, configuration
 from poly_jax.errors import UserError
-from poly_jax.interop import single_file
-from poly_jax.interop.backbone import open_backbone, read_backbone
 from poly_jax.interop.import_backbone import import_backbone
-from poly_jax.interop.t5_shapes import parameter_shapes
-from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
+from poly_jax.weights import single_file
+from poly_jax.weights.backbone import open_backbone, read_backbone
+from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.tree import flatten
+
+
+def config_of(path) -> T5Config:
+    return T5Config.of_checkpoint(open_backbone(path).stated_fields(), path)
+
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -43,7 +48,7 @@ def test_t5x_checkpoints_keep_every_bit(shared_data, source, output):
     source = str(shared_data / "t5x" / source)
     assert cli.main(["import", f"--from={source}", f"--output={output}"]) == 0
     assert_equal(read_backbone(output), read_backbone(source))
-    assert open_backbone(output).config() == open_backbone(source).config()
+    assert config_of(output) == config_of(source)
 
 
 def test_hugging_face_folders_keep_every_bit_and_their_configuration(model, write_hugging_face):
@@ -51,7 +56,7 @@ def test_hugging_face_folders_keep_every_bit_and_their_configuration(model, writ
     assert cli.main(["import", f"--from={folder}", "--output=b.safetensors"]) == 0
     assert_equal(read_backbone("b.safetensors"), read_backbone(folder))
     fields = single_file.load("b.safetensors")[1]
-    assert T5Config(**fields) == open_backbone(folder).config()
+    assert T5Config(**fields) == config_of(folder)
     assert fields["dropout_rate"] == 0.1
 
 
@@ -64,7 +69,7 @@ def test_the_gin_file_describes_the_model_and_says_where_it_is(
     gin_file = {"b.safetensors": "b.gin", "b": "b/model.gin"}[output]
     assert capsys.readouterr().out == pathlib.Path(gin_file).read_text()
     configuration.load([gin_file])
-    assert T5Config() == open_backbone(folder).config()
+    assert T5Config() == config_of(folder)
     assert gin.query_parameter("Experiment.backbone") == str(tmp_path / output)
 
 
@@ -81,7 +86,7 @@ def test_what_t5x_does_not_say_is_bound_by_the_user(shared_data):
     source = shared_data / "t5x" / "t5x_tiny_v1_1"
     distance = "--gin.T5Config.relative_attention_max_distance=40"
     assert cli.main(["import", f"--from={source}", "--output=b", distance]) == 0
-    assert open_backbone("b").config().relative_attention_max_distance == 40
+    assert config_of("b").relative_attention_max_distance == 40
     configuration.load(["b/model.gin"])
     assert T5Config().relative_attention_max_distance == 40
 

@@ -7,11 +7,11 @@ from safetensors.numpy import save_file
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.interop.adapters import is_adapter, read_adapters
-from poly_jax.interop.tree import flatten
+from poly_jax.interop.adapters import holds_adapters, read_adapters
 from poly_jax.model.config import T5Config
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.weights.tree import flatten
 
 CONFIG = T5Config(
     vocab_size=9, emb_dim=4, num_heads=2, head_dim=3, mlp_dim=8, num_encoder_layers=2, num_decoder_layers=1
@@ -55,7 +55,7 @@ def write(request, tmp_path):
 def test_routed_lora_is_read_tensor_by_tensor(write):
     tensors = routed(WIDTHS)
     path = write(tensors)
-    assert is_adapter(path)
+    assert holds_adapters(path)
     read = read_adapters(path, CONFIG)
     assert (read.skill, read.router) == (LoRA(rank=R), LearnedRouter())
     assert (read.n_tasks, read.n_splits, read.n_skills, read.granularity) == (T, H, K, "fine")

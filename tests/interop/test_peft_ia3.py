@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.errors import UserError
 from poly_jax.interop.adapters import read_adapters
-from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.routing.fixed import SharedRouter
+from poly_jax.weights.tree import flatten
 
 SIZES = {"vocab_size": 9, "emb_dim": 4, "num_heads": 2, "head_dim": 3, "mlp_dim": 8}
 GATED = T5Config(**SIZES, num_encoder_layers=1, num_decoder_layers=1)

@@ -8,10 +8,10 @@ from safetensors.numpy import load_file, save_file
 
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.interop.adapters import is_adapter, read_adapters
-from poly_jax.interop.tree import flatten
+from poly_jax.interop.adapters import holds_adapters, read_adapters
 from poly_jax.model.config import T5Config
 from poly_jax.routing.fixed import SharedRouter
+from poly_jax.weights.tree import flatten
 
 MODEL = T5Config(
     vocab_size=9, emb_dim=4, num_heads=2, head_dim=3, mlp_dim=8, num_encoder_layers=2, num_decoder_layers=1
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 def test_the_skill_makes_pefts_update(folder):
     place = folder()
-    assert is_adapter(str(place))
+    assert holds_adapters(str(place))
     read = read_adapters(str(place), MODEL)
     assert (read.skill, read.router) == (LoRA(rank=2, alpha=6.0), SharedRouter())
     assert (read.n_tasks, read.n_skills, read.n_splits) == (1, 1, 1)

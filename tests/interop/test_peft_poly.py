@@ -9,11 +9,11 @@ from safetensors.numpy import load_file, save_file
 
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.interop.peft_folder import open_peft
-from poly_jax.interop.peft_poly import poly_adapters
-from poly_jax.interop.tree import flatten
+from poly_jax.interop.peft.folder import open_peft
+from poly_jax.interop.peft.poly import poly_adapters
 from poly_jax.model.config import T5Config
-from poly_jax.model.sites import sites
+from poly_jax.weights.t5_dimensions import sites
+from poly_jax.weights.tree import flatten
 
 FIXTURES = {"poly_k1_s1_r2": (1, 1, 2), "poly_k4_s1_r2": (4, 1, 2), "poly_k4_s4_r4": (4, 4, 4)}
 MODEL = T5Config(

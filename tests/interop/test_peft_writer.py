@@ -11,16 +11,16 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
+from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.task_mix import mixing_weights
-from poly_jax.interop.tree import flatten
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.partition import is_adapter
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import flatten
 
 MODEL = T5Config(
     vocab_size=9, emb_dim=4, num_heads=2, head_dim=2, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
@@ -39,7 +39,7 @@ def run_of(router, skill=LoRA(rank=2, alpha=3.0), **changes):
     skills = {
         name: 3 * rng.normal(size=leaf.shape).astype(np.float32)
         for name, leaf in shapes.items()
-        if is_adapter(name)
+        if is_adapter_parameter(name)
     }
     return RunWeights(MODEL, adapters, TABLE, {}, skills, Origin(), 1), adapters
 

@@ -12,12 +12,12 @@ import pytest
 from poly_jax import cli, configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
-from poly_jax.interop.backbone import read_backbone
 from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.interop.run_weights import open_run
-from poly_jax.interop.t5x_checkpoint import open_t5x
-from poly_jax.interop.tree import flatten
-from poly_jax.training.partition import is_adapter
+from poly_jax.weights.backbone import read_backbone
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.t5x_checkpoint import open_t5x
+from poly_jax.weights.tree import flatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -46,7 +46,7 @@ def test_the_checkpoint_holds_backbone_skills_and_routers_as_they_are(exported, 
     stored = {name: tensor.load() for name, tensor in open_t5x(exported).items()}
     assert stored.keys() == weights.backbone.keys() | weights.skills.keys()
     for name, leaf in stored.items():
-        expected = weights.skills[name] if is_adapter(name) else weights.backbone[name].load()
+        expected = weights.skills[name] if is_adapter_parameter(name) else weights.backbone[name].load()
         np.testing.assert_array_equal(leaf, expected)
 
 

@@ -12,16 +12,16 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.interop.peft_writer import write_peft_lora, write_peft_poly
+from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.task_mix import merged
-from poly_jax.interop.tensors import of_tree
-from poly_jax.interop.tree import flatten, unflatten
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.checkpoints import Origin
-from poly_jax.training.partition import is_adapter
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tensors import of_tree
+from poly_jax.weights.tree import flatten, unflatten
 
 CONFIG = T5Config(
     vocab_size=16,
@@ -56,8 +56,8 @@ def run(request):
     arrays = {
         path: (0.5 * rng.normal(size=leaf.shape)).astype(np.float32) for path, leaf in sorted(leaves.items())
     }
-    backbone = of_tree({path: leaf for path, leaf in arrays.items() if not is_adapter(path)})
-    skills = {path: leaf for path, leaf in arrays.items() if is_adapter(path)}
+    backbone = of_tree({path: leaf for path, leaf in arrays.items() if not is_adapter_parameter(path)})
+    skills = {path: leaf for path, leaf in arrays.items() if is_adapter_parameter(path)}
     weights = RunWeights(CONFIG, adapters, TaskTable(("a", "b", "c")), backbone, skills, Origin(), 0)
     return weights, adapters, unflatten(arrays)
 

@@ -7,12 +7,12 @@ from flax import traverse_util
 
 from poly_jax import configuration
 from poly_jax.interop import adapters as interop_adapters
-from poly_jax.interop.adapters import is_adapter, read_adapters
-from poly_jax.interop.mttl import mttl_adapters
-from poly_jax.interop.tensors import Tensor
+from poly_jax.interop.adapters import holds_adapters, read_adapters
+from poly_jax.interop.mttl.reader import mttl_adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.training.partition import is_adapter as is_adapter_name
+from poly_jax.weights.parameter_names import holds_adapters as is_adapter_name
+from poly_jax.weights.tensors import Tensor
 
 # Hugging Face's sub-layers of a block, and the project's.
 PLACES = {
@@ -45,7 +45,7 @@ def place(name):
 
 
 def test_every_array_is_used_once_and_fills_the_model(file, xl):
-    assert is_adapter(str(file))
+    assert holds_adapters(str(file))
     read = read_adapters(str(file), xl)
     adapters = read.adapters(file)
     assert (read.n_tasks, read.n_skills, read.n_splits) == (1, 1, 1)

@@ -9,8 +9,8 @@ import pytest
 
 import poly_jax
 from poly_jax import cli
-from poly_jax.interop.backbone import open_backbone, read_backbone
-from poly_jax.interop.tree import flatten
+from poly_jax.weights.backbone import open_backbone, read_backbone
+from poly_jax.weights.tree import flatten
 
 FORMS = ["v1.0", "v1.1", "mt5"]
 
@@ -91,7 +91,7 @@ def test_a_t5x_checkpoint_computes_the_same_in_transformers(shared_data):
 def test_shards_are_loaded(t5, their_logits, monkeypatch):
     from transformers import AutoModelForSeq2SeqLM
 
-    from poly_jax.interop.hugging_face_writer import write_hugging_face
+    from poly_jax.interop.hugging_face.writer import write_hugging_face
 
     model = t5("v1.1")
     model.save_pretrained("hf")
@@ -106,8 +106,8 @@ def test_the_vocabulary_gives_the_same_ids(shared_data):
     from transformers import AutoTokenizer
 
     from poly_jax.data import vocabularies
-    from poly_jax.interop.hugging_face_writer import write_tokenizer
-    from poly_jax.interop.tokenizer import Tokenizer
+    from poly_jax.data.tokenizer import Tokenizer
+    from poly_jax.interop.hugging_face.writer import write_tokenizer
 
     model = shared_data / "t5_vocab" / "spiece.model"
     folder = pathlib.Path("out")

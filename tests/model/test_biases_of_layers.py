@@ -9,8 +9,8 @@ import pytest
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.weights.layer_trees import stack_layers
 
 SHARED = T5Config(
     vocab_size=20, emb_dim=8, num_heads=2, head_dim=4, mlp_dim=8, num_encoder_layers=2, num_decoder_layers=2

@@ -9,7 +9,7 @@ import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.layer_trees import stack_layers
+from poly_jax.weights.layer_trees import stack_layers
 
 MAX_LENGTH = 6
 

@@ -12,15 +12,16 @@ from flax import traverse_util
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
-from poly_jax.interop.backbone import open_backbone, read_backbone
-from poly_jax.interop.names import to_t5x
-from poly_jax.interop.peft_folder import open_peft
-from poly_jax.interop.peft_poly import poly_adapters
+from poly_jax.interop.peft.folder import open_peft
+from poly_jax.interop.peft.poly import poly_adapters
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.partition import is_adapter, merge, split
+from poly_jax.weights.backbone import open_backbone, read_backbone
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.t5_names import to_t5x
+from poly_jax.weights.tree import merge, split
 
 ATOL = 2e-5
 PREFIX = "base_model.model."
@@ -64,7 +65,7 @@ def case(request, shared_data):
 
 
 def loss_and_gradients(case, model, noise=None):
-    trained, frozen = split(case.parameters, is_adapter)
+    trained, frozen = split(case.parameters, is_adapter_parameter)
     labels = jnp.asarray(case.expected["labels"], jnp.int32)
     weights = (labels != -100).astype(jnp.float32)
 

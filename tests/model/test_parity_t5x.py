@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poly_jax.interop.backbone import read_backbone
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.layer_trees import stack_layers
 from poly_jax.model.scoring import sequence_scores
 from poly_jax.model.transformer import Transformer
+from poly_jax.weights.backbone import read_backbone
+from poly_jax.weights.layer_trees import stack_layers
 
 
 @pytest.fixture(scope="module", params=["v1_0", "v1_1"])

@@ -17,8 +17,9 @@ from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.routing.router import Router
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_router, selects, split
 from poly_jax.training.update import Update, start
+from poly_jax.weights.parameter_names import is_router, selects
+from poly_jax.weights.tree import split
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_router.md"
 

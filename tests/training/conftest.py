@@ -17,8 +17,9 @@ from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, split
 from poly_jax.training.update import Update, start
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -55,7 +56,7 @@ def tiny():
         name: (rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0])).astype(np.float32)
         for name, leaf in sorted(leaves.items())
     }
-    trained, frozen = split(traverse_util.unflatten_dict(drawn, sep="/"), is_adapter)
+    trained, frozen = split(traverse_util.unflatten_dict(drawn, sep="/"), is_adapter_parameter)
     targets = rng.integers(2, 32, (8, 5)).astype(np.int32)
     targets[np.arange(5) >= np.array([5, 3, 1, 4, 5, 2, 2, 5])[:, None]] = 0
     batch = {

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.interop import single_file
-from poly_jax.interop.backbone import Backbone, open_backbone
-from poly_jax.interop.content_hash import content_hash
-from poly_jax.interop.t5_shapes import parameter_shapes
-from poly_jax.interop.tensors import Tensor
-from poly_jax.interop.tree import flatten, unflatten
 from poly_jax.model.config import T5Config
-from poly_jax.model.layer_trees import unstack_layers
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
 from poly_jax.training.mesh import Partitioning
+from poly_jax.weights import single_file
+from poly_jax.weights.backbone import Backbone, open_backbone
+from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.tensors import Tensor
+from poly_jax.weights.tree import flatten, unflatten
 
 CONFIG = T5Config(
     vocab_size=12,

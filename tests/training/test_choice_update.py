@@ -9,7 +9,7 @@ import pytest
 from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.model.scoring import token_log_probs
-from poly_jax.training.partition import merge
+from poly_jax.weights.tree import merge
 
 
 @pytest.fixture(scope="module")

@@ -101,9 +101,10 @@ def main():
     from poly_jax.training.checkpoints import Checkpoints, Origin
     from poly_jax.training.mesh import on_mesh, to_mesh
     from poly_jax.training.optimizer import Optimizer
-    from poly_jax.training.partition import is_adapter, split
     from poly_jax.training.train import begin
     from poly_jax.training.update import Update, start
+    from poly_jax.weights.parameter_names import is_adapter_parameter
+    from poly_jax.weights.tree import split
 
     config = T5Config(
         vocab_size=32,
@@ -134,11 +135,13 @@ def main():
     optimizer = Optimizer(warmup_fraction=0.0, decay="constant").transformation(10)
     update = Update(model, TokenLoss(), optimizer)
     key = jax.random.key(0)
-    trained, frozen = split(parameters, is_adapter)
+    trained, frozen = split(parameters, is_adapter_parameter)
     alone, alone_metrics = jax.jit(update)(start(trained, optimizer), frozen, batch, key)
 
     mesh = Partitioning(fsdp=2, model=2).mesh()
-    placed, placed_frozen = split(jax.device_put(parameters, shardings(shapes, axes, mesh)), is_adapter)
+    placed, placed_frozen = split(
+        jax.device_put(parameters, shardings(shapes, axes, mesh)), is_adapter_parameter
+    )
     before = begin(placed, update, mesh)
     with on_mesh(mesh):
         step = jax.jit(update)

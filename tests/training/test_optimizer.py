@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.model.layer_trees import stack_layers, unstack_layers
 from poly_jax.training.optimizer import Optimizer, like_parameters
+from poly_jax.weights.layer_trees import stack_layers, unstack_layers
 
 STEPS = 50
 STEADY = {"warmup_fraction": 0.0, "decay": "constant", "learning_rate": 1e-3, "router_learning_rate": 0.1}

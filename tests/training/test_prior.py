@@ -9,8 +9,8 @@ import pytest
 from flax import traverse_util
 
 from poly_jax.routing.ibp import IBPPrior
-from poly_jax.training.partition import is_router
 from poly_jax.training.update import start
+from poly_jax.weights.parameter_names import is_router
 
 PRIOR = IBPPrior(weight=0.5, concentration=2.0)
 

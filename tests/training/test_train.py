@@ -15,7 +15,6 @@ from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop import single_file
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
 from poly_jax.training import run_folder
@@ -23,6 +22,7 @@ from poly_jax.training.loop import Progress
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
+from poly_jax.weights import single_file
 
 STEPS = 3
 MIXTURE = "train_test_pair"

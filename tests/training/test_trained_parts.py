@@ -2,7 +2,8 @@
 
 import pytest
 
-from poly_jax.training.partition import is_adapter, is_router, merge, selects, split
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_router, selects
+from poly_jax.weights.tree import merge, split
 
 TREE = {
     "token_embedder": {"embedding": 0},
@@ -49,7 +50,7 @@ def test_the_later_tree_of_a_merge_counts():
 
 def test_names_are_told_by_whole_parts_of_the_path():
     assert is_router("encoder/layers_0/mlp/router/logits")
-    assert is_adapter("router/logits")
-    assert is_adapter("encoder/layers_0/mlp/wo/skills/lora_a")
+    assert is_adapter_parameter("router/logits")
+    assert is_adapter_parameter("encoder/layers_0/mlp/wo/skills/lora_a")
     assert not is_router("encoder/router_norm/scale")
-    assert not is_adapter("encoder/layers_0/mlp/wo/kernel")
+    assert not is_adapter_parameter("encoder/layers_0/mlp/wo/kernel")

@@ -19,8 +19,9 @@ from poly_jax.routing.random_rows import RandomRouter
 from poly_jax.routing.table import TableRouter
 from poly_jax.training.checkpoints import Checkpoints, Origin
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import selects, split
 from poly_jax.training.update import Update, start
+from poly_jax.weights.parameter_names import selects
+from poly_jax.weights.tree import split
 
 QUERY, WO = "encoder/layers_0/attention/query", "decoder/layers_0/mlp/wo"
 SKILLS = {f"{site}/skills/{leaf}" for site in (QUERY, WO) for leaf in ("lora_a", "lora_b")}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_router
+from poly_jax.weights.parameter_names import is_router
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.checkpoints import read_origin, step_folder
 from poly_jax.training.mesh import Partitioning
-from poly_jax.training.partition import is_adapter, split
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -86,7 +87,7 @@ def test_it_evaluates_and_predicts(short_runs, tmp_path, source, variant):
 @pytest.mark.slow
 def test_full_fine_tuning_starts_from_the_backbone_alone(short_runs, tmp_path):
     adapted(short_runs, "mhr", "full", tmp_path / "full", "--gin.adapt/Optimizer.learning_rate=0.0")
-    before, _ = split(restored(short_runs["mhr"]).parameters, lambda path: not is_adapter(path))
+    before, _ = split(restored(short_runs["mhr"]).parameters, lambda path: not is_adapter_parameter(path))
     after = flat(restored(tmp_path / "full").parameters)
     assert set(after) == set(flat(before))
     for path, leaf in flat(before).items():

@@ -11,10 +11,11 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import PrivateRouter
-from poly_jax.training.partition import is_adapter, split
 from poly_jax.transfer.combination import Combination, combine
 from poly_jax.transfer.combination_loss import combination_losses, in_batches
 from poly_jax.transfer.variants import VARIANTS, averaged_adapters
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 
 def flat(tree):
@@ -66,7 +67,7 @@ def test_batches_are_filled_up_with_zeros():
 def test_the_loss_of_one_skill_is_that_of_its_task_in_a_private_run(many, new_tasks, loss):
     examples = new_tasks[0]
     adapters = dataclasses.replace(many.model.adapters, router=PrivateRouter(), n_tasks=3)
-    adapted, backbone = split(many.parameters, is_adapter)
+    adapted, backbone = split(many.parameters, is_adapter_parameter)
     skills, _ = split(adapted, lambda path: "skills" in path.split("/"))
     one = Transformer(many.model.config, dataclasses.replace(averaged_adapters(adapters, 1), n_tasks=1))
     got = combination_losses(
@@ -87,7 +88,7 @@ def test_the_loss_of_one_skill_is_that_of_its_task_in_a_private_run(many, new_ta
 
 
 def test_lorahub_starts_as_the_mix_of_its_weights(many):
-    adapters, _ = split(many.parameters, is_adapter)
+    adapters, _ = split(many.parameters, is_adapter_parameter)
     weights = np.array([0.3, 0.0, -1.0])
     combination = Combination.weighted(np.arange(3), weights)
     start = flat(VARIANTS["lorahub"].initial(adapters, {}, many.model.adapters.skill, combination))

@@ -19,13 +19,14 @@ from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Checkpoints, Origin, step_folder
 from poly_jax.training.mesh import Partitioning, replicated
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.partition import is_adapter, merge, split
 from poly_jax.training.restore import Restored
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.transfer.few_shot import FewShotBatches
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import start_from
 from poly_jax.transfer.variants import VARIANTS
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import merge, split
 
 STEPS = 3
 SEEDS = (11, 12)
@@ -77,7 +78,7 @@ def new_tasks(examples_of):
 
 def saved(source, folder):
     """The same run with its adapters on disk, where an adaptation that keeps its skills looks for them."""
-    adapters, _ = split(source.parameters, is_adapter)
+    adapters, _ = split(source.parameters, is_adapter_parameter)
     state = TrainState(jax.numpy.int32(1), adapters, {"steps": jax.numpy.int32(1)})
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
         checkpoints.save(state, source.table, source.origin)
@@ -147,14 +148,14 @@ def test_what_is_trained_is_stacked_and_what_is_not_is_shared(stacked):
     paths = {path.split("/")[-2] for path in flat(stack.trained)}
     expected = {"mhr": {"skills", "router"}, "random": {"skills", "router"}, "mhr-z": {"router"}}
     if variant.name == "full":
-        backbone, _ = split(source.parameters, lambda path: not is_adapter(path))
+        backbone, _ = split(source.parameters, lambda path: not is_adapter_parameter(path))
         assert set(flat(stack.trained)) == set(flat(backbone))
         assert not stack.frozen
         return
     assert paths == expected.get(variant.name, {"skills"})
     if paths == {"skills"}:
         assert all(leaf.shape[2] == 1 for leaf in flat(stack.trained).values())
-    kept = {path for path in flat(stack.frozen) if is_adapter(path)}
+    kept = {path for path in flat(stack.frozen) if is_adapter_parameter(path)}
     assert bool(kept) == (variant.name == "mhr-z")
 
 

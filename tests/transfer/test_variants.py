@@ -10,9 +10,10 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
-from poly_jax.training.partition import is_adapter, split
 from poly_jax.transfer.combination import Combination, average_skills
 from poly_jax.transfer.variants import VARIANTS, find, usual
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 
 def flat(tree):
@@ -20,7 +21,7 @@ def flat(tree):
 
 
 def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
-    adapters, _ = split(many.parameters, is_adapter)
+    adapters, _ = split(many.parameters, is_adapter_parameter)
     variant = VARIANTS["mhr-mu"]
     assert variant.adapters(many.model.adapters).inventory_size == 1
     start = flat(variant.initial(adapters, {}, many.model.adapters.skill))
@@ -43,7 +44,7 @@ def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
 
 @pytest.mark.parametrize("name", ["mhr", "mhr-z"])
 def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
-    adapters, _ = split(many.parameters, is_adapter)
+    adapters, _ = split(many.parameters, is_adapter_parameter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
     start = flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill))
     assert {path for path in start if "router" in path} == {"encoder/attention/query/router/logits"}
@@ -88,7 +89,7 @@ def test_shared_is_refused_for_an_inventory_and_mhr_for_one_adapter(many):
 
 
 def test_a_fresh_start_has_nothing_of_the_run(many):
-    adapters, _ = split(many.parameters, is_adapter)
+    adapters, _ = split(many.parameters, is_adapter_parameter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
     for name in ("random", "private"):
         assert flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill)) == flat(fresh)
@@ -105,7 +106,7 @@ def test_full_has_no_adapters_and_fits_every_run(many):
 
 def test_a_soup_is_the_mean_of_the_chosen_tasks_adapters(many):
     private = dataclasses.replace(many.model.adapters, router=PrivateRouter(), n_tasks=3)
-    adapters, _ = split(many.parameters, is_adapter)
+    adapters, _ = split(many.parameters, is_adapter_parameter)
     for name, chosen in (("soup", None), ("soup-selected", [2, 0])):
         combination = Combination.average(np.array(chosen)) if chosen else None
         start = flat(VARIANTS[name].initial(adapters, {}, private.skill, combination))

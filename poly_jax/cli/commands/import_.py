@@ -51,15 +51,15 @@ class Import(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Import."""
-        from poly_jax.interop.adapters import is_adapter
-        from poly_jax.interop.hub import download, is_hub_id
-        from poly_jax.interop.import_t5x_run import has_adapters, import_t5x_run
+        from poly_jax.interop.adapters import holds_adapters
+        from poly_jax.interop.import_backbone import download, is_hub_id
+        from poly_jax.interop.t5x.import_run import has_adapters, import_t5x_run
 
         source = str(download(args.source)) if is_hub_id(args.source) else args.source
         of_t5x = has_adapters(source)
-        if of_t5x or is_adapter(source):
+        if of_t5x or holds_adapters(source):
             from poly_jax.interop.import_adapters import import_adapters
-            from poly_jax.interop.tree import listing
+            from poly_jax.weights.tree import listing
 
             bring_in = import_t5x_run if of_t5x else import_adapters
             table = bring_in(source, args.output, config, args.backbone, args.tasks)

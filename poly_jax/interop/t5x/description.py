@@ -7,8 +7,8 @@ from clu import metric_writers
 from t5x import gin_utils
 
 from poly_jax.data.task_table import TaskTable
-from poly_jax.interop import t5x_run
 from poly_jax.interop.run_experiment import run_experiment
+from poly_jax.interop.t5x import description_files as t5x_run
 
 
 def summarize(

@@ -19,7 +19,8 @@ from poly_jax.interop.t5x.data import registered_experiment
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.partition import Trainable, merge, selects, split
+from poly_jax.weights.parameter_names import Trainable, selects
+from poly_jax.weights.tree import merge, split
 
 Batch = Mapping[str, Any]
 Parameters = Any

@@ -7,7 +7,8 @@ from flax import core
 from t5x import optimizers, utils
 
 from poly_jax.training.optimizer import Optimizer, like_parameters
-from poly_jax.training.partition import Trainable, merge, selects, split
+from poly_jax.weights.parameter_names import Trainable, selects
+from poly_jax.weights.tree import merge, split
 
 Tree = Any
 

@@ -7,8 +7,8 @@ from flax import traverse_util
 from t5x import state_utils
 
 from poly_jax.errors import UserError
-from poly_jax.interop.tree import listing
-from poly_jax.training.partition import is_adapter
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import listing
 
 _PARAMETERS = "target/"
 
@@ -47,4 +47,4 @@ def backbone_only(
 def _backbone(state: Mapping[str, Any]) -> dict[str, Any]:
     flat = state_utils.flatten_state_dict(state)
     names = {name: name.removeprefix(_PARAMETERS) for name in flat if name.startswith(_PARAMETERS)}
-    return {short: flat[name] for name, short in names.items() if not is_adapter(short)}
+    return {short: flat[name] for name, short in names.items() if not is_adapter_parameter(short)}

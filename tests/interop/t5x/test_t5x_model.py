@@ -14,7 +14,7 @@ from poly_jax.errors import UserError  # noqa: E402
 from poly_jax.interop.t5x.model import RoutedModel  # noqa: E402
 from poly_jax.model.generate import Decoding, generate  # noqa: E402
 from poly_jax.model.loss import TokenLoss  # noqa: E402
-from poly_jax.training.partition import is_adapter  # noqa: E402
+from poly_jax.weights.parameter_names import is_adapter_parameter  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -124,4 +124,4 @@ def test_only_skills_and_routers_have_a_gradient(model, parameters, batch):
         "/".join(k.key for k in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
     }
     moving = {name for name, leaf in flat.items() if np.any(np.asarray(leaf))}
-    assert moving == {name for name in flat if is_adapter(name)}
+    assert moving == {name for name in flat if is_adapter_parameter(name)}

@@ -12,10 +12,10 @@ from flax import core  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
 
 from poly_jax.interop.t5x.optimizer import TrainedOnly, learning_rate  # noqa: E402
-from poly_jax.interop.tree import flatten  # noqa: E402
 from poly_jax.model.transformer import parameter_shapes  # noqa: E402
 from poly_jax.training.optimizer import Optimizer  # noqa: E402
-from poly_jax.training.partition import is_adapter, split  # noqa: E402
+from poly_jax.weights.parameter_names import is_adapter_parameter, split  # noqa: E402
+from poly_jax.weights.tree import flatten  # noqa: E402
 
 STEPS = 3
 OPTIMIZERS = [Optimizer(weight_decay=0.1), Optimizer(algorithm="adafactor")]
@@ -33,19 +33,19 @@ def gradients(parameters):
 @pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings.algorithm)
 def test_adapters_move_as_in_our_training_and_the_backbone_stays(parameters, gradients, settings):
     transformation = settings.transformation(STEPS)
-    trained, _ = split(parameters, is_adapter)
+    trained, _ = split(parameters, is_adapter_parameter)
     state = transformation.init(trained)
     theirs = TrainedOnly(settings.transformation(STEPS), "adapters").create(core.freeze(parameters))
     update = jax.jit(transformation.update)
     step = jax.jit(lambda optimizer, gradient: optimizer.apply_gradient(gradient, learning_rate=None))
     for gradient in gradients:
-        updates, state = update(split(gradient, is_adapter)[0], state, trained)
+        updates, state = update(split(gradient, is_adapter_parameter)[0], state, trained)
         trained = optax.apply_updates(trained, updates)
         theirs = step(theirs, core.freeze(gradient))
     after, before, expected = flatten(theirs.target.unfreeze()), flatten(parameters), flatten(trained)
     assert theirs.state.step == STEPS
     for name, leaf in after.items():
-        if is_adapter(name):
+        if is_adapter_parameter(name):
             np.testing.assert_allclose(leaf, expected[name], rtol=1e-5, atol=1e-6)
             assert np.any(leaf != before[name])
         else:
@@ -58,7 +58,7 @@ def test_the_backbone_has_no_moments(parameters, settings):
     state = flatten(optimizer.state_dict()["state"])
     moments = {name for name in state if "/mu/" in name or "/nu/" in name or "/v/" in name}
     assert moments
-    assert all(is_adapter(name) for name in moments)
+    assert all(is_adapter_parameter(name) for name in moments)
 
 
 @pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings.algorithm)

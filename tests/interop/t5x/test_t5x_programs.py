@@ -15,11 +15,11 @@ pytest.importorskip("t5x.models", reason=REASON, exc_type=ImportError)
 
 from poly_jax import cli, configuration  # noqa: E402
 from poly_jax.data.task_table import TaskTable  # noqa: E402
-from poly_jax.interop.backbone import read_backbone  # noqa: E402
-from poly_jax.interop.t5x_checkpoint import open_t5x  # noqa: E402
-from poly_jax.interop.tree import flatten  # noqa: E402
 from poly_jax.tasks.skillbench.backbone import backbone  # noqa: E402
-from poly_jax.training.partition import is_adapter  # noqa: E402
+from poly_jax.weights.backbone import read_backbone  # noqa: E402
+from poly_jax.weights.parameter_names import is_adapter_parameter  # noqa: E402
+from poly_jax.weights.t5x_checkpoint import open_t5x  # noqa: E402
+from poly_jax.weights.tree import flatten  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -108,7 +108,7 @@ def test_training_moves_adapters_only_and_leaves_names_and_settings(trained, pla
         np.testing.assert_array_equal(state[name], leaf)
     moved = {name for name in state if name.endswith("lora_b") and state[name].any()}
     assert moved == {name for name in state if name.endswith("lora_b")}
-    assert all(is_adapter(name) for name in state.keys() - start.keys())
+    assert all(is_adapter_parameter(name) for name in state.keys() - start.keys())
     table = TaskTable.load(trained / "tasks.json")
     assert list(table.names) == sorted(table.names)
     assert len(table) == 3

@@ -15,11 +15,11 @@ from poly_jax.interop.t5x.model import RoutedModel  # noqa: E402
 from poly_jax.interop.t5x.optimizer import TrainedOnly  # noqa: E402
 from poly_jax.interop.t5x.partitioning import logical_axis_rules  # noqa: E402
 from poly_jax.interop.t5x.restore import backbone_only  # noqa: E402
-from poly_jax.interop.t5x_writer import write_t5x  # noqa: E402
-from poly_jax.interop.tensors import of_tree  # noqa: E402
-from poly_jax.interop.tree import flatten  # noqa: E402
 from poly_jax.training.optimizer import Optimizer  # noqa: E402
-from poly_jax.training.partition import is_adapter, split  # noqa: E402
+from poly_jax.weights.parameter_names import is_adapter_parameter, split  # noqa: E402
+from poly_jax.weights.t5x_writer import write_t5x  # noqa: E402
+from poly_jax.weights.tensors import of_tree  # noqa: E402
+from poly_jax.weights.tree import flatten  # noqa: E402
 
 STEPS = 2
 
@@ -27,7 +27,7 @@ STEPS = 2
 @pytest.fixture(scope="module")
 def stock(parameters, tmp_path_factory):
     """A checkpoint of the backbone alone, at a step of its own."""
-    _, backbone = split(parameters, is_adapter)
+    _, backbone = split(parameters, is_adapter_parameter)
     return write_t5x(str(tmp_path_factory.mktemp("stock")), 1000, of_tree(backbone))
 
 
@@ -82,7 +82,7 @@ def test_a_restored_state_has_the_checkpoints_backbone_and_begins_at_step_0(trai
     assert before.step == 0
     assert restored.keys() == expected.keys()
     for name, leaf in restored.items():
-        if not is_adapter(name):
+        if not is_adapter_parameter(name):
             np.testing.assert_array_equal(leaf, expected[name])
 
 
@@ -98,7 +98,7 @@ def test_the_backbone_is_bit_equal_to_the_checkpoint_after_steps(trained, parame
     expected, fresh, moved = flatten(parameters), *(flatten(s.params.unfreeze()) for s in (before, after))
     assert after.step == STEPS
     for name, leaf in moved.items():
-        if is_adapter(name):
+        if is_adapter_parameter(name):
             assert np.any(leaf != fresh[name]), name
         else:
             np.testing.assert_array_equal(leaf, expected[name])

@@ -1,0 +1,102 @@
+"""Writes parameters as a Hugging Face folder that transformers 4 and 5 load."""
+
+import json
+import pathlib
+import shutil
+from typing import Any
+
+import numpy as np
+
+from poly_jax.data.tokenizer import CONFIG, SENTENCEPIECE, Tokenizer
+from poly_jax.errors import UserError
+from poly_jax.files.new_output import new_folder
+from poly_jax.model.config import T5Config
+from poly_jax.weights.hugging_face import tensor_name, turned, turned_shape
+from poly_jax.weights.safetensors_writer import SHARD_BYTES, Advance, write_shards
+from poly_jax.weights.tensors import Tensor, Tensors
+
+_PROJECTIONS = {("relu",): "relu", ("gelu", "linear"): "gated-gelu"}
+_SPECIAL_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
+
+
+def write_hugging_face(
+    output: str,
+    tensors: Tensors,
+    config: T5Config,
+    advance: Advance | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes config.json and safetensors (sharded where there is much); a tensor at a time is in memory.
+
+    Args:
+      output: local folder, new or empty.
+      tensors: by T5X's names, layers apart.
+      config: the T5 that these are the parameters of.
+      advance: told the bytes of every tensor that was written.
+      shard_bytes: the most that a shard holds.
+
+    Raises:
+      UserError: the model is none that transformers computes, or the folder is in use or cannot be written.
+    """
+    content = hugging_face_config(config, tensors["token_embedder/embedding"].dtype)
+    renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}
+    with new_folder(output) as place:
+        folder = pathlib.Path(place)
+        write_json(folder / "config.json", content)
+        write_json(folder / "generation_config.json", _SPECIAL_IDS)
+        # transformers 4 takes only files that say so.
+        write_shards(folder, "model", renamed, {"format": "pt"}, advance, shard_bytes)
+
+
+def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
+    """The content of config.json.
+
+    An untied head is said with `tie_word_embeddings` false: transformers 4 unties by it, and transformers 5,
+    which finds the head in the file, by it leaves the decoder's output unscaled.
+    """
+    if config.mlp_activations not in _PROJECTIONS:
+        raise UserError(
+            f"T5Config.mlp_activations is {config.mlp_activations!r}, which transformers' T5 does not compute"
+        )
+    own_biases = config.relative_bias_in_layers
+    if own_biases and config.logits_via_embedding:
+        raise UserError("an umT5 whose head is its embedding is none that transformers computes")
+    return {
+        "architectures": ["UMT5ForConditionalGeneration" if own_biases else "T5ForConditionalGeneration"],
+        "model_type": "umt5" if own_biases else "t5",
+        "vocab_size": config.vocab_size,
+        "d_model": config.emb_dim,
+        "num_heads": config.num_heads,
+        "d_kv": config.head_dim,
+        "d_ff": config.mlp_dim,
+        "num_layers": config.num_encoder_layers,
+        "num_decoder_layers": config.num_decoder_layers,
+        "feed_forward_proj": _PROJECTIONS[config.mlp_activations],
+        "relative_attention_num_buckets": config.relative_attention_num_buckets,
+        "relative_attention_max_distance": config.relative_attention_max_distance,
+        "dropout_rate": config.dropout_rate,
+        "layer_norm_epsilon": 1e-6,
+        "tie_word_embeddings": config.logits_via_embedding,
+        "is_encoder_decoder": True,
+        "use_cache": True,
+        "torch_dtype": dtype.name,
+        **_SPECIAL_IDS,
+    }
+
+
+def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
+    """Writes a JSON object as Hugging Face's libraries do."""
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
+    """Writes the files from which transformers makes a T5's or ByT5's tokenizer."""
+    kind = "ByT5Tokenizer" if tokenizer.model is None else "T5Tokenizer"
+    if tokenizer.model is not None:
+        shutil.copyfile(tokenizer.model, folder / SENTENCEPIECE)
+    tokens = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    write_json(folder / CONFIG, {"tokenizer_class": kind, "extra_ids": tokenizer.extra_ids, **tokens})
+
+
+def _turned(name: str, tensor: Tensor) -> Tensor:
+    return Tensor(turned_shape(name, tensor.shape), tensor.dtype, lambda: turned(name, tensor.load()))

@@ -1,0 +1,1 @@
+"""Adapters of the reference implementation, microsoft/mttl."""

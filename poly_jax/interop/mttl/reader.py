@@ -1,0 +1,173 @@
+"""Reads the router-and-skills checkpoints of the reference implementation, microsoft/mttl, and T-Few's.
+
+Tensors are named after Hugging Face's modules of the T5, whatever precedes these:
+`encoder.block.0.layer.0.SelfAttention.q.lora_a`. The camera-ready code of MHR (revision c66b20d6), the one
+before (ce4ca51d) and T-Few (arXiv 2205.05638) are understood. Such files hold no settings: what differs from
+their defaults, such as LoRA's alpha or the router's scores, is for the user to bind.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+
+from poly_jax.adapters.ia3 import IA3
+from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.skill import Skill
+from poly_jax.errors import UserError
+from poly_jax.interop.adapter_checkpoint import (
+    AdapterCheckpoint,
+    adapted_sites,
+    map_of_module,
+)
+from poly_jax.model.config import T5Config
+from poly_jax.routing.fixed import SharedRouter
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.router import Router
+from poly_jax.weights import t5_names as names
+from poly_jax.weights.parameter_names import Granularity, router_of, skills_of
+from poly_jax.weights.t5_dimensions import sites
+from poly_jax.weights.tensors import Tensor
+from poly_jax.weights.tree import check_tree, listing, unflatten
+
+Kind = Literal["routed LoRA", "LoRA", "routed (IA)^3", "(IA)^3"]
+Arrays = dict[str, np.ndarray]
+
+# By names and numbers of axes of what is beside an adapted map.
+_KINDS: dict[tuple[tuple[str, int], ...], Kind] = {
+    (("lora_a", 4), ("lora_b", 4)): "routed LoRA",
+    (("lora_a", 2), ("lora_b", 2)): "LoRA",
+    (("lora_a", 3),): "routed (IA)^3",
+    (("multi_lora_b", 1),): "(IA)^3",
+    (("multi_lora_b", 2),): "(IA)^3",
+}
+_COARSEST_FIRST: tuple[Granularity, ...] = ("coarse", "stack", "block", "layer", "fine")
+
+_NAME = re.compile(
+    r".*?((?:encoder|decoder)\.block\..+?)\.(lora_a|lora_b|multi_lora_b|selector\.module_logits)"
+)
+
+
+def mttl_adapters(tensors: Mapping[str, Tensor], config: T5Config, source: object) -> AdapterCheckpoint:
+    """The skills and routers among the tensors of a checkpoint.
+
+    A router that several maps share is stored with one of them or with all; the coarsest granularity at which
+    every group of maps has one table is taken.
+
+    Args:
+      tensors: by the reference implementation's names.
+      config: the model that is adapted; its widths tell which way round a matrix is.
+      source: where they are from, for messages.
+
+    Raises:
+      UserError: a tensor is unknown, missing or of another shape than the model's, or the maps are adapted in
+        different ways.
+    """
+    maps: dict[str, Arrays] = {}
+    unknown = []
+    for name, tensor in tensors.items():
+        m = _NAME.fullmatch(name)
+        path = map_of_module(m[1]) if m else None
+        if m is None or path is None:
+            unknown.append(name)
+        else:
+            maps.setdefault(path, {})[m[2]] = tensor.load()
+    if unknown or not maps:
+        raise UserError(
+            f"{source} has {len(unknown)} tensors that are no adapters of a T5 ({listing(unknown)}); keep "
+            "only lora_a, lora_b, multi_lora_b and selector.module_logits"
+        )
+    tables = {path: arrays.pop("selector.module_logits", None) for path, arrays in maps.items()}
+    kinds = {path: _kind(arrays) for path, arrays in maps.items()}
+    if len(set(kinds.values())) != 1 or None in kinds.values():
+        found = sorted({f"{path} has {', '.join(maps[path]) or 'nothing'}" for path in kinds})[:2]
+        raise UserError(f"{source} adapts its maps in different or unknown ways ({'; '.join(found)})")
+    kind = next(iter(kinds.values()))
+    assert kind is not None
+    adapted = adapted_sites(maps, source)
+    skill, n_splits, n_skills, leaves = _skills(kind, maps, config, source)
+    n_tasks, granularity, routers = _routers(tables, n_splits, n_skills, source)
+    router: Router | None = LearnedRouter() if routers else None
+    if not routers and n_skills == 1:
+        router = SharedRouter()
+    return AdapterCheckpoint(
+        unflatten(leaves | routers), skill, router, n_tasks, n_skills, n_splits, adapted, granularity
+    )
+
+
+def _kind(arrays: Arrays) -> Kind | None:
+    return _KINDS.get(tuple(sorted((name, array.ndim) for name, array in arrays.items())))
+
+
+def _skills(
+    kind: Kind, maps: dict[str, Arrays], config: T5Config, source: object
+) -> tuple[Skill, int, int, Arrays]:
+    """The kind of skill, splits, skills, and `skills/...` by name, after checking every shape."""
+    first_path, first = next(iter(maps.items()))
+    widths = sites(config)
+    n_splits = n_skills = 1
+    skill: Skill = IA3()
+    if kind == "routed LoRA":
+        n_splits, n_skills, _, rank = first["lora_a"].shape
+        skill = LoRA(rank=rank)
+    elif kind == "LoRA":
+        # The older revision keeps A and B as [r, d_in] and [d_out, r], the newer one the other way round.
+        d_in = widths[names.site(first_path)][0] if names.site(first_path) in widths else 0
+        rank = first["lora_a"].shape[1 if first["lora_a"].shape[0] == d_in else 0]
+        if first["lora_a"].shape[0] != d_in:
+            maps = {path: {n: array.T for n, array in arrays.items()} for path, arrays in maps.items()}
+        maps = {path: {n: array[None, None] for n, array in arrays.items()} for path, arrays in maps.items()}
+        skill = LoRA(rank=rank)
+    elif kind == "routed (IA)^3":
+        n_skills, n_splits, _ = first["lora_a"].shape
+        maps = {path: {"ia3": arrays["lora_a"].swapaxes(0, 1)} for path, arrays in maps.items()}
+    else:
+        maps = {path: {"ia3": arrays["multi_lora_b"].reshape(1, 1, -1)} for path, arrays in maps.items()}
+    expected = {}
+    for path in maps:
+        if names.site(path) not in widths:
+            raise UserError(f"{source} adapts {path}, which the model does not have")
+        d_in, d_out = widths[names.site(path)]
+        for name, spec in skill.parameters(n_splits, n_skills, d_in, d_out).items():
+            expected[f"{skills_of(path)}/{name}"] = spec.shape
+    leaves = {
+        f"{skills_of(path)}/{name}": np.ascontiguousarray(array)
+        for path, arrays in maps.items()
+        for name, array in arrays.items()
+    }
+    check_tree(expected, leaves, source)
+    return skill, n_splits, n_skills, leaves
+
+
+def _routers(
+    tables: Mapping[str, np.ndarray | None], n_splits: int, n_skills: int, source: object
+) -> tuple[int, Granularity, Arrays]:
+    """The number of tasks, the granularity, and `router/logits` [T, h, K] by name; none without tables."""
+    there = {path: table for path, table in tables.items() if table is not None}
+    if not there:
+        return n_skills, "fine", {}
+    n_tasks = next(iter(there.values())).shape[0]
+    for path, table in there.items():
+        if table.shape != (n_tasks, n_splits * n_skills):
+            raise UserError(
+                f"{source}: the router of {path} is {list(table.shape)}, and {n_tasks} tasks of {n_splits} "
+                f"splits and {n_skills} skills need {[n_tasks, n_splits * n_skills]}"
+            )
+    for granularity in _COARSEST_FIRST:
+        grouped: dict[str, list[np.ndarray]] = {router_of(path, granularity): [] for path in tables}
+        for path, table in there.items():
+            grouped[router_of(path, granularity)].append(table)
+        if all(_one(found) for found in grouped.values()):
+            routers = {
+                f"{place}/logits": found[0].reshape(n_tasks, n_splits, n_skills)
+                for place, found in grouped.items()
+            }
+            return n_tasks, granularity, routers
+    lacking = [path for path in tables if path not in there]
+    raise UserError(f"{source} lacks the routers of {len(lacking)} adapted maps ({listing(lacking)})")
+
+
+def _one(tables: list[np.ndarray]) -> bool:
+    """Whether there is a table, and only one."""
+    return bool(tables) and all(np.array_equal(tables[0], table) for table in tables)

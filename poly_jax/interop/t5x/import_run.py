@@ -1,0 +1,95 @@
+"""`poly-jax import` of a checkpoint that t5x trained with adapters: it becomes a run."""
+
+import os
+import pathlib
+import tempfile
+
+import gin
+from etils import epath
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.configuration import Configuration
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.files.new_output import check_new
+from poly_jax.interop.adapter_checkpoint import lay_out
+from poly_jax.interop.t5x import description_files as t5x_run
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import Transformer
+from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.training.checkpoints import Origin
+from poly_jax.training.run_folder import write_run
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5x_checkpoint import checkpoint_folder, is_t5x, open_t5x
+from poly_jax.weights.tensors import Tensors, total_bytes
+from poly_jax.weights.tree import check_tree, unflatten
+
+
+def has_adapters(source: str) -> bool:
+    """Whether a path is a T5X checkpoint with skills or routers in it."""
+    return is_t5x(source) and any(map(is_adapter_parameter, open_t5x(source)))
+
+
+def import_t5x_run(
+    source: str,
+    output: str,
+    configuration: Configuration,
+    backbone: str | None = None,
+    tasks: str | None = None,
+) -> TaskTable:
+    """Writes the skills and routers of a T5X checkpoint as a run that `eval`, `infer` and `adapt` take.
+
+    Its configuration is `runs/multitask.gin`, the `model.gin` beside the checkpoint, and then the user's,
+    which has to say on which data the run works (`Data`), here or when the run is used.
+
+    Args:
+      source: the checkpoint's folder, or that of the run, for its newest one.
+      output: folder of the run.
+      configuration: of the user.
+      backbone: where the frozen T5 is, if not to be read from the checkpoint again.
+      tasks: file with the names of the tasks; None for `tasks.json` beside the checkpoint.
+
+    Returns:
+      The tasks of the run.
+
+    Raises:
+      UserError: the checkpoint does not fit its settings or the backbone, or `output` is in use.
+    """
+    check_new(output)
+    folder = os.fspath(epath.Path(checkpoint_folder(source)).absolute())
+    table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_table(folder)
+    tensors = open_t5x(folder)
+    skills = {name: tensor for name, tensor in tensors.items() if is_adapter_parameter(name)}
+    own = {name: tensor for name, tensor in tensors.items() if not is_adapter_parameter(name)}
+    place = folder if backbone is None else os.fspath(epath.Path(backbone).absolute())
+    digest = _hash(own, source)
+    if backbone is not None and _hash(open_backbone(place).tensors, place) != digest:
+        raise UserError(
+            f"{backbone} is not the backbone that {source} was trained on (their contents differ); give the"
+            " right one, or none to take the one in the checkpoint"
+        )
+    _load(configuration, folder, place)
+    config = T5Config()
+    check_tree(backbone_shapes(config), own, source)
+    adapters = gin.get_configurable(Adapters)(n_tasks=len(table)).for_tasks(table.names)
+    tree = unflatten({name: tensor.load() for name, tensor in skills.items()})
+    tree = lay_out(tree, Transformer(config, adapters), source)
+    write_run(output, tree, table, Origin(place, digest))
+    return table
+
+
+def _hash(tensors: Tensors, source: str) -> str:
+    with byte_progress(f"hashing {source}", total_bytes(tensors.values())) as advance:
+        return content_hash(tensors, advance)
+
+
+def _load(configuration: Configuration, folder: str, backbone: str) -> None:
+    """Loads the run's configuration: what the checkpoint says comes before what the user says."""
+    settings = t5x_run.settings_file(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        file = pathlib.Path(temporary) / "imported.gin"
+        file.write_text(f"Experiment.backbone = {backbone!r}\n")
+        configuration.load("runs/multitask.gin", *([settings] if settings else []), str(file))

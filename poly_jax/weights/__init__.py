@@ -1,0 +1,1 @@
+"""Parameters: their names and axes, trees, tensors on disk and the hash of their contents."""

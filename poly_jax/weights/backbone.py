@@ -1,0 +1,114 @@
+"""Reads a frozen backbone from whichever kind of checkpoint a path turns out to be."""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from etils import epath
+from numpy.typing import DTypeLike
+
+from poly_jax.errors import UserError
+from poly_jax.weights import backbone_folder, single_file
+from poly_jax.weights.hugging_face import open_hugging_face
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.t5_shapes import t5_fields
+from poly_jax.weights.t5x_checkpoint import is_t5x, open_t5x
+from poly_jax.weights.tensors import Tensor, read_each
+from poly_jax.weights.tree import ParameterTree, check_tree, unflatten
+from poly_jax.weights.zarr_arrays import AT_ONCE, explained
+
+__all__ = ["Backbone", "check_tree", "open_backbone", "read_backbone"]
+
+_ACCEPTED = (
+    "a T5X checkpoint folder (legacy or Orbax), a Hugging Face folder (config.json and safetensors) or a "
+    ".safetensors file or folder that poly_jax wrote"
+)
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class Backbone:
+    """A backbone that is still where it is stored.
+
+    Attributes:
+      path: where that is.
+      kind: "t5x", "hugging_face" or "poly_jax".
+      tensors: its parameters by T5X's names, layers apart.
+      fields: values of `T5Config` fields that the checkpoint states; empty where it states none.
+    """
+
+    path: epath.Path
+    kind: str
+    tensors: dict[str, Tensor]
+    fields: dict[str, Any]
+
+    def stated_fields(self) -> dict[str, Any]:
+        """Values of `T5Config` fields, from what the checkpoint states or from its parameters' shapes.
+
+        Raises:
+          UserError: the parameters are not those of a T5 that this project's model computes.
+        """
+        return self.fields or t5_fields(self.tensors, self.path)
+
+    def read_each(self, dtype: DTypeLike | None = None) -> Iterator[tuple[str, np.ndarray]]:
+        """The parameters in the order of their names, read one after another; floats are cast to `dtype`."""
+        at_once = AT_ONCE if self.kind == "t5x" else 1
+        return read_each(dict(sorted(self.tensors.items())), dtype, at_once)
+
+
+def open_backbone(path: epath.PathLike) -> Backbone:
+    """The backbone at a path; its parameters are read one at a time, when they are asked for.
+
+    Args:
+      path: a T5X checkpoint of either format (local or gs://), a Hugging Face folder, or what
+        `poly_jax.weights.single_file` or `backbone_folder` wrote.
+
+    Raises:
+      UserError: nothing there, nothing of a known kind, or what is there is broken.
+    """
+    with explained(path):
+        return _open(path)
+
+
+def _open(path: epath.PathLike) -> Backbone:
+    place = epath.Path(path).expanduser()
+    if not place.exists():
+        raise UserError(f"{path} does not exist; give {_ACCEPTED}")
+    if is_t5x(place):
+        # One that was trained with adapters has them beside the backbone.
+        tensors = {name: tensor for name, tensor in open_t5x(place).items() if not is_adapter_parameter(name)}
+        return Backbone(place, "t5x", tensors, {})
+    if place.is_dir():
+        if (place / "config.json").exists():
+            fields, tensors = open_hugging_face(place)
+            return Backbone(place, "hugging_face", tensors, fields)
+        if backbone_folder.is_folder(place):
+            tensors, fields = backbone_folder.open_folder(place)
+            return Backbone(place, "poly_jax", tensors, fields)
+        raise UserError(f"{path} is a folder with {_content(place)}; give {_ACCEPTED}")
+    if place.suffix == ".safetensors":
+        tensors, fields = single_file.open_file(place)
+        return Backbone(place, "poly_jax", tensors, fields)
+    raise UserError(f"{path} is a file of another kind; give {_ACCEPTED}")
+
+
+def read_backbone(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
+    """The parameters at a path as nested dictionaries of numpy arrays under T5X's names.
+
+    Args:
+      path: see `open_backbone`.
+      dtype: floats are cast to it while they are read; None keeps what is stored.
+
+    Raises:
+      UserError: see `open_backbone`.
+    """
+    return unflatten(dict(open_backbone(path).read_each(dtype)))
+
+
+def _content(folder: epath.Path) -> str:
+    found = sorted(child.name for child in itertools.islice(folder.iterdir(), 1000))
+    if not found:
+        return "nothing in it"
+    return ", ".join(found[:_NAMED]) + (f" and {len(found) - _NAMED} more" if len(found) > _NAMED else "")

@@ -1,0 +1,40 @@
+"""The tensors of a model whose files an index lists, as Hugging Face cuts large models."""
+
+import pathlib
+from collections.abc import Callable
+
+from poly_jax.errors import UserError
+from poly_jax.files.json_file import read_json
+from poly_jax.weights.tensors import Tensor
+from poly_jax.weights.tree import listing
+
+
+def open_shards(
+    index: pathlib.Path, open_file: Callable[[pathlib.Path], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """The tensors of all shards by name, not yet read.
+
+    Args:
+      index: JSON with a `weight_map` from tensor to file.
+      open_file: gives the tensors of one shard.
+
+    Raises:
+      UserError: the index is broken, a shard or tensor that it names is not there, or a shard is elsewhere.
+    """
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise UserError(f"{index} has no 'weight_map'; copy it again")
+    tensors: dict[str, Tensor] = {}
+    found: dict[str, str] = {}
+    for shard in sorted(set(places.values()), key=str):
+        if not isinstance(shard, str) or pathlib.PurePath(shard).name != shard:
+            raise UserError(
+                f"{index} names a shard {shard!r} outside its folder; use an index of plain names"
+            )
+        there = open_file(index.parent / shard)
+        tensors |= there
+        found |= dict.fromkeys(there, shard)
+    lost = [name for name, shard in places.items() if found.get(name) != shard]
+    if lost:
+        raise UserError(f"{index} lists {len(lost)} tensors that their shards do not hold ({listing(lost)})")
+    return tensors

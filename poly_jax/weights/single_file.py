@@ -1,0 +1,67 @@
+"""The project's own file of a backbone: one safetensors file of T5X names with JSON metadata."""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from numpy.typing import DTypeLike
+
+from poly_jax.errors import UserError
+from poly_jax.weights.safetensors_reader import open_tensors, text_metadata
+from poly_jax.weights.safetensors_writer import Advance, write_file
+from poly_jax.weights.tensors import Tensor, Tensors, of_tree, read_all
+from poly_jax.weights.tree import ParameterTree
+
+_FORMAT = "poly_jax"
+
+
+def as_text(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """What JSON can hold, as the text metadata of a file of this project."""
+    return {"format": _FORMAT, "metadata": json.dumps(dict(metadata), sort_keys=True)}
+
+
+def write(
+    path: str | os.PathLike, tensors: Tensors, metadata: Mapping[str, Any], advance: Advance | None = None
+) -> None:
+    """Writes tensors one at a time, and what JSON can hold about them; the file appears when it is whole.
+
+    Args:
+      path: local file, by convention `*.safetensors`.
+      tensors: by T5X's names.
+      metadata: such as the fields of the model's configuration.
+      advance: told the bytes of every tensor that was written.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    write_file(path, tensors, as_text(metadata), advance)
+
+
+def save(path: str | os.PathLike, tree: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Writes a nested dictionary of numpy or JAX arrays, bfloat16 included; see `write`."""
+    write(path, of_tree(tree), metadata)
+
+
+def open_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors, not yet read, and the metadata that were written.
+
+    Raises:
+      UserError: the file is missing, broken or was not written by this module.
+    """
+    text = text_metadata(path)
+    if text.get("format") != _FORMAT:
+        raise UserError(
+            f"{path} was not written by poly_jax; of a Hugging Face model give the folder with config.json"
+        )
+    return open_tensors(path), json.loads(text["metadata"])
+
+
+def load(path: str | os.PathLike, dtype: DTypeLike | None = None) -> tuple[ParameterTree, dict[str, Any]]:
+    """The nested dictionary and the metadata that were saved; floats are cast to `dtype` unless it is None.
+
+    Raises:
+      UserError: see `open_file`.
+    """
+    tensors, metadata = open_file(path)
+    return read_all(tensors, dtype), metadata

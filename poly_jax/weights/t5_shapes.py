@@ -1,0 +1,102 @@
+"""What a T5's parameters are called and how large they are, and a T5's configuration from just that."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from poly_jax.errors import UserError
+from poly_jax.weights import t5_names as names
+from poly_jax.weights.t5_dimensions import T5Dimensions, sites
+from poly_jax.weights.tensors import Tensor
+
+Shape = tuple[int, ...]
+
+HEAD = "decoder/logits_dense/kernel"
+# T5 of one input is v1.0; of two it is v1.1, whose second input is not activated.
+_ACTIVATIONS = {("wi",): ("relu",), ("wi_0", "wi_1"): ("gelu", "linear")}
+_BIAS = "encoder/relpos_bias/rel_embedding"
+_LAYER_BIAS = "encoder/layers_0/relpos_bias/rel_embedding"
+
+
+def parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
+    """The shape of every parameter by T5X's '/'-joined name, layers apart."""
+    paths = names.paths(
+        dimensions.num_encoder_layers,
+        dimensions.num_decoder_layers,
+        dimensions.mlp_inputs,
+        dimensions.relative_bias_in_layers,
+    )
+    if not dimensions.logits_via_embedding:
+        paths.append(HEAD.removesuffix("/kernel"))
+    widths = sites(dimensions)
+    shapes: dict[str, Shape] = {}
+    for path in paths:
+        leaf, _ = names.leaf(path)
+        match leaf:
+            case "embedding":
+                shape: Shape = (dimensions.vocab_size, dimensions.emb_dim)
+            case "scale":
+                shape = (dimensions.emb_dim,)
+            case "rel_embedding":
+                shape = (dimensions.num_heads, dimensions.relative_attention_num_buckets)
+            case _ if f"{path}/{leaf}" == HEAD:
+                shape = (dimensions.emb_dim, dimensions.vocab_size)
+            case _:
+                shape = widths[names.site(path)]
+        shapes[f"{path}/{leaf}"] = shape
+    return shapes
+
+
+def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
+    """Values of `T5Config` fields that the names and shapes of a T5's parameters tell.
+
+    The rest, such as the distance at which positions stop to differ, T5X keeps in its gin files only.
+
+    Args:
+      tensors: by T5X's names, layers apart.
+      source: where they are from, for messages.
+
+    Raises:
+      UserError: these are not the parameters of a T5 that this project's model computes.
+    """
+    if not any(name.startswith("encoder/") for name in tensors):
+        raise UserError(f"{source} has no encoder; decoder-only models are not supported, give a T5")
+
+    def shape(name: str) -> Shape:
+        found = tensors.get(name)
+        if found is None or len(found.shape) != 2:
+            what = "lacks" if found is None else f"has {list(found.shape)} for"
+            raise UserError(f"{source} {what} {name}, which tells the size of a T5; give a T5's checkpoint")
+        return found.shape
+
+    inputs = tuple(
+        name for name in ("wi", "wi_0", "wi_1") if f"encoder/layers_0/mlp/{name}/kernel" in tensors
+    )
+    if inputs not in _ACTIVATIONS:
+        raise UserError(
+            f"{source} has an MLP with {' and '.join(inputs) or 'no wi'} in encoder/layers_0; only wi, or "
+            "wi_0 and wi_1, are supported"
+        )
+    vocab_size, emb_dim = shape("token_embedder/embedding")
+    num_heads, buckets = shape(_LAYER_BIAS if _LAYER_BIAS in tensors else _BIAS)
+    joined = shape("encoder/layers_0/attention/query/kernel")[1]
+    if joined % num_heads:
+        raise UserError(f"{source}: queries of width {joined} are not {num_heads} heads of one width")
+    return {
+        "vocab_size": vocab_size,
+        "emb_dim": emb_dim,
+        "num_heads": num_heads,
+        "head_dim": joined // num_heads,
+        "mlp_dim": shape(f"encoder/layers_0/mlp/{inputs[0]}/kernel")[1],
+        "num_encoder_layers": _depth(tensors, "encoder"),
+        "num_decoder_layers": _depth(tensors, "decoder"),
+        "mlp_activations": _ACTIVATIONS[inputs],
+        "logits_via_embedding": HEAD not in tensors,
+        "relative_attention_num_buckets": buckets,
+        "relative_bias_in_layers": _LAYER_BIAS in tensors,
+    }
+
+
+def _depth(tensors: Mapping[str, Tensor], stack: str) -> int:
+    found = (re.match(rf"{stack}/layers_(\d+)/", name) for name in tensors)
+    return max((int(m[1]) + 1 for m in found if m), default=0)

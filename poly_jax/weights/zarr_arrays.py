@@ -1,0 +1,114 @@
+"""Reads arrays from zarr folders, on disk or in Google Cloud Storage, with TensorStore."""
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorstore as ts
+from etils import epath
+
+from poly_jax.errors import UserError
+from poly_jax.weights.tensors import Tensor
+
+# Enough to hide the latency of a bucket; each read may hold one more decoded copy of its array for a moment.
+AT_ONCE = 8
+# The most of a foreign error's text that is passed on.
+_SHOWN = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class ZarrArray:
+    """Where one array is stored.
+
+    Attributes:
+      location: what to call the array in a message.
+      driver: TensorStore's driver, "zarr" (version 2) or "zarr3".
+      kvstore: TensorStore's key-value store specification of the array's folder.
+      shape: the shape that the checkpoint's manifest gives, where it gives one.
+    """
+
+    location: str
+    driver: str
+    kvstore: dict[str, Any]
+    shape: tuple[int, ...] | None = None
+
+
+def kvstore(folder: epath.PathLike) -> dict[str, Any]:
+    """TensorStore's key-value store specification of a local or gs:// folder."""
+    path = os.fspath(folder)
+    scheme, separator, rest = path.partition("://")
+    if not separator:
+        return {"driver": "file", "path": os.path.join(os.path.abspath(path), "")}
+    if scheme != "gs":
+        raise UserError(f"{path}: only local and gs:// checkpoints can be read; copy it to one of those")
+    bucket, _, key = rest.partition("/")
+    return {"driver": "gcs", "bucket": bucket, "path": f"{key.rstrip('/')}/"}
+
+
+@contextlib.contextmanager
+def explained(path: epath.PathLike) -> Iterator[None]:
+    """Raises a UserError about the path, if it is none of a local file, in place of any other error."""
+    try:
+        yield
+    except UserError:
+        raise
+    # The errors of TensorFlow's and of fsspec's file systems have no base of their own.
+    except Exception as e:
+        if "://" not in os.fspath(path):
+            raise
+        reason = " ".join(str(e).split())[:_SHOWN]
+        raise UserError(
+            f"{path} cannot be reached ({reason}); check the path, the network and your permissions"
+        ) from e
+
+
+def open_arrays(arrays: Mapping[str, ZarrArray]) -> dict[str, Tensor]:
+    """The arrays by name, to be read one at a time.
+
+    Raises:
+      UserError: an array is missing, broken or of another shape than its manifest says.
+    """
+    with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
+        return dict(zip(arrays, pool.map(_open, arrays.values()), strict=True))
+
+
+def _open(array: ZarrArray) -> Tensor:
+    spec = {
+        "driver": array.driver,
+        "kvstore": array.kvstore,
+        # Writers store every chunk of a parameter, so a chunk that is not there was lost, not zero.
+        "fill_missing_data_reads": False,
+    }
+    with _explained(array):
+        store = ts.open(spec, open=True, read=True).result()
+    shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
+    if array.shape is not None and shape != array.shape:
+        raise UserError(
+            f"{array.location} is stored as {list(shape)}, but its checkpoint says {list(array.shape)}; copy "
+            "the checkpoint again"
+        )
+    if dtype == np.uint16:
+        raise UserError(
+            f"{array.location} is stored as uint16, which T5X used for bfloat16 before June 2021; save the "
+            "checkpoint again with a newer T5X"
+        )
+
+    def load() -> np.ndarray:
+        with _explained(array):
+            return store.read().result()
+
+    return Tensor(shape, np.dtype(dtype), load)
+
+
+@contextlib.contextmanager
+def _explained(array: ZarrArray) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, OSError) as e:
+        cause = re.split(r" \[(?:tensorstore_spec|source locations)=", str(e).replace("\n", " "))[0]
+        raise UserError(f"{array.location} cannot be read, copy the checkpoint again: {cause}") from e

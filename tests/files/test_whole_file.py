@@ -1,0 +1,36 @@
+"""A file is replaced whole; a link stays one, and what is no file is left alone."""
+
+import os
+
+import pytest
+
+from poly_jax.errors import UserError
+from poly_jax.files.whole_file import write_whole
+
+
+def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
+    file, link = tmp_path / "real" / "file.txt", tmp_path / "link.txt"
+    file.parent.mkdir()
+    file.write_text("old")
+    link.symlink_to(file)
+    write_whole(link, "new")
+    assert link.is_symlink()
+    assert file.read_text() == "new"
+    assert [path.name for path in file.parent.iterdir()] == ["file.txt"]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to(pipe)
+    for path in (pipe, link):
+        with pytest.raises(UserError, match=f"{path} is no file"):
+            write_whole(path, "text")
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+
+
+def test_a_relative_path_is_one_in_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_whole("file.txt", "text")
+    assert (tmp_path / "file.txt").read_text() == "text"
