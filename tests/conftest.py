@@ -39,13 +39,9 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The test works in an empty folder, and no gin configuration is left after it."""
-    import gin
-
+def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test works in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 @contextlib.contextmanager
@@ -68,8 +64,6 @@ def quick_compilation() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of two runs of the embedded benchmark, as short as can be: skills are shared, or private."""
-    import gin
-
     from poly_jax.configuration import Configuration
     from poly_jax.training.train import train
 
@@ -77,9 +71,8 @@ def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("short_runs")
     with _few_optimizations():
         for name in ("mhr", "private"):
-            Configuration((f"recipes/skillbench/{name}.gin",), small).load()
-            train(str(root / name))
-    gin.clear_config()
+            loaded = Configuration((f"recipes/skillbench/{name}.gin",), small).load()
+            train(**loaded.arguments("train", output_dir=str(root / name)))
     return {name: str(root / name) for name in ("mhr", "private")}
 
 

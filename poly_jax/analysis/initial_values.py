@@ -9,7 +9,6 @@ from etils import epath
 
 from poly_jax import configuration
 from poly_jax.errors import UserError
-from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning
@@ -63,8 +62,8 @@ def _begun(model: Transformer, adapted: AdaptedFrom) -> InitialValues:
     if not epath.Path(adapted.step).is_dir():
         return InitialValues({}, f"{unknown} that is gone.")
     try:
-        with configuration.instead(configuration.run_config(adapted.step)):
-            source = restore_adapters(run_experiment(), adapted.step, mesh)
+        loaded = configuration.load([configuration.run_config(adapted.step)])
+        source = restore_adapters(loaded.experiment(), adapted.step, mesh)
         begun = initial_adapters(
             source, variant, model, adapted.seed, mesh, adapted.combination, adapted.init_router_from
         )

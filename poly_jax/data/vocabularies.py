@@ -3,7 +3,6 @@
 import os
 from typing import Any
 
-import gin
 from etils import epath
 
 from poly_jax.data.quiet import seqio, tf
@@ -33,8 +32,7 @@ class _SharedSentencePiece(seqio.SentencePieceVocabulary):
         return state
 
 
-@gin.configurable(module="vocabularies")
-def sentencepiece(path: str = gin.REQUIRED, extra_ids: int = 100) -> seqio.SentencePieceVocabulary:
+def sentencepiece(path: str, extra_ids: int = 100) -> seqio.SentencePieceVocabulary:
     """A SentencePiece vocabulary with `extra_ids` sentinels after its pieces, as T5 has.
 
     Args:
@@ -57,7 +55,6 @@ def sentencepiece(path: str = gin.REQUIRED, extra_ids: int = 100) -> seqio.Sente
     return vocabulary
 
 
-@gin.configurable(module="vocabularies")
 def byte() -> seqio.ByteVocabulary:
     """UTF-8 bytes after three special ids: 259 ids, no sentinels."""
     return seqio.ByteVocabulary(extra_ids=0)

@@ -1,6 +1,5 @@
 """`poly-jax infer`: predictions of one task for texts that are no data set."""
 
-import gin
 import jax
 import numpy as np
 from jaxtyping import Int
@@ -16,15 +15,14 @@ from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 
 
-@gin.configurable
 def infer(
     run: str,
     task: str,
     input: str,
     output: str,
-    experiment: Experiment = gin.REQUIRED,
+    experiment: Experiment,
     batch_size: int = 32,
-    partitioning: Partitioning | None = None,
+    partitioning: Partitioning = Partitioning(),
 ) -> None:
     """Predicts for texts with a task's adapters.
 
@@ -39,12 +37,12 @@ def infer(
         prediction's log-probability); "-" is standard output. It is written when all is done.
       experiment: that of the run.
       batch_size: examples at a time, over all devices.
-      partitioning: shape of the device mesh; None for what gin binds of `Partitioning`.
+      partitioning: shape of the device mesh.
 
     Raises:
       UserError: the run has no such task, the input cannot be read or the output not be written.
     """
-    mesh = (partitioning or Partitioning()).mesh()
+    mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     task_id = read_table(step_folder(run)).id(task)
     check_output(output)

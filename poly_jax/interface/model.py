@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
@@ -47,6 +48,7 @@ class Model:
       batch_size: examples at a time.
       vocabulary: of inputs and outputs, as `load` takes it.
       run_config: gin bindings of the run that was loaded, for one that is saved.
+      mesh: the devices.
     """
 
     restored: Restored
@@ -55,6 +57,7 @@ class Model:
     batch_size: int = 8
     vocabulary: Any = None
     run_config: str = ""
+    mesh: Mesh = dataclasses.field(default_factory=lambda: Partitioning().mesh())
 
     @property
     def config(self) -> T5Config:
@@ -81,7 +84,7 @@ class Model:
         if adapters.n_tasks != len(table):
             raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
         model = Transformer(self.config, adapters.for_tasks(table.names))
-        return self._with(model, fresh_parameters(model, seed, Partitioning().mesh()), table)
+        return self._with(model, fresh_parameters(model, seed, self.mesh), table)
 
     def attach_checkpoint(self, path: str | os.PathLike, tasks: Sequence[str] | None = None) -> "Model":
         """This T5 with the adapters of another system; the adapters that it has are left behind.
@@ -101,7 +104,7 @@ class Model:
         tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
-        places = shardings(split(shapes, is_adapter_parameter)[0], axes, Partitioning().mesh())
+        places = shardings(split(shapes, is_adapter_parameter)[0], axes, self.mesh)
         placed = jax.device_put(lay_out(tree, model, path), places)
         return self._with(model, placed, TaskTable(in_table))
 
@@ -134,8 +137,7 @@ class Model:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes a run folder, which `load` and the programs' `--run` take.
 
-        A backbone that is a file of its own is not written again: the run refers to it. gin's configuration
-        is replaced by that of the run.
+        A backbone that is a file of its own is not written again: the run refers to it.
 
         Raises:
           UserError: there is nothing beside the backbone to save, or the folder is in use.
@@ -149,8 +151,8 @@ class Model:
         with tempfile.TemporaryDirectory() as made:
             text = pathlib.Path(made) / "saved.gin"
             text.write_text("\n".join([self.run_config, *self._gin_lines()]) + "\n")
-            configuration.load(["runs/multitask.gin", str(text)])
-        write_run(os.fspath(folder), trained, restored.table, self._origin())
+            loaded = configuration.load(["runs/multitask.gin", str(text)])
+        write_run(os.fspath(folder), trained, restored.table, self._origin(), loaded.config)
 
     def _origin(self) -> Origin:
         # Adapters that were another run's are written with this one's.
@@ -178,7 +180,7 @@ class Model:
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(self.restored, self.decoding, Partitioning().mesh(), self.batch_size)
+        return Predictor(self.restored, self.decoding, self.mesh, self.batch_size)
 
     @functools.cached_property
     def _feature(self) -> seqio.Feature:

@@ -4,8 +4,6 @@ import os
 import pathlib
 import tempfile
 
-import gin
-
 from poly_jax.adapters.config import Adapters
 from poly_jax.configuration import Configuration
 from poly_jax.configuration.gin_text import bindings
@@ -71,15 +69,15 @@ def import_adapters(
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "imported.gin"
         text.write_text("\n".join(lines) + "\n")
-        configuration.load("runs/multitask.gin", str(text))
+        loaded = configuration.load("runs/multitask.gin", str(text))
     names = _names(source, tasks, read.n_tasks)
-    adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
+    adapters = loaded.make(Adapters, n_tasks=len(names))
     tree, names_in_order = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
-    tree = lay_out(tree, Transformer(T5Config(), adapters.for_tasks(names_in_order)), source)
+    tree = lay_out(tree, Transformer(loaded.make(T5Config), adapters.for_tasks(names_in_order)), source)
     with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
         digest = content_hash(base.tensors, advance)
     table = TaskTable(names_in_order)
-    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest))
+    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest), loaded.config)
     return table
 
 

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
-import gin
 import jax
 import jax.numpy as jnp
 import optax
@@ -43,7 +42,6 @@ class Loss(Protocol):
         ...
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
     """Cross-entropy of the target tokens, summed over tokens and divided by what `normalize_by` says.

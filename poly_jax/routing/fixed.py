@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -24,7 +23,6 @@ class FixedRouter:
         return {}
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class AverageRouter(FixedRouter):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
@@ -41,7 +39,6 @@ class AverageRouter(FixedRouter):
         return jnp.full((n_splits, n_skills), 1 / n_skills, jnp.float32)
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SharedRouter(AverageRouter):
     """One skill that all tasks use: an ordinary adapter."""
@@ -51,7 +48,6 @@ class SharedRouter(AverageRouter):
         return 1
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class PrivateRouter(FixedRouter):
     """A skill for every task, which only that task uses."""

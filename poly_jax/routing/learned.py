@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping
 from typing import Literal
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -17,7 +16,6 @@ from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 _EPSILON = 1e-12
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class LearnedRouter:
     """Logits Z [tasks, splits, skills], normalised over skills (arXiv 2202.13914 eq. 2; 2211.03831 eq. 5).

@@ -4,7 +4,6 @@ import dataclasses
 import zlib
 from collections.abc import Mapping
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -13,7 +12,6 @@ from poly_jax.routing.fixed import FixedRouter
 from poly_jax.routing.router import Uniform
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RandomRouter(FixedRouter):
     """Every task and head has a mix of its own, uniform over all mixes, that stays as it is drawn.

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import gin
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -40,7 +39,6 @@ class GivenRouter(FixedRouter):
         return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], n_splits, n_skills))
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class TableRouter(GivenRouter):
     """Mixes skills as a table says that knows which skills each task needs; nothing is learned.

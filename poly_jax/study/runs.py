@@ -4,13 +4,12 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 
-import gin
 import jax
 import numpy as np
 from etils import epath
 
 from poly_jax import configuration
-from poly_jax.experiment import Experiment
+from poly_jax.configuration import Loaded
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.routing.router import NamesTasks
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
@@ -18,10 +17,10 @@ from poly_jax.study.methods import Method, variant_of
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
-from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
+from poly_jax.transfer.settings import with_configured_choice
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -37,6 +36,7 @@ class Trained:
     restored: Restored
     data_seed: int
     form: Form
+    loaded: Loaded
 
     @property
     def n_trained(self) -> int:
@@ -53,7 +53,7 @@ def train_method(
     `seed` is that of the adapters, of the order of the data and of the data themselves.
     """
     register(seed)
-    configuration.load(
+    loaded = configuration.load(
         [method.recipe],
         [
             f"Data.mixture = '{registered_name('train', form, seed)}'",
@@ -63,9 +63,10 @@ def train_method(
             *bindings,
         ],
     )
-    train(str(folder))
-    experiment: Experiment = gin.get_configurable("Experiment")()
-    return Trained(method, restore(experiment, str(folder), Partitioning().mesh()), seed, form)
+    arguments = loaded.arguments("train", output_dir=str(folder))
+    train(**arguments)
+    mesh = arguments["partitioning"].mesh()
+    return Trained(method, restore(arguments["experiment"], str(folder), mesh), seed, form, loaded)
 
 
 def seen_score(trained: Trained, split_name: str = "test") -> float:
@@ -114,10 +115,11 @@ def adapt_tasks(
 ) -> Adapted:
     """Adapts a method to tasks it has not seen, all at once, and tests each."""
     form, seed = trained.form, trained.data_seed
+    chosen = with_configured_choice(variant_of(variant), trained.loaded)
     adapters = trained.restored.model.adapters
     assert adapters is not None
     # A router that goes by the tasks' names is another model for each of them.
-    alone = isinstance(adapters.router, NamesTasks) and variant_of(variant).routes
+    alone = isinstance(adapters.router, NamesTasks) and chosen.routes
     # A seed of its own for each task, so that no two draw the same router row.
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
     scores, losses, sizes = {}, [], []
@@ -125,7 +127,7 @@ def adapt_tasks(
         stack = adapt_many(
             trained.restored.model,
             trained.restored.parameters,
-            variant_of(variant),
+            chosen,
             [task_arrays(task, "train", seed, form) for task, _ in group],
             [own_seed for _, own_seed in group],
             steps=steps,

@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import gin
 from etils import epath
 
 from poly_jax.errors import UserError
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Method:
     """How a sweep adapts to each of its tasks.

@@ -3,11 +3,10 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 
-import gin
 import jax
 from etils import epath
 
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
 from poly_jax.study.results import Result, Results
@@ -21,21 +20,20 @@ from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
 from poly_jax.training.checkpoints import step_folder
-from poly_jax.training.mesh import Partitioning, check_batch_size
+from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
-from poly_jax.transfer.settings import Settings, bound_settings
+from poly_jax.training.run_folder import check_not_a_run
+from poly_jax.transfer.settings import Settings, adapting_settings
 from poly_jax.transfer.start import check_old_tasks
-from poly_jax.transfer.variants import find
 
 RESULTS, MARKDOWN, LATEX, PICTURE = "results.jsonl", "summary.md", "summary.tex", "summary.png"
 
 
-@gin.configurable(denylist=["output_dir", "configuration"])
 def sweep(
     output_dir: str,
     configuration: Configuration,
-    tasks: Sequence[str] = gin.REQUIRED,
-    methods: Sequence[Method] = gin.REQUIRED,
+    tasks: Sequence[str],
+    methods: Sequence[Method],
     seeds: Sequence[int] = (0, 1, 2),
     split: str = "test",
     train_split: str | None = None,
@@ -67,15 +65,17 @@ def sweep(
       UserError: a task, run, variant or metric is unknown or does not fit, before anything is computed.
     """
     _check_table(tasks, methods, seeds, stack)
+    check_not_a_run(output_dir, "a sweep")
     folder, readings = epath.Path(output_dir), Readings()
     results = Results(folder / RESULTS)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys = {}
     for method in methods:
-        settings = _load(method, configuration)
+        loaded = configuration.load(run=method.run)
+        settings = _settings(method, loaded)
         _check(method, settings, cells, split)
         used = train_split or settings.split_name
-        digest = configuration_digest(method, step_folder(method.run).name, used, split)
+        digest = configuration_digest(loaded, method, step_folder(method.run).name, used, split)
         for cell in cells:
             key = {"method": method.label, "task": cell.column, "seed": cell.seed, "setup": digest}
             keys[method.label, cell] = key
@@ -133,10 +133,9 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
         raise UserError(f"sweep.stack is {stack}; it must be at least 1")
 
 
-def _load(method: Method, configuration: Configuration) -> Settings:
-    """Loads the run's configuration and the user's: what they say of adapting, with the method's own."""
-    configuration.load(run=method.run)
-    settings = bound_settings()
+def _settings(method: Method, loaded: Loaded) -> Settings:
+    """What the run's configuration and the user's say of adapting, with the method's own settings."""
+    settings = adapting_settings(loaded, method.variant)
     rates = {
         name: getattr(method, name)
         for name in ("learning_rate", "router_learning_rate")
@@ -150,12 +149,13 @@ def _load(method: Method, configuration: Configuration) -> Settings:
 
 def _check(method: Method, settings: Settings, cells: Sequence[Cell], split: str) -> None:
     """Raises a UserError where the method or a task cannot be, before anything is computed."""
-    variant = find(method.variant)
-    experiment = settings.experiment
+    variant, experiment = settings.variant, settings.experiment
     experiment.data.register_tasks()
     for cell in cells:
         check_scorable(cell.seqio_task, split)
-    variant.adapters(experiment.adapters(n_tasks=2) if experiment.adapters is not None else None)
+    variant.adapters(
+        dataclasses.replace(experiment.adapters, n_tasks=2) if experiment.adapters is not None else None
+    )
     check_old_tasks(variant, method.init_router_from)
 
 
@@ -172,8 +172,8 @@ def _check_same_data(known: Result | None, cell: Cell, output_dir: str) -> None:
 def _restore(
     method: Method, configuration: Configuration, split: str, train_split: str | None, batch_size: int
 ) -> Adapting:
-    settings = _load(method, configuration)
-    mesh = Partitioning().mesh()
+    settings = _settings(method, configuration.load(run=method.run))
+    mesh = settings.partitioning.mesh()
     check_batch_size(batch_size, mesh)
     settings.experiment.data.register_tasks()
     source = restore(settings.experiment, method.run, mesh)

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
-import gin
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -28,7 +27,6 @@ LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
 )
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Partitioning:
     """Shape of the device mesh: axes `data`, `fsdp` and `model`. One device is a mesh of one.

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from typing import Any, Literal
 
-import gin
 import jax
 import optax
 from flax import traverse_util
@@ -16,7 +15,6 @@ from poly_jax.training.per_layer import per_layer
 from poly_jax.weights.parameter_names import is_router
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """AdamW or Adafactor, with linear warm-up from 0 and a decay to 0.

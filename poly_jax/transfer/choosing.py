@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-import gin
 import numpy as np
 from cmaes import CMA
 from jaxtyping import Float
@@ -33,7 +32,6 @@ class Choice(Protocol):
         ...
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SelectedSkills:
     """The average of the skills that, each alone, have the lowest loss on the new task's examples.
@@ -61,7 +59,6 @@ class SelectedSkills:
         return Combination.average(np.argsort(alone, kind="stable")[: self.size(n_skills)])
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SearchedWeights:
     """Weights of the skills by a search without gradients, as LoraHub has them (arXiv 2307.13269).

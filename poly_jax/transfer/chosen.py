@@ -41,7 +41,7 @@ def choose_combinations(
     if variant.choice is None:
         return None
     assert source.adapters is not None
-    choice, adapters = variant.choice(), source.adapters
+    choice, adapters = variant.choice, source.adapters
     adapted, backbone = split(parameters, is_adapter_parameter)
     skills, _ = split(adapted, is_inventory)
     # All as many batches as the largest needs, so that one program serves all.

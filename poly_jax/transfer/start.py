@@ -20,6 +20,7 @@ from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.restore import Restored
 from poly_jax.training.skills_below import on_skills_of
+from poly_jax.training.start import Start
 from poly_jax.transfer.chosen import choose_combinations
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.rows import averaged_rows
@@ -31,21 +32,13 @@ Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class AdaptationStart(Start):
     """An adaptation before its first step.
 
     Attributes:
-      model: of the new tasks, in evaluation mode.
-      trained: the trained tree.
-      frozen: what stays as it is.
-      origin: what the trained tree builds on.
-      combination: of skills, where the variant chose one.
+      combination: the combination of skills that the variant chose; None where it has no choice.
     """
 
-    model: Transformer
-    trained: Tree
-    frozen: Tree
-    origin: Origin
     combination: Combination | None = None
 
 
@@ -61,7 +54,7 @@ def start_from(
     batch_size: int,
     examples: Mapping[str, np.ndarray] | None = None,
     old_tasks: Sequence[str] = (),
-) -> Start:
+) -> AdaptationStart:
     """Begins to adapt a run to the tasks of a table.
 
     Args:
@@ -82,7 +75,7 @@ def start_from(
     adapters = variant.adapters(source.model.adapters, len(table))
     if adapters is None:
         check_old_tasks(variant, old_tasks)
-        return Start(
+        return AdaptationStart(
             Transformer(source.model.config), backbone_in_float32(source, experiment, mesh), {}, Origin()
         )
     assert source.model.adapters is not None
@@ -111,7 +104,7 @@ def start_from(
             )
         origin = on_skills_of(origin, source.step)
     _, backbone = split(source.parameters, is_adapter_parameter)
-    return Start(model, trained, merge(backbone, frozen_adapters), origin, chosen)
+    return AdaptationStart(model, trained, merge(backbone, frozen_adapters), origin, chosen)
 
 
 def initial_adapters(

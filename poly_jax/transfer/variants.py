@@ -34,7 +34,7 @@ class Variant:
     skills: Literal["kept", "combined", "fresh", "none"]
     trainable: Trainable
     routes: bool = False
-    choice: type[Choice] | None = None
+    choice: Choice | None = None
     trains: bool = True
 
     def adapters(self, trained: Adapters | None, n_tasks: int = 1) -> Adapters | None:
@@ -58,7 +58,7 @@ class Variant:
 
     def n_combined(self, trained: Adapters) -> int:
         """How many skills are combined into one."""
-        return self.choice().size(trained.inventory_size) if self.choice else trained.inventory_size
+        return self.choice.size(trained.inventory_size) if self.choice else trained.inventory_size
 
     def initial(
         self,
@@ -175,12 +175,12 @@ VARIANTS: dict[str, Variant] = {
         *_of_family("poly"),
         Variant("shared", "kept", "skills"),
         Variant("soup", "combined", "skills"),
-        Variant("soup-selected", "combined", "skills", choice=SelectedSkills),
+        Variant("soup-selected", "combined", "skills", choice=SelectedSkills()),
         Variant("random", "fresh", "adapters", routes=True),
         Variant("private", "fresh", "skills"),
         Variant("full", "none", "all"),
         Variant("zero-shot", "combined", "skills", trains=False),
-        Variant("lorahub", "combined", "skills", choice=SearchedWeights, trains=False),
+        Variant("lorahub", "combined", "skills", choice=SearchedWeights(), trains=False),
     )
 }
 

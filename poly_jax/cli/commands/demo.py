@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 
@@ -18,6 +18,7 @@ class Demo(Command):
         parser.add_argument(
             "--output_dir",
             default="runs/demo",
+            type=path,
             metavar="DIR",
             help="where everything goes (default: %(default)s)",
         )
@@ -25,7 +26,9 @@ class Demo(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Run the demonstration."""
         from poly_jax.study.demonstration import demo
+        from poly_jax.training.run_folder import check_not_a_run
 
+        check_not_a_run(args.output_dir, "the demonstration")
         demo(output_dir=args.output_dir, bindings=config.bindings)
 
 

@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 
@@ -18,6 +18,7 @@ class Reproduce(Command):
         parser.add_argument(
             "--output_dir",
             default="runs/reproduce",
+            type=path,
             metavar="DIR",
             help="where everything goes (default: %(default)s)",
         )
@@ -33,7 +34,9 @@ class Reproduce(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Rerun the comparison."""
         from poly_jax.study.reproduction import reproduce
+        from poly_jax.training.run_folder import check_not_a_run
 
+        check_not_a_run(args.output_dir, "the comparison")
         reproduce(output_dir=args.output_dir, seeds=tuple(args.seeds), bindings=config.bindings)
 
 

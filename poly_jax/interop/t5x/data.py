@@ -7,16 +7,21 @@ import seqio
 import tensorflow as tf
 from t5x import utils
 
+from poly_jax import configuration
 from poly_jax.data.routed import RoutedMixture, routed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop.run_experiment import run_experiment
+
+
+def described_experiment() -> Experiment:
+    """The experiment that t5x's gin files describe; without a mixture, its data is `Data("", 0, 0)`."""
+    return configuration.current().experiment()
 
 
 def registered_experiment() -> Experiment:
     """The experiment that gin describes, after making its tasks known to seqio."""
-    experiment = run_experiment()
+    experiment = described_experiment()
     experiment.data.register_tasks()
     return experiment
 
@@ -31,7 +36,7 @@ def mixture() -> str:
 
 def feature_lengths() -> dict[str, int]:
     """The lengths of inputs and targets that `Data` gives, in tokens."""
-    lengths = run_experiment().data.sequence_length
+    lengths = described_experiment().data.sequence_length
     if not all(lengths.values()):
         raise UserError("no lengths are given: bind TASK_FEATURE_LENGTHS, or Data.* with its mixture")
     return lengths
@@ -39,7 +44,7 @@ def feature_lengths() -> dict[str, int]:
 
 def batch_size() -> int:
     """The examples of a step that `Data` says."""
-    return run_experiment().data.batch_size
+    return described_experiment().data.batch_size
 
 
 def table_of(mixture: str) -> TaskTable:

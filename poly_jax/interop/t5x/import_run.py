@@ -4,11 +4,10 @@ import os
 import pathlib
 import tempfile
 
-import gin
 from etils import epath
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import check_new
@@ -71,13 +70,13 @@ def import_t5x_run(
             f"{backbone} is not the backbone that {source} was trained on (their contents differ); give the"
             " right one, or none to take the one in the checkpoint"
         )
-    _load(configuration, folder, place)
-    config = T5Config()
+    loaded = _load(configuration, folder, place)
+    config = loaded.make(T5Config)
     check_tree(backbone_shapes(config), own, source)
-    adapters = gin.get_configurable(Adapters)(n_tasks=len(table)).for_tasks(table.names)
+    adapters = loaded.make(Adapters, n_tasks=len(table)).for_tasks(table.names)
     tree = unflatten({name: tensor.load() for name, tensor in skills.items()})
     tree = lay_out(tree, Transformer(config, adapters), source)
-    write_run(output, tree, table, Origin(place, digest))
+    write_run(output, tree, table, Origin(place, digest), loaded.config)
     return table
 
 
@@ -86,10 +85,10 @@ def _hash(tensors: Tensors, source: str) -> str:
         return content_hash(tensors, advance)
 
 
-def _load(configuration: Configuration, folder: str, backbone: str) -> None:
+def _load(configuration: Configuration, folder: str, backbone: str) -> Loaded:
     """Loads the run's configuration: what the checkpoint says comes before what the user says."""
     settings = t5x_run.settings_file(folder)
     with tempfile.TemporaryDirectory() as temporary:
         file = pathlib.Path(temporary) / "imported.gin"
         file.write_text(f"Experiment.backbone = {backbone!r}\n")
-        configuration.load("runs/multitask.gin", *([settings] if settings else []), str(file))
+        return configuration.load("runs/multitask.gin", *([settings] if settings else []), str(file))
