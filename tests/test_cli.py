@@ -1,6 +1,7 @@
 """The command line: what it imports, its exit codes, and what reaches each program."""
 
 import importlib
+import os
 import subprocess
 import sys
 import types
@@ -90,6 +91,21 @@ def test_help_imports_nothing_heavy(arguments):
         f"poly_jax.cli.main({arguments})"
     )
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_xla_and_tensorflow_say_nothing_of_their_own_unless_the_user_asks():
+    code = (
+        "import os; from poly_jax import cli\n"
+        "cli.main(['eval', '--run=nowhere'])\n"
+        "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    for asked, expected in (({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**env, **asked}
+        )
+        assert done.stdout.strip() == expected
+        assert done.stderr.count("\n") == 1
 
 
 def test_help_names_every_command_and_the_debug_variable(capsys):

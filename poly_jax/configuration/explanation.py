@@ -7,6 +7,7 @@ import re
 import tokenize
 import traceback
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import gin
 
@@ -63,9 +64,10 @@ def explain(error: Exception, source: str) -> UserError:
         # The message repeats the place of every file in the circle.
         return UserError(f"{source}: the file includes itself, or files include each other in a circle")
     message = one_line(str(error))
-    if module := _importing(error):
-        advice = _failed_import(module, error)
-    elif isinstance(error, SyntaxError | tokenize.TokenError):
+    if statement := _importing(error):
+        place = f"{statement.location.filename or source}, line {statement.location.line_num}"
+        return UserError(f"{place}: {_failed_import(statement.module, error)}")
+    if isinstance(error, SyntaxError | tokenize.TokenError):
         advice = _syntax(error, source)
     elif found := re.match(r"Unable to open file: (.+?)\. Searched config paths", message):
         advice = missing(found[1])
@@ -87,14 +89,14 @@ def explain(error: Exception, source: str) -> UserError:
     return UserError(f"{_place(error, source)}: {advice}")
 
 
-def _importing(error: Exception) -> str | None:
-    """The module that a gin file was importing when this was raised; None where it was not importing."""
-    modules = [
-        frame.f_locals["statement"].module
+def _importing(error: Exception) -> Any:
+    """The import statement of a gin file that raised this; None where something else did."""
+    statements = [
+        frame.f_locals["statement"]
         for frame, _ in traceback.walk_tb(error.__traceback__)
         if frame.f_code.co_name == "process_import" and frame.f_globals.get("__name__") == "gin.config"
     ]
-    return modules[-1] if modules else None
+    return statements[-1] if statements else None
 
 
 def _failed_import(module: str, error: Exception) -> str:
