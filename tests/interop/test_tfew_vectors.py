@@ -11,7 +11,7 @@ from poly_jax.interop.adapters import holds_adapters, read_adapters
 from poly_jax.interop.mttl.reader import mttl_adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.weights.parameter_names import holds_adapters as is_adapter_name
+from poly_jax.weights.parameter_names import is_adapter_parameter as is_adapter_name
 from poly_jax.weights.tensors import Tensor
 
 # Hugging Face's sub-layers of a block, and the project's.
