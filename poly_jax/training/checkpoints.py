@@ -147,9 +147,8 @@ def read_origin(step: epath.Path) -> Origin:
 def saved_steps(run: str | epath.Path) -> list[int]:
     """Steps of the complete checkpoints in a run's folder, in no order."""
     folder = epath.Path(run) / FOLDER
-    return (
-        [int(child.name) for child in folder.iterdir() if child.name.isdecimal()] if folder.is_dir() else []
-    )
+    names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def open_trained(step: epath.Path) -> dict[str, Tensor]:
