@@ -91,7 +91,7 @@ class BatchStream(TfDatasetIterator):
         """Go to a saved position.
 
         Raises:
-          UserError: nothing was saved there, what was saved is damaged, or a stream of other settings saved it.
+          UserError: nothing was saved there, it is damaged, or a stream of other settings saved it.
         """
         path = _position_file(filename)
         if not path.exists():

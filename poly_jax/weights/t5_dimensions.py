@@ -7,8 +7,8 @@ from poly_jax.errors import UserError
 from poly_jax.files.json_fields import is_kind, shown
 
 _ACTIVATIONS = ("relu", "gelu", "linear")
-# The smallest and the largest value of a field. No T5 comes near the largest ones. A model beyond them would be
-# traced for hours, layer by layer, or have a table of all distances that fills the memory.
+# The smallest and the largest value of a field. No T5 comes near the largest ones. A model beyond them would
+# be traced for hours, layer by layer, or have a table of all distances that fills the memory.
 _SIZE = (1, 2**31 - 1)
 _RANGES = {
     "vocab_size": _SIZE,
