@@ -9,6 +9,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route, passes_router
+from poly_jax.model.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
@@ -81,7 +82,7 @@ class Attention(nn.Module):
         cfg = self.config
         y = self._projection(name, cfg.num_heads * cfg.head_dim, ("embed", "joined_kv"))(x, route)
         y = y.reshape(*y.shape[:2], cfg.num_heads, cfg.head_dim)
-        return nn.with_logical_constraint(y, ("batch", "length", "heads", "kv"))
+        return constrain(y, "batch", "length", "heads", "kv")
 
     def _cached(self, x: Float[Array, "batch 1 embed"], route: Route | None, position: Int[Array, ""]):
         """Keys and values of all positions so far, with this one written at `position`."""

@@ -12,6 +12,7 @@ from poly_jax.model.mlp import MLP
 from poly_jax.model.normalization import RMSNorm
 from poly_jax.model.relative_position import RelativePositionBias
 from poly_jax.model.route import Route, passes_router
+from poly_jax.model.sharding import constrain
 from poly_jax.model.stack import run_layers
 
 
@@ -79,7 +80,7 @@ class DecoderLayer(nn.Module):
         x = x + drop(cross(y, encoded, route, cross_mask))
         y = RMSNorm(name="pre_mlp_layer_norm")(x)
         y = MLP(cfg, self.adapters, "decoder/mlp", train, decode, name="mlp")(y, route)
-        return nn.with_logical_constraint(x + drop(y), ("batch", "length", "embed")), None
+        return constrain(x + drop(y), "batch", "length", "embed"), None
 
 
 class Head(nn.Module):

@@ -7,6 +7,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route, passes_router
+from poly_jax.model.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True), "linear": lambda x: x}
@@ -41,7 +42,7 @@ class MLP(nn.Module):
             part = _ACTIVATIONS[activation](self._projection(name, cfg.mlp_dim, ("embed", "mlp"))(x, route))
             hidden = part if hidden is None else hidden * part
         hidden = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(hidden, deterministic=not self.train)
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
+        hidden = constrain(hidden, "batch", "length", "mlp")
         return self._projection("wo", x.shape[-1], ("mlp", "embed"))(hidden, route)
 
     def _projection(self, name: str, features: int, axes: tuple[str, str]) -> Projection:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
+from poly_jax.model.sharding import constrain
 from poly_jax.weights.parameter_names import ROUTER
 from poly_jax.weights.t5_dimensions import sites
 
@@ -65,6 +66,9 @@ class RouterTable(nn.Module):
         weights = cfg.router.weights(
             parameters, task_ids, cfg.n_splits, size, uniform if self.train else None
         )
+        if weights.ndim == 3:
+            # Without this XLA (jax 0.10.2) computes other numbers on meshes of three axes.
+            weights = constrain(weights, "batch", "splits", "skills")
         self.sow("intermediates", "weights", weights)
         return weights
 

@@ -12,6 +12,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.decoder import Decoder
 from poly_jax.model.encoder import Encoder
 from poly_jax.model.route import Route, RouterTable
+from poly_jax.model.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
 
@@ -157,7 +158,7 @@ class Transformer(nn.Module):
 
     def _logits(self, y: Float[Array, "batch targets _"]) -> Float[Array, "batch targets vocab"]:
         logits = self.token_embedder.attend(y) if self.config.logits_via_embedding else y
-        return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+        return constrain(logits, "batch", "length", "vocab")
 
 
 def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:
