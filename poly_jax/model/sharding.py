@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 from flax.linen import get_logical_axis_rules
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 from jaxtyping import Array
 
 with warnings.catch_warnings():
@@ -64,10 +64,10 @@ def constrain(x: Array, *names: str) -> Array:
     `with mesh:` entered. The rules are Flax's where a caller set them, as t5x does, else
     `LOGICAL_AXIS_RULES`. Without a mesh of several devices this does nothing.
 
-    `flax.linen.with_logical_constraint` is not used: it does not see the mesh of `with mesh:`, in silence, and
-    cuts axes that the mesh does not divide.
+    It takes the place of `flax.linen.with_logical_constraint`, which does nothing under `with mesh:`, without
+    a word, and cuts axes that the mesh does not divide.
     """
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh: Mesh | AbstractMesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         mesh = thread_resources.env.physical_mesh
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
