@@ -120,7 +120,7 @@ class Variant:
                 f"variant {self.name!r} needs skills that tasks share, and this run has one for each; use"
                 f" {soups}"
             )
-        has_rows = bool(trained.router.parameters(1, trained.n_splits, size))
+        has_rows = bool(trained.router.parameters(trained.sizes))
         if self.name == "random":
             if not has_rows:
                 raise UserError(
