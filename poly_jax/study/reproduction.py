@@ -11,9 +11,9 @@ from etils import epath
 
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.weights import mixing_weights, task_vectors
-from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, Method
+from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, MultitaskMethod
 from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
-from poly_jax.study.results import Result, Results
+from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.study.summary import summarise
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
@@ -38,7 +38,7 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
     # Every seed runs the same programs.
     jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    results = Results(folder / "results.jsonl")
+    results = ResultsFile(folder / "results.jsonl")
     study = _Study(folder, results, tuple(bindings))
     for form, methods in (("named", METHODS), ("nameless", _NAMELESS)):
         for seed in seeds:
@@ -53,10 +53,10 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
 @dataclasses.dataclass(frozen=True)
 class _Study:
     folder: epath.Path
-    results: Results
+    results: ResultsFile
     bindings: tuple[str, ...]
 
-    def run(self, method: Method, form: Form, seed: int) -> None:
+    def run(self, method: MultitaskMethod, form: Form, seed: int) -> None:
         """Trains a method with one seed, and scores it on seen and on held-out tasks."""
         rate = self.rate(method)
 
@@ -88,13 +88,13 @@ class _Study:
         if method in LEARNED_ROUTERS and form == "named":
             self.once({"stage": "router", **key}, lambda: _agreement(trained()))
 
-    def rate(self, method: Method) -> float:
+    def rate(self, method: MultitaskMethod) -> float:
         """The learning rate of a method's training on many tasks."""
         return choose_multitask_rate(
             method, lambda rate: self.train(method, "named", TUNING_SEED, rate), self.results
         )
 
-    def train(self, method: Method, form: Form, seed: int, rate: float) -> Trained:
+    def train(self, method: MultitaskMethod, form: Form, seed: int, rate: float) -> Trained:
         """A run of a method: the two that were asked for last are kept in memory."""
         return _train(self.folder, self.bindings, method, form, seed, rate)
 
@@ -106,7 +106,7 @@ class _Study:
 
 @functools.lru_cache(maxsize=2)
 def _train(
-    folder: epath.Path, bindings: tuple[str, ...], method: Method, form: Form, seed: int, rate: float
+    folder: epath.Path, bindings: tuple[str, ...], method: MultitaskMethod, form: Form, seed: int, rate: float
 ) -> Trained:
     return train_method(
         method,

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
-from poly_jax.study.results import Result
+from poly_jax.reporting.results_file import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.sweep.readings import Readings

@@ -5,7 +5,7 @@ import sys
 from rich import progress as bars
 from rich.console import Console
 
-from poly_jax.study.results import Result
+from poly_jax.reporting.results_file import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.transfer.variants import find

@@ -10,8 +10,8 @@ from etils import epath
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
-from poly_jax.study.results import Result, Results
-from poly_jax.study.table import print_table
+from poly_jax.reporting.results_file import Result, ResultsFile
+from poly_jax.reporting.table import print_table
 from poly_jax.sweep.adapted import Adapting
 from poly_jax.sweep.bar_plot import save_bar_plot
 from poly_jax.sweep.cells import Cell, column, configuration_digest
@@ -68,7 +68,7 @@ def sweep(
     """
     _check_table(tasks, methods, seeds, stack)
     folder, readings = epath.Path(output_dir), Readings()
-    results = Results(folder / RESULTS)
+    results = ResultsFile(folder / RESULTS)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys = {}
     for method in methods:

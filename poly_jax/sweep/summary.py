@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from poly_jax.study.table import latex_table, markdown_table
+from poly_jax.reporting.table import latex_table, markdown_table
 
 MEAN = "mean"
 

@@ -17,7 +17,7 @@ from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.update import Update, start
-from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.few_shot import draw_batch
 from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory, selects

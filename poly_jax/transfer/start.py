@@ -20,7 +20,7 @@ from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.restore import Restored
 from poly_jax.training.skills_below import on_skills_of
-from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.rows import averaged_rows
 from poly_jax.transfer.variants import Variant

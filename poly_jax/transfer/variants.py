@@ -8,7 +8,7 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import PrivateRouter, SharedRouter
-from poly_jax.transfer.choosing import Choice, SearchedWeights, SelectedSkills
+from poly_jax.transfer.gradient_free_search import Choice, SearchedWeights, SelectedSkills
 from poly_jax.transfer.combination import Combination, average_skills, combine
 from poly_jax.weights.parameter_names import Trainable, is_inventory
 from poly_jax.weights.tree import merge, split

@@ -3,13 +3,13 @@
 import pytest
 from etils import epath
 
-from poly_jax.study.results import Results
+from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.study.summary import interval, summarise
 
 
 @pytest.fixture
 def results(tmp_path):
-    results = Results(epath.Path(tmp_path) / "results.jsonl")
+    results = ResultsFile(epath.Path(tmp_path) / "results.jsonl")
     for seed, (seen, heldout, zero) in enumerate([(98, 90, 1), (99, 92, 2), (100, 94, 3)]):
         key = {"form": "named", "method": "MHR", "seed": seed}
         results.add({"stage": "seen", **key}, {"seen": seen, "trained": 245760})

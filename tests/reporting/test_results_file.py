@@ -5,7 +5,7 @@ import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.study.arrays import exact_match
-from poly_jax.study.results import Results
+from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.study.summary import interval, summarise
 
 
@@ -17,10 +17,10 @@ def test_a_result_is_computed_once_also_by_a_later_process(tmp_path):
         return {"score": 1.5}
 
     path = tmp_path / "results.jsonl"
-    assert Results(path).once({"a": 1, "b": "x"}, compute) == {"score": 1.5}
-    assert Results(path).once({"b": "x", "a": 1}, compute) == {"score": 1.5}
+    assert ResultsFile(path).once({"a": 1, "b": "x"}, compute) == {"score": 1.5}
+    assert ResultsFile(path).once({"b": "x", "a": 1}, compute) == {"score": 1.5}
     assert len(calls) == 1
-    Results(path).once({"a": 2, "b": "x"}, compute)
+    ResultsFile(path).once({"a": 2, "b": "x"}, compute)
     assert len(calls) == 2
 
 
@@ -36,7 +36,7 @@ def test_exact_match_counts_rows_without_a_wrong_token():
 
 
 def test_the_summary_reports_paired_differences(tmp_path):
-    results = Results(tmp_path / "results.jsonl")
+    results = ResultsFile(tmp_path / "results.jsonl")
     scores = {("MHR", "mhr"): 90.0, ("Poly", "poly"): 95.0, ("shared LoRA", "shared"): 40.0}
     for (method, variant), score in scores.items():
         for seed in (0, 1):
@@ -51,18 +51,18 @@ def test_the_summary_reports_paired_differences(tmp_path):
 
 def test_half_a_line_of_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path):
     path = tmp_path / "results.jsonl"
-    Results(path).add({"a": 1}, {"score": 1.0})
+    ResultsFile(path).add({"a": 1}, {"score": 1.0})
     whole = path.read_text()
     path.write_text(whole + '{"key": {"a": 2}, "resu')
-    results = Results(path)
+    results = ResultsFile(path)
     assert results.get({"a": 1}) == {"score": 1.0}
     assert {"a": 2} not in results
     results.add({"a": 2}, {"score": 2.0})
-    assert Results(path).get({"a": 2}) == {"score": 2.0}
+    assert ResultsFile(path).get({"a": 2}) == {"score": 2.0}
 
 
 def test_a_file_of_something_else_is_named_with_its_line(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"key": {"a": 1}, "result": {}}\n[1, 2]\n')
     with pytest.raises(UserError, match=r"results\.jsonl, line 2, is no result"):
-        Results(path)
+        ResultsFile(path)

@@ -1,4 +1,4 @@
-"""Results as JSON lines that a rerun does not compute again."""
+"""ResultsFile as JSON lines that a rerun does not compute again."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from poly_jax.errors import UserError
 Result = dict[str, Any]
 
 
-class Results:
+class ResultsFile:
     """A file of results, one JSON object a line, each under a key of a few fields."""
 
     def __init__(self, path: epath.Path):
