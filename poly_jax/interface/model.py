@@ -26,7 +26,6 @@ from poly_jax.interop.task_names import in_order, numbered
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning, shardings
@@ -98,7 +97,7 @@ class Model:
         if len(names) != read.n_tasks:
             raise UserError(f"{path} has {read.n_tasks} tasks, and {len(names)} are named")
         adapters = read.adapters(path)
-        tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
+        tree, in_table = in_order(read.tree, names, adapters.router.owns_skills)
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
         places = shardings(split(shapes, is_adapter_parameter)[0], axes, Partitioning().mesh())

@@ -20,7 +20,6 @@ from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.byte_progress import byte_progress
-from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
@@ -74,7 +73,7 @@ def import_adapters(
         configuration.load("runs/multitask.gin", str(text))
     names = _names(source, tasks, read.n_tasks)
     adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
-    tree, names_in_order = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
+    tree, names_in_order = in_order(read.tree, names, adapters.router.owns_skills)
     tree = lay_out(tree, Transformer(T5Config(), adapters.for_tasks(names_in_order)), source)
     with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
         digest = content_hash(base.tensors, advance)

@@ -31,7 +31,7 @@ class Skills(nn.Module):
         assert route.weights is not None
         parameters = _parameters(
             cfg.skill.parameters(cfg.n_splits, cfg.inventory_size, self.d_in, self.d_out),
-            isinstance(cfg.router, PrivateRouter),
+            cfg.router.owns_skills,
         )
         mixed = {"inventory": cfg.skill.mix(parameters, route.weights)}
         if cfg.private_skill is not None:

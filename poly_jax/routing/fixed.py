@@ -2,31 +2,19 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.routing.router import Uniform
-from poly_jax.weights.parameter_spec import ParameterSpec
-
-
-class FixedRouter:
-    """What routers without parameters have in common."""
-
-    def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As requested."""
-        return requested
-
-    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
-        """None."""
-        return {}
+from poly_jax.routing.router import Router, Uniform
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class AverageRouter(FixedRouter):
+class AverageRouter(Router):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
 
     def weights(
@@ -53,8 +41,10 @@ class SharedRouter(AverageRouter):
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class PrivateRouter(FixedRouter):
+class PrivateRouter(Router):
     """A skill for every task, which only that task uses."""
+
+    owns_skills: ClassVar[bool] = True
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As many as tasks."""

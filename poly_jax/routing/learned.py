@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Router, Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
 _EPSILON = 1e-12
@@ -19,7 +19,7 @@ _EPSILON = 1e-12
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class LearnedRouter:
+class LearnedRouter(Router):
     """Logits Z [tasks, splits, skills], normalised over skills (arXiv 2202.13914 eq. 2; 2211.03831 eq. 5).
 
     With one split this is Poly (Polytropon), with several it is MHR (called Poly-S in v1 of the paper).

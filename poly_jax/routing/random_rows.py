@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.routing.fixed import FixedRouter
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Router, Uniform
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class RandomRouter(FixedRouter):
+class RandomRouter(Router):
     """Every task and head has a mix of its own, uniform over all mixes, that stays as it is drawn.
 
     A row is a function of the seed and the task's name, so that it is the same in another mixture and is

@@ -1,7 +1,8 @@
 """The interface of a router: from task ids to mixing weights over skills."""
 
+import abc
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
@@ -10,22 +11,28 @@ from poly_jax.weights.parameter_spec import ParameterSpec
 Uniform = Callable[[tuple[int, ...]], Float[Array, "..."]]
 
 
-@runtime_checkable
-class Router(Protocol):
+class Router(abc.ABC):
     """A way to pick skills for a task.
 
-    A router is a frozen description: its parameters belong to the model, one set for each group of sites
-    that share it (the granularity).
+    A router is a frozen dataclass that describes itself: its parameters belong to the model, one set for each
+    group of sites that share it (the granularity).
+
+    Attributes:
+      owns_skills: whether each task has a skill of its own in the inventory, which no other task uses. The
+        inventory's axis of skills is then the axis of tasks, in their order.
     """
+
+    owns_skills: ClassVar[bool] = False
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """How many skills a site needs: `requested`, unless the router fixes the number itself."""
-        ...
+        return requested
 
     def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
-        """The router's parameters by name; empty for a fixed router."""
-        ...
+        """The router's parameters by name; a router without parameters has none."""
+        return {}
 
+    @abc.abstractmethod
     def weights(
         self,
         parameters: Mapping[str, Float[Array, "..."]],
@@ -34,19 +41,18 @@ class Router(Protocol):
         n_skills: int,
         uniform: Uniform | None,
     ) -> Float[Array, "*rows_or_none splits skills"]:
-        """Mixing weights of each row's task.
+        """The mixing weights of each row's task.
 
         Args:
-          parameters: as `parameters` names them.
+          parameters: arrays by the names that `parameters` gives.
           task_ids: ids in [0, n_tasks); the caller has checked the range.
-          n_splits: number of heads (splits) that mix on their own.
+          n_splits: number of splits (heads) that mix on their own.
           n_skills: size of the inventory.
           uniform: draws from U(0, 1) for a shape while training; None in evaluation.
 
         Returns:
           `[*rows, splits, skills]`, or `[splits, skills]` where the mix is the same for every task.
         """
-        ...
 
 
 @runtime_checkable

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.routing.fixed import FixedRouter
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Router, Uniform
 from poly_jax.routing.table_file import check_table, read_table, table_width
 
 
-class GivenRouter(FixedRouter):
+class GivenRouter(Router):
     """Mixes skills as a row says that is given for each task id; a subclass says where rows come from.
 
     Attributes:
