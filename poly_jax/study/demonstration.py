@@ -16,11 +16,11 @@ from etils import epath
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.router_plot import save_router_plot
 from poly_jax.analysis.weights import mixing_weights, task_vectors
+from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.study.labels import labelled
 from poly_jax.study.methods import MHR, POLY, SHARED, MultitaskMethod
 from poly_jax.study.rates import Adaptation
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
-from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from poly_jax.transfer.variants import VARIANTS, Variant
+from poly_jax.transfer.variants import Variant, find
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,9 @@ AVERAGE = MultitaskMethod("average", f"{_RECIPES}/average.gin", ("poly-mu",))
 RANDOM = MultitaskMethod("random", f"{_RECIPES}/random.gin", ("poly-mu",))
 MERGE_AFTER = MultitaskMethod("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
 TOP_2 = MultitaskMethod("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
-STRAIGHT_THROUGH = MultitaskMethod("Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",))
+STRAIGHT_THROUGH = MultitaskMethod(
+    "Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",)
+)
 # Its vectors start at 1, and have further to go than LoRA's factors: the others' best rate is its lowest.
 IA3 = MultitaskMethod("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
 
@@ -53,4 +55,4 @@ METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, 
 
 def variant_of(name: str) -> Variant:
     """The variant of a name; `fresh` is a private adapter."""
-    return VARIANTS["private" if name == FRESH else name]
+    return find("private" if name == FRESH else name)

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.training.optimizer import Optimizer
@@ -39,11 +39,15 @@ class Adaptation:
         """What is tried: rates of the router where only that is trained, else of the skills, if any are."""
         if not variant_of(self.variant).trains:
             return ()
-        return ROUTER_RATES if self.variant.endswith("-z") else _scaled(ADAPTATION_RATES, self.rate_scale)
+        return (
+            ROUTER_RATES
+            if variant_of(self.variant).trainable == "router"
+            else _scaled(ADAPTATION_RATES, self.rate_scale)
+        )
 
     def optimizer(self, rate: float) -> Optimizer:
         """AdamW at this rate; a router trained beside skills has 0.1, as in the published recipes."""
-        router = rate if self.variant.endswith("-z") else 0.1
+        router = rate if variant_of(self.variant).trainable == "router" else 0.1
         return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
 
 
@@ -51,7 +55,9 @@ def _scaled(rates: Sequence[float], scale: float) -> list[float]:
     return [round(scale * rate, 6) for rate in rates]
 
 
-def choose_multitask_rate(method: MultitaskMethod, train: Callable[[float], Trained], results: ResultsFile) -> float:
+def choose_multitask_rate(
+    method: MultitaskMethod, train: Callable[[float], Trained], results: ResultsFile
+) -> float:
     """The rate whose run does best on the training tasks' validation examples."""
     scores = {}
     for rate in _scaled(MULTITASK_RATES, method.rate_scale):

@@ -11,9 +11,9 @@ from etils import epath
 
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.weights import mixing_weights, task_vectors
+from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, MultitaskMethod
 from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
-from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.study.summary import summarise
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
@@ -40,7 +40,8 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     results = ResultsFile(folder / "results.jsonl")
     study = _Study(folder, results, tuple(bindings))
-    for form, methods in (("named", METHODS), ("nameless", _NAMELESS)):
+    forms: dict[Form, Sequence[MultitaskMethod]] = {"named": METHODS, "nameless": _NAMELESS}
+    for form, methods in forms.items():
         for seed in seeds:
             for method in methods:
                 study.run(method, form, seed)

@@ -46,7 +46,12 @@ class Trained:
 
 
 def train_method(
-    method: MultitaskMethod, folder: epath.Path, *, seed: int, form: Form = "named", bindings: Sequence[str] = ()
+    method: MultitaskMethod,
+    folder: epath.Path,
+    *,
+    seed: int,
+    form: Form = "named",
+    bindings: Sequence[str] = (),
 ) -> Trained:
     """Trains a method, or restores it where the folder holds its finished run.
 

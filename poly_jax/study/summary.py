@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
-from poly_jax.study.methods import FRESH, LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE
 from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.reporting.table import markdown_table
+from poly_jax.study.methods import FRESH, LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE
 
 
 def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[float, float]:

@@ -23,6 +23,7 @@ from poly_jax.sweep.summary import Summary
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.transfer.new_adapters import new_adapters
 from poly_jax.transfer.settings import Settings, bound_settings
 from poly_jax.transfer.start import check_old_tasks
 from poly_jax.transfer.variants import find
@@ -155,7 +156,7 @@ def _check(method: Method, settings: Settings, cells: Sequence[Cell], split: str
     experiment.data.register_tasks()
     for cell in cells:
         check_scorable(cell.seqio_task, split)
-    variant.adapters(experiment.adapters(n_tasks=2) if experiment.adapters is not None else None)
+    new_adapters(variant, experiment.adapters(n_tasks=2) if experiment.adapters is not None else None)
     check_old_tasks(variant, method.init_router_from)
 
 

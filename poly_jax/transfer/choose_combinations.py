@@ -71,7 +71,7 @@ def choose_combinations(
 
 
 def in_batches(examples: Mapping[str, np.ndarray], batch_size: int, n_batches: int) -> dict[str, np.ndarray]:
-    """Examples as `[n_batches, batch_size, ...]`; rows of zeros, which no loss counts, fill the last batches."""
+    """Examples as `[n_batches, batch_size, ...]`, filled up with rows of zeros, which no loss counts."""
     filled = n_batches * batch_size
 
     def cut(leaf: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.study.arrays import exact_match
 from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.study.arrays import exact_match
 from poly_jax.study.summary import interval, summarise
 
 
