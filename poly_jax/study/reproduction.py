@@ -11,6 +11,7 @@ from etils import epath
 
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.weights import mixing_weights, task_vectors
+from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, MultitaskMethod
 from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
@@ -19,20 +20,24 @@ from poly_jax.study.summary import summarise
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 from poly_jax.tasks.skillbench.examples import Form
 
-# Without names a shared adapter cannot know what to do: this form is only shown beside.
+# Without names a shared adapter cannot know what to do, so this form is only shown beside the other.
 _NAMELESS = tuple(
     dataclasses.replace(method, variants=method.variants[:1]) for method in (MHR, POLY, SHARED, SHARED_WIDE)
 )
 
 
 def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings: Sequence[str] = ()) -> None:
-    """Chooses learning rates, trains and adapts every method with every seed, and writes the tables.
+    """Choose learning rates, train and adapt every method with every seed, and write the tables.
 
     Args:
-      output_dir: gets the runs, `results.jsonl` and `summary.md`. What is there is not computed again.
-      seeds: of adapters, data and their order.
+      output_dir: folder of the runs, `results.jsonl` and `summary.md`. A rerun computes only what is missing.
+      seeds: seeds of the adapters, the data and their order.
       bindings: gin bindings on top of the recipes.
+
+    Raises:
+      UserError: the folder holds a training run, or the files of another program.
     """
+    check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # Every seed runs the same programs.
@@ -58,7 +63,7 @@ class _Study:
     bindings: tuple[str, ...]
 
     def run(self, method: MultitaskMethod, form: Form, seed: int) -> None:
-        """Trains a method with one seed, and scores it on seen and on held-out tasks."""
+        """Train a method with one seed, and score it on seen and on held-out tasks."""
         rate = self.rate(method)
 
         trained = functools.partial(self.train, method, form, seed, rate)
@@ -96,7 +101,7 @@ class _Study:
         )
 
     def train(self, method: MultitaskMethod, form: Form, seed: int, rate: float) -> Trained:
-        """A run of a method: the two that were asked for last are kept in memory."""
+        """A run of a method; the two runs that were asked for last are kept in memory."""
         return _train(self.folder, self.bindings, method, form, seed, rate)
 
     def once(self, key: Result, compute) -> None:

@@ -12,7 +12,7 @@ from poly_jax.study.methods import FRESH, LEARNED_ROUTERS, METHODS, MHR, POLY, S
 
 
 def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[float, float]:
-    """Mean, and half the width of its 95% confidence interval (Student's t)."""
+    """The mean, and half the width of its 95% confidence interval (Student's t)."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan")
@@ -38,7 +38,8 @@ def _values(
     by_seed = {found["seed"]: result[field] for found, result in results.matching(**key)}
     if not set(seeds) <= set(by_seed):
         return None
-    return np.array([by_seed[seed] for seed in seeds])
+    # A number that is not defined is None in the file, and NaN in an array of floats.
+    return np.array([by_seed[seed] for seed in seeds], np.float64)
 
 
 def _shown(values: Float[np.ndarray, "seeds"] | None, digits: int = 1) -> str:

@@ -1,12 +1,11 @@
-"""Results that a rerun reuses, and the intervals made of them."""
+"""Results that a rerun reuses, in a file that any reader of JSON reads."""
 
-import numpy as np
+import json
+
 import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.reporting.results_file import ResultsFile
-from poly_jax.study.arrays import exact_match
-from poly_jax.study.summary import interval, summarise
 
 
 def test_a_result_is_computed_once_also_by_a_later_process(tmp_path):
@@ -24,31 +23,6 @@ def test_a_result_is_computed_once_also_by_a_later_process(tmp_path):
     assert len(calls) == 2
 
 
-def test_the_interval_is_students():
-    # t for 4 degrees of freedom at 97.5 % is 2.776; the standard error of 1..5 is sqrt(2.5 / 5).
-    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert mean == 3.0
-    assert half == pytest.approx(2.776 * np.sqrt(0.5), rel=1e-3)
-
-
-def test_exact_match_counts_rows_without_a_wrong_token():
-    assert exact_match(np.array([[1, 2], [1, 3]]), np.array([[1, 2], [1, 2]])) == 50.0
-
-
-def test_the_summary_reports_paired_differences(tmp_path):
-    results = ResultsFile(tmp_path / "results.jsonl")
-    scores = {("MHR", "mhr"): 90.0, ("Poly", "poly"): 95.0, ("shared LoRA", "shared"): 40.0}
-    for (method, variant), score in scores.items():
-        for seed in (0, 1):
-            key = {"form": "named", "method": method, "seed": seed}
-            results.once({"stage": "seen", **key}, lambda: {"seen": 99.0, "trained": 10})
-            found = {"heldout": score + seed, "trained": 5, "rate": 0.001}
-            results.once({"stage": "heldout", "variant": variant, **key}, lambda found=found: found)
-    text = summarise(results, (0, 1))
-    assert "| Poly - shared LoRA | 55.0 ± 0.0 |" in text
-    assert "| MHR - Poly | -5.0 ± 0.0 |" in text
-
-
 def test_half_a_line_of_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path):
     path = tmp_path / "results.jsonl"
     ResultsFile(path).add({"a": 1}, {"score": 1.0})
@@ -64,5 +38,50 @@ def test_half_a_line_of_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path)
 def test_a_file_of_something_else_is_named_with_its_line(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"key": {"a": 1}, "result": {}}\n[1, 2]\n')
-    with pytest.raises(UserError, match=r"results\.jsonl, line 2, is no result"):
+    with pytest.raises(UserError, match=r"results\.jsonl, line 2, is not a result"):
         ResultsFile(path)
+
+
+def without_constants(text):
+    """A strict reader of JSON: bare NaN and Infinity are errors."""
+
+    def refuse(name):
+        raise ValueError(name)
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_numbers_that_are_not_defined_are_null_in_the_file_and_none_for_every_process(tmp_path):
+    path = tmp_path / "results.jsonl"
+    results = ResultsFile(path)
+    added = {"loss": float("nan"), "metrics": {"a": float("inf"), "b": 2.0}, "curve": [1.0, float("nan")]}
+    results.add({"a": 1}, added)
+    expected = {"loss": None, "metrics": {"a": None, "b": 2.0}, "curve": [1.0, None]}
+    assert without_constants(path.read_text()) == {"key": {"a": 1}, "result": expected}
+    assert results.get({"a": 1}) == ResultsFile(path).get({"a": 1}) == expected
+
+
+def test_a_file_of_an_earlier_version_with_bare_nan_is_read(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"key": {"a": 1}, "result": {"loss": NaN, "metrics": {"b": -Infinity}}}\n')
+    assert ResultsFile(path).get({"a": 1}) == {"loss": None, "metrics": {"b": None}}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]",
+        b'"x"',
+        b"{}",
+        b'{"key": [], "result": {}}',
+        b'{"key": {}, "result": 3}',
+        b"\xff\xfe",
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
+def test_a_damaged_line_is_named_and_left_as_it_is(tmp_path, line):
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(line + b"\n")
+    with pytest.raises(UserError, match=r"results\.jsonl, line 1, is not a result of this program"):
+        ResultsFile(path)
+    assert path.read_bytes() == line + b"\n"
