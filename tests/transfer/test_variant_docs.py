@@ -62,8 +62,6 @@ def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
     adapters = dataclasses.replace(many.model.adapters, n_skills=21)
     told = r"variant 'lorahub-trained' weighs at most 20 skills, and this run has 21; use 'lorahub'"
     with pytest.raises(UserError, match=told):
-        UserError, match=r"variant 'lorahub-trained' weighs at most 20 skills, .* has 21; use"
-    ):
         new_adapters(find("lorahub-trained"), adapters)
     assert new_adapters(find("lorahub-trained"), many.model.adapters).inventory_size == 1
 
