@@ -19,7 +19,7 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.weights.backbone import read_backbone
+from poly_jax.weights.backbone import open_backbone, read_backbone
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.t5_names import to_t5x
 from poly_jax.weights.tree import merge, split
