@@ -79,7 +79,7 @@ def import_adapters(
     if n_tasks is None:
         router = gin.get_configurable(Adapters)(n_tasks=read.n_skills).router
         # A task's private skill has the task's number, so that there are as many tasks as skills.
-        n_tasks = read.n_skills if isinstance(router, PrivateRouter) else None
+        n_tasks = read.n_skills if router.owns_skills else None
     names = _names(source, tasks, n_tasks)
     adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
     tree, names_in_order = in_order(read.tree, names, adapters.router.owns_skills)
