@@ -33,7 +33,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.training.mesh": ("Partitioning",),
     "poly_jax.training.optimizer": ("Optimizer",),
     "poly_jax.transfer.adapted_from": ("AdaptedFrom",),
-    "poly_jax.transfer.choosing": ("SearchedWeights", "SelectedSkills"),
+    "poly_jax.transfer.gradient_free_search": ("SearchedWeights", "SelectedSkills"),
 }
 """Names by the Python module that defines them."""
 
@@ -54,6 +54,8 @@ NAMESPACES = {
     "poly_jax.tasks.skillbench.true_skills": "skillbench",
     "poly_jax.tasks.super_natural_instructions.tasks": "super_natural_instructions",
     "poly_jax.tasks.t0_few_shot.tasks": "t0_few_shot",
+    # What the module was called once: a sweep's results are found again by the full names of its bindings.
+    "poly_jax.transfer.gradient_free_search": "poly_jax.transfer.choosing",
 }
 """The module in gin's names, where it is not the Python module."""
 

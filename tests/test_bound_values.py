@@ -11,7 +11,6 @@ from poly_jax import cli, configuration
 from poly_jax.adapters.lora import LoRA
 from poly_jax.configuration.types import MisfitError, annotations, fitting
 from poly_jax.errors import UserError
-from poly_jax.transfer.variant_names import VARIANT_NAMES
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -218,9 +217,3 @@ def test_an_object_that_is_made_of_itself_is_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="the configuration refers to itself") as error:
         configuration.load(["mine.gin"]).make("circle")
     assert "\n" not in str(error.value)
-
-
-def test_the_names_of_variants_are_those_of_the_variants():
-    from poly_jax.transfer.variants import VARIANTS
-
-    assert tuple(VARIANTS) == VARIANT_NAMES

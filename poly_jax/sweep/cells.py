@@ -1,4 +1,4 @@
-"""One adaptation of a sweep: which task, which seed, and what makes its result another one."""
+"""One adaptation of a sweep: its task, its seed, and the settings that its result depends on."""
 
 import dataclasses
 import hashlib
@@ -16,8 +16,8 @@ class Cell:
     """A place in a sweep's table, for one seed.
 
     Attributes:
-      task: as the sweep names it; "{seed}" in it stands for the seed.
-      seed: of the adaptation.
+      task: the task as the sweep names it; "{seed}" in it stands for the seed.
+      seed: seed of the adaptation.
     """
 
     task: str
@@ -25,7 +25,7 @@ class Cell:
 
     @property
     def seqio_task(self) -> str:
-        """The registered task."""
+        """Name of the registered task."""
         return self.task.replace("{seed}", str(self.seed))
 
     @property
@@ -35,12 +35,12 @@ class Cell:
 
 
 def column(task: str) -> str:
-    """A task's name in tables: without the place of the seed."""
+    """The task's name in tables, which leaves out the "{seed}" of its name."""
     return task.replace("{seed}", "").strip("_-")
 
 
 def configuration_digest(loaded: Loaded, method: Method, *others: Any) -> str:
-    """Eight hexadecimal digits that stand for all bindings but the sweep's own, the method, and `others`."""
+    """Eight hexadecimal digits that stand for a method, `others` and all bindings but the sweep's own."""
     bound = [text for owner, text in loaded.bindings() if owner not in _NOT_OF_A_RESULT]
     own = dataclasses.asdict(method) | {"name": ""}
     text = "\n".join([*sorted(bound), repr(sorted(own.items())), *map(repr, others)])

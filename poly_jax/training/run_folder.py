@@ -46,18 +46,6 @@ def claim(folder: epath.Path, texts: Texts) -> None:
         _write(folder / OPERATIVE, texts.operative())
 
 
-def check_not_a_run(folder: str | epath.Path, content: str) -> None:
-    """Raises a UserError where a folder is that of a run, or a step in one, and something else goes there.
-
-    Args:
-      folder: the folder.
-      content: what is to be written there, such as "a sweep".
-    """
-    place = epath.Path(folder)
-    if (place / CONFIG).exists() or (place / FOLDER).is_dir() or (place / "origin").is_dir():
-        raise UserError(f"{folder} is the folder of a run; give {content} another --output_dir")
-
-
 def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin, config: str) -> None:
     """Writes a run folder that can be evaluated, adapted from and asked for predictions, at step 0.
 

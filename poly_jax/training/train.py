@@ -19,6 +19,7 @@ from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.run_folder import claim
+from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
 from poly_jax.training.update import TrainState, Update
 
@@ -79,6 +80,8 @@ def train(
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
     folder = epath.Path(output_dir)
     claim(folder, texts)
+    if experiment.check_backbone:
+        check_resumed(folder, start.origin)
     transformation = optimizer.transformation(steps, router_anneal_steps)
     update = Update(dataclasses.replace(model, train=True), loss, transformation, microbatches, prior)
     print(

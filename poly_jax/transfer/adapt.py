@@ -25,6 +25,7 @@ from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
 from poly_jax.training.run_folder import claim
+from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import Start, describe
 from poly_jax.training.train import host_batches
 from poly_jax.training.update import TrainState, Update
@@ -99,7 +100,7 @@ def adapt(
     chosen = find(variant) if isinstance(variant, str) else variant
     table = guards.registered_table(experiment, task)
     source = restore(experiment, run, mesh)
-    chosen = chosen or find(usual(source.model.adapters))
+    chosen = (chosen or find(usual(source.model.adapters))).named_for(source.model.adapters)
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)
@@ -129,6 +130,8 @@ def adapt(
     )
     lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
     claim(folder, texts.with_bindings(lines))
+    if experiment.check_backbone:
+        check_resumed(folder, start.origin)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
     print(
         f"{task}: {count}, {chosen.name}, {describe(start.trained)} {'trained' if chosen.trains else 'kept'}"

@@ -4,7 +4,7 @@ import argparse
 
 from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
-from poly_jax.transfer.variant_names import VARIANT_NAMES
+from poly_jax.transfer.variants import VARIANTS
 
 
 class Adapt(Command):
@@ -29,7 +29,7 @@ class Adapt(Command):
         )
         parser.add_argument(
             "--variant",
-            choices=VARIANT_NAMES,
+            choices=tuple(VARIANTS),
             help="what is trained: skills and a fresh router row (mhr, poly), the router row only (-z), the "
             "average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
             "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "

@@ -26,9 +26,7 @@ class Demo(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Run the demonstration."""
         from poly_jax.study.demonstration import demo
-        from poly_jax.training.run_folder import check_not_a_run
 
-        check_not_a_run(args.output_dir, "the demonstration")
         demo(output_dir=args.output_dir, bindings=config.bindings)
 
 

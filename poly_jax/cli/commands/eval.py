@@ -37,10 +37,7 @@ class Eval(Command):
         """Evaluate."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.evaluate import evaluate
-        from poly_jax.training.run_folder import check_not_a_run
 
-        if args.output_dir is not None:
-            check_not_a_run(args.output_dir, "the results")
         flags = given(args, "run", "mixture", "split", "zero_shot", "output_dir")
         evaluate(**loaded.arguments("evaluate", **flags))
 

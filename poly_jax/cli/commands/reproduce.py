@@ -34,9 +34,7 @@ class Reproduce(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Rerun the comparison."""
         from poly_jax.study.reproduction import reproduce
-        from poly_jax.training.run_folder import check_not_a_run
 
-        check_not_a_run(args.output_dir, "the comparison")
         reproduce(output_dir=args.output_dir, seeds=tuple(args.seeds), bindings=config.bindings)
 
 

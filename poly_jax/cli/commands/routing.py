@@ -40,10 +40,8 @@ class Routing(Command):
         """Analyse."""
         loaded = config.load(run=args.run)
         from poly_jax.analysis.analyse import analyse_routing
-        from poly_jax.training.run_folder import check_not_a_run
         from poly_jax.transfer.adapted_from import AdaptedFrom
 
-        check_not_a_run(args.output_dir, "the analysis")
         analyse_routing(
             run=args.run,
             output_dir=args.output_dir,
