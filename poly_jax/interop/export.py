@@ -176,7 +176,11 @@ def _bound_tokenizer() -> Tokenizer | None:
         # It is registered where a configuration has been loaded.
         return None
     path = bound.get("path")
-    return Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100)) if path else None
+    return (
+        Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100), bound.get("added_tokens") or {})
+        if path
+        else None
+    )
 
 
 def _step(path: epath.Path) -> int:
