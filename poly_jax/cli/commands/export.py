@@ -72,7 +72,9 @@ def _tokenizer(loaded: Loaded) -> "Tokenizer | None":
 
     bound = loaded.bound("vocabularies.sentencepiece")
     path = bound.get("path")
-    return Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100)) if path else None
+    if not path:
+        return None
+    return Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100), bound.get("added_tokens") or {})
 
 
 COMMAND = Export()

@@ -12,6 +12,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import check_new
 from poly_jax.interop.adapter_checkpoint import lay_out
+from poly_jax.interop.finite import finite
 from poly_jax.interop.t5x import description_files as t5x_run
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
@@ -61,7 +62,7 @@ def import_t5x_run(
     folder = os.fspath(epath.Path(checkpoint_folder(source)).absolute())
     table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_table(folder)
     tensors = open_t5x(folder)
-    skills = {name: tensor for name, tensor in tensors.items() if is_adapter_parameter(name)}
+    skills = {name: t for name, t in finite(tensors, source).items() if is_adapter_parameter(name)}
     own = {name: tensor for name, tensor in tensors.items() if not is_adapter_parameter(name)}
     place = folder if backbone is None else os.fspath(epath.Path(backbone).absolute())
     digest = _hash(own, source)
