@@ -14,11 +14,11 @@ from poly_jax.analysis.router_plot import router_figure
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
-from poly_jax.interop.run_weights import open_run
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.open_run import open_run
 from poly_jax.training.restore import restore
 from poly_jax.transfer.adapted_from import AdaptedFrom
 
@@ -51,7 +51,7 @@ def analyse_routing(
     step = step_folder(run)
     if experiment.adapters is None:
         raise UserError(f"{run} has no adapters, so there is no routing to analyse; give a run with adapters")
-    opened = open_run(run, experiment, with_backbone=False)
+    opened = open_run(run, experiment)
     names, adapters = opened.table.names, opened.adapters
     assert adapters is not None
     grouping = None if reference is None else read_grouping(reference, names)
@@ -70,9 +70,9 @@ def analyse_routing(
     pictures = _pictures(found)
     for name, data in pictures.items():
         (folder / f"{name}.png").write_bytes(data)
-    summary = {"run": str(run), "step": opened.step, **plain(found)}
+    summary = {"run": str(run), "step": opened.number, **plain(found)}
     write_whole(folder / "routing.json", json_text(summary) + "\n")
-    write_whole(folder / "routing.html", page(found, pictures, str(run), opened.step, gradients))
+    write_whole(folder / "routing.html", page(found, pictures, str(run), opened.number, gradients))
     print(f"outputs: {folder} (routing.html, routing.json, {', '.join(f'{name}.png' for name in pictures)})")
 
 

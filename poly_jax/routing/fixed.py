@@ -1,7 +1,6 @@
 """Routers without parameters: every task alike, one skill for all, one skill a task."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import ClassVar
 
 import gin
@@ -9,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.routing.router import Router, Uniform
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
 @gin.configurable
@@ -18,15 +17,10 @@ class AverageRouter(Router):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "splits skills"]:
         """1/K everywhere, shared by all rows."""
-        return jnp.full((n_splits, n_skills), 1 / n_skills, jnp.float32)
+        return jnp.full((sizes.n_splits, sizes.n_skills), 1 / sizes.n_skills, jnp.float32)
 
 
 @gin.configurable
@@ -51,13 +45,8 @@ class PrivateRouter(Router):
         return n_tasks
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
         """One-hot at the task's own skill."""
-        one_hot = jax.nn.one_hot(task_ids, n_skills, dtype=jnp.float32)
-        return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, n_splits, n_skills))
+        one_hot = jax.nn.one_hot(task_ids, sizes.n_skills, dtype=jnp.float32)
+        return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, sizes.n_splits, sizes.n_skills))

@@ -1,14 +1,13 @@
 """Routers whose weights are given: a table of tasks by skills, the "expert" baseline."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import gin
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.routing.router import Router, Uniform
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 from poly_jax.routing.table_file import check_table, read_table, table_width
 
 
@@ -22,12 +21,7 @@ class GivenRouter(Router):
     rows: tuple[tuple[float, ...], ...] | None
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
         """The row of each task, normalised, for every head."""
         if self.rows is None:
@@ -36,7 +30,7 @@ class GivenRouter(Router):
             )
         table = jnp.asarray(self.rows, jnp.float32)
         rows = (table / table.sum(-1, keepdims=True))[jnp.asarray(task_ids)]
-        return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], n_splits, n_skills))
+        return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], sizes.n_splits, sizes.n_skills))
 
 
 @gin.configurable

@@ -40,7 +40,7 @@ def _average_of(adapters: "Adapters") -> str:
 
 
 def _has_rows(adapters: "Adapters") -> bool:
-    return bool(adapters.router.parameters(1, adapters.n_splits, adapters.inventory_size))
+    return bool(adapters.router.parameters(adapters.sizes))
 
 
 def _mixes_lora_factors(adapters: "Adapters") -> bool:

@@ -13,6 +13,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.model.transformer import Transformer, parameter_shapes
@@ -54,7 +55,9 @@ def site_of(skill, private, **settings):
         private_skill=private,
         **settings,
     )
-    site = Projection(CONFIG, adapters, SITE, 16, jax.nn.initializers.normal(1.0), ("embed", "joined_kv"))
+    site = Projection(
+        Context(CONFIG, adapters), SITE, 16, jax.nn.initializers.normal(1.0), ("embed", "joined_kv")
+    )
     x = np.random.default_rng(0).normal(size=(3, 4, 16)).astype(np.float32)
     shapes = jax.eval_shape(site.init, jax.random.key(0), x, Route(IDS))["params"]
     rng = np.random.default_rng(1)
