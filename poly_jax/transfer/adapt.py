@@ -92,7 +92,7 @@ def adapt(
     check_batch_size(batch_size, mesh)
     experiment.data.register_tasks()
     source = restore(experiment, run, mesh)
-    chosen = find(variant or usual(source.model.adapters))
+    chosen = find(variant or usual(source.model.adapters), source.model.adapters)
     table = TaskTable.of(task)
     check_vocabularies(task, experiment.model.vocab_size)
     examples, batches = None, None
