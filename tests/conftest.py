@@ -235,13 +235,13 @@ def zeros() -> Callable[..., pathlib.Path]:
     """Makes a Hugging Face folder of zeros for a `T5Config`; they take no room on the disk."""
     from poly_jax.interop.hugging_face.writer import hugging_face_config
     from poly_jax.weights.hugging_face import tensor_name, turned_shape
-    from poly_jax.weights.t5_shapes import parameter_shapes
+    from poly_jax.weights.t5_shapes import t5_parameter_shapes
 
     def make(folder, config):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(hugging_face_config(config, np.dtype(np.float32))))
         header, begin = {}, 0
-        for name, shape in parameter_shapes(config).items():
+        for name, shape in t5_parameter_shapes(config).items():
             shape = turned_shape(name, shape)
             end = begin + 4 * int(np.prod(shape))
             header[tensor_name(name)] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}

@@ -24,7 +24,7 @@ from poly_jax.training.open_run import OpenRun, open_run
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.safetensors_writer import Advance
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.t5x_writer import write_t5x
 from poly_jax.weights.tensors import Tensors, of_tree, total_bytes
 from poly_jax.weights.tree import check_tree
@@ -102,7 +102,7 @@ def export_backbone(
     _check_output(output, format)
     opened = open_backbone(backbone)
     config = dataclasses.replace(T5Config.of_checkpoint(opened.stated_fields(), backbone), **(settings or {}))
-    check_tree(parameter_shapes(config), opened.tensors, backbone)
+    check_tree(t5_parameter_shapes(config), opened.tensors, backbone)
     _write(output, format, opened.tensors, config, _step(opened.path))
     if format == "hugging_face":
         _add_tokenizer(output, backbone, config, tokenizer)

@@ -22,7 +22,7 @@ from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import content_hash
-from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
@@ -60,7 +60,7 @@ def import_adapters(
     check_new(output)
     base = open_backbone(backbone or _named_backbone(source))
     found = T5Config.of_checkpoint(base.stated_fields(), base.path)
-    check_tree(backbone_shapes(found), base.tensors, base.path)
+    check_tree(t5_parameter_shapes(found), base.tensors, base.path)
     granularity = configuration.load("runs/multitask.gin").bound("Adapters").get("granularity")
     read = read_adapters(source, found, base.tensors, granularity)
     lines = [

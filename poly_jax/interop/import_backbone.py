@@ -19,7 +19,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import Backbone, open_backbone
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
@@ -55,7 +55,7 @@ def import_backbone(
     place = _new_place(output)
     backbone = open_backbone(source)
     config = T5Config.of_checkpoint({**backbone.stated_fields(), **(fields or {})}, source)
-    check_tree(parameter_shapes(config), dict(backbone.tensors), source)
+    check_tree(t5_parameter_shapes(config), dict(backbone.tensors), source)
     tokenizer = None
     if backbone.kind != "t5x":
         tokenizer = find_tokenizer(pathlib.Path(backbone.path), config.vocab_size)

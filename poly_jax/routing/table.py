@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
-from poly_jax.routing.table_file import check_table, read_table, table_width
+from poly_jax.routing.table_file import check_table, read_weight_table, table_width
 
 
 class GivenRouter(Router):
@@ -41,8 +41,8 @@ class TableRouter(GivenRouter):
     own name; without one it can start from the skills' average only (MHR-mu).
 
     Attributes:
-      path: file of the table; see `poly_jax.routing.table_file.read_table`. Other tasks than the run's may
-        have rows in it.
+      path: file of the table; see `poly_jax.routing.table_file.read_weight_table`. It may have rows for
+        tasks that the run does not have.
       rows: the table itself, a row for every task id; read from the file where there is one.
     """
 
@@ -60,7 +60,7 @@ class TableRouter(GivenRouter):
     def for_tasks(self, names: tuple[str, ...]) -> "TableRouter":
         """With the rows of these tasks."""
         if self.path is not None:
-            return dataclasses.replace(self, rows=read_table(self.path, names))
+            return dataclasses.replace(self, rows=read_weight_table(self.path, names))
         assert self.rows is not None
         if len(self.rows) != len(names):
             raise UserError(f"TableRouter.rows has {len(self.rows)} rows, and there are {len(names)} tasks")

@@ -1,4 +1,4 @@
-"""Training and adapting one method on the embedded benchmark, and scoring both."""
+"""Trains and adapts one method on the embedded benchmark, and scores it."""
 
 import dataclasses
 import functools
@@ -40,7 +40,7 @@ class Trained:
 
     @property
     def n_trained(self) -> int:
-        """Number of trained parameters, of skills and routers together."""
+        """Number of trained parameters of skills and routers together."""
         adapters, _ = split(self.restored.parameters, is_adapter_parameter)
         return sum(leaf.size for leaf in jax.tree.leaves(adapters))
 
@@ -53,9 +53,9 @@ def train_method(
     form: Form = "named",
     bindings: Sequence[str] = (),
 ) -> Trained:
-    """Trains a method, or restores it where the folder holds its finished run.
+    """Train a method, or restore it where the folder holds its finished run.
 
-    `seed` is that of the adapters, of the order of the data and of the data themselves.
+    `seed` seeds the adapters, the data and the order of the data.
     """
     register(seed)
     loaded = configuration.load(
@@ -94,9 +94,9 @@ class Adapted:
     """Scores of adapted tasks.
 
     Attributes:
-      exact_match: on each task's test examples, in percent.
-      loss: of the last step, mean over tasks; None where nothing was trained.
-      n_trained: trained parameters per task.
+      exact_match: exact match on each task's test examples, in percent.
+      loss: loss of the last step, as the mean over tasks; None where nothing was trained.
+      n_trained: number of trained parameters per task.
     """
 
     exact_match: dict[str, float]
@@ -105,7 +105,7 @@ class Adapted:
 
     @property
     def mean(self) -> float:
-        """Mean over tasks."""
+        """Mean exact match over tasks."""
         return float(np.mean(list(self.exact_match.values())))
 
 
@@ -118,14 +118,14 @@ def adapt_tasks(
     steps: int,
     batch_size: int = 16,
 ) -> Adapted:
-    """Adapts a method to tasks it has not seen, all at once, and tests each."""
+    """Adapt a method to tasks that it has not seen, all at once, and test each."""
     form, seed = trained.form, trained.data_seed
     chosen = with_configured_choice(variant_of(variant), trained.loaded)
     adapters = trained.restored.model.adapters
     assert adapters is not None
-    # A router that goes by the tasks' names is another model for each of them.
+    # A router that knows tasks by their names makes a different model for each task.
     alone = isinstance(adapters.router, NamesTasks) and chosen.routes
-    # A seed of its own for each task, so that no two draw the same router row.
+    # Each task has a seed of its own, so that no two tasks draw the same router row.
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
     scores, losses, sizes = {}, [], []
     for group in [[pair] for pair in seeded] if alone else [seeded]:

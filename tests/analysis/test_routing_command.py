@@ -191,7 +191,10 @@ def test_an_adapted_run_whose_source_is_gone_says_so_and_shows_the_rest(make_run
     began = ["AdaptedFrom.step = 'gone/checkpoints/7'", "AdaptedFrom.variant = 'mhr'", "AdaptedFrom.seed = 5"]
     found = analyse(make_run(began, names=["new"], operative=""), tmp_path)
     assert found["drift"]["overall"] == {}
-    assert "gone/checkpoints/7, which this run was adapted from, and that is gone" in found["drift"]["note"]
+    assert (
+        "gone/checkpoints/7, which this run was adapted from, and that folder is gone"
+        in found["drift"]["note"]
+    )
     assert [task["nearest"] for task in found["tasks"]] == [None]
     assert found["drift"]["note"] in (tmp_path / "out" / "routing.html").read_text()
 

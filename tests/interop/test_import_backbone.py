@@ -17,7 +17,7 @@ from poly_jax.interop.import_backbone import import_backbone
 from poly_jax.model.config import T5Config
 from poly_jax.weights import single_file
 from poly_jax.weights.backbone import open_backbone, read_backbone
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import flatten
 
 
@@ -183,7 +183,7 @@ def test_a_conversion_holds_a_few_tensors_and_not_the_model(zeros, tmp_path, dty
         vocab_size=1000, emb_dim=512, num_heads=8, mlp_dim=2048, num_encoder_layers=6, num_decoder_layers=6
     )
     folder = zeros(tmp_path / "hf", config)
-    sizes = [4 * int(np.prod(shape)) for shape in parameter_shapes(config).values()]
+    sizes = [4 * int(np.prod(shape)) for shape in t5_parameter_shapes(config).values()]
     assert sum(sizes) > 40 * max(sizes)
     tracemalloc.start()
     import_backbone(str(folder), "b", dtype)

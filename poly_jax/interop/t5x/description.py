@@ -33,4 +33,4 @@ def table_beside(checkpoint: str | Sequence[str]) -> TaskTable:
     Raises:
       UserError: there is none beside it.
     """
-    return t5x_run.read_table(checkpoint if isinstance(checkpoint, str) else checkpoint[0])
+    return t5x_run.read_described_tasks(checkpoint if isinstance(checkpoint, str) else checkpoint[0])

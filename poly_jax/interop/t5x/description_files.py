@@ -32,7 +32,7 @@ def write_description(folder: str, experiment: Experiment, table: TaskTable) -> 
     table.save(place / TASKS)
 
 
-def read_table(checkpoint: str) -> TaskTable:
+def read_described_tasks(checkpoint: str) -> TaskTable:
     """The task table of a checkpoint.
 
     Args:

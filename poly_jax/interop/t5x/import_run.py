@@ -22,7 +22,7 @@ from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.parameter_names import is_adapter_parameter
-from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.t5x_checkpoint import checkpoint_folder, is_t5x, open_t5x
 from poly_jax.weights.tensors import Tensors, total_bytes
 from poly_jax.weights.tree import check_tree, unflatten
@@ -60,7 +60,7 @@ def import_t5x_run(
     """
     check_new(output)
     folder = os.fspath(epath.Path(checkpoint_folder(source)).absolute())
-    table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_table(folder)
+    table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_described_tasks(folder)
     tensors = open_t5x(folder)
     skills = {name: t for name, t in finite(tensors, source).items() if is_adapter_parameter(name)}
     own = {name: tensor for name, tensor in tensors.items() if not is_adapter_parameter(name)}
@@ -73,7 +73,7 @@ def import_t5x_run(
         )
     loaded = _load(configuration, folder, place)
     config = loaded.make(T5Config)
-    check_tree(backbone_shapes(config), own, source)
+    check_tree(t5_parameter_shapes(config), own, source)
     adapters = loaded.make(Adapters, n_tasks=len(table)).for_tasks(table.names)
     tree = unflatten({name: tensor.load() for name, tensor in skills.items()})
     tree = lay_out(tree, Transformer(config, adapters), source)
