@@ -54,7 +54,7 @@ def test_a_new_task_has_its_row_in_the_same_table(path):
 
 def test_a_task_without_a_row_is_named_with_what_is_like_it(path):
     with pytest.raises(
-        UserError, match=r"no row for 2 task\(s\), such as 'summ'; did it mean 'sum'"
+        UserError, match=r"no row for 2 task\(s\), such as 'summ'; did you mean 'sum'"
     ) as caught:
         bound(path, ("add", "summ", "xyzzy"))
     assert "\n" not in str(caught.value)
