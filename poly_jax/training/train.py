@@ -106,7 +106,7 @@ def train(
     folder = epath.Path(output_dir)
     experiment.data.register_tasks()
     table = TaskTable.of(experiment.data.mixture)
-    check_vocabularies(experiment.data.mixture, experiment.model.vocab_size)
+    check_vocabularies(experiment.data.mixture, experiment.model)
     model = experiment.transformer(table)
     if prior is not None:
         if model.adapters is None:
@@ -114,7 +114,9 @@ def train(
         prior.check(model.adapters.router)
     if router_anneal_steps:
         check_uniform_at_zero(model.adapters)
-    batches = host_batches(experiment.data, table, seed, loss.needs_choices, mesh)
+    batches = host_batches(
+        experiment.data, table, seed, loss.needs_choices, mesh, experiment.model.decoder_start_id
+    )
     trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
     run_folder.claim(folder)
     if experiment.check_backbone:
@@ -145,7 +147,9 @@ def train(
     )
 
 
-def host_batches(data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh) -> BatchStream:
+def host_batches(
+    data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh, start_id: int
+) -> BatchStream:
     """This host's share of a mixture's endless stream of batches; see `train_batches`."""
     share = host_share(mesh)
     return train_batches(
@@ -155,6 +159,7 @@ def host_batches(data: Data, table: TaskTable, seed: int, choices: bool, mesh: M
         sequence_length=data.sequence_length,
         batch_size=data.batch_size // share.count,
         seed=seed,
+        start_id=start_id,
         choices=choices,
         num_shards=share.count,
         shard_id=share.index,

@@ -94,7 +94,7 @@ def adapt(
     source = restore(experiment, run, mesh)
     chosen = find(variant or usual(source.model.adapters))
     table = TaskTable.of(task)
-    check_vocabularies(task, experiment.model.vocab_size)
+    check_vocabularies(task, experiment.model)
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)
@@ -112,6 +112,7 @@ def adapt(
         examples=examples,
         old_tasks=init_router_from,
     )
+    start_id = experiment.model.decoder_start_id
     data = dataclasses.replace(experiment.data, mixture=task, split=split_name, batch_size=batch_size)
     folder = epath.Path(output_dir)
     adapted = AdaptedFrom.chosen(
@@ -137,7 +138,7 @@ def adapt(
         update,
         begin(start.trained, update, mesh),
         start.frozen,
-        batches or host_batches(data, table, seed, loss.needs_choices, mesh),
+        batches or host_batches(data, table, seed, loss.needs_choices, mesh, start_id),
         folder=folder,
         table=table,
         origin=start.origin,
@@ -180,6 +181,7 @@ def read_examples(
         split=split_name,
         sequence_length=experiment.data.sequence_length,
         batch_size=1,
+        start_id=experiment.model.decoder_start_id,
         choices=True,
         every_target=True,
     )
