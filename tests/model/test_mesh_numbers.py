@@ -4,19 +4,23 @@ XLA (jax 0.10.2) computed other losses on meshes of three axes, in silence, unti
 constrained to lie as the batch does.
 """
 
+import collections
 import dataclasses
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from jax.flatten_util import ravel_pytree
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
@@ -167,28 +171,84 @@ def main(scanned, cases):
     print(json.dumps(found))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("form", ["apart", "scanned"])
-def test_eight_devices_compute_what_one_computes(form):
+def t5x():
+    """Prints as JSON the loss in t5x's context and on one device, and the constraints of the program."""
+    # Of `t5x.partitioning.standard_logical_axis_rules`, for what is larger than 1 on a mesh of two axes.
+    rules = (
+        ("batch", "data"),
+        ("vocab", "model"),
+        ("embed", None),
+        ("mlp", "model"),
+        ("heads", "model"),
+        ("kv", None),
+        ("joined_kv", "model"),
+        ("embed", "data"),
+        ("splits", None),
+        ("skills", None),
+    )
+    model = _model("mhr", scanned=False)
+    parameters, _, _ = _parameters(model)
+    batch = _batch(model)
+
+    def loss(parameters, batch):
+        apply = functools.partial(model.apply, {"params": parameters})
+        return TokenLoss().totals(apply, batch)["tokens"]
+
+    one = _jit(loss)(parameters, batch)
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+    place = NamedSharding(mesh, PartitionSpec("data"))
+    with mesh, nn.logical_axis_rules(rules):
+        program = str(jax.make_jaxpr(loss)(parameters, batch))
+        many = _jit(loss)(parameters, jax.device_put(batch, place))
+    specs = collections.Counter(re.findall(r"spec=(P\(.*?\)), memory", program))
+    print(json.dumps({"one": float(one), "many": float(many), "specs": specs}))
+
+
+def run(*arguments):
+    """What this file prints as a program with eight devices."""
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(
-        [sys.executable, __file__, form], env=environment, capture_output=True, text=True, timeout=900
+        [sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["apart", "scanned"])
+def test_eight_devices_compute_what_one_computes(form):
+    found = run(form)
     assert sum("(2, 2, 2)" in name for name in found) == len(CASES)
+    if form == "apart":
+        assert len({name.partition("(")[2] for name in found}) == len(SHAPES)
     far = {
-        f"{name}: {what}": difference
+        f"{name}: {number}": difference
         for name, differences in found.items()
-        for what, difference in differences.items()
+        for number, difference in differences.items()
         if difference > 1e-5
     }
     assert not far
 
 
+@pytest.mark.slow
+def test_constraints_hold_in_programs_that_enter_the_mesh_as_t5x_does():
+    found = run("t5x")
+    np.testing.assert_allclose(found["many"], found["one"], rtol=1e-5)
+    # Nine projections into heads; the MLPs' two hidden layers and the logits; two residual streams, and the
+    # weights of four adapted sites.
+    assert found["specs"] == {
+        "P('data', None, 'model', None)": 9,
+        "P('data', None, 'model')": 3,
+        "P('data', None, None)": 6,
+    }
+
+
 if __name__ == "__main__":
-    main(sys.argv[1] == "scanned", sys.argv[2:])
+    if sys.argv[1] == "t5x":
+        t5x()
+    else:
+        main(sys.argv[1] == "scanned", sys.argv[2:])
