@@ -74,7 +74,7 @@ def evaluate(
     step = step_folder(run)
     name = mixture or experiment.data.mixture
     table = TaskTable.of(name) if zero_shot else _table(experiment, run, name)
-    check_vocabularies(name, experiment.model.vocab_size)
+    check_vocabularies(name, experiment.model)
     view = routed(name, table)
     _check_tasks(view, name, split)
     # What precedes needs neither data nor a model: a mistake shows at once.

@@ -13,6 +13,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.vocabulary_room import check_features
 
 
 def infer(
@@ -49,6 +50,8 @@ def infer(
     records = read_records(input)
     experiment.data.register_tasks()
     features = _features(task, experiment.data.mixture)
+    check_features(repr(task), features, experiment.model)
+    check_features(f"task {task!r}", features, experiment.model)
     texts = [text_of(record) for record in records]
     inputs = encode(texts, features["inputs"], experiment.data.inputs_length)
     predictor = Predictor(restore(experiment, run, mesh), experiment.decoding, mesh, batch_size)

@@ -1,6 +1,7 @@
 """The model class: t5x's encoder-decoder interface over this project's T5 with adapters."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from poly_jax.interop.t5x.data import registered_experiment
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
+from poly_jax.training.vocabulary_room import check_eos
 from poly_jax.weights.parameter_names import Trainable, selects
 from poly_jax.weights.tree import merge, split
 
@@ -46,7 +48,16 @@ class RoutedModel(models.EncoderDecoderModel):
         trainable: Trainable = "adapters",
     ) -> None:
         """Args: as the attributes of `Experiment` and the arguments of `poly_jax.training.train.train`."""
-        super().__init__(module, input_vocabulary, output_vocabulary, optimizer_def)
+        check_eos("the vocabulary of the targets", output_vocabulary, module.config)
+        super().__init__(
+            module,
+            input_vocabulary,
+            output_vocabulary,
+            optimizer_def,
+            feature_converter_cls=functools.partial(
+                RoutedEncDecFeatureConverter, bos_id=module.config.decoder_start_id
+            ),
+        )
         self.decoding, self.loss = decoding, loss
         self._trained = selects(trainable)
 
@@ -109,7 +120,7 @@ class RoutedModel(models.EncoderDecoderModel):
           UserError: something is asked for that `Decoding` decides.
         """
         given = dict(decoder_params or {})
-        rng, eos_id = given.pop("decode_rng", rng), given.pop("eos_id", self.output_vocabulary.eos_id or 1)
+        rng, eos_id = given.pop("decode_rng", rng), given.pop("eos_id", None)
         if given or prompt_with_targets:
             names = ", ".join([*given, *(["prompt_with_targets"] if prompt_with_targets else [])])
             raise UserError(f"{names}: not settings of this model; how it decodes is bound as Decoding.*")
