@@ -1,0 +1,56 @@
+"""Reads text files that come from outside: UTF-8 only, and never more than a limit."""
+
+from etils import epath
+
+from poly_jax.errors import UserError
+
+MAX_BYTES = 64 << 20
+"""The default limit: far above any configuration, index or tokenizer, and small enough to parse in memory."""
+
+COPY = "copy it again"
+"""What to do about a broken file that belongs to a model or to a run."""
+
+
+def read_text(path: epath.PathLike, max_bytes: int = MAX_BYTES, advice: str = COPY) -> str:
+    """Read a UTF-8 text file, local or remote (gs://), without its byte order mark.
+
+    Args:
+      path: the file.
+      max_bytes: the largest size that is read.
+      advice: what an error tells the user to do about a broken file.
+
+    Raises:
+      UserError: the file is missing, is not a file, cannot be read, is larger than `max_bytes`, or is not
+        UTF-8.
+    """
+    return decode(_read_bytes(path, max_bytes, advice), path, advice)
+
+
+def decode(content: bytes, place: object, advice: str = COPY) -> str:
+    """Decode UTF-8 and drop a byte order mark.
+
+    Args:
+      content: the bytes.
+      place: what the error calls them: a path, or a path and a line.
+      advice: what the error tells the user to do.
+
+    Raises:
+      UserError: the bytes are not UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        raise UserError(f"{place} is not UTF-8 text ({e.reason} at byte {e.start}); {advice}") from None
+
+
+def _read_bytes(path: epath.PathLike, max_bytes: int, advice: str) -> bytes:
+    try:
+        with epath.Path(path).open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; {advice}") from None
+    except OSError as e:
+        raise UserError(f"{path} cannot be read ({e.strerror or e}); {advice}") from None
+    if len(content) > max_bytes:
+        raise UserError(f"{path} is larger than {max_bytes} bytes, the most that is read of it; {advice}")
+    return content
