@@ -12,7 +12,9 @@ from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 
 # Python's last line about an error. TensorFlow quotes it in the middle of its own text.
-_ERROR_LINE = re.compile(r"^\s*(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt)): +(\S.*)$", re.M)
+_ERROR_LINE = re.compile(
+    r"^\s*(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt)): +(\S.*)$", re.M
+)
 # TensorFlow's own preface, and the place in its graph.
 _GRAPH_PLACES = re.compile(r"\{\{[^}]*\}\}|\[\[.*?\]\]|\[Op:[^]]*\]")
 # A source may have no end, so that reading all of it would never say anything.
@@ -42,6 +44,22 @@ def blaming(part: str) -> Iterator[None]:
         raise UserError(f"{part} failed: {cause(error)} (POLY_JAX_DEBUG=1 shows the traceback)") from error
 
 
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Let a UserError that seqio has wrapped into an error of its own out again; others name their task."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, UserError):
+            inner = inner.__cause__
+        if inner is not None:
+            raise UserError(str(inner)) from error
+        raise UserError(f"{cause(error)} (POLY_JAX_DEBUG=1 shows the traceback)") from error
+
+
 def watched(task: seqio.Task) -> seqio.Task:
     """The same task, whose preprocessors, postprocessor and metrics say in one line why they fail."""
     # A subclass may do more than its parts do, and `replace` makes a plain task.
@@ -50,13 +68,14 @@ def watched(task: seqio.Task) -> seqio.Task:
     of = f"of task {task.name!r}"
     changes: dict[str, Any] = {
         "preprocessors": [
-            _watched(part, f"preprocessor {_name(part)!r} {of}") for part in task.preprocessors
+            part if _is_found_by_class(part) else _watched(part, f"preprocessor {name(part)!r} {of}")
+            for part in task.preprocessors
         ],
-        "metric_fns": [_watched(part, f"metric {_name(part)!r} {of}") for part in task.metric_fns],
+        "metric_fns": [_watched(part, f"metric {name(part)!r} {of}") for part in task.metric_fns],
     }
     if task.postprocessor is not None:
-        postprocessor = task.postprocessor
-        changes["postprocess_fn"] = _watched(postprocessor, f"postprocessor {_name(postprocessor)!r} {of}")
+        part = task.postprocessor
+        changes["postprocess_fn"] = _watched(part, f"postprocessor {name(part)!r} {of}")
     return task.replace(**changes)
 
 
@@ -76,8 +95,8 @@ def reading_error(
     for task in tasks:
         part = _failing_part(task, split, sequence_length)
         if part is not None:
-            name, why = part
-            return UserError(f"{name} of task {task.name!r} failed on split {split!r}: {cause(why)}")
+            failing, why = part
+            return UserError(f"{failing} of task {task.name!r} failed on split {split!r}: {cause(why)}")
     names = ", ".join(repr(task.name) for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
     return UserError(f"reading split {split!r} of {names} failed: {cause(error)}")
 
@@ -92,7 +111,7 @@ def _failing_part(
         _read_through(dataset, deadline)
         with seqio.utils.map_seed_manager(0):
             for preprocessor in task.preprocessors:
-                part = f"preprocessor {_name(preprocessor)!r}"
+                part = f"preprocessor {name(preprocessor)!r}"
                 dataset = seqio.utils.add_kwargs_to_transform(
                     preprocessor, sequence_length=dict(sequence_length), output_features=task.output_features
                 )(dataset)
@@ -108,18 +127,20 @@ def _read_through(dataset: tf.data.Dataset, deadline: float) -> None:
             return
 
 
-def _watched(part: Callable[..., Any], name: str) -> Callable[..., Any]:
-    # seqio finds these by their class, and fills in the fields of dataclasses.
-    if isinstance(part, seqio.CacheDatasetPlaceholder) or dataclasses.is_dataclass(part):
-        return part
+def _is_found_by_class(preprocessor: Any) -> bool:
+    # seqio finds the placeholder by its class, and fills in the fields of dataclasses.
+    return isinstance(preprocessor, seqio.CacheDatasetPlaceholder) or dataclasses.is_dataclass(preprocessor)
 
+
+def _watched(part: Callable[..., Any], called: str) -> Callable[..., Any]:
     @functools.wraps(part)
     def call(*args: Any, **kwargs: Any) -> Any:
-        with blaming(name):
+        with blaming(called):
             return part(*args, **kwargs)
 
     return call
 
 
-def _name(part: Any) -> str:
+def name(part: Any) -> str:
+    """What a user calls a function or object that is part of a task."""
     return seqio.utils.function_name(part) or type(part).__name__

@@ -10,7 +10,7 @@ from poly_jax.errors import UserError
 
 
 def labelled(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
-    """Turn a target into its `label`, its choices' numbers of tokens and its template (a seqio postprocessor)."""
+    """seqio postprocessor: give a target's `label`, its choices' numbers of tokens and its template."""
     if not is_target or example is None:
         return text
     return {
