@@ -57,6 +57,7 @@ class Experiment:
       backbone: path of the frozen weights: a T5X checkpoint, a Hugging Face folder or a `.safetensors` file
         of this project; "random" for untrained ones, as trials need; None where all weights are trained.
       decoding: how outputs are chosen in evaluation.
+      check_backbone: whether a run is refused whose backbone's contents have changed since its training.
     """
 
     model: T5Config
@@ -64,6 +65,7 @@ class Experiment:
     adapters: Callable[..., Adapters] | None = None
     backbone: str | None = None
     decoding: Decoding = dataclasses.field(default_factory=Decoding)
+    check_backbone: bool = True
 
     def transformer(self, table: TaskTable) -> Transformer:
         """The model for the tasks of a table, in evaluation mode."""

@@ -27,6 +27,15 @@ def shared_data() -> pathlib.Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_cases(shared_data) -> pathlib.Path:
+    """The folder of inputs that once went wrong, beside the real data; tests that need it skip without it."""
+    folder = shared_data.parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no cases at {folder}")
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Programs that several tests compile are compiled once."""

@@ -10,7 +10,7 @@ import gin
 
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
-from poly_jax.routing.router import NamesTasks, Router
+from poly_jax.routing.router import NamesTasks, Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
 
 GRANULARITIES = get_args(Granularity)
@@ -61,6 +61,11 @@ class Adapters:
     def inventory_size(self) -> int:
         """Skills at each site, as the router needs them."""
         return self.router.n_skills(self.n_skills, self.n_tasks)
+
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of the router's table."""
+        return Sizes(self.n_tasks, self.n_splits, self.inventory_size)
 
     def for_tasks(self, names: Sequence[str]) -> "Adapters":
         """These for the tasks of these names, in the order of their ids.

@@ -13,7 +13,8 @@ from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning
-from poly_jax.training.restore import restore_adapters
+from poly_jax.training.open_run import open_run
+from poly_jax.training.restore import place_adapters
 from poly_jax.training.run_folder import OPERATIVE
 from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.start import initial_adapters
@@ -64,7 +65,7 @@ def _begun(model: Transformer, adapted: AdaptedFrom) -> InitialValues:
         return InitialValues({}, f"{unknown} that is gone.")
     try:
         with configuration.instead(configuration.run_config(adapted.step)):
-            source = restore_adapters(run_experiment(), adapted.step, mesh)
+            source = place_adapters(open_run(adapted.step, run_experiment()), mesh)
         begun = initial_adapters(
             source, variant, model, adapted.seed, mesh, adapted.combination, adapted.init_router_from
         )

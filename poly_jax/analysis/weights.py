@@ -32,13 +32,13 @@ def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
     """
     size = adapters.inventory_size
     places = router_leaves(parameters)
-    if not adapters.router.parameters(adapters.n_tasks, adapters.n_splits, size):
+    if not adapters.router.parameters(adapters.sizes):
         places = {MODEL: {}}
     if not places:
         raise UserError("the parameters hold no router, and this model has a learned one")
     ids, shape = jnp.arange(adapters.n_tasks), (adapters.n_tasks, adapters.n_splits, size)
     return {
-        place: np.broadcast_to(adapters.router.weights(leaves, ids, adapters.n_splits, size, None), shape)
+        place: np.broadcast_to(adapters.router.weights(leaves, ids, adapters.sizes, None), shape)
         for place, leaves in places.items()
     }
 

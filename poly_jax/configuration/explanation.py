@@ -1,7 +1,6 @@
 """From what gin raises to the one line that a user needs: what is wrong, where, and what to write instead."""
 
 import contextlib
-import difflib
 import inspect
 import re
 import tokenize
@@ -11,6 +10,7 @@ import gin
 
 from poly_jax.configuration.files import missing
 from poly_jax.errors import UserError
+from poly_jax.suggestion import close_names, did_you_mean
 
 # gin appends these to the message of whatever passes through it, each on a line of its own.
 _APPENDED = re.compile(
@@ -30,9 +30,8 @@ def one_line(message: str) -> str:
 
 def similar(word: str, candidates: Iterable[str]) -> str:
     """`"; did you mean A or B?"` for the candidates close to `word`, ignoring case; `""` when none is."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
-    close = [by_lower[match] for match in difflib.get_close_matches(word.lower(), by_lower, n=2)]
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    question = did_you_mean(close_names(word, candidates), shown=str)
+    return f"; {question}" if question else ""
 
 
 def parameters() -> dict[str, list[str]]:

@@ -13,8 +13,13 @@ from etils import epath
 
 from poly_jax.data.quiet import held_stderr, tf
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import read_json
 
 Batch = dict[str, np.ndarray]
+
+_ADVICE = "copy the run's folder again, or start a new run in another --output_dir"
+_SHOWN = 200
 
 _open_streams: "weakref.WeakSet[BatchStream]" = weakref.WeakSet()
 
@@ -88,30 +93,43 @@ class BatchStream(TfDatasetIterator):
         _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Goes to a saved position.
+        """Go to a saved position.
 
         Raises:
-          UserError: nothing was saved there, or by a stream of other settings.
+          UserError: nothing was saved there, it is damaged, or a stream of other settings saved it.
         """
-        try:
-            position = json.loads(_position_file(filename).read_text())
-        except FileNotFoundError:
-            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}") from None
+        path = _position_file(filename)
+        if not path.exists():
+            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}; {_ADVICE}")
+        position = Fields(read_json(path, advice=_ADVICE), path, _ADVICE)
+        settings = position.take("stream", dict)
         for setting, ours in self._stream.items():
-            saved = position["stream"].get(setting)
+            saved = settings.get(setting)
             if saved != ours:
                 raise UserError(
                     f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, this run "
                     f"{ours!r}; resume with the same, or start a new run"
                 )
-        if position["iterator"]:
-            super().restore(filename)
-            self._drawn = position["batches"]
+        drawn = position.take("batches", int, at_least=0)
+        if position.take("iterator", bool):
+            self._restore_iterator(filename)
+            self._drawn = drawn
         else:
             if self._drawn:
                 self.reset()
-            for _ in range(position["batches"]):
+            for _ in range(drawn):
                 next(self)
+
+    def _restore_iterator(self, filename: str | os.PathLike[str]) -> None:
+        try:
+            with held_stderr():
+                super().restore(filename)
+        # TensorFlow raises whatever its reading comes upon, and an AssertionError for what it did not find.
+        except Exception as e:
+            reason = " ".join(str(e).split())[:_SHOWN] or type(e).__name__
+            raise UserError(
+                f"the position of a data stream at {os.fspath(filename)!r} is damaged ({reason}); {_ADVICE}"
+            ) from None
 
 
 @atexit.register

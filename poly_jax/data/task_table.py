@@ -10,8 +10,10 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from poly_jax.data.registry import close_names, mixture_or_task
+from poly_jax.data.registry import close_to, mixture_or_task
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,7 @@ class TaskTable:
             return self._ids[name]
         except KeyError:
             raise UserError(
-                f"task {name!r} is not in the table of {len(self)} tasks ({close_names(name, self.names)})"
+                f"task {name!r} is not in the table of {len(self)} tasks ({close_to(name, self.names)})"
             ) from None
 
     def name(self, id: int) -> str:
@@ -92,15 +94,10 @@ class TaskTable:
         Raises:
           UserError: the file is missing or holds no task table.
         """
+        advice = "give the file saved with a run"
+        if not epath.Path(path).exists():
+            raise UserError(f"no task table is at {os.fspath(path)!r}; {advice}")
         try:
-            names = json.loads(epath.Path(path).read_text())["tasks"]
-        except FileNotFoundError:
-            raise UserError(f"no task table at {os.fspath(path)!r}; give the file saved with a run") from None
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{os.fspath(path)!r} holds no task table ({type(error).__name__}: {error}); "
-                "give the file saved with a run"
-            ) from None
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"{os.fspath(path)!r} holds no task table: 'tasks' must be a list of names")
-        return cls(tuple(names))
+            return cls(tuple(Fields(read_json(path), path).take_list("tasks", str)))
+        except UserError as error:
+            raise UserError(f"{os.fspath(path)!r} holds no task table ({error}); {advice}") from None

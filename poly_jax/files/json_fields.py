@@ -1,6 +1,6 @@
 """The fields of a JSON object, checked by name and type as they are taken."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 from poly_jax.errors import UserError
@@ -32,7 +32,7 @@ class Fields:
       place: what errors call the object.
     """
 
-    def __init__(self, content: dict[str, Any], place: object, advice: str = COPY):
+    def __init__(self, content: Mapping[str, Any], place: object, advice: str = COPY):
         """Fields of `content`; `advice` is what an error tells the user to do."""
         self.place = place
         self._content = content

@@ -26,13 +26,14 @@ from poly_jax.interop.task_names import in_order, numbered
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning, shardings
 from poly_jax.training.restore import Restored
 from poly_jax.training.run_folder import write_run
-from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.layers_apart import layers_apart
+from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter
+from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import merge, split
 
 
@@ -83,22 +84,30 @@ class Model:
         model = Transformer(self.config, adapters.for_tasks(table.names))
         return self._with(model, fresh_parameters(model, seed, Partitioning().mesh()), table)
 
-    def attach_checkpoint(self, path: str | os.PathLike, tasks: Sequence[str] | None = None) -> "Model":
+    def attach_checkpoint(
+        self,
+        path: str | os.PathLike,
+        tasks: Sequence[str] | None = None,
+        granularity: Granularity | None = None,
+    ) -> "Model":
         """This T5 with the adapters of another system; the adapters that it has are left behind.
 
         Args:
           path: a PEFT folder (LoRA, (IA)^3 or Poly), or a file of the reference implementation's tensors.
           tasks: names of its tasks in the order of their ids; None for `task_0`, `task_1`, ...
+          granularity: which maps share a router, where the file does not say it (equal routers everywhere).
 
         Raises:
           UserError: nothing readable there, or adapters that do not fit the T5, or other names than tasks.
         """
-        read = read_adapters(os.fspath(path), self.config)
-        names = list(tasks) if tasks is not None else numbered(read.n_tasks)
-        if len(names) != read.n_tasks:
-            raise UserError(f"{path} has {read.n_tasks} tasks, and {len(names)} are named")
+        _, backbone = split(self.restored.parameters, is_adapter_parameter)
+        tensors = layers_apart(of_tree(backbone), path, axis=0)
+        read = read_adapters(os.fspath(path), self.config, tensors, granularity)
         adapters = read.adapters(path)
-        tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
+        names = list(tasks) if tasks is not None else numbered(adapters.n_tasks)
+        if len(names) != adapters.n_tasks:
+            raise UserError(f"{path} has {adapters.n_tasks} tasks, and {len(names)} are named")
+        tree, in_table = in_order(read.tree, names, adapters.router.owns_skills)
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
         places = shardings(split(shapes, is_adapter_parameter)[0], axes, Partitioning().mesh())

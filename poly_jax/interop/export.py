@@ -15,12 +15,12 @@ from poly_jax.experiment import Experiment
 from poly_jax.files.new_output import check_new
 from poly_jax.interop.hugging_face.writer import write_hugging_face, write_tokenizer
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
-from poly_jax.interop.run_weights import RunWeights, open_run
 from poly_jax.interop.t5x.description_files import write_description
 from poly_jax.interop.task_mix import merged, task_id
 from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.training.checkpoints import read_origin, read_table, step_folder
+from poly_jax.training.open_run import OpenRun, open_run
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.safetensors_writer import Advance
@@ -69,7 +69,7 @@ def export_run(
         )
     weights = open_run(run, experiment)
     tensors = _without_adapters(run, weights, format, task)
-    _write(output, format, tensors, weights.config, max(weights.step, 1))
+    _write(output, format, tensors, weights.config, max(weights.number, 1))
     if format == "hugging_face":
         _add_tokenizer(output, experiment.backbone or weights.origin.backbone, weights.config)
 
@@ -93,7 +93,7 @@ def export_backbone(backbone: str, output: str, format: Format) -> None:
 
 
 def _write_peft(run: str, output: str, format: Format, experiment: Experiment, task: str | None) -> None:
-    weights = open_run(run, experiment, with_backbone=False)
+    weights = open_run(run, experiment)
     if weights.adapters is None:
         raise UserError(f"{run} has no adapters to export; use --format=backbone, t5x or hugging_face")
     if format == "peft_lora":
@@ -112,11 +112,11 @@ def _write_t5x_adapters(run: str, output: str, experiment: Experiment, task: str
         raise UserError(f"{run} has no adapters to export; use --format=t5x")
     tensors = {**weights.backbone, **of_tree(weights.skills)}
     with byte_progress("exporting", total_bytes(tensors.values())) as advance:
-        write_t5x(output, max(weights.step, 1), tensors, advance)
+        write_t5x(output, max(weights.number, 1), tensors, advance)
     write_description(output, experiment, weights.table)
 
 
-def _without_adapters(run: str, weights: RunWeights, format: Format, task: str | None) -> Tensors:
+def _without_adapters(run: str, weights: OpenRun, format: Format, task: str | None) -> Tensors:
     """A T5 without adapters: the run's own backbone, or one with a task's adapters merged into it."""
     if weights.adapters is None:
         if task is not None:

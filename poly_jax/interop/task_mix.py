@@ -11,7 +11,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Mixed, Skill
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.interop.run_weights import RunWeights
+from poly_jax.training.open_run import OpenRun
 from poly_jax.weights.parameter_names import adapted_map, is_skill, router_of, skills_of
 from poly_jax.weights.tensors import Tensor
 
@@ -32,20 +32,18 @@ def task_id(table: TaskTable, task: str | None) -> int:
     return 0 if task is None else table.id(task)
 
 
-def adapted_paths(run: RunWeights) -> list[str]:
+def adapted_paths(run: OpenRun) -> list[str]:
     """T5X's paths of the adapted maps, such as `encoder/layers_0/attention/query`, in order."""
     return sorted({adapted_map(name) for name in run.skills if is_skill(name)})
 
 
-def mixing_weights(run: RunWeights, adapters: Adapters, path: str, task: int) -> jax.Array:
+def mixing_weights(run: OpenRun, adapters: Adapters, path: str, task: int) -> jax.Array:
     """Weights [splits, skills] of a task at an adapted map, in evaluation."""
     place = router_of(path, adapters.granularity)
-    return adapters.router.weights(
-        leaves_below(run.skills, place), jnp.asarray(task), adapters.n_splits, adapters.inventory_size, None
-    )
+    return adapters.router.weights(leaves_below(run.skills, place), jnp.asarray(task), adapters.sizes, None)
 
 
-def mixed(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays:
+def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:
     """The adapter of a task at an adapted map, as `Skill.mix` gives it."""
     weights = mixing_weights(run, adapters, path, task)
     with jax.default_matmul_precision("highest"):
@@ -53,7 +51,7 @@ def mixed(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays:
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 
 
-def private(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays | None:
+def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | None:
     """The skill of this task alone at an adapted map, as `Skill.mix` gives it; None where there is none."""
     if adapters.private_skill is None:
         return None
@@ -62,7 +60,7 @@ def private(run: RunWeights, adapters: Adapters, path: str, task: int) -> Arrays
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 
 
-def merged(run: RunWeights, adapters: Adapters, task: int) -> dict[str, Tensor]:
+def merged(run: OpenRun, adapters: Adapters, task: int) -> dict[str, Tensor]:
     """The backbone with a task's adapters merged into its kernels, computed when a kernel is read."""
     tensors = dict(run.backbone)
     for path in adapted_paths(run):

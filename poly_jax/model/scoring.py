@@ -5,6 +5,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
+def decoder_inputs(targets: Int[Array, "*rows length"], start_id: int) -> Int[Array, "*rows length"]:
+    """What the decoder reads to predict targets: the start id, then every target token but the last."""
+    before = [(0, 0)] * (targets.ndim - 1) + [(1, 0)]
+    return jnp.pad(targets[..., :-1], before, constant_values=start_id)
+
+
 def token_log_probs(
     logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Literal
 
 import gin
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
 _EPSILON = 1e-12
@@ -19,7 +18,7 @@ _EPSILON = 1e-12
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class LearnedRouter:
+class LearnedRouter(Router):
     """Logits Z [tasks, splits, skills], normalised over skills (arXiv 2202.13914 eq. 2; 2211.03831 eq. 5).
 
     With one split this is Poly (Polytropon), with several it is MHR (called Poly-S in v1 of the paper).
@@ -66,18 +65,13 @@ class LearnedRouter:
             raise UserError(f"LearnedRouter.top_k is {self.top_k}, but there are only {requested} skills")
         return requested
 
-    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
+    def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:
         """`logits` [tasks, splits, skills], drawn from U(-1e-3, 1e-3)."""
-        shape = (n_tasks, n_splits, n_skills)
+        shape = (sizes.n_tasks, sizes.n_splits, sizes.n_skills)
         return {"logits": ParameterSpec(shape, uniform_init(1e-3), ("tasks", "splits", "skills"))}
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
         """Mixing weights [*rows, splits, skills] of each row's task; see `Router.weights`."""
         logits = jnp.take(parameters["logits"], task_ids, axis=0).astype(jnp.float32)
@@ -90,7 +84,7 @@ class LearnedRouter:
         if self.shared_skill:
             scores = scores.at[..., -1].set(1.0)
         if self.average_correction:
-            return scores * math.sqrt(n_splits / n_skills)
+            return scores * math.sqrt(sizes.n_splits / sizes.n_skills)
         if self.scores == "l2":
             return scores
         return scores / (scores.sum(-1, keepdims=True) + _EPSILON)

@@ -2,20 +2,18 @@
 
 import dataclasses
 import zlib
-from collections.abc import Mapping
 
 import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.routing.fixed import FixedRouter
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
 @gin.configurable
 @dataclasses.dataclass(frozen=True)
-class RandomRouter(FixedRouter):
+class RandomRouter(Router):
     """Every task and head has a mix of its own, uniform over all mixes, that stays as it is drawn.
 
     A row is a function of the seed and the task's name, so that it is the same in another mixture and is
@@ -35,12 +33,7 @@ class RandomRouter(FixedRouter):
         return dataclasses.replace(self, names=tuple(zlib.crc32(name.encode()) for name in names))
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
         """Shares of 1 for every task and head: exponential draws over their sum."""
         task_ids = jnp.asarray(task_ids)
@@ -48,8 +41,8 @@ class RandomRouter(FixedRouter):
         key = jax.random.key(self.seed)
 
         def row(hash: Int[Array, ""]) -> Float[Array, "splits skills"]:
-            draws = jax.random.exponential(jax.random.fold_in(key, hash), (n_splits, n_skills))
+            draws = jax.random.exponential(jax.random.fold_in(key, hash), (sizes.n_splits, sizes.n_skills))
             return draws / draws.sum(-1, keepdims=True)
 
         rows = jax.vmap(row)(hashes.reshape(-1))
-        return rows.reshape(*task_ids.shape, n_splits, n_skills)
+        return rows.reshape(*task_ids.shape, sizes.n_splits, sizes.n_skills)

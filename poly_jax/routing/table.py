@@ -1,19 +1,17 @@
 """Routers whose weights are given: a table of tasks by skills, the "expert" baseline."""
 
 import dataclasses
-from collections.abc import Mapping
 
 import gin
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.routing.fixed import FixedRouter
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 from poly_jax.routing.table_file import check_table, read_table, table_width
 
 
-class GivenRouter(FixedRouter):
+class GivenRouter(Router):
     """Mixes skills as a row says that is given for each task id; a subclass says where rows come from.
 
     Attributes:
@@ -23,12 +21,7 @@ class GivenRouter(FixedRouter):
     rows: tuple[tuple[float, ...], ...] | None
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
         """The row of each task, normalised, for every head."""
         if self.rows is None:
@@ -37,7 +30,7 @@ class GivenRouter(FixedRouter):
             )
         table = jnp.asarray(self.rows, jnp.float32)
         rows = (table / table.sum(-1, keepdims=True))[jnp.asarray(task_ids)]
-        return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], n_splits, n_skills))
+        return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], sizes.n_splits, sizes.n_skills))
 
 
 @gin.configurable

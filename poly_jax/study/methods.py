@@ -2,11 +2,11 @@
 
 import dataclasses
 
-from poly_jax.transfer.variants import VARIANTS, Variant
+from poly_jax.transfer.variants import Variant, find
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class MultitaskMethod:
     """A way to share parameters among training tasks.
 
     Attributes:
@@ -32,20 +32,22 @@ _RECIPES = "recipes/skillbench"
 FRESH = "fresh"
 """A new LoRA for a new task, without anything learned before: a control, adapted with more steps."""
 
-MHR = Method("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
-POLY = Method("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
-SHARED = Method("shared LoRA", f"{_RECIPES}/shared.gin", ("shared", FRESH))
-SHARED_WIDE = Method("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", ("shared",))
-PRIVATE = Method("private LoRA", f"{_RECIPES}/private.gin", ("soup", "soup-selected", "lorahub"))
-C_POLY = Method("C-Poly", f"{_RECIPES}/cpoly.gin", ("poly",))
-TRUE_SKILLS = Method("true skills", f"{_RECIPES}/true_skills.gin", ("poly",))
-AVERAGE = Method("average", f"{_RECIPES}/average.gin", ("poly-mu",))
-RANDOM = Method("random", f"{_RECIPES}/random.gin", ("poly-mu",))
-MERGE_AFTER = Method("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
-TOP_2 = Method("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
-STRAIGHT_THROUGH = Method("Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",))
+MHR = MultitaskMethod("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
+POLY = MultitaskMethod("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
+SHARED = MultitaskMethod("shared LoRA", f"{_RECIPES}/shared.gin", ("shared", FRESH))
+SHARED_WIDE = MultitaskMethod("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", ("shared",))
+PRIVATE = MultitaskMethod("private LoRA", f"{_RECIPES}/private.gin", ("soup", "soup-selected", "lorahub"))
+C_POLY = MultitaskMethod("C-Poly", f"{_RECIPES}/cpoly.gin", ("poly",))
+TRUE_SKILLS = MultitaskMethod("true skills", f"{_RECIPES}/true_skills.gin", ("poly",))
+AVERAGE = MultitaskMethod("average", f"{_RECIPES}/average.gin", ("poly-mu",))
+RANDOM = MultitaskMethod("random", f"{_RECIPES}/random.gin", ("poly-mu",))
+MERGE_AFTER = MultitaskMethod("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
+TOP_2 = MultitaskMethod("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
+STRAIGHT_THROUGH = MultitaskMethod(
+    "Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",)
+)
 # Its vectors start at 1, and have further to go than LoRA's factors: the others' best rate is its lowest.
-IA3 = Method("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
+IA3 = MultitaskMethod("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
 
 LEARNED_ROUTERS = (MHR, POLY, C_POLY, MERGE_AFTER, TOP_2, STRAIGHT_THROUGH, IA3)
 METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, PRIVATE)
@@ -53,4 +55,4 @@ METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, 
 
 def variant_of(name: str) -> Variant:
     """The variant of a name; `fresh` is a private adapter."""
-    return VARIANTS["private" if name == FRESH else name]
+    return find("private" if name == FRESH else name)

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from poly_jax.study.methods import Method, variant_of
-from poly_jax.study.results import Results
+from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.training.optimizer import Optimizer
@@ -23,7 +23,7 @@ class Adaptation:
 
     Attributes:
       variant: its name.
-      rate_scale: see `Method`.
+      rate_scale: see `MultitaskMethod`.
     """
 
     variant: str
@@ -39,11 +39,15 @@ class Adaptation:
         """What is tried: rates of the router where only that is trained, else of the skills, if any are."""
         if not variant_of(self.variant).trains:
             return ()
-        return ROUTER_RATES if self.variant.endswith("-z") else _scaled(ADAPTATION_RATES, self.rate_scale)
+        return (
+            ROUTER_RATES
+            if variant_of(self.variant).trainable == "router"
+            else _scaled(ADAPTATION_RATES, self.rate_scale)
+        )
 
     def optimizer(self, rate: float) -> Optimizer:
         """AdamW at this rate; a router trained beside skills has 0.1, as in the published recipes."""
-        router = rate if self.variant.endswith("-z") else 0.1
+        router = rate if variant_of(self.variant).trainable == "router" else 0.1
         return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
 
 
@@ -51,7 +55,9 @@ def _scaled(rates: Sequence[float], scale: float) -> list[float]:
     return [round(scale * rate, 6) for rate in rates]
 
 
-def choose_multitask_rate(method: Method, train: Callable[[float], Trained], results: Results) -> float:
+def choose_multitask_rate(
+    method: MultitaskMethod, train: Callable[[float], Trained], results: ResultsFile
+) -> float:
     """The rate whose run does best on the training tasks' validation examples."""
     scores = {}
     for rate in _scaled(MULTITASK_RATES, method.rate_scale):
@@ -65,7 +71,7 @@ def choose_multitask_rate(method: Method, train: Callable[[float], Trained], res
 
 
 def choose_adaptation_rate(
-    method: Method, variant: str, trained: Callable[[], Trained], results: Results
+    method: MultitaskMethod, variant: str, trained: Callable[[], Trained], results: ResultsFile
 ) -> float:
     """The rate that adapts best to training tasks under new names, from their held-back examples, or 0."""
     adaptation = Adaptation(variant, method.rate_scale)

@@ -14,7 +14,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.routing.router import NamesTasks
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
-from poly_jax.study.methods import Method, variant_of
+from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
@@ -33,7 +33,7 @@ DECODING = Decoding(max_length=target_length())
 class Trained:
     """A method after training on many tasks."""
 
-    method: Method
+    method: MultitaskMethod
     restored: Restored
     data_seed: int
     form: Form
@@ -46,7 +46,12 @@ class Trained:
 
 
 def train_method(
-    method: Method, folder: epath.Path, *, seed: int, form: Form = "named", bindings: Sequence[str] = ()
+    method: MultitaskMethod,
+    folder: epath.Path,
+    *,
+    seed: int,
+    form: Form = "named",
+    bindings: Sequence[str] = (),
 ) -> Trained:
     """Trains a method, or restores it where the folder holds its finished run.
 

@@ -1,4 +1,4 @@
-"""One adaptation of a sweep: which task, which seed, and what makes its result another one."""
+"""One adaptation of a sweep: its task, its seed, and the settings that its result depends on."""
 
 import dataclasses
 import hashlib
@@ -17,8 +17,8 @@ class Cell:
     """A place in a sweep's table, for one seed.
 
     Attributes:
-      task: as the sweep names it; "{seed}" in it stands for the seed.
-      seed: of the adaptation.
+      task: the task as the sweep names it; "{seed}" in it stands for the seed.
+      seed: seed of the adaptation.
     """
 
     task: str
@@ -26,7 +26,7 @@ class Cell:
 
     @property
     def seqio_task(self) -> str:
-        """The registered task."""
+        """Name of the registered task."""
         return self.task.replace("{seed}", str(self.seed))
 
     @property
@@ -36,12 +36,12 @@ class Cell:
 
 
 def column(task: str) -> str:
-    """A task's name in tables: without the place of the seed."""
+    """The task's name in tables, which leaves out the "{seed}" of its name."""
     return task.replace("{seed}", "").strip("_-")
 
 
 def configuration_digest(method: Method, *others: Any) -> str:
-    """Eight hexadecimal digits that stand for all of gin's bindings but the sweep's own, and for `others`."""
+    """Eight hexadecimal digits that stand for a method, `others` and gin's bindings but the sweep's own."""
     bound = [
         f"{scope}/{selector}.{name} = {value!r}"
         for (scope, selector), values in gin.config._CONFIG.items()

@@ -1,5 +1,6 @@
 """Parameters that shrink to 0 over the last steps: routers that end with equal weights for all tasks."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -47,11 +48,11 @@ def check_uniform_at_zero(adapters: Adapters | None) -> None:
     """Raises a UserError where a router's weights are not equal once its logits are 0."""
     if adapters is None:
         return
-    router, size = adapters.router, adapters.inventory_size
-    specs = router.parameters(1, adapters.n_splits, size)
+    router, sizes = adapters.router, dataclasses.replace(adapters.sizes, n_tasks=1)
+    specs = router.parameters(sizes)
     zeros = {name: jnp.zeros(spec.shape) for name, spec in specs.items()}
-    weights = router.weights(zeros, jnp.zeros((1,), jnp.int32), adapters.n_splits, size, None)
-    if not specs or not jnp.allclose(weights, 1 / size):
+    weights = router.weights(zeros, jnp.zeros((1,), jnp.int32), sizes, None)
+    if not specs or not jnp.allclose(weights, 1 / sizes.n_skills):
         raise UserError(
             f"train.router_anneal_steps needs a router whose weights are equal at logits of 0, and"
             f" {type(router).__name__} as it is set has none; use LearnedRouter.scores 'sigmoid' or 'softmax'"

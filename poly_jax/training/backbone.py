@@ -20,36 +20,39 @@ from poly_jax.weights.tree import check_tree, flatten, unflatten
 Tree = dict[str, Any]
 
 RANDOM = "random"
-"""In place of a path: untrained weights, the same every time."""
+"""This word in place of a path means untrained weights, the same every time."""
 
 
 def load_backbone(
     path: str, model: Transformer, mesh: Mesh, dtype: DTypeLike | None = None
 ) -> tuple[Tree, str]:
-    """The backbone's parameters on the mesh, in the model's layout, and their content hash.
+    """Load a backbone's parameters onto the mesh, in the model's layout, and hash their contents.
 
     Args:
-      path: see `poly_jax.weights.backbone.open_backbone`; or `RANDOM`, for trials where no weights are at
-        hand.
-      model: whose backbone it is.
+      path: see `poly_jax.weights.backbone.open_backbone`; or `RANDOM`, for trials without weights at hand.
+      model: the model that the backbone is for; its adapters do not matter.
       mesh: where the parameters go.
-      dtype: of the parameters; None for that of the model's activations.
+      dtype: the dtype of the parameters; None for that of the model's activations.
+
+    Returns:
+      The parameters as a nested dictionary, and their content hash (see `ContentHash`; `RANDOM` for that).
 
     Raises:
-      UserError: nothing readable at `path`, or its parameters are not this model's.
+      UserError: nothing readable is at `path`, or its parameters are not this model's.
     """
     dtype = dtype or model.config.activation_dtype
     bare = Transformer(model.config)
+    if path == RANDOM:
+        return _draw(bare, shardings(*parameter_shapes(bare), mesh), dtype), RANDOM
+    backbone = open_backbone(path)
+    # Before the model is traced, which takes long where a configuration is absurd.
+    check_tree(t5_shapes.parameter_shapes(model.config), backbone.tensors, path)
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
-    if path == RANDOM:
-        return _draw(bare, places, dtype), RANDOM
-    backbone = open_backbone(path)
-    check_tree(t5_shapes.parameter_shapes(model.config), backbone.tensors, path)
     layers = _layers(backbone.tensors) if model.config.scan_layers else {}
     whole, sharding = flatten(shapes), flatten(places)
     contents, placed, stacks = ContentHash(), {}, {}
-    # On the mesh before the next is read: a host never holds all of them, or has them twice.
+    # Each is on the mesh before the next is read, so that a host never holds all of them, or has them twice.
     for name, array in backbone.read_each(dtype):
         contents.add(name, array)
         if name not in layers:
@@ -65,7 +68,7 @@ def load_backbone(
 
 
 def _layers(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """By the name of a layer's parameter, the name of the stack of all layers and its place in there."""
+    """The stack that each layer's parameter belongs to, and its place in there, by the parameter's name."""
     stacks = flatten(stack_layers(unflatten({name: name for name in names}), tuple))
     return {
         layer: (stack, number)

@@ -1,25 +1,27 @@
 """Checkpoints of a run: the trained tree, the optimizer's state, the task table, and what they build on."""
 
 import dataclasses
-import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.sharding import Sharding
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields, check_items
+from poly_jax.files.json_file import read_json
 from poly_jax.training.update import TrainState
 from poly_jax.weights.t5x_manifest import orbax_arrays
-from poly_jax.weights.tensors import Tensor
-from poly_jax.weights.tree import check_tree, flatten, unflatten
-from poly_jax.weights.zarr_arrays import open_arrays
+from poly_jax.weights.tensors import Tensor, Tensors, read_each
+from poly_jax.weights.tree import check_tree
+from poly_jax.weights.zarr_arrays import AT_ONCE, open_arrays
 
-Tree = dict[str, Any]
 FOLDER = "checkpoints"
+_DAMAGED = "the step's folder is incomplete or damaged: copy it again, or give an earlier step"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,24 +77,19 @@ class Checkpoints:
         """The newest checkpoint in place of a state of the same structure and shardings.
 
         Raises:
-          UserError: its task table is another.
+          UserError: its task table is another, or the checkpoint is incomplete or damaged.
         """
-        step = self.latest_step()
-        names = read_table(epath.Path(self._manager.directory) / str(step)).names
+        number = self.latest_step()
+        step = epath.Path(self._manager.directory) / str(number)
+        names = read_table(step).names
         if names != table.names:
             raise UserError(
-                f"the checkpoint of step {step} knows {len(names)} task(s), and the mixture has"
+                f"the checkpoint of step {number} knows {len(names)} task(s), and the mixture has"
                 f" {len(table)} others; a run cannot change its tasks, choose another --output_dir"
             )
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                trained=ocp.args.StandardRestore(jax.tree.map(_abstract, state.trained)),
-                optimizer=ocp.args.StandardRestore(jax.tree.map(_abstract, state.optimizer)),
-            ),
-        )
-        count = jax.device_put(np.asarray(step, np.int32), state.step.sharding)
-        return TrainState(count, restored["trained"], restored["optimizer"])
+        restored = [_restore(step, item, getattr(state, item)) for item in ("trained", "optimizer")]
+        count = jax.device_put(np.asarray(number, np.int32), state.step.sharding)
+        return TrainState(count, *restored)
 
     def close(self) -> None:
         """Waits until everything is written."""
@@ -116,63 +113,79 @@ def step_folder(run: str | epath.Path) -> epath.Path:
 
 
 def read_table(step: epath.Path) -> TaskTable:
-    """The task table that a checkpoint was saved with."""
-    return TaskTable(tuple(_read_json(step, "tasks")))
+    """The task table that a checkpoint was saved with.
+
+    Raises:
+      UserError: the checkpoint is incomplete or damaged.
+    """
+    path = step / "tasks" / "metadata"
+    names = read_json(path, list, advice=_DAMAGED)
+    check_items(names, str, path, _DAMAGED)
+    try:
+        return TaskTable(tuple(names))
+    except UserError as e:
+        raise UserError(f"{path}: {e}; {_DAMAGED}") from None
 
 
 def read_origin(step: epath.Path) -> Origin:
-    """What a checkpoint builds on."""
-    return Origin(**_read_json(step, "origin"))
+    """What a checkpoint builds on.
 
-
-def _read_json(step: epath.Path, item: str) -> Any:
-    return json.loads((step / item / "metadata").read_text())
+    Raises:
+      UserError: the checkpoint is incomplete or damaged.
+    """
+    path = step / "origin" / "metadata"
+    fields = Fields(read_json(path, advice=_DAMAGED), path, _DAMAGED)
+    names = [field.name for field in dataclasses.fields(Origin)]
+    fields.check_known(names)
+    values = {name: fields.take(name, str, default=None) for name in names}
+    for name, value in values.items():
+        if value is not None and not value.isprintable():
+            raise UserError(f"{path}: {name} is {value!a}, which is not a path or a hash; {_DAMAGED}")
+    return Origin(**values)
 
 
 def saved_steps(run: str | epath.Path) -> list[int]:
     """Steps of the complete checkpoints in a run's folder, in no order."""
     folder = epath.Path(run) / FOLDER
-    return [int(child.name) for child in folder.iterdir() if child.name.isdigit()] if folder.is_dir() else []
+    names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
+    return [int(name) for name in names if name.isdecimal()]
 
 
 def open_trained(step: epath.Path) -> dict[str, Tensor]:
-    """The parameters of a checkpoint's trained tree by '/'-joined path, none of them read yet."""
-    return open_arrays(orbax_arrays(step / "trained" / "_METADATA"))
-
-
-def trained_names(step: epath.Path) -> list[str]:
-    """Paths of the parameters in a checkpoint, '/'-joined."""
-    return list(flatten(_metadata(step)))
-
-
-def read_trained(step: epath.Path, shapes: Tree, placements: Tree, names: Collection[str]) -> Tree:
-    """Parameters of a checkpoint's trained tree.
-
-    Args:
-      step: a step's folder.
-      shapes: shape of every parameter that is wanted.
-      placements: sharding of each.
-      names: those of the checkpoint's parameters that must be wanted; the others are not read.
+    """The parameters of a checkpoint's trained tree by '/'-joined path, none of them read yet.
 
     Raises:
-      UserError: parameters are missing, not wanted, or have other shapes.
+      UserError: the checkpoint is incomplete or damaged.
     """
-    there = {name: leaf for name, leaf in flatten(_metadata(step)).items() if name in names}
-    check_tree(shapes, unflatten(there), step)
-    target = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), shapes, placements
-    )
-    with ocp.PyTreeCheckpointer() as reader:
-        args = ocp.args.PyTreeRestore(
-            target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
-        )
-        return reader.restore((step / "trained").absolute(), args=args)
+    return _open(step / "trained")
 
 
-def _metadata(step: epath.Path) -> Tree:
-    with ocp.StandardCheckpointer() as reader:
-        return reader.metadata((step / "trained").absolute()).item_metadata.tree
+def read_onto(
+    tensors: Tensors, shapes: Mapping[str, jax.ShapeDtypeStruct], placements: Mapping[str, Sharding]
+) -> dict[str, jax.Array]:
+    """Read tensors onto the mesh, one after another.
+
+    Args:
+      tensors: what is stored.
+      shapes: shape and dtype of every array that is wanted, by its name in `tensors`.
+      placements: the sharding of each.
+    """
+    wanted = {name: tensors[name] for name in shapes}
+    return {
+        name: jax.device_put(array.astype(shapes[name].dtype, copy=False), placements[name])
+        for name, array in read_each(wanted, at_once=AT_ONCE)
+    }
 
 
-def _abstract(leaf: jax.Array) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+def _open(item: epath.Path) -> dict[str, Tensor]:
+    return open_arrays(orbax_arrays(item / "_METADATA", _DAMAGED), _DAMAGED)
+
+
+def _restore(step: epath.Path, item: str, like: Any) -> Any:
+    """An item of a checkpoint as a tree with the structure, dtypes and shardings of `like`."""
+    leaves, structure = jax.tree_util.tree_flatten_with_path(like)
+    by_name = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+    tensors = _open(step / item)
+    check_tree(by_name, tensors, step / item)
+    placed = read_onto(tensors, by_name, {name: leaf.sharding for name, leaf in by_name.items()})
+    return jax.tree.unflatten(structure, placed.values())

@@ -1,31 +1,17 @@
 """The device mesh, and where on it each logical axis lives."""
 
 import dataclasses
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import flax.linen as nn
 import gin
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from poly_jax.errors import UserError
-
-# Logical axes that are not listed are replicated. Adapters are small: only what grows with the number of
-# tasks, a router's table and private skills, is spread. Where nothing divides that number it is whole: cut
-# along the splits, by two axes of the mesh, XLA (jax 0.10.2 on CPUs) computed wrong gradients.
-LOGICAL_AXIS_RULES: tuple[tuple[str, Any], ...] = (
-    ("batch", ("data", "fsdp")),
-    ("vocab", "model"),
-    ("heads", "model"),
-    ("joined_kv", "model"),
-    ("mlp", "model"),
-    ("embed", "fsdp"),
-    ("tasks", ("fsdp", "model")),
-)
+from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
 
 
 @gin.configurable
@@ -56,8 +42,8 @@ class Partitioning:
 
 @contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
-    """Inside, the model's logical axis constraints refer to this mesh."""
-    with mesh, nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+    """Inside, programs are traced for this mesh, and the model's constraints hold on it."""
+    with jax.set_mesh(mesh):
         yield
 
 
@@ -74,23 +60,7 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
     """
     if isinstance(shapes, dict):
         return {name: shardings(child, axes[name], mesh) for name, child in shapes.items()}
-    return NamedSharding(mesh, _spec(shapes.shape, axes, mesh))
-
-
-def _spec(shape: tuple[int, ...], axes: PartitionSpec, mesh: Mesh) -> PartitionSpec:
-    rules = dict(LOGICAL_AXIS_RULES)
-    spec: list[Any] = []
-    used: set[str] = set()
-    for size, logical in zip(shape, axes, strict=True):
-        names = rules.get(logical) or ()
-        names = (names,) if isinstance(names, str) else names
-        taken: list[str] = []
-        for name in names:
-            if name not in used and size % math.prod(mesh.shape[other] for other in (*taken, name)) == 0:
-                taken.append(name)
-        used.update(taken)
-        spec.append(tuple(taken) or None)
-    return PartitionSpec(*spec)
+    return NamedSharding(mesh, mesh_axes(shapes.shape, axes, LOGICAL_AXIS_RULES, mesh.shape))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

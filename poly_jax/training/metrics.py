@@ -8,7 +8,13 @@ import jax
 from clu import metric_writers
 from etils import epath
 
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import parse_json
+from poly_jax.files.text_file import read_text
 from poly_jax.files.whole_file import write_whole
+
+_ADVICE = "move it away: the run goes on without its earlier metrics"
+_MAX_BYTES = 1 << 30
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
@@ -47,8 +53,11 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
     """A writer of scalars to `folder` after a step: TensorBoard events and `metrics.jsonl`.
 
-    Only the first process of a run writes. Lines of later steps are from a run that was stopped after its
-    last checkpoint, and go: those steps are run again.
+    Only the first process of a run writes. Lines of later steps come from a run that was stopped after its
+    last checkpoint. They are deleted, since those steps are run again.
+
+    Raises:
+      UserError: `metrics.jsonl` holds something other than metrics.
     """
     if jax.process_index():
         return metric_writers.MultiWriter([])
@@ -60,14 +69,14 @@ def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
 
 
 def _forget_after(path: epath.Path, step: int) -> None:
-    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if _is_until(line, step)]
-    if len(kept) < len(lines):
-        write_whole(path, "".join(kept))
+    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
+    # The last piece is empty, or half a line of a run that was killed while it wrote.
+    *lines, _ = text.split("\n")
+    steps = (_step_of(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
+    kept = "".join(f"{line}\n" for line, known in zip(lines, steps, strict=True) if known <= step)
+    if kept != text:
+        write_whole(path, kept)
 
 
-def _is_until(line: str, step: int) -> bool:
-    try:
-        return json.loads(line)["step"] <= step
-    except ValueError:  # The run was killed while it wrote this line.
-        return False
+def _step_of(line: str, place: str) -> int:
+    return Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE).take("step", int)

@@ -1,30 +1,21 @@
-"""A trained model as it was saved: backbone, frozen adapters and trained parameters put together again."""
+"""Puts a run's parameters on the mesh: the backbone, skills of another run, and the checkpoint's own."""
 
 import dataclasses
-from collections.abc import Callable
+import os
 from typing import Any
 
 from etils import epath
-from flax import traverse_util
 from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
-from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.training.backbone import load_backbone
-from poly_jax.training.checkpoints import (
-    Origin,
-    read_origin,
-    read_table,
-    read_trained,
-    step_folder,
-    trained_names,
-)
+from poly_jax.training.backbone import RANDOM, load_backbone
+from poly_jax.training.checkpoints import Origin, read_onto
 from poly_jax.training.mesh import shardings
-from poly_jax.training.skills_below import skills_below
-from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill
-from poly_jax.weights.tree import merge, split
+from poly_jax.training.open_run import OpenRun, open_run
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import flatten, merge, unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,62 +38,50 @@ class Restored:
 
 
 def restore(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
-    """The model of a run.
+    """Restore a run's model from its newest checkpoint: `open_run`, then `place`.
+
+    Raises:
+      UserError: as those two.
+    """
+    return place(open_run(run, experiment), mesh)
+
+
+def place(run: OpenRun, mesh: Mesh) -> Restored:
+    """Read all parameters of a run onto the mesh, in the model's layout.
 
     Args:
-      experiment: the run's, from its `config.gin`. Another path of the same backbone may be bound.
-      run: the run's folder, for its newest checkpoint, or a step's folder.
+      run: the opened run.
       mesh: where the parameters go.
 
     Raises:
-      UserError: no checkpoint there, one of another shape, or another backbone than it was trained on.
+      UserError: something cannot be read, or the backbone is not the one that the run was trained on.
     """
-    step = step_folder(run)
-    table, origin = read_table(step), read_origin(step)
-    model = experiment.transformer(table)
-    parts = []
-    if origin.backbone is not None:
-        path = experiment.backbone or origin.backbone
-        backbone, digest = load_backbone(path, model, mesh)
+    origin, parameters = run.origin, _read(run, mesh)
+    if run.backbone_path is not None:
+        backbone, digest = load_backbone(run.backbone_path, run.model, mesh)
+        run.check_hash(digest)
         if digest != origin.backbone_hash:
-            raise UserError(
-                f"{path} is not the backbone that {step} was trained on (their contents differ); bind"
-                " Experiment.backbone to the right one"
-            )
-        parts.append(backbone)
-    parts += [_below(origin, step, model, mesh), _read(step, model, mesh)]
-    parameters = merge(*parts)
-    shapes, _ = parameter_shapes(model)
-    missing = set(_names(shapes)) - set(_names(parameters))
-    if missing:
-        raise UserError(f"{step} lacks {len(missing)} parameter(s) of this model, such as {min(missing)}")
-    return Restored(model, parameters, table, step, origin)
+            origin = dataclasses.replace(origin, backbone=absolute(run.backbone_path), backbone_hash=digest)
+        parameters = merge(backbone, parameters)
+    return Restored(run.model, parameters, run.table, run.step, origin)
 
 
-def restore_adapters(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
-    """As `restore`, but the parameters are the routers and skills only, and no backbone is read."""
-    step = step_folder(run)
-    table, origin = read_table(step), read_origin(step)
-    model = experiment.transformer(table)
-    adapters = merge(_below(origin, step, model, mesh), _read(step, model, mesh, is_adapter_parameter))
-    return Restored(model, adapters, table, step, origin)
+def place_adapters(run: OpenRun, mesh: Mesh) -> Restored:
+    """As `place`, but the parameters are the routers and skills only, and no backbone is read."""
+    return Restored(run.model, _read(run, mesh, adapters_only=True), run.table, run.step, run.origin)
 
 
-def _below(origin: Origin, step: epath.Path, model: Transformer, mesh: Mesh) -> dict[str, Any]:
-    """The skills that a checkpoint leaves as they are; nothing where it has its own."""
-    below = skills_below(origin, step)
-    return {} if below is None else _read(below, model, mesh, is_skill)
+def absolute(backbone: str) -> str:
+    """The path of a backbone as a checkpoint's origin keeps it."""
+    return backbone if backbone == RANDOM else os.fspath(epath.Path(backbone).expanduser().absolute())
 
 
-def _read(
-    step: epath.Path, model: Transformer, mesh: Mesh, selected: Callable[[str], bool] = lambda name: True
-) -> dict[str, Any]:
-    """The selected parameters of a checkpoint's trained tree."""
-    shapes, axes = parameter_shapes(model)
-    names = set(filter(selected, trained_names(step)))
-    wanted, _ = split(shapes, names.__contains__)
-    return read_trained(step, wanted, shardings(wanted, axes, mesh), names)
-
-
-def _names(tree: dict[str, Any]) -> list[str]:
-    return list(traverse_util.flatten_dict(tree, sep="/"))
+def _read(run: OpenRun, mesh: Mesh, adapters_only: bool = False) -> dict[str, Any]:
+    shapes, axes = parameter_shapes(run.model)
+    wanted = {
+        name: shape
+        for name, shape in flatten(shapes).items()
+        if name in run.trained and (is_adapter_parameter(name) or not adapters_only)
+    }
+    places = flatten(shardings(unflatten(wanted), axes, mesh))
+    return unflatten(read_onto(run.trained, wanted, places))

@@ -1,18 +1,23 @@
-"""The skills of another run that a checkpoint builds on without a copy of them (MHR-z)."""
+"""The frozen parts that a checkpoint builds on without a copy: another run's skills (MHR-z), a backbone."""
 
 import dataclasses
 
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import Origin, open_trained
+from poly_jax.training.checkpoints import Origin, open_trained, read_origin, saved_steps, step_folder
 from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.parameter_names import is_skill
 from poly_jax.weights.tensors import Tensors
 
 
 def on_skills_of(origin: Origin, step: epath.Path) -> Origin:
-    """The origin of what builds on a step's skills."""
+    """The origin of a checkpoint that builds on the skills of a step.
+
+    Args:
+      origin: what the checkpoint builds on otherwise.
+      step: folder of the checkpoint with the skills.
+    """
     return dataclasses.replace(
         origin, adapters=str(step.absolute()), adapters_hash=content_hash(_skills(step.absolute()))
     )
@@ -22,24 +27,52 @@ def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
     """The step folder with the skills that a checkpoint builds on; None where it has its own.
 
     Args:
-      origin: that of the checkpoint.
-      step: the checkpoint, for messages.
+      origin: what the checkpoint builds on.
+      step: folder of the checkpoint, for messages.
 
     Raises:
-      UserError: the folder is gone, or holds other skills by now.
+      UserError: the folder with the skills is gone, or the skills there have changed.
     """
     if origin.adapters is None:
         return None
     below = epath.Path(origin.adapters)
     if not (below / "trained").is_dir():
         raise UserError(
-            f"{step} trains a router for the skills of {below}, which is gone; adapt the run anew"
+            f"{step} trains a router for the skills of {below}, which is gone; copy it back, or adapt the run"
+            " again"
         )
     if origin.adapters_hash is not None and content_hash(_skills(below)) != origin.adapters_hash:
         raise UserError(
-            f"{step} trains a router for the skills of {below}, which are others by now; adapt the run anew"
+            f"{step} trains a router for the skills of {below}, and the skills there have changed since;"
+            " adapt the run again"
         )
     return below
+
+
+def check_resumed(run: epath.Path, origin: Origin) -> None:
+    """Check that a run that goes on builds on the same backbone and skills as its newest checkpoint.
+
+    Args:
+      run: the run's folder, which may have no checkpoint yet.
+      origin: what the run builds on now, with the content hashes of what was just loaded.
+
+    Raises:
+      UserError: the contents of the backbone, or of the skills below, have changed.
+    """
+    if not saved_steps(run):
+        return
+    step = step_folder(run)
+    saved = read_origin(step)
+    if saved.backbone_hash != origin.backbone_hash:
+        raise UserError(
+            f"{origin.backbone} is not the backbone that {step} was trained on (their contents differ); put"
+            " the right one there, choose another --output_dir, or bind Experiment.check_backbone to False"
+        )
+    if saved.adapters_hash != origin.adapters_hash:
+        raise UserError(
+            f"{step} was trained on other skills than {origin.adapters} holds now; choose another"
+            " --output_dir"
+        )
 
 
 def _skills(step: epath.Path) -> Tensors:

@@ -26,6 +26,7 @@ from poly_jax.training.host_share import host_share
 from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size, replicated
 from poly_jax.training.optimizer import Optimizer, like_parameters
+from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.weights.parameter_names import Trainable, is_adapter_parameter, selects
@@ -116,6 +117,8 @@ def train(
     batches = host_batches(experiment.data, table, seed, loss.needs_choices, mesh)
     trained, frozen, origin = initial_trees(model, experiment.backbone, trainable, seed, mesh)
     run_folder.claim(folder)
+    if experiment.check_backbone:
+        check_resumed(folder, origin)
     update = Update(
         dataclasses.replace(model, train=True),
         loss,

@@ -24,6 +24,7 @@ from poly_jax.training.loop import fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
+from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.train import begin, describe, host_batches
 from poly_jax.training.update import TrainState, Update
 from poly_jax.training.vocabulary_room import check_vocabularies
@@ -123,6 +124,8 @@ def adapt(
     )
     _bind(source.model.adapters, start.model.adapters, task, adapted)
     run_folder.claim(folder)
+    if experiment.check_backbone:
+        check_resumed(folder, start.origin)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
     print(
         f"{task}: {count}, {chosen.name}, {describe(start.trained)} {'trained' if chosen.trains else 'kept'}"

@@ -9,6 +9,8 @@ from etils import epath
 from jaxtyping import Int
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import read_json
 from poly_jax.training.host_share import HostShare
 
 Arrays = dict[str, np.ndarray]
@@ -110,5 +112,9 @@ class FewShotBatches:
         epath.Path(filename).write_text(json.dumps({"step": self._step}))
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Goes to a saved position."""
-        self._step = json.loads(epath.Path(filename).read_text())["step"]
+        """Go to a saved position.
+
+        Raises:
+          UserError: the file is missing or damaged.
+        """
+        self._step = Fields(read_json(filename), filename).take("step", int, at_least=0)

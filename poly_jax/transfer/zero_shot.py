@@ -8,8 +8,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.restore import Restored
-from poly_jax.transfer.combination import average_skills
-from poly_jax.transfer.variants import averaged_adapters
+from poly_jax.transfer.combined_skills import average_skills
+from poly_jax.transfer.new_adapters import averaged_adapters
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory
 from poly_jax.weights.tree import merge, split
 

@@ -71,5 +71,5 @@ def _opened(path: str | os.PathLike) -> Iterator[Any]:
             yield f
     except FileNotFoundError:
         raise UserError(f"{path} is missing; copy it there") from None
-    except (SafetensorError, OSError, TypeError) as e:
+    except (SafetensorError, OSError, TypeError, ValueError) as e:
         raise UserError(f"{path} cannot be read as safetensors ({e}); copy it again") from e

@@ -8,6 +8,8 @@ from typing import Any
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import parse_json
 from poly_jax.weights.safetensors_reader import open_tensors, text_metadata
 from poly_jax.weights.safetensors_writer import Advance, write_file
 from poly_jax.weights.tensors import Tensor, Tensors, of_tree, read_all
@@ -47,14 +49,15 @@ def open_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any
     """The tensors, not yet read, and the metadata that were written.
 
     Raises:
-      UserError: the file is missing, broken or was not written by this module.
+      UserError: the file is missing, broken, or not one that this module wrote.
     """
     text = text_metadata(path)
     if text.get("format") != _FORMAT:
         raise UserError(
-            f"{path} was not written by poly_jax; of a Hugging Face model give the folder with config.json"
+            f"{path} was not written by poly_jax; for a Hugging Face model give the folder with config.json"
         )
-    return open_tensors(path), json.loads(text["metadata"])
+    place = f"{path}: its metadata"
+    return open_tensors(path), parse_json(Fields(text, path).take("metadata", str), place)
 
 
 def load(path: str | os.PathLike, dtype: DTypeLike | None = None) -> tuple[ParameterTree, dict[str, Any]]:

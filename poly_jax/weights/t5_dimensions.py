@@ -1,13 +1,32 @@
 """The dimensions of a T5 that decide which parameters it has and how large they are."""
 
 import dataclasses
+from typing import Any
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import is_kind, shown
+
+_ACTIVATIONS = ("relu", "gelu", "linear")
+# The smallest and the largest value of a field. No T5 comes near the largest ones. A model beyond them would
+# be traced for hours, layer by layer, or have a table of all distances that fills the memory.
+_SIZE = (1, 2**31 - 1)
+_RANGES = {
+    "vocab_size": _SIZE,
+    "emb_dim": _SIZE,
+    "num_heads": _SIZE,
+    "head_dim": _SIZE,
+    "mlp_dim": _SIZE,
+    "num_encoder_layers": (0, 1000),
+    "num_decoder_layers": (0, 1000),
+    "relative_attention_num_buckets": (4, 1_000_000),
+    "relative_attention_max_distance": (1, 10_000_000),
+}
+_KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 @dataclasses.dataclass(frozen=True)
 class T5Dimensions:
-    """Dimensions of a T5 encoder-decoder; the field names are T5X's.
+    """Dimensions of a T5 encoder-decoder; the field names are T5X's. Subclasses' fields are checked as well.
 
     Attributes:
       vocab_size: rows of the embedding.
@@ -24,7 +43,7 @@ class T5Dimensions:
         T5X's scalable_t5; else the layers of a stack share them.
 
     Raises:
-      UserError: a dimension is below 1, or an activation is not known.
+      UserError: a field has a value of another type or out of range, or an activation is not known.
     """
 
     vocab_size: int = 32128
@@ -40,15 +59,9 @@ class T5Dimensions:
     relative_bias_in_layers: bool = False
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            _check(field, getattr(self, field.name))
         object.__setattr__(self, "mlp_activations", tuple(self.mlp_activations))
-        if not self.mlp_activations or set(self.mlp_activations) - {"relu", "gelu", "linear"}:
-            raise UserError(
-                f"T5Config.mlp_activations is {self.mlp_activations!r}; use names out of 'relu', 'gelu',"
-                " 'linear'"
-            )
-        for field in ("vocab_size", "emb_dim", "num_heads", "head_dim", "mlp_dim"):
-            if getattr(self, field) < 1:
-                raise UserError(f"T5Config.{field} is {getattr(self, field)}; it must be at least 1")
 
     @property
     def mlp_inputs(self) -> tuple[str, ...]:
@@ -56,6 +69,26 @@ class T5Dimensions:
         if len(self.mlp_activations) == 1:
             return ("wi",)
         return tuple(f"wi_{i}" for i in range(len(self.mlp_activations)))
+
+
+def _check(field: dataclasses.Field, value: Any) -> None:
+    """Raise a UserError where a field has a value that cannot be, in a file or as a user gave it."""
+    if field.name == "mlp_activations":
+        names = list(value) if isinstance(value, list | tuple) else []
+        if not names or not all(name in _ACTIVATIONS for name in names):
+            raise UserError(
+                f"T5Config.mlp_activations is {value!r}; use a tuple of names out of"
+                f" {', '.join(_ACTIVATIONS)}"
+            )
+        return
+    kind: Any = field.type
+    if kind in _KINDS and not is_kind(value, kind):
+        raise UserError(f"T5Config.{field.name} is {shown(value)}; it must be {_KINDS[kind]}")
+    least, most = _RANGES.get(field.name, (None, None))
+    if least is not None and value < least:
+        raise UserError(f"T5Config.{field.name} is {value}; it must be at least {least}")
+    if most is not None and value > most:
+        raise UserError(f"T5Config.{field.name} is {shown(value)}; it must be at most {most}")
 
 
 DIMENSIONS = tuple(field.name for field in dataclasses.fields(T5Dimensions))

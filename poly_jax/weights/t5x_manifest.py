@@ -1,18 +1,19 @@
 """Finds out from a T5X checkpoint's manifest which parameters it has and where each is stored."""
 
-import json
 from typing import Any
 
-import msgpack
 import numpy as np
 from etils import epath
 from flax import serialization
 
 from poly_jax.errors import UserError
-from poly_jax.weights.zarr_arrays import ZarrArray, kvstore
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import read_json
+from poly_jax.weights.zarr_arrays import ADVICE, ZarrArray, kvstore
 
 Parameter = ZarrArray | np.ndarray
 
+_SHOWN = 200
 _PLACEHOLDER = "PLACEHOLDER://"
 
 
@@ -26,10 +27,10 @@ def msgpack_parameters(manifest: epath.Path) -> dict[str, Parameter]:
         content = serialization.msgpack_restore(manifest.read_bytes())
         leaves = _leaves(content.get("optimizer", content).get("target"))
         return {name: _located(leaf, manifest.parent) for name, leaf in leaves.items()}
-    except (msgpack.UnpackException, ValueError, TypeError, KeyError, AttributeError) as e:
-        raise UserError(
-            f"{manifest} is not a complete T5X manifest ({type(e).__name__}: {e}); copy it again"
-        ) from e
+    # msgpack and flax raise whatever their decoding comes upon.
+    except Exception as e:
+        reason = f"{type(e).__name__}: {e}"[:_SHOWN]
+        raise UserError(f"{manifest} is not a complete T5X manifest ({reason}); copy it again") from None
 
 
 def orbax_parameters(metadata: epath.Path) -> dict[str, Parameter]:
@@ -42,22 +43,37 @@ def orbax_parameters(metadata: epath.Path) -> dict[str, Parameter]:
     }
 
 
-def orbax_arrays(metadata: epath.Path) -> dict[str, ZarrArray]:
-    """Everything that Orbax's `_METADATA` lists, by '/'-joined name."""
-    try:
-        content = json.loads(metadata.read_text())
-        driver = "zarr3" if content.get("use_zarr3") else "zarr"
-        keys = [
-            [str(part["key"]) for part in entry["key_metadata"]]
-            for entry in content["tree_metadata"].values()
-            if not entry["value_metadata"].get("skip_deserialize")
-        ]
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise UserError(f"{metadata} is not Orbax metadata ({type(e).__name__}: {e}); copy it again") from e
+def orbax_arrays(metadata: epath.Path, advice: str = ADVICE) -> dict[str, ZarrArray]:
+    """Everything that Orbax's `_METADATA` lists, by '/'-joined name.
+
+    Args:
+      metadata: the file.
+      advice: what an error tells the user to do.
+
+    Raises:
+      UserError: the file is missing, or is not what Orbax writes.
+    """
+    content = Fields(read_json(metadata, advice=advice), metadata, advice)
+    driver = "zarr3" if content.take("use_zarr3", bool, default=False) else "zarr"
+    tree = content.inside("tree_metadata")
+    keys = []
+    for name in tree:
+        entry = tree.inside(name)
+        value = entry.inside("value_metadata")
+        if not value.take("skip_deserialize", bool, default=False):
+            keys.append(_key(entry, advice))
     folder = metadata.parent
-    if content.get("use_ocdbt") and not (folder / "manifest.ocdbt").exists():
-        raise UserError(f"{folder / 'manifest.ocdbt'} is missing; copy the checkpoint again")
+    if content.take("use_ocdbt", bool, default=False) and not (folder / "manifest.ocdbt").exists():
+        raise UserError(f"{folder / 'manifest.ocdbt'} is missing; {advice}")
     return {"/".join(key): _orbax_array(folder, ".".join(key), driver) for key in keys}
+
+
+def _key(entry: Fields, advice: str) -> list[str]:
+    parts = [Fields(part, entry.place, advice) for part in entry.take_list("key_metadata", dict)]
+    key = [str(part.take("key", object)) for part in parts]
+    if not key:
+        raise UserError(f"{entry.place} names no parameter; {advice}")
+    return key
 
 
 def _leaves(node: Any, name: str = "") -> dict[str, Any]:
@@ -77,6 +93,8 @@ def _located(leaf: Any, folder: epath.Path) -> Parameter:
         name = path.strip("/")
         if not name or "/" in name or name == "..":
             raise ValueError(f"{path!r} is not a folder beside it")
+        if leaf["driver"] not in ("zarr", "zarr3"):
+            raise ValueError(f"{name} is stored by the driver {leaf['driver']!r}, not as zarr")
         return ZarrArray(
             location=f"{folder / name}",
             driver=leaf["driver"],

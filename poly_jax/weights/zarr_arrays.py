@@ -17,8 +17,11 @@ from poly_jax.weights.tensors import Tensor
 
 # Enough to hide the latency of a bucket; each read may hold one more decoded copy of its array for a moment.
 AT_ONCE = 8
+ADVICE = "copy the checkpoint again"
+"""What an error tells the user to do, unless the caller knows better."""
 # The most of a foreign error's text that is passed on.
 _SHOWN = 200
+_CAUSE = 500
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,30 +70,34 @@ def explained(path: epath.PathLike) -> Iterator[None]:
         ) from e
 
 
-def open_arrays(arrays: Mapping[str, ZarrArray]) -> dict[str, Tensor]:
+def open_arrays(arrays: Mapping[str, ZarrArray], advice: str = ADVICE) -> dict[str, Tensor]:
     """The arrays by name, to be read one at a time.
+
+    Args:
+      arrays: where each is stored.
+      advice: what an error tells the user to do.
 
     Raises:
       UserError: an array is missing, broken or of another shape than its manifest says.
     """
     with concurrent.futures.ThreadPoolExecutor(AT_ONCE) as pool:
-        return dict(zip(arrays, pool.map(_open, arrays.values()), strict=True))
+        return dict(zip(arrays, pool.map(lambda array: _open(array, advice), arrays.values()), strict=True))
 
 
-def _open(array: ZarrArray) -> Tensor:
+def _open(array: ZarrArray, advice: str) -> Tensor:
     spec = {
         "driver": array.driver,
         "kvstore": array.kvstore,
         # Writers store every chunk of a parameter, so a chunk that is not there was lost, not zero.
         "fill_missing_data_reads": False,
     }
-    with _explained(array):
+    with _explained(array, advice):
         store = ts.open(spec, open=True, read=True).result()
     shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
     if array.shape is not None and shape != array.shape:
         raise UserError(
-            f"{array.location} is stored as {list(shape)}, but its checkpoint says {list(array.shape)}; copy "
-            "the checkpoint again"
+            f"{array.location} is stored as {list(shape)}, but its checkpoint says {list(array.shape)};"
+            f" {advice}"
         )
     if dtype == np.uint16:
         raise UserError(
@@ -99,16 +106,17 @@ def _open(array: ZarrArray) -> Tensor:
         )
 
     def load() -> np.ndarray:
-        with _explained(array):
+        with _explained(array, advice):
             return store.read().result()
 
     return Tensor(shape, np.dtype(dtype), load)
 
 
 @contextlib.contextmanager
-def _explained(array: ZarrArray) -> Iterator[None]:
+def _explained(array: ZarrArray, advice: str) -> Iterator[None]:
     try:
         yield
-    except (ValueError, OSError) as e:
+    # TensorStore spreads its status codes over many of Python's exceptions.
+    except Exception as e:
         cause = re.split(r" \[(?:tensorstore_spec|source locations)=", str(e).replace("\n", " "))[0]
-        raise UserError(f"{array.location} cannot be read, copy the checkpoint again: {cause}") from e
+        raise UserError(f"{array.location} cannot be read, {advice}: {cause[:_CAUSE]}") from None

@@ -48,7 +48,11 @@ def made(*files, bound=()):
 
 
 def test_every_file_is_here():
-    for folder, known in (("adapters", SKILLS), ("routers", [*ROUTERS, "ibp_prior"])):
+    for folder, known in (
+        ("adapters", SKILLS),
+        ("routers", ROUTERS),
+        ("runs", ["multitask", "ibp_prior"]),
+    ):
         there = {path.stem for path in (gin_root() / folder).glob("*.gin")}
         assert there == set(known)
 
@@ -82,6 +86,6 @@ def test_written_bindings_make_the_same_adapters_again():
 
 
 def test_the_prior_is_trainings():
-    configuration.load(["adapters/lora.gin", "routers/poly.gin", "routers/ibp_prior.gin"])
+    configuration.load(["adapters/lora.gin", "routers/poly.gin", "runs/ibp_prior.gin"])
     assert gin.query_parameter("train.prior").selector.endswith("IBPPrior")
     assert gin.get_configurable(IBPPrior)() == IBPPrior(weight=0.01, concentration=3.0)

@@ -202,7 +202,7 @@ def test_what_cannot_be_is_one_line(make_run, tmp_path, capsys):
     run = make_run(names=["new"])
     command = ["routing", f"--run={run.folder}", "--output_dir=out"]
     assert cli.main([*command, "--gradients=4"]) == 1
-    assert "one only" in capsys.readouterr().err
+    assert "only one" in capsys.readouterr().err
     assert cli.main([*command, "--gin.Experiment.adapters=None"]) == 1
     shown = capsys.readouterr().err
     assert "has no adapters" in shown

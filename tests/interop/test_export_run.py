@@ -174,7 +174,7 @@ def test_nothing_of_the_backbone_is_read_for_the_adapters_alone(poly_run, monkey
     def fail(*_):
         raise AssertionError
 
-    monkeypatch.setattr("poly_jax.interop.run_weights.open_backbone", fail)
+    monkeypatch.setattr("poly_jax.training.open_run.open_backbone", fail)
     configuration.load([configuration.run_config(poly_run)])
     assert export(poly_run, "peft_lora", "out", f"--task={TASK}") == 0
 

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from etils import epath
 from safetensors.numpy import load_file
 
 from poly_jax.adapters.config import Adapters
@@ -12,14 +13,15 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
-from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.task_mix import mixing_weights
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.checkpoints import Origin
+from poly_jax.training.open_run import OpenRun
 from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import flatten
 
 MODEL = T5Config(
@@ -41,7 +43,8 @@ def run_of(router, skill=LoRA(rank=2, alpha=3.0), **changes):
         for name, leaf in shapes.items()
         if is_adapter_parameter(name)
     }
-    return RunWeights(MODEL, adapters, TABLE, {}, skills, Origin(), 1), adapters
+    model = Transformer(MODEL, adapters)
+    return OpenRun(model, TABLE, Origin(), epath.Path("1"), of_tree(skills)), adapters
 
 
 def poly_weights(logits, splits, skills):

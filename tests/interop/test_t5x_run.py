@@ -13,7 +13,7 @@ from poly_jax import cli, configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
 from poly_jax.interop.run_experiment import run_experiment
-from poly_jax.interop.run_weights import open_run
+from poly_jax.training.open_run import open_run
 from poly_jax.weights.backbone import read_backbone
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.t5x_checkpoint import open_t5x

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from etils import epath
 from safetensors.numpy import load_file
 
 from poly_jax.adapters.config import Adapters
@@ -13,13 +14,12 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
-from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.task_mix import merged
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.checkpoints import Origin
-from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.training.open_run import OpenRun
 from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import flatten, unflatten
 
@@ -56,9 +56,8 @@ def run(request):
     arrays = {
         path: (0.5 * rng.normal(size=leaf.shape)).astype(np.float32) for path, leaf in sorted(leaves.items())
     }
-    backbone = of_tree({path: leaf for path, leaf in arrays.items() if not is_adapter_parameter(path)})
-    skills = {path: leaf for path, leaf in arrays.items() if is_adapter_parameter(path)}
-    weights = RunWeights(CONFIG, adapters, TaskTable(("a", "b", "c")), backbone, skills, Origin(), 0)
+    model = Transformer(CONFIG, adapters)
+    weights = OpenRun(model, TaskTable(("a", "b", "c")), Origin(), epath.Path("0"), of_tree(arrays))
     return weights, adapters, unflatten(arrays)
 
 

@@ -2,8 +2,10 @@
 
 import json
 
+import pytest
 from etils import epath
 
+from poly_jax.errors import UserError
 from poly_jax.training.metrics import scalar_writer
 
 
@@ -21,3 +23,21 @@ def test_steps_that_are_run_again_stand_once(tmp_path):
     write(tmp_path, 2, [3, 4])
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
+
+
+def test_half_a_line_of_a_killed_run_is_deleted(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
+    scalar_writer(epath.Path(tmp_path), 2).close()
+    assert path.read_text() == '{"step": 1, "loss": NaN}\n'
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "x"}\n', b"[" * 10**5]
+)
+def test_a_file_that_holds_no_metrics_is_named_and_kept(tmp_path, content):
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"step": 1}\n' + content + b"\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl.*move it away"):
+        scalar_writer(epath.Path(tmp_path), 2)
+    assert path.read_bytes() == b'{"step": 1}\n' + content + b"\n"

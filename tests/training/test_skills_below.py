@@ -48,7 +48,7 @@ def test_other_skills_in_their_place_are_refused(below, tmp_path):
     origin = on_skills_of(Origin("backbone"), below)
     shutil.rmtree(tmp_path / "source")
     save(tmp_path / "source", np.array([[0.5, 1.5]], np.float32), jnp.zeros(2))
-    with pytest.raises(UserError, match=r"source/checkpoints/5, which are others by now"):
+    with pytest.raises(UserError, match=r"source/checkpoints/5, and the skills there have changed since"):
         skills_below(origin, STEP)
 
 

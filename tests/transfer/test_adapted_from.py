@@ -9,10 +9,10 @@ import pytest
 from poly_jax import cli
 from poly_jax.analysis.initial_values import initial_values
 from poly_jax.configuration import Configuration
-from poly_jax.interop.run_weights import open_run
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.checkpoints import step_folder
+from poly_jax.training.open_run import open_run
 from poly_jax.transfer import adapted_from
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder", "quick_compilation")]
@@ -41,7 +41,7 @@ def test_a_run_that_has_learned_nothing_is_still_where_it_began(short_runs, sour
     assert adapt(short_runs[source], variant, *flags, *STILL) == 0
     Configuration().load(run="adapted")
     experiment, began = gin.get_configurable("Experiment")(), adapted_from.bound()
-    opened = open_run("adapted", experiment, with_backbone=False)
+    opened = open_run("adapted", experiment)
     initial = initial_values(step_folder("adapted"), experiment.transformer(opened.table), began)
     assert {path.split("/")[-1] for path in initial.arrays} == trained
     for path, leaf in initial.arrays.items():

@@ -16,11 +16,11 @@ from poly_jax.interop.hugging_face.writer import write_json
 from poly_jax.interop.peft import lora as peft_lora
 from poly_jax.interop.peft import poly as peft_poly
 from poly_jax.interop.peft.folder import CONFIG, PREFIX, WEIGHTS
-from poly_jax.interop.run_weights import RunWeights
 from poly_jax.interop.task_mix import adapted_paths, leaves_below, mixed, private
 from poly_jax.interop.task_names import FILE
 from poly_jax.model.config import T5Config
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.open_run import OpenRun
 from poly_jax.weights import t5_names as names
 from poly_jax.weights.parameter_names import numbered_layer, router_of, skills_of
 from poly_jax.weights.safetensors_writer import write_file
@@ -31,7 +31,7 @@ from poly_jax.weights.tensors import of_tree
 _OFF = -60.0
 
 
-def write_peft_poly(output: str, run: RunWeights, adapters: Adapters) -> None:
+def write_peft_poly(output: str, run: OpenRun, adapters: Adapters) -> None:
     """Writes all skills and routers as a folder of PEFT's Poly, and the tasks' names in `tasks.json`.
 
     PEFT's update has no alpha: it is multiplied into B. PEFT gives every map a router of its own and takes
@@ -74,7 +74,7 @@ def write_peft_poly(output: str, run: RunWeights, adapters: Adapters) -> None:
     (folder / FILE).write_text(json.dumps({"tasks": list(run.table.names)}, indent=1) + "\n")
 
 
-def write_peft_lora(output: str, run: RunWeights, adapters: Adapters, task: int) -> None:
+def write_peft_lora(output: str, run: OpenRun, adapters: Adapters, task: int) -> None:
     """Writes one task's mix of skills as a plain LoRA folder, exactly.
 
     Skills whose outputs are averaged, or that are added to a skill of the task's own, make a LoRA of their
@@ -132,9 +132,7 @@ def _lora(adapters: Adapters) -> LoRA:
     return adapters.skill
 
 
-def _write(
-    output: str, tensors: dict[str, np.ndarray], config: dict[str, Any], run: RunWeights
-) -> pathlib.Path:
+def _write(output: str, tensors: dict[str, np.ndarray], config: dict[str, Any], run: OpenRun) -> pathlib.Path:
     backbone = pathlib.Path(run.origin.backbone or "")
     common = {
         "task_type": "SEQ_2_SEQ_LM",
@@ -168,7 +166,7 @@ def _last(site: str) -> str:
     return str(names.to_hugging_face(f"{stack}/{numbered_layer(0)}/{rest}")).rsplit(".", 1)[1]
 
 
-def _poly_logits(run: RunWeights, adapters: Adapters, path: str) -> np.ndarray:
+def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:
     """Logits [tasks, splits, skills] whose sigmoids, normalised over skills, are the router's weights."""
     router, size = adapters.router, adapters.inventory_size
     parameters = leaves_below(run.skills, router_of(path, adapters.granularity))
@@ -177,7 +175,7 @@ def _poly_logits(run: RunWeights, adapters: Adapters, path: str) -> np.ndarray:
     ):
         return np.asarray(parameters["logits"]) / np.float32(router.temperature)
     tasks = jnp.arange(len(run.table))
-    weights = np.asarray(router.weights(parameters, tasks, adapters.n_splits, size, None))
+    weights = np.asarray(router.weights(parameters, tasks, adapters.sizes, None))
     weights = np.broadcast_to(weights, (len(run.table), adapters.n_splits, size))
     totals = weights.sum(-1)
     if (weights < 0).any() or not (np.isclose(totals, 1, atol=1e-5) | (totals == 0)).all():

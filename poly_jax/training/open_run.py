@@ -1,0 +1,140 @@
+"""Opens a run: what its checkpoint holds and builds on, found and checked, and not yet read."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from etils import epath
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.training.backbone import RANDOM, load_backbone
+from poly_jax.training.checkpoints import Origin, open_trained, read_origin, read_table, step_folder
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.skills_below import skills_below
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.layers_apart import layers_apart
+from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill, selects
+from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.tensors import Tensor, of_tree, total_bytes
+from poly_jax.weights.tree import check_tree, flatten
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenRun:
+    """A checkpoint of a run and what it builds on.
+
+    Attributes:
+      model: the run's model in evaluation mode.
+      table: the tasks that its routers know.
+      origin: what the checkpoint builds on.
+      step: folder of the checkpoint.
+      trained: the checkpoint's parameters, and the skills of another run that it builds on, by '/'-joined
+        name; their names and shapes are the model's.
+      backbone_path: where the frozen backbone is; None where the checkpoint holds the whole model.
+      check_backbone: whether the backbone must have the contents that the run was trained on.
+    """
+
+    model: Transformer
+    table: TaskTable
+    origin: Origin
+    step: epath.Path
+    trained: Mapping[str, Tensor]
+    backbone_path: str | None = None
+    check_backbone: bool = True
+
+    @property
+    def config(self) -> T5Config:
+        """The shape of the T5."""
+        return self.model.config
+
+    @property
+    def adapters(self) -> Adapters | None:
+        """The inventory of skills and its router; None for a bare T5."""
+        return self.model.adapters
+
+    @property
+    def number(self) -> int:
+        """The number of the checkpoint's step; 0 where its folder is not named by one."""
+        return int(self.step.name) if self.step.name.isdecimal() else 0
+
+    @functools.cached_property
+    def skills(self) -> dict[str, np.ndarray]:
+        """Arrays of the skills and routers by '/'-joined name, layers apart; read at the first use."""
+        return {name: tensor.load() for name, tensor in self._apart.items() if is_adapter_parameter(name)}
+
+    @functools.cached_property
+    def backbone(self) -> dict[str, Tensor]:
+        """The backbone's tensors by T5X's names, layers apart.
+
+        A frozen backbone is read once, at the first use, to see that it is the one the run was trained on.
+
+        Raises:
+          UserError: it is missing, of another shape, or another backbone.
+        """
+        if self.backbone_path is None:
+            return {name: tensor for name, tensor in self._apart.items() if not is_adapter_parameter(name)}
+        if self.backbone_path == RANDOM:
+            tree, digest = load_backbone(RANDOM, Transformer(self.config), Partitioning().mesh())
+            self.check_hash(digest)
+            return of_tree(unstack_layers(jax.device_get(tree)))
+        tensors = open_backbone(self.backbone_path).tensors
+        check_tree(backbone_shapes(self.config), tensors, self.backbone_path)
+        if self.check_backbone:
+            with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
+                self.check_hash(content_hash(tensors, advance))
+        return tensors
+
+    def check_hash(self, digest: str) -> None:
+        """Check that the backbone that was read is the one that the run was trained on.
+
+        Args:
+          digest: content hash of what was read.
+
+        Raises:
+          UserError: it is another one, and `check_backbone` is on.
+        """
+        if self.check_backbone and digest != self.origin.backbone_hash:
+            raise UserError(
+                f"{self.backbone_path} is not the backbone that {self.step} was trained on (their contents"
+                " differ); bind Experiment.backbone to the right one, or Experiment.check_backbone to False"
+            )
+
+    @functools.cached_property
+    def _apart(self) -> dict[str, Tensor]:
+        # This project's own runs stack layers on the first axis.
+        return layers_apart(self.trained, self.step, axis=0)
+
+
+def open_run(run: str, experiment: Experiment) -> OpenRun:
+    """Open a run's newest checkpoint.
+
+    Args:
+      run: folder of the run, for its newest checkpoint, or a step's folder.
+      experiment: the run's, from its `config.gin`. Another path of the same backbone may be bound.
+
+    Raises:
+      UserError: there is no checkpoint, it is damaged, or it does not fit the experiment's model.
+    """
+    step = step_folder(run)
+    table, origin = read_table(step), read_origin(step)
+    model = experiment.transformer(table)
+    trained = open_trained(step)
+    below = skills_below(origin, step)
+    if below is not None:
+        skills = {name: tensor for name, tensor in open_trained(below).items() if is_skill(name)}
+        trained = {**skills, **trained}
+    own = selects("all" if origin.backbone is None else "adapters")
+    shapes = flatten(parameter_shapes(model)[0])
+    check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
+    frozen = None if origin.backbone is None else experiment.backbone or origin.backbone
+    return OpenRun(model, table, origin, step, trained, frozen, experiment.check_backbone)
