@@ -12,7 +12,6 @@ from poly_jax.files.json_file import parse_json
 from poly_jax.files.text_file import read_text
 from poly_jax.tasks.t0_few_shot.templates import Renderer, Template
 
-
 _FETCH = "fetch the file again"
 # A data set's whole evaluation set is one file.
 _MAX_BYTES = 1 << 30
@@ -41,8 +40,8 @@ def read_examples(path: epath.Path) -> list[dict[str, Any]]:
     """Read the examples of a JSONL file, each an object with the right choice's index in `label`.
 
     Raises:
-      UserError: there is no such file, it has no example, or a line is not such an object (the message has its
-        number).
+      UserError: there is no such file, it has no example, or a line is not such an object (the message has
+        its number).
     """
     if not path.exists():
         raise UserError(f"no examples at {path}")
