@@ -13,8 +13,8 @@ def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformatio
     """The rule, applied to every layer's part of a stacked array as if it were an array of its own.
 
     Rules that look at whole arrays need this. Adafactor's update clipping, its relative steps and its factors
-    of the second moment concern one matrix each (arXiv 1804.04235; T5X's Adafactor also leaves out the axis of
-    scanned layers). Parameters below `layers` have the layers on axis 0.
+    of the second moment concern one matrix each (arXiv 1804.04235; T5X's Adafactor also leaves out the axis
+    of scanned layers). Parameters below `layers` have the layers on axis 0.
     """
 
     def init(params: optax.Params) -> Any:
