@@ -6,8 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
-import gin
-
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.router import NamesTasks, Router, Sizes
@@ -16,7 +14,6 @@ from poly_jax.weights.parameter_names import Granularity
 GRANULARITIES = get_args(Granularity)
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Adapters:
     """An inventory of skills at every selected site, and the router that mixes them.

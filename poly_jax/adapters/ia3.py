@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -12,7 +11,6 @@ from poly_jax.routing.router import Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class IA3:
     """`y = (x W0) * v` with v mixed per split (T-Few, arXiv 2205.05638, section 3.3). v starts at 1.

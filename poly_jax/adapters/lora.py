@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,7 +16,6 @@ from poly_jax.weights.parameter_spec import Initializer, ParameterSpec, uniform_
 Init = Literal["mhr", "kaiming", "gaussian"]
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class LoRA:
     """`y = x W0 + (alpha / rank) (x A) B` with A and B mixed per split (arXiv 2211.03831, eq. 4).

@@ -9,9 +9,10 @@ import numpy as np
 
 from poly_jax.data.feature_converter import CHOICE_FEATURES, RoutedEncDecFeatureConverter
 from poly_jax.data.quiet import seqio, tf
-from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.routed import RoutedMixture, RoutedTask, routed
 from poly_jax.data.stream import Batch, BatchStream
 from poly_jax.data.task_table import TaskTable
+from poly_jax.data.user_code import reading_error
 from poly_jax.errors import UserError
 
 # Evaluation is not shuffled; the seed fixes what a task's own preprocessors draw.
@@ -59,6 +60,7 @@ def train_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
+    mixture.check_rates(split)
 
     # As seqio.get_dataset, which lets nothing pass that is not a task's feature.
     def unconverted(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
@@ -106,7 +108,10 @@ def train_batches(
         empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
         return next(empty, mixture.unrouted.name)
 
-    return BatchStream(make_dataset, stream, empty_task)
+    def explain(error: Exception) -> UserError:
+        return reading_error([task.unrouted for task in tasks], split, sequence_length, error)
+
+    return BatchStream(make_dataset, stream, empty_task, explain)
 
 
 def eval_batches(
@@ -193,7 +198,7 @@ def _rows(
     most = _most_choices(specs) if choices else None
     converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
     for name, dataset in datasets.items():
-        rows = converter(dataset, dict(sequence_length)).as_numpy_iterator()
+        rows = _explained(converter(dataset, dict(sequence_length)), tasks[name], split, sequence_length)
         if choices or not drawn:
             yield from rows
             continue
@@ -202,6 +207,16 @@ def _rows(
             numbers = dataset.map(operator.itemgetter("example_id")).as_numpy_iterator()
         for row, number in zip(rows, numbers, strict=False):
             yield {**row, "example_ids": np.asarray(number, np.int32)}
+
+
+def _explained(
+    dataset: tf.data.Dataset, task: RoutedTask, split: str, sequence_length: Mapping[str, int]
+) -> Iterator[Batch]:
+    """The rows of a task's examples; an error inside the task's code is told in one line."""
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise reading_error([task.unrouted], split, sequence_length, error) from error
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:

@@ -15,21 +15,21 @@ _BYTES = "bytes"
 
 
 def beside(backbone: str, config: T5Config) -> seqio.Vocabulary | None:
-    """The vocabulary that lies with a backbone; None if there is none.
+    """The vocabulary beside a backbone, with the tokens that were added to it; None if there is none.
 
     Raises:
-      UserError: it does not fit the embedding.
+      UserError: it does not fit the embedding, or see `find_tokenizer`.
     """
     found = find_tokenizer(pathlib.Path(backbone), config.vocab_size) if "://" not in backbone else None
     if found is None:
         return None
     if found.model is None:
         return seqio.ByteVocabulary(extra_ids=found.extra_ids)
-    return vocabularies.sentencepiece(os.fspath(found.model), found.extra_ids)
+    return vocabularies.sentencepiece(os.fspath(found.model), found.extra_ids, found.added_tokens)
 
 
 def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
-    """What texts of a T5 are made of.
+    """The seqio feature that encodes and decodes the texts of a T5.
 
     Args:
       vocabulary: "bytes", the path of a SentencePiece model (with T5's 100 extra ids), or a seqio vocabulary.

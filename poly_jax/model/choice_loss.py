@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import gin
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
@@ -17,7 +16,6 @@ UNLIKELIHOOD_EPSILON = 1e-2
 _LOWEST = jnp.finfo(jnp.float32).min
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class ChoiceLoss:
     """Sum of three terms, each times its weight (arXiv 2205.05638, section 3.2).

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-import gin
 import jax.numpy as jnp
 
 from poly_jax.errors import UserError
@@ -17,7 +16,6 @@ Remat = Literal["none", "minimal", "full"]
 NUMERICS = ("dtype", "scan_layers", "remat")
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class T5Config(T5Dimensions):
     """Dimensions (see `T5Dimensions`) and numerics of a T5 encoder-decoder; the field names are T5X's.

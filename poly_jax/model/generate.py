@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import gin
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
@@ -18,7 +17,6 @@ from poly_jax.model.decoding.step import check_max_length
 from poly_jax.model.transformer import Transformer
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Decoding:
     """How outputs are chosen: greedily, unless beams or a temperature are set.

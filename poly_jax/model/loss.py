@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol, get_args
 
-import gin
 import jax
 import jax.numpy as jnp
 import optax
@@ -44,7 +43,6 @@ class Loss(Protocol):
         ...
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
     """Cross-entropy of the target tokens: the sum over tokens, divided as `normalize_by` says.

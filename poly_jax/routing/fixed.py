@@ -3,7 +3,6 @@
 import dataclasses
 from typing import ClassVar
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -11,7 +10,6 @@ from jaxtyping import Array, Float, Int
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class AverageRouter(Router):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
@@ -23,7 +21,6 @@ class AverageRouter(Router):
         return jnp.full((sizes.n_splits, sizes.n_skills), 1 / sizes.n_skills, jnp.float32)
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SharedRouter(AverageRouter):
     """One skill that all tasks use: an ordinary adapter."""
@@ -33,7 +30,6 @@ class SharedRouter(AverageRouter):
         return 1
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class PrivateRouter(Router):
     """A skill for every task, which only that task uses."""

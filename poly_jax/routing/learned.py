@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Literal, get_args
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -18,7 +17,6 @@ Scores = Literal["sigmoid", "straight_through", "l2", "softmax"]
 _EPSILON = 1e-12
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class LearnedRouter(Router):
     """Logits Z [tasks, splits, skills], normalised over skills (arXiv 2202.13914 eq. 2; 2211.03831 eq. 5).

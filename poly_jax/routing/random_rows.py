@@ -3,7 +3,6 @@
 import dataclasses
 import zlib
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -11,7 +10,6 @@ from jaxtyping import Array, Float, Int
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class RandomRouter(Router):
     """Each task and split has a mix of its own, drawn uniformly from all mixes and never changed.

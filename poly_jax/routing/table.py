@@ -2,12 +2,11 @@
 
 import dataclasses
 
-import gin
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.files.weight_table import check_table, read_table, table_width
+from poly_jax.files.weight_table import check_table, read_weight_table, table_width
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
@@ -33,7 +32,6 @@ class GivenRouter(Router):
         return jnp.broadcast_to(rows[..., None, :], (*rows.shape[:-1], sizes.n_splits, sizes.n_skills))
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class TableRouter(GivenRouter):
     """Mixes skills by a table that states which skills each task needs; nothing is learned.
@@ -43,8 +41,8 @@ class TableRouter(GivenRouter):
     own name; without one it can start only from the average of the skills (MHR-mu).
 
     Attributes:
-      path: file of the table; see `poly_jax.files.weight_table.read_table`. Other tasks than the run's may
-        have rows in it.
+      path: file of the table; see `poly_jax.files.weight_table.read_weight_table`. It may have rows for
+        tasks that the run does not have.
       rows: the table itself, one row for each task id; read from the file where `path` is given.
     """
 
@@ -62,7 +60,7 @@ class TableRouter(GivenRouter):
     def for_tasks(self, names: tuple[str, ...]) -> "TableRouter":
         """The router with the rows of these tasks."""
         if self.path is not None:
-            return dataclasses.replace(self, rows=read_table(self.path, names))
+            return dataclasses.replace(self, rows=read_weight_table(self.path, names))
         assert self.rows is not None
         if len(self.rows) != len(names):
             raise UserError(f"TableRouter.rows has {len(self.rows)} rows, and there are {len(names)} tasks")

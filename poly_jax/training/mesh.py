@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import gin
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -14,7 +13,6 @@ from poly_jax.errors import UserError
 from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Partitioning:
     """Shape of the device mesh: axes `data`, `fsdp` and `model`. One device is a mesh of one.
@@ -86,4 +84,11 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise a UserError where the rows of a batch do not spread evenly over the mesh."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % rows:
+<<<<<<< HEAD
+        raise UserError(
+            f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes; choose one that"
+            " is"
+        )
+=======
         raise UserError(f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes")
+>>>>>>> b

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from typing import Any, Literal, get_args
 
-import gin
 import jax
 import optax
 from flax import traverse_util
@@ -19,7 +18,6 @@ Algorithm = Literal["adamw", "adafactor"]
 Decay = Literal["linear", "cosine", "constant", "rsqrt"]
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """AdamW or Adafactor, with linear warm-up from 0 and a decay to 0.

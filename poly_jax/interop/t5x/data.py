@@ -7,16 +7,26 @@ import seqio
 import tensorflow as tf
 from t5x import utils
 
+from poly_jax import configuration
 from poly_jax.data.routed import RoutedMixture, routed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.interop.run_experiment import run_experiment
+
+
+def described_experiment() -> Experiment:
+    """The experiment that t5x's gin files describe; without a mixture, its data is `Data("", 0, 0)`."""
+    return configuration.current().experiment()
 
 
 def registered_experiment() -> Experiment:
+<<<<<<< HEAD
+    """The experiment that gin describes, after making its tasks known to seqio."""
+    experiment = described_experiment()
+=======
     """The experiment that gin describes, with its tasks registered in seqio."""
     experiment = run_experiment()
+>>>>>>> b
     experiment.data.register_tasks()
     return experiment
 
@@ -30,16 +40,26 @@ def mixture() -> str:
 
 
 def feature_lengths() -> dict[str, int]:
+<<<<<<< HEAD
+    """The lengths of inputs and targets that `Data` gives, in tokens."""
+    lengths = described_experiment().data.sequence_length
+=======
     """The lengths of inputs and targets in `Data`, in tokens. Raises a UserError where they are missing."""
     lengths = run_experiment().data.sequence_length
+>>>>>>> b
     if not all(lengths.values()):
         raise UserError("no lengths are given: bind TASK_FEATURE_LENGTHS, or Data.* with its mixture")
     return lengths
 
 
 def batch_size() -> int:
+<<<<<<< HEAD
+    """The examples of a step that `Data` says."""
+    return described_experiment().data.batch_size
+=======
     """The number of examples per step in `Data`."""
     return run_experiment().data.batch_size
+>>>>>>> b
 
 
 def table_of(mixture: str) -> TaskTable:

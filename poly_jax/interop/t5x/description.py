@@ -6,8 +6,8 @@ import jax
 from clu import metric_writers
 from t5x import gin_utils
 
+from poly_jax import configuration
 from poly_jax.data.task_table import TaskTable
-from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.interop.t5x import description_files as t5x_run
 
 
@@ -24,7 +24,7 @@ def summarize(
     """
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)
     if jax.process_index() == 0:
-        t5x_run.write_description(model_dir, run_experiment(), table)
+        t5x_run.write_description(model_dir, configuration.current().experiment(), table)
 
 
 def table_beside(checkpoint: str | Sequence[str]) -> TaskTable:
@@ -33,4 +33,4 @@ def table_beside(checkpoint: str | Sequence[str]) -> TaskTable:
     Raises:
       UserError: no table lies beside the checkpoint.
     """
-    return t5x_run.read_table(checkpoint if isinstance(checkpoint, str) else checkpoint[0])
+    return t5x_run.read_described_tasks(checkpoint if isinstance(checkpoint, str) else checkpoint[0])

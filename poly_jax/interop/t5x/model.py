@@ -12,6 +12,7 @@ from flax import core
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 from t5x import metrics, models, optimizers
 
+from poly_jax import configuration
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
 from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
@@ -193,6 +194,6 @@ def routed_model(
         features["targets"].vocabulary,
         optimizer_def,
         experiment.decoding,
-        TokenLoss(),
+        configuration.current().make(TokenLoss),
         trainable,
     )

@@ -6,6 +6,7 @@ import optax
 from flax import core
 from t5x import optimizers, utils
 
+from poly_jax import configuration
 from poly_jax.training.optimizer import Optimizer, like_parameters
 from poly_jax.weights.parameter_names import Trainable, selects
 from poly_jax.weights.tree import merge, split
@@ -51,11 +52,17 @@ class TrainedOnly(optimizers.OptaxWrapper):
 
 
 def trained_only(steps: int, trainable: Trainable = "adapters") -> TrainedOnly:
+<<<<<<< HEAD
+    """The optimizer that t5x's gin files describe as `Optimizer`, for a run of `steps` steps."""
+    optimizer = configuration.current().make(Optimizer)
+    return TrainedOnly(optimizer.transformation(steps), trainable)
+=======
     """The optimizer that gin binds as `Optimizer`, for a run of `steps` steps."""
     return TrainedOnly(Optimizer().transformation(steps), trainable)
+>>>>>>> b
 
 
 def learning_rate(steps: int) -> utils.LearningRateCallable:
     """The skills' learning rate by step, which t5x's trainer reports; `trained_only` applies its own."""
-    optimizer = Optimizer()
+    optimizer = configuration.current().make(Optimizer)
     return optimizer.schedule(optimizer.learning_rate, steps)
