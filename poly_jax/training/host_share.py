@@ -41,13 +41,8 @@ def share_of(processes: Int[np.ndarray, "data fsdp model"], process: int) -> Hos
     shares = sorted(set(read.values()))
     if sum(map(len, shares)) != len(rows) or len({len(share) for share in shares}) != 1:
         raise UserError(
-<<<<<<< HEAD
-            f"on a mesh with data, fsdp and model axes of {processes.shape} hosts share some of"
-            " a batch's rows but not all; choose a Partitioning.model that divides the number of a host's devices, or is a"
-=======
             f"on a mesh of data, fsdp and model {processes.shape} hosts share some of a batch's rows"
             " but not all; choose a Partitioning.model that divides the number of a host's devices, or is a"
->>>>>>> b
             " multiple of it"
         )
     return HostShare(shares.index(read[process]), len(shares))

@@ -84,11 +84,4 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise a UserError where the rows of a batch do not spread evenly over the mesh."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % rows:
-<<<<<<< HEAD
-        raise UserError(
-            f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes; choose one that"
-            " is"
-        )
-=======
         raise UserError(f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes")
->>>>>>> b

@@ -20,13 +20,8 @@ def described_experiment() -> Experiment:
 
 
 def registered_experiment() -> Experiment:
-<<<<<<< HEAD
-    """The experiment that gin describes, after making its tasks known to seqio."""
-    experiment = described_experiment()
-=======
     """The experiment that gin describes, with its tasks registered in seqio."""
-    experiment = run_experiment()
->>>>>>> b
+    experiment = described_experiment()
     experiment.data.register_tasks()
     return experiment
 
@@ -40,26 +35,16 @@ def mixture() -> str:
 
 
 def feature_lengths() -> dict[str, int]:
-<<<<<<< HEAD
-    """The lengths of inputs and targets that `Data` gives, in tokens."""
-    lengths = described_experiment().data.sequence_length
-=======
     """The lengths of inputs and targets in `Data`, in tokens. Raises a UserError where they are missing."""
-    lengths = run_experiment().data.sequence_length
->>>>>>> b
+    lengths = described_experiment().data.sequence_length
     if not all(lengths.values()):
         raise UserError("no lengths are given: bind TASK_FEATURE_LENGTHS, or Data.* with its mixture")
     return lengths
 
 
 def batch_size() -> int:
-<<<<<<< HEAD
-    """The examples of a step that `Data` says."""
-    return described_experiment().data.batch_size
-=======
     """The number of examples per step in `Data`."""
-    return run_experiment().data.batch_size
->>>>>>> b
+    return described_experiment().data.batch_size
 
 
 def table_of(mixture: str) -> TaskTable:

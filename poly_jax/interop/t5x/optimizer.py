@@ -52,14 +52,9 @@ class TrainedOnly(optimizers.OptaxWrapper):
 
 
 def trained_only(steps: int, trainable: Trainable = "adapters") -> TrainedOnly:
-<<<<<<< HEAD
-    """The optimizer that t5x's gin files describe as `Optimizer`, for a run of `steps` steps."""
+    """The optimizer that gin describes as `Optimizer`, for a run of `steps` steps."""
     optimizer = configuration.current().make(Optimizer)
     return TrainedOnly(optimizer.transformation(steps), trainable)
-=======
-    """The optimizer that gin binds as `Optimizer`, for a run of `steps` steps."""
-    return TrainedOnly(Optimizer().transformation(steps), trainable)
->>>>>>> b
 
 
 def learning_rate(steps: int) -> utils.LearningRateCallable:
