@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 from jaxtyping import Array, Float, Int
 
@@ -43,6 +43,14 @@ class Router(abc.ABC):
 
     owns_skills: ClassVar[bool] = False
 
+    def for_tasks(self, names: tuple[str, ...]) -> "Router":
+        """The router for the tasks of these names, in the order of their ids: a row may depend on the name.
+
+        Raises:
+          UserError: the router does not know one of the names.
+        """
+        return self
+
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """How many skills a site needs: `requested`, unless the router fixes the number itself."""
         return requested
@@ -66,16 +74,3 @@ class Router(abc.ABC):
         Returns:
           `[*rows, splits, skills]`, or `[splits, skills]` where the mix is the same for every task.
         """
-
-
-@runtime_checkable
-class NamesTasks(Protocol):
-    """A router whose weights depend on the tasks' names, so that a task keeps them when its id changes."""
-
-    def for_tasks(self, names: tuple[str, ...]) -> Router:
-        """The router for the tasks of these names, given in the order of their ids.
-
-        Raises:
-          UserError: the router does not know one of the names.
-        """
-        ...
