@@ -52,7 +52,7 @@ class TrainedOnly(optimizers.OptaxWrapper):
 
 
 def trained_only(steps: int, trainable: Trainable = "adapters") -> TrainedOnly:
-    """The optimizer that gin describes as `Optimizer`, for a run of `steps` steps."""
+    """The optimizer that t5x's gin files describe as `Optimizer`, for a run of `steps` steps."""
     optimizer = configuration.current().make(Optimizer)
     return TrainedOnly(optimizer.transformation(steps), trainable)
 
