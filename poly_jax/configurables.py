@@ -21,7 +21,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.model.generate": ("Decoding",),
     "poly_jax.model.loss": ("TokenLoss",),
     "poly_jax.routing.fixed": ("AverageRouter", "PrivateRouter", "SharedRouter"),
-    "poly_jax.routing.ibp": ("IBPPrior",),
+    "poly_jax.training.ibp_prior": ("IBPPrior",),
     "poly_jax.routing.learned": ("LearnedRouter",),
     "poly_jax.routing.random_rows": ("RandomRouter",),
     "poly_jax.routing.table": ("TableRouter",),

@@ -8,7 +8,7 @@ from typing import get_args
 
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
-from poly_jax.routing.router import NamesTasks, Router, Sizes
+from poly_jax.routing.router import Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
 
 GRANULARITIES = get_args(Granularity)
@@ -71,10 +71,7 @@ class Adapters:
         Raises:
           UserError: the router does not know one of the names.
         """
-        router = self.router
-        if isinstance(router, NamesTasks):
-            router = router.for_tasks(tuple(names))
-        return dataclasses.replace(self, router=router, n_tasks=len(names))
+        return dataclasses.replace(self, router=self.router.for_tasks(tuple(names)), n_tasks=len(names))
 
     def adapts(self, site: str) -> bool:
         """Whether the site at this path has skills."""

@@ -22,11 +22,9 @@ class Skill(Protocol):
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """The parameters of one site, by name."""
-        ...
 
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
         """One adapter for each row out of the inventory; an array that all rows share may lack their axes."""
-        ...
 
     def apply(
         self,
@@ -39,23 +37,18 @@ class Skill(Protocol):
 
         `uniform` draws from U(0, 1) for a shape while training; it is None in evaluation.
         """
-        ...
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
         """The mix in the form that decoding keeps: `apply` to inputs of `dtype` gives the same with it."""
-        ...
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """The kernel that computes the adapted output on its own; `mixed` has no row axes."""
-        ...
 
     def averaged(self, n_skills: int) -> "Skill":
         """The kind of skill that an average of `n_skills` such skills is."""
-        ...
 
     def average(self, parameters: Mixed) -> Mixed:
         """The one skill, of the kind `averaged`, that computes what all compute at equal weights (MHR-mu).
 
         The parameters may have any axes before `[splits, skills]`, which stay; the `skills` axis becomes 1.
         """
-        ...

@@ -2,6 +2,7 @@
 
 import dataclasses
 import zlib
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ class RandomRouter(Router):
       names: hashes of the tasks' names, in the order of their ids; without names, ids take their place.
     """
 
+    names_tasks: ClassVar[bool] = True
     seed: int = 0
     names: tuple[int, ...] = ()
 

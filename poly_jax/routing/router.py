@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 from jaxtyping import Array, Float, Int
 
@@ -39,9 +39,19 @@ class Router(abc.ABC):
     Attributes:
       owns_skills: whether each task has a skill of its own in the inventory, which no other task uses. The
         inventory's axis of skills is then the axis of tasks, in their order.
+      names_tasks: whether weights depend on the tasks' names, which `for_tasks` then passes on.
     """
 
     owns_skills: ClassVar[bool] = False
+    names_tasks: ClassVar[bool] = False
+
+    def for_tasks(self, names: tuple[str, ...]) -> "Router":
+        """The router for the tasks of these names, in the order of their ids: a row may depend on the name.
+
+        Raises:
+          UserError: the router does not know one of the names.
+        """
+        return self
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """How many skills a site needs: `requested`, unless the router fixes the number itself."""
@@ -66,16 +76,3 @@ class Router(abc.ABC):
         Returns:
           `[*rows, splits, skills]`, or `[splits, skills]` where the mix is the same for every task.
         """
-
-
-@runtime_checkable
-class NamesTasks(Protocol):
-    """A router whose weights depend on the tasks' names, so that a task keeps them when its id changes."""
-
-    def for_tasks(self, names: tuple[str, ...]) -> Router:
-        """The router for the tasks of these names, given in the order of their ids.
-
-        Raises:
-          UserError: the router does not know one of the names.
-        """
-        ...

@@ -1,6 +1,7 @@
 """Routers whose weights are given as a table of tasks by skills: the "expert" baseline."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -17,6 +18,7 @@ class GivenRouter(Router):
       rows: weights of at least 0, one row for each task id; None while the tasks are not known.
     """
 
+    names_tasks: ClassVar[bool] = True
     rows: tuple[tuple[float, ...], ...] | None
 
     def weights(

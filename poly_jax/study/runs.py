@@ -11,7 +11,6 @@ from etils import epath
 from poly_jax import configuration
 from poly_jax.configuration import Loaded
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.routing.router import NamesTasks
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
 from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
@@ -124,7 +123,7 @@ def adapt_tasks(
     adapters = trained.restored.model.adapters
     assert adapters is not None
     # A router that knows tasks by their names makes a different model for each task.
-    alone = isinstance(adapters.router, NamesTasks) and chosen.routes
+    alone = adapters.router.names_tasks and chosen.routes
     # Each task has a seed of its own, so that no two tasks draw the same router row.
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
     scores, losses, sizes = {}, [], []

@@ -4,8 +4,8 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
-from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training.annealing import check_uniform_at_zero
+from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.vocabulary_room import check_vocabularies
 
 

@@ -12,9 +12,9 @@ from poly_jax.data.stream import BatchStream
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
-from poly_jax.routing.ibp import IBPPrior
 from poly_jax.training import guards
 from poly_jax.training.host_share import host_share
+from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer

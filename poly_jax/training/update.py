@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
-from poly_jax.routing.ibp import IBPPrior
+from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.weights.tree import merge
 
 Batch = dict[str, Any]

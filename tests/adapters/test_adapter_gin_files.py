@@ -11,10 +11,10 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.configuration import gin_root
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
-from poly_jax.routing.ibp import IBPPrior
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.random_rows import RandomRouter
 from poly_jax.routing.table import TableRouter
+from poly_jax.training.ibp_prior import IBPPrior
 
 SKILLS = {
     "lora": LoRA(rank=1),

@@ -8,7 +8,7 @@ import optax
 import pytest
 from flax import traverse_util
 
-from poly_jax.routing.ibp import IBPPrior
+from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.update import start
 from poly_jax.weights.parameter_names import is_router
 

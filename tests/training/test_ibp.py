@@ -11,8 +11,8 @@ import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import AverageRouter
-from poly_jax.routing.ibp import IBPPrior, ibp_negative_log_prior
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.ibp_prior import IBPPrior, ibp_negative_log_prior
 
 prior = jax.jit(ibp_negative_log_prior, static_argnums=1)
 
