@@ -1,7 +1,6 @@
 """`poly-jax routing`: what a run's router learned, as numbers, pictures and a page."""
 
 import dataclasses
-import json
 
 from etils import epath
 
@@ -15,6 +14,8 @@ from poly_jax.analysis.router_plot import router_figure
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
+from poly_jax.reporting.json_text import json_text
+from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.open_run import open_run
@@ -30,33 +31,33 @@ def analyse_routing(
     gradients: int | None = None,
     adapted: AdaptedFrom | None = None,
 ) -> None:
-    """Writes `routing.json`, `routing.html` and the page's pictures as PNGs.
+    """Write `routing.json`, `routing.html` and the page's pictures as PNGs.
 
-    The backbone is read, and the model compiled, for gradients only.
+    Only the comparison of gradients reads the backbone and compiles the model.
 
     Args:
-      run: folder of the run, or one of its checkpoints.
-      output_dir: where the files go; those of an earlier analysis are replaced.
-      experiment: that of the run.
+      run: folder of the run, or of one of its checkpoints.
+      output_dir: folder of the files; the files of an earlier analysis are replaced.
+      experiment: the run's experiment.
       reference: file of a grouping of the tasks to compare with; see `poly_jax.analysis.reference`.
-      gradients: examples of each task that gradients are compared on; None for no such comparison.
-      adapted: how the run began, where it is an adapted one.
+      gradients: number of examples of each task whose gradients are compared; None for no such comparison.
+      adapted: the start of the run, where it is an adapted one.
 
     Raises:
-      UserError: the run has no adapters, or there is something wrong with the files or the data.
+      UserError: the run has no adapters, the folder belongs to another program, or something is wrong with
+        the files or the data.
     """
+    check_output_folder(output_dir, "routing")
     step = step_folder(run)
     if experiment.adapters is None:
-        raise UserError(f"{run} has no adapters, so that there is no routing to analyse")
+        raise UserError(f"{run} has no adapters, so there is no routing to analyse; give a run with adapters")
     opened = open_run(run, experiment)
     names, adapters = opened.table.names, opened.adapters
     assert adapters is not None
     grouping = None if reference is None else read_grouping(reference, names)
     if gradients is not None and len(names) < 2:
-        raise UserError(f"--gradients={gradients} compares tasks, and {run} has one only; leave it out")
+        raise UserError(f"--gradients={gradients} compares tasks, and {run} has only one; leave it out")
     folder = epath.Path(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"--output_dir={output_dir} is a file; give a folder")
     folder.mkdir(parents=True, exist_ok=True)
     initial = initial_values(step, experiment.transformer(opened.table), adapted)
     found = find(adapters, names, opened.skills, initial, grouping)
@@ -70,7 +71,7 @@ def analyse_routing(
     for name, data in pictures.items():
         (folder / f"{name}.png").write_bytes(data)
     summary = {"run": str(run), "step": opened.number, **plain(found)}
-    write_whole(folder / "routing.json", json.dumps(summary, allow_nan=False) + "\n")
+    write_whole(folder / "routing.json", json_text(summary) + "\n")
     write_whole(folder / "routing.html", page(found, pictures, str(run), opened.number, gradients))
     print(f"outputs: {folder} (routing.html, routing.json, {', '.join(f'{name}.png' for name in pictures)})")
 

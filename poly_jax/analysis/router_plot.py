@@ -1,4 +1,4 @@
-"""A picture of a router: which tasks it treats alike, and the skills they are known to share."""
+"""A picture of a router: which tasks it treats alike, and the skills that they are known to share."""
 
 import os
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from poly_jax.analysis.weights import Weights, task_vectors
 
 _TALLEST, _WIDEST = 30.0, 22.0
 """Inches of the rows of all tasks, and of the columns of all skills."""
+_INCHES_OF_LETTER = 0.075
 
 
 def representative(weights: Weights) -> str:
-    """The router whose similarities between tasks are nearest to those of all routers together.
+    """The place of the router whose similarities between tasks are nearest to those of all routers together.
 
-    It is the first where there are less than three tasks, that is, no pairs to compare.
+    It is the first router where there are fewer than three tasks, as one pair has nothing to compare with.
     """
     whole = similarity(task_vectors(weights))
     if len(whole) < 3:
@@ -47,12 +48,12 @@ def router_figure(
     """Dendrogram of the tasks, their true skills or groups, and their mixing weights at one router.
 
     Args:
-      weights: of every router of the model.
-      names: of the tasks, in the order of their ids.
+      weights: mixing weights of every router of the model.
+      names: names of the tasks, in the order of their ids.
       skills: 1 where a task needs a skill; None where that is not known.
-      skill_names: columns of `skills`.
-      title: of the figure.
-      skills_title: what `skills` are.
+      skill_names: names of the columns of `skills`.
+      title: title of the figure.
+      skills_title: title of the columns of `skills`.
     """
     place = representative(weights)
     tree = linkage(task_vectors(weights))
@@ -64,7 +65,11 @@ def router_figure(
     # Hundreds of tasks or skills get smaller rows and columns, not a picture that no program opens.
     row = min(0.22, _TALLEST / n_tasks)
     ratios = [min(width, _WIDEST) for width in wide]
-    figure = Figure(figsize=(sum(ratios) + 2.5, max(row * n_tasks, 3) + 1.6), layout="constrained")
+    # Names of tasks stand left of the panels and names of skills below them, and take no room from them.
+    beside = max(map(len, names)) * _INCHES_OF_LETTER
+    below = max(map(len, skill_names), default=0) * _INCHES_OF_LETTER
+    size = (sum(ratios) + max(beside, 1.0) + 1.5, max(row * n_tasks, 3) + max(below, 0.6) + 1.0)
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(ratios), width_ratios=ratios)
     ink = matplotlib.colormaps["Greys"](0.7)
 
@@ -96,5 +101,5 @@ def router_figure(
 
 
 def save_router_plot(path: str | os.PathLike[str], *args, **kwargs) -> None:
-    """`router_figure` as a PNG."""
+    """Write `router_figure` as a PNG."""
     router_figure(*args, **kwargs).savefig(path, dpi=130)

@@ -1,6 +1,5 @@
 """Where gin files are: in the current folder, among those that ship with poly_jax, or in a run."""
 
-import difflib
 import functools
 import importlib.resources
 import os
@@ -12,6 +11,7 @@ from etils import epath
 from gin import resource_reader
 
 from poly_jax.errors import UserError
+from poly_jax.suggestion import close_names, did_you_mean
 
 CONFIG_FILE = "config.gin"
 _REMOTE = re.compile(r"\w+://")
@@ -68,8 +68,8 @@ def missing(name: str) -> str:
     stem = name.removeprefix("gin/").removesuffix(".gin")
     stems = [other.removesuffix(".gin") for other in shipped()]
     close = [other for other in stems if os.path.basename(other) == os.path.basename(stem)]
-    close = close or difflib.get_close_matches(stem, stems, n=2)
-    advice = f"did you mean {' or '.join(f'{other}.gin' for other in close)}?" if close else "check the path"
+    close = close or close_names(stem, stems)
+    advice = did_you_mean(close, shown="{}.gin".format) or "check the path"
     return f"there is no gin file {name!r} in the current folder or in {gin_root()}; {advice}"
 
 

@@ -1,11 +1,11 @@
 """Finds a registered seqio task or mixture by its name; what registering twice may do."""
 
 import dataclasses
-import difflib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from poly_jax.errors import UserError
+from poly_jax.suggestion import close_names, did_you_mean
 
 if TYPE_CHECKING:
     import seqio
@@ -26,17 +26,15 @@ def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
         return seqio.TaskRegistry.get(name)
     raise UserError(
         f"no seqio mixture or task is registered as {name!r} "
-        f"({close_names(name, [*mixtures, *tasks])}); import or register the module that defines it first"
+        f"({close_to(name, [*mixtures, *tasks])}); import or register the module that defines it first"
     )
 
 
-def close_names(name: str, known: Iterable[str]) -> str:
+def close_to(name: str, known: Iterable[str]) -> str:
     """A phrase for an error message: the known names closest to `name`, or how many there are."""
     known = list(known)
-    matches = difflib.get_close_matches(name, known, n=3)
-    if matches:
-        return "did you mean " + " or ".join(map(repr, matches)) + "?"
-    return f"{len(known)} others are known" if known else "none is known"
+    otherwise = f"{len(known)} others are known" if known else "none is known"
+    return did_you_mean(close_names(name, known)) or otherwise
 
 
 def check_registered_alike(prefix: str, before: Any, now: Any) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
-from poly_jax.data.registry import close_names, mixture_or_task
+from poly_jax.data.registry import close_to, mixture_or_task
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
@@ -69,7 +69,7 @@ class TaskTable:
             return self._ids[name]
         except KeyError:
             raise UserError(
-                f"task {name!r} is not in the table of {len(self)} tasks ({close_names(name, self.names)})"
+                f"task {name!r} is not in the table of {len(self)} tasks ({close_to(name, self.names)})"
             ) from None
 
     def name(self, id: int) -> str:

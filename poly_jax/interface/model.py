@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
@@ -17,8 +18,8 @@ from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.evaluation.infer import encode
 from poly_jax.evaluation.predict import Predictor
+from poly_jax.evaluation.text_encoding import encoder_of
 from poly_jax.interface.vocabulary import feature
 from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
@@ -26,13 +27,14 @@ from poly_jax.interop.task_names import in_order, numbered
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning, shardings
 from poly_jax.training.restore import Restored
 from poly_jax.training.run_folder import write_run
-from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.layers_apart import layers_apart
+from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter
+from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import merge, split
 
 
@@ -47,6 +49,7 @@ class Model:
       batch_size: examples at a time.
       vocabulary: of inputs and outputs, as `load` takes it.
       run_config: gin bindings of the run that was loaded, for one that is saved.
+      mesh: the devices.
     """
 
     restored: Restored
@@ -55,6 +58,7 @@ class Model:
     batch_size: int = 8
     vocabulary: Any = None
     run_config: str = ""
+    mesh: Mesh = dataclasses.field(default_factory=lambda: Partitioning().mesh())
 
     @property
     def config(self) -> T5Config:
@@ -81,27 +85,35 @@ class Model:
         if adapters.n_tasks != len(table):
             raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
         model = Transformer(self.config, adapters.for_tasks(table.names))
-        return self._with(model, fresh_parameters(model, seed, Partitioning().mesh()), table)
+        return self._with(model, fresh_parameters(model, seed, self.mesh), table)
 
-    def attach_checkpoint(self, path: str | os.PathLike, tasks: Sequence[str] | None = None) -> "Model":
+    def attach_checkpoint(
+        self,
+        path: str | os.PathLike,
+        tasks: Sequence[str] | None = None,
+        granularity: Granularity | None = None,
+    ) -> "Model":
         """This T5 with the adapters of another system; the adapters that it has are left behind.
 
         Args:
           path: a PEFT folder (LoRA, (IA)^3 or Poly), or a file of the reference implementation's tensors.
           tasks: names of its tasks in the order of their ids; None for `task_0`, `task_1`, ...
+          granularity: which maps share a router, where the file does not say it (equal routers everywhere).
 
         Raises:
           UserError: nothing readable there, or adapters that do not fit the T5, or other names than tasks.
         """
-        read = read_adapters(os.fspath(path), self.config)
-        names = list(tasks) if tasks is not None else numbered(read.n_tasks)
-        if len(names) != read.n_tasks:
-            raise UserError(f"{path} has {read.n_tasks} tasks, and {len(names)} are named")
+        _, backbone = split(self.restored.parameters, is_adapter_parameter)
+        tensors = layers_apart(of_tree(backbone), path, axis=0)
+        read = read_adapters(os.fspath(path), self.config, tensors, granularity)
         adapters = read.adapters(path)
-        tree, in_table = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
+        names = list(tasks) if tasks is not None else numbered(adapters.n_tasks)
+        if len(names) != adapters.n_tasks:
+            raise UserError(f"{path} has {adapters.n_tasks} tasks, and {len(names)} are named")
+        tree, in_table = in_order(read.tree, names, adapters.router.owns_skills)
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
-        places = shardings(split(shapes, is_adapter_parameter)[0], axes, Partitioning().mesh())
+        places = shardings(split(shapes, is_adapter_parameter)[0], axes, self.mesh)
         placed = jax.device_put(lay_out(tree, model, path), places)
         return self._with(model, placed, TaskTable(in_table))
 
@@ -128,14 +140,13 @@ class Model:
         if len(targets) != len(texts):
             raise UserError(f"{len(texts)} texts have {len(targets)} targets; give one for each")
         length = max(len(self._feature.vocabulary.encode(target)) + 1 for target in targets)
-        encoded = encode(list(targets), self._feature, length)
+        encoded = encoder_of(task, self._feature.vocabulary, length, "targets")(targets)
         return self._predictor.score(inputs, encoded, ids).tolist()
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes a run folder, which `load` and the programs' `--run` take.
 
-        A backbone that is a file of its own is not written again: the run refers to it. gin's configuration
-        is replaced by that of the run.
+        A backbone that is a file of its own is not written again: the run refers to it.
 
         Raises:
           UserError: there is nothing beside the backbone to save, or the folder is in use.
@@ -149,8 +160,8 @@ class Model:
         with tempfile.TemporaryDirectory() as made:
             text = pathlib.Path(made) / "saved.gin"
             text.write_text("\n".join([self.run_config, *self._gin_lines()]) + "\n")
-            configuration.load(["runs/multitask.gin", str(text)])
-        write_run(os.fspath(folder), trained, restored.table, self._origin())
+            loaded = configuration.load(["runs/multitask.gin", str(text)])
+        write_run(os.fspath(folder), trained, restored.table, self._origin(), loaded.config)
 
     def _origin(self) -> Origin:
         # Adapters that were another run's are written with this one's.
@@ -178,7 +189,7 @@ class Model:
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(self.restored, self.decoding, Partitioning().mesh(), self.batch_size)
+        return Predictor(self.restored, self.decoding, self.mesh, self.batch_size)
 
     @functools.cached_property
     def _feature(self) -> seqio.Feature:
@@ -194,5 +205,6 @@ class Model:
                 f"say which of the {len(self.tasks)} tasks is meant, such as task={self.tasks[0]!r}"
             )
         task_id = 0 if task is None else self.restored.table.id(task)
-        inputs = encode(list(texts), self._feature, self.inputs_length)
+        name = self.tasks[task_id] if self.tasks else None
+        inputs = encoder_of(name, self._feature.vocabulary, self.inputs_length)(texts)
         return inputs, np.full(len(inputs), task_id, np.int32)

@@ -1,8 +1,11 @@
-"""What another system's adapters become: skills and routers under T5X's names, and their settings."""
+"""Another system's adapters as this project has them: skills and routers by T5X's names, and settings."""
 
 import dataclasses
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
+
+import numpy as np
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
@@ -12,29 +15,30 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.router import Router
 from poly_jax.weights import t5_names as names
 from poly_jax.weights.layer_trees import stack_layers
-from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter, layer_number
+from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter, layer_number, numbered_layer
+from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import ParameterTree, check_tree, split
 
 
 @dataclasses.dataclass(frozen=True)
 class AdapterCheckpoint:
-    """Adapters as this project has them, with layers apart.
+    """Adapters of another system, with layers apart.
 
     Attributes:
       tree: `.../skills/...` and `.../router/...` in nested dictionaries.
       skill: kind of adapter.
-      router: how a task picks; None where the checkpoint does not say.
-      n_tasks: rows of its tables.
+      router: how a task picks skills; None where the checkpoint does not say.
+      n_tasks: number of tasks; None where the checkpoint does not say.
       n_skills: size of the inventory.
-      n_splits: heads that are mixed on their own.
+      n_splits: splits (MHR heads), each of which is mixed on its own.
       sites: the adapted sites, see `poly_jax.weights.t5_dimensions`.
-      granularity: who shares a router.
+      granularity: which maps share a router.
     """
 
     tree: ParameterTree
     skill: Skill
     router: Router | None
-    n_tasks: int
+    n_tasks: int | None
     n_skills: int
     n_splits: int
     sites: tuple[str, ...]
@@ -44,9 +48,9 @@ class AdapterCheckpoint:
         """The settings as the model takes them.
 
         Raises:
-          UserError: the checkpoint (`source`, for the message) does not say how a task picks.
+          UserError: the checkpoint (`source`, for the message) does not say how tasks pick skills.
         """
-        if self.router is None:
+        if self.router is None or self.n_tasks is None:
             raise UserError(
                 f"{source} does not say how tasks pick skills; import it as a run, with Adapters.router bound"
             )
@@ -61,7 +65,7 @@ class AdapterCheckpoint:
         )
 
     def gin_lines(self) -> list[str]:
-        """Bindings of `Adapters`, of its skill and its router."""
+        """The bindings of `Adapters`, its skill and its router, as lines of a gin file."""
         lines = ["Experiment.adapters = @Adapters"]
         for name, part in (("skill", self.skill), ("router", self.router)):
             if part is not None:
@@ -72,15 +76,15 @@ class AdapterCheckpoint:
 
 
 def lay_out(tree: dict[str, Any], model: Transformer, source: object) -> dict[str, Any]:
-    """The tree with its layers as the model has them: apart, or stacked where it scans them.
+    """Lay out the layers as the model has them: apart, or stacked where the model scans them.
 
     Args:
-      tree: with layers apart.
-      model: with the adapters.
+      tree: skills and routers with layers apart.
+      model: the T5 with these adapters.
       source: where the tree came from, for the message.
 
     Raises:
-      UserError: the tree is not of the model's adapters; see `check_tree`.
+      UserError: the tree does not hold the parameters of the model's adapters; see `check_tree`.
     """
     if model.config.scan_layers:
         tree = stack_layers(tree)
@@ -89,30 +93,64 @@ def lay_out(tree: dict[str, Any], model: Transformer, source: object) -> dict[st
 
 
 def map_of_module(module: str) -> str | None:
-    """T5X's path of a map that can be adapted, from Hugging Face's name of it; None of anything else."""
+    """T5X's path of a map that can be adapted, from Hugging Face's name; None for any other module."""
     path = names.to_t5x(module)
     if path is None or names.site(path) == path or names.leaf(path)[0] != "kernel":
         return None
     return path
 
 
-def adapted_sites(paths: Iterable[str], source: object) -> tuple[str, ...]:
-    """The sites of adapted maps.
+def in_every_layer(paths: Iterable[str], dimensions: T5Dimensions) -> list[str]:
+    """T5X's paths of the maps at the same sites as these, in every layer of their stacks."""
+    depths = {"encoder": dimensions.num_encoder_layers, "decoder": dimensions.num_decoder_layers}
+    places = []
+    for site in adapted_sites(paths):
+        stack, rest = site.split("/", 1)
+        places += [f"{stack}/{numbered_layer(layer)}/{rest}" for layer in range(depths[stack])]
+    return places
 
-    Raises:
-      UserError: a site is adapted in some layers of its stack and not in others.
+
+def adapted_sites(paths: Iterable[str]) -> tuple[str, ...]:
+    """The sites of adapted maps, in order."""
+    return tuple(sorted({names.site(path) for path in paths}))
+
+
+def refuse_missing_layers(missing: Iterable[str], source: object) -> None:
+    """Raises a UserError that names sites and layers, where maps lack the tensors that they should have."""
+    layers: dict[str, list[int]] = {}
+    for path in missing:
+        layers.setdefault(names.site(path), []).append(layer_number(path.split("/")[1]) or 0)
+    if layers:
+        found = [f"{site} in layers {sorted(numbers)}" for site, numbers in sorted(layers.items())]
+        raise UserError(
+            f"{source} does not adapt {', nor '.join(found[:3])}{' ...' if found[3:] else ''}; the tensors of"
+            " these layers are missing: take the whole adapter"
+        )
+
+
+def with_every_layer(
+    leaves: Mapping[str, np.ndarray], dimensions: T5Dimensions, fill: float
+) -> dict[str, np.ndarray]:
+    """The leaves of adapters, and beside them adapters that change nothing in the layers that have none.
+
+    Args:
+      leaves: by '/'-joined name, such as `encoder/layers_0/attention/query/skills/lora_a`.
+      dimensions: the T5 that they adapt.
+      fill: what every number of an adapter is that changes nothing: 0 for LoRA, whose factors then stay at 0
+        when the run is trained on, and 1 for (IA)^3.
     """
-    depths = {"encoder": 0, "decoder": 0}
-    layers: dict[str, set[int]] = {}
-    for path in paths:
-        stack, part = path.split("/")[:2]
-        number = layer_number(part)
-        assert number is not None, path
-        depths[stack] = max(depths[stack], number + 1)
-        layers.setdefault(names.site(path), set()).add(number)
-    for site, found in layers.items():
-        if lacking := set(range(depths[site.split("/")[0]])) - found:
-            raise UserError(
-                f"{source} does not adapt {site} in layers {sorted(lacking)}; all layers have to be adapted"
-            )
-    return tuple(sorted(layers))
+    below: dict[str, dict[str, np.ndarray]] = {}
+    adapted = {name: place for name in leaves if (place := _place(name)) is not None}
+    for name, place in adapted.items():
+        below.setdefault(names.site(place), {})[name.removeprefix(f"{place}/")] = leaves[name]
+    filled = dict(leaves)
+    for place in set(in_every_layer(adapted.values(), dimensions)) - set(adapted.values()):
+        for name, leaf in below[names.site(place)].items():
+            filled[f"{place}/{name}"] = np.full_like(leaf, fill)
+    return filled
+
+
+def _place(name: str) -> str | None:
+    """The adapted map beside which a skill or a router of its own hangs."""
+    m = re.fullmatch(r"(.+/layers_\d+/.+)/(?:skills|router)/\w+", name)
+    return m[1] if m else None

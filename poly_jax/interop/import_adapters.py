@@ -1,10 +1,8 @@
-"""`poly-jax import` of adapters: a PEFT folder or a file of the reference implementation as a run."""
+"""`poly-jax import` of adapters: makes a run of a PEFT folder or a file of the reference implementation."""
 
 import os
 import pathlib
 import tempfile
-
-import gin
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.configuration import Configuration
@@ -20,12 +18,11 @@ from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.byte_progress import byte_progress
-from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import content_hash
-from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
@@ -39,30 +36,33 @@ def import_adapters(
 ) -> TaskTable:
     """Writes adapters as a run that `eval`, `infer` and `adapt` take.
 
-    Its configuration is `runs/multitask.gin`, what the checkpoints say, and then the user's. That has to say
-    on which data the run works (`Data`), here or when the run is used, and what the checkpoint leaves open:
-    the router of one without logits, and all settings that differ from their defaults of one of the
-    reference implementation.
+    The run's configuration is `runs/multitask.gin`, then what the checkpoints say, then the user's. The user
+    says on which data the run works (`Data`), now or when the run is used, and what the checkpoint leaves
+    open: the router and the tasks of one without router tables, and every setting of the reference
+    implementation that differs from its default.
 
     Args:
       source: see `poly_jax.interop.adapters.read_adapters`.
       output: folder of the run.
-      configuration: of the user.
-      backbone: what the adapters were trained on; None for the local folder that a PEFT adapter names.
+      configuration: the user's.
+      backbone: path of the T5 that the adapters were trained on; None for the local folder that a PEFT
+        adapter names.
       tasks: file with the names of the tasks in the order of their ids; None for `tasks.json` in a PEFT
-        folder, or else `task_0`, `task_1`, ...
+        folder, or else `task_0`, `task_1`, ... where the number of tasks is known.
 
     Returns:
       The tasks of the run.
 
     Raises:
-      UserError: nothing readable there, the adapters do not fit the backbone, or `output` is in use.
+      UserError: nothing readable there, the adapters do not fit the backbone, the checkpoint leaves something
+        open that the user does not say, or `output` is in use.
     """
     check_new(output)
     base = open_backbone(backbone or _named_backbone(source))
     found = T5Config.of_checkpoint(base.stated_fields(), base.path)
-    check_tree(backbone_shapes(found), base.tensors, base.path)
-    read = read_adapters(source, found)
+    check_tree(t5_parameter_shapes(found), base.tensors, base.path)
+    granularity = configuration.load("runs/multitask.gin").bound("Adapters").get("granularity")
+    read = read_adapters(source, found, base.tensors, granularity)
     lines = [
         *bindings(found, skip=("dtype", "scan_layers", "remat")),
         f"Experiment.backbone = {os.fspath(base.path.absolute())!r}",
@@ -71,15 +71,20 @@ def import_adapters(
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "imported.gin"
         text.write_text("\n".join(lines) + "\n")
-        configuration.load("runs/multitask.gin", str(text))
-    names = _names(source, tasks, read.n_tasks)
-    adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
-    tree, names_in_order = in_order(read.tree, names, isinstance(adapters.router, PrivateRouter))
-    tree = lay_out(tree, Transformer(T5Config(), adapters.for_tasks(names_in_order)), source)
+        loaded = configuration.load("runs/multitask.gin", str(text))
+    n_tasks = read.n_tasks
+    if n_tasks is None:
+        router = loaded.make(Adapters, n_tasks=read.n_skills).router
+        # A task's private skill has the task's number, so that there are as many tasks as skills.
+        n_tasks = read.n_skills if router.owns_skills else None
+    names = _names(source, tasks, n_tasks)
+    adapters = loaded.make(Adapters, n_tasks=len(names))
+    tree, names_in_order = in_order(read.tree, names, adapters.router.owns_skills)
+    tree = lay_out(tree, Transformer(loaded.make(T5Config), adapters.for_tasks(names_in_order)), source)
     with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
         digest = content_hash(base.tensors, advance)
     table = TaskTable(names_in_order)
-    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest))
+    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest), loaded.config)
     return table
 
 
@@ -93,8 +98,16 @@ def _named_backbone(source: str) -> str:
     return named
 
 
-def _names(source: str, tasks: str | None, n_tasks: int) -> list[str]:
+def _names(source: str, tasks: str | None, n_tasks: int | None) -> list[str]:
+    """The names of the tasks in the order of their ids."""
     if tasks is not None:
         return read_names(pathlib.Path(tasks), n_tasks)
     beside = pathlib.Path(source).expanduser() / FILE
-    return read_names(beside, n_tasks) if beside.exists() else numbered(n_tasks)
+    if beside.exists():
+        return read_names(beside, n_tasks)
+    if n_tasks is None:
+        raise UserError(
+            f"{source} has no routers, so that it does not say how many tasks there are; name them with"
+            " --tasks=FILE"
+        )
+    return numbered(n_tasks)

@@ -40,9 +40,7 @@ def adapted_paths(run: OpenRun) -> list[str]:
 def mixing_weights(run: OpenRun, adapters: Adapters, path: str, task: int) -> jax.Array:
     """Weights [splits, skills] of a task at an adapted map, in evaluation."""
     place = router_of(path, adapters.granularity)
-    return adapters.router.weights(
-        leaves_below(run.skills, place), jnp.asarray(task), adapters.n_splits, adapters.inventory_size, None
-    )
+    return adapters.router.weights(leaves_below(run.skills, place), jnp.asarray(task), adapters.sizes, None)
 
 
 def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:

@@ -14,12 +14,12 @@ from poly_jax.weights.tree import ParameterTree, flatten, unflatten
 FILE = "tasks.json"
 
 
-def read_names(path: pathlib.Path, n_tasks: int) -> list[str]:
+def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
     """Names of tasks in the order of their ids.
 
     Args:
       path: a JSON list, `{"tasks": [...]}`, or a name a line.
-      n_tasks: how many there have to be.
+      n_tasks: number of tasks; None where only the file says it.
 
     Raises:
       UserError: the file cannot be read, or its names are not as many as needed or not unique.
@@ -38,7 +38,9 @@ def read_names(path: pathlib.Path, n_tasks: int) -> list[str]:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{path} holds no list of names of tasks")
-    if len(names) != n_tasks:
+    if not names:
+        raise UserError(f"{path} names no task; give the names of the adapter's tasks")
+    if n_tasks is not None and len(names) != n_tasks:
         raise UserError(f"{path} names {len(names)} tasks, and the adapter has {n_tasks}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)

@@ -2,49 +2,58 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
-import gin
 import jax.numpy as jnp
 
 from poly_jax.errors import UserError
 from poly_jax.weights.t5_dimensions import T5Dimensions
 
-_REMAT = ("none", "minimal", "full")
+Dtype = Literal["float32", "bfloat16"]
+Remat = Literal["none", "minimal", "full"]
+
 # Fields that say how a run computes; a checkpoint says what the model is.
 NUMERICS = ("dtype", "scan_layers", "remat")
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class T5Config(T5Dimensions):
     """Dimensions (see `T5Dimensions`) and numerics of a T5 encoder-decoder; the field names are T5X's.
 
     Attributes:
-      dropout_rate: dropout of every block.
-      relative_attention_max_distance: distance from which on all positions share a bucket.
+      dropout_rate: probability of dropping an activation while training.
+      relative_attention_max_distance: distance beyond which all positions share a bucket.
+      eos_id: token id that ends a target.
+      decoder_start_id: token id that the decoder reads first. Padding is 0, as seqio pads.
       dtype: dtype of activations; parameters keep the dtype they were stored in.
-      scan_layers: compile one layer and scan it; parameters then carry a leading layer axis.
-      remat: rematerialisation: "none"; "minimal" keeps the outputs of matrix products with parameters; "full"
-        keeps nothing inside a layer.
+      scan_layers: whether one layer is compiled and scanned; parameters then have a leading layer axis.
+      remat: rematerialisation. "none" keeps everything, "minimal" the outputs of matrix products with
+        parameters, "full" nothing inside a layer.
 
     Raises:
-      UserError: a value cannot be.
+      UserError: a value is not possible.
     """
 
     dropout_rate: float = 0.0
     relative_attention_max_distance: int = 128
-    dtype: str = "float32"
+    eos_id: int = 1
+    decoder_start_id: int = 0
+    dtype: Dtype = "float32"
     scan_layers: bool = False
-    remat: str = "none"
+    remat: Remat = "none"
 
     def __post_init__(self):
         super().__post_init__()
-        if self.dtype not in ("float32", "bfloat16"):
-            raise UserError(f"T5Config.dtype is {self.dtype!r}; use 'float32' or 'bfloat16'")
-        if self.remat not in _REMAT:
-            raise UserError(f"T5Config.remat is {self.remat!r}; use one of {', '.join(_REMAT)}")
-        # In the decoder half of the buckets are for one distance each.
+        for field, choices in (("dtype", get_args(Dtype)), ("remat", get_args(Remat))):
+            if (value := getattr(self, field)) not in choices:
+                raise UserError(f"T5Config.{field} is {value!r}; use one of {', '.join(choices)}")
+        for field, lowest in (("eos_id", 1), ("decoder_start_id", 0)):
+            if not lowest <= getattr(self, field) < self.vocab_size:
+                raise UserError(
+                    f"T5Config.{field} is {getattr(self, field)}; give a token id from {lowest} to"
+                    f" {self.vocab_size - 1}, as the embedding has {self.vocab_size} rows and 0 is padding"
+                )
+        # In the decoder, the first half of the buckets hold one distance each.
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
             raise UserError(
                 f"T5Config.relative_attention_max_distance is {self.relative_attention_max_distance}; it must"
@@ -53,14 +62,14 @@ class T5Config(T5Dimensions):
 
     @classmethod
     def of_checkpoint(cls, fields: Mapping[str, Any], source: object) -> "T5Config":
-        """Make the configuration of a checkpoint's T5; how it is computed stays at the defaults.
+        """Make the configuration of a checkpoint's T5. Fields of how a run computes keep their defaults.
 
         Args:
           fields: values of fields, as `Backbone.stated_fields` gives them.
-          source: where they are from, for messages.
+          source: where the fields are from, for messages.
 
         Raises:
-          UserError: a field is not known, or has a value that cannot be.
+          UserError: a field is not known, or its value is not possible.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):

@@ -4,28 +4,26 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from poly_jax.adapters.config import Adapters
 from poly_jax.model.attention import Attention
-from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context
 from poly_jax.model.mlp import MLP
 from poly_jax.model.normalization import RMSNorm
 from poly_jax.model.relative_position import RelativePositionBias
-from poly_jax.model.route import Route, passes_router
+from poly_jax.model.route import Route
+from poly_jax.model.sharding import constrain
 from poly_jax.model.stack import run_layers
 
 
-def _bias(config: T5Config, length: int) -> Float[Array, "1 heads length length"]:
-    """The bias of the module in which this is called."""
+def _bias(context: Context, length: int) -> Float[Array, "1 heads length length"]:
+    """The position bias of the module that calls this."""
     positions = jnp.arange(length)
-    return RelativePositionBias(config, bidirectional=True, name="relpos_bias")(positions, positions)
+    return RelativePositionBias(context.config, bidirectional=True, name="relpos_bias")(positions, positions)
 
 
 class EncoderLayer(nn.Module):
     """Self-attention and MLP, each behind a norm and a residual."""
 
-    config: T5Config
-    adapters: Adapters | None
-    train: bool
+    context: Context
 
     @nn.compact
     def __call__(
@@ -36,27 +34,21 @@ class EncoderLayer(nn.Module):
         bias: Float[Array, "1 heads length length"] | None,
     ) -> tuple[Float[Array, "batch length embed"], None]:
         """The next layer's input, and nothing for a scan to stack."""
-        cfg, train = self.config, self.train
-        drop = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,), deterministic=not train)
-        route = passes_router(self.adapters, cfg, "block", "encoder", route, train)
-        if cfg.relative_bias_in_layers:
-            bias = _bias(cfg, x.shape[1])
+        context, drop = self.context, self.context.dropout(-2)
+        route = context.routed(route, "block", "encoder")
+        if context.config.relative_bias_in_layers:
+            bias = _bias(context, x.shape[1])
         y = RMSNorm(name="pre_attention_layer_norm")(x)
-        y = Attention(cfg, self.adapters, "encoder/attention", train, name="attention")(
-            y, y, route, mask, bias
-        )
-        x = x + drop(y)
+        x = x + drop(Attention(context, "encoder/attention", name="attention")(y, None, route, mask, bias))
         y = RMSNorm(name="pre_mlp_layer_norm")(x)
-        y = MLP(cfg, self.adapters, "encoder/mlp", train, name="mlp")(y, route)
-        return nn.with_logical_constraint(x + drop(y), ("batch", "length", "embed")), None
+        y = MLP(context, "encoder/mlp", name="mlp")(y, route)
+        return constrain(x + drop(y), "batch", "length", "embed"), None
 
 
 class Encoder(nn.Module):
     """A stack of encoder layers over embedded tokens."""
 
-    config: T5Config
-    adapters: Adapters | None
-    train: bool = False
+    context: Context
 
     @nn.compact
     def __call__(
@@ -66,11 +58,9 @@ class Encoder(nn.Module):
         mask: Bool[Array, "batch 1 length length"],
     ) -> Float[Array, "batch length embed"]:
         """The encoded input, normalised."""
-        cfg, train = self.config, self.train
-        route = passes_router(self.adapters, cfg, "stack", "encoder", route, train)
-        bias = None if cfg.relative_bias_in_layers else _bias(cfg, embedded.shape[1])
-        x = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(embedded, deterministic=not train)
-        fields = {"config": cfg, "adapters": self.adapters, "train": train}
-        x = run_layers(EncoderLayer, cfg, cfg.num_encoder_layers, fields, x, route, mask, bias)
-        x = RMSNorm(name="encoder_norm")(x)
-        return nn.Dropout(cfg.dropout_rate)(x, deterministic=not train)
+        context, config = self.context, self.context.config
+        route = context.routed(route, "stack", "encoder")
+        bias = None if config.relative_bias_in_layers else _bias(context, embedded.shape[1])
+        x = context.dropout(-2)(embedded)
+        x = run_layers(EncoderLayer, context, config.num_encoder_layers, x, route, mask, bias)
+        return context.dropout()(RMSNorm(name="encoder_norm")(x))

@@ -1,15 +1,15 @@
-"""Predicting target tokens for the rows of a batch, each with its own task's adapters."""
+"""Predicts outputs for the rows of a batch, each with the adapters of its own task."""
 
 import dataclasses
 from typing import Any
 
-import gin
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from poly_jax.errors import UserError
+from poly_jax.model.context import Cursor
 from poly_jax.model.decoding import Decoded, beam_search, sample
 from poly_jax.model.decoding.beams import check_beams
 from poly_jax.model.decoding.sampling import check_drawing
@@ -17,18 +17,17 @@ from poly_jax.model.decoding.step import check_max_length
 from poly_jax.model.transformer import Transformer
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How outputs are chosen: greedy unless beams or a temperature are set.
+    """How outputs are chosen: greedily, unless beams or a temperature are set.
 
     Attributes:
-      max_length: most tokens of an output, end of sequence included.
-      n_beams: 1 to decode token by token, more for beam search.
+      max_length: largest number of tokens in an output, the end of sequence included.
+      n_beams: number of beams; 1 decodes token by token without a search.
       length_penalty: beams are ranked by log-probability / length ** length_penalty.
-      temperature: 0 for greedy; else tokens are sampled at this temperature.
-      top_k: sample among the k likeliest tokens only; 0 for all.
-      top_p: sample among the likeliest tokens that together reach this probability; 1 for all.
+      temperature: temperature at which tokens are sampled; 0 is greedy.
+      top_k: number of likeliest tokens among which to sample; 0 is all.
+      top_p: probability that the likeliest tokens, among which to sample, reach together; 1 is all tokens.
 
     Raises:
       UserError: a value is out of its range, or beams and a temperature are both set.
@@ -59,17 +58,26 @@ def generate(
     task_ids: Int[Array, "batch"] | None,
     decoding: Decoding,
     rng: PRNGKeyArray | None = None,
-    eos_id: int = 1,
+    eos_id: int | None = None,
 ) -> Decoded:
-    """Decodes every row; jittable with `model` and `decoding` static.
+    """Decode every row. Jit it with `model` and `decoding` static.
 
-    The input is encoded once; every row's adapters are mixed once, not at every token.
+    The input is encoded once, and every row's adapters are mixed once, not at every token.
+
+    Args:
+      model: the network; it decodes in evaluation mode.
+      parameters: its parameters.
+      encoder_input_tokens: the inputs, padded with 0.
+      task_ids: the task of each row; None for a bare T5.
+      decoding: how outputs are chosen.
+      rng: random key of a decoding that samples.
+      eos_id: the token that ends an output; None for the model's own.
 
     Returns:
       With one beam tokens [batch, max_length] and scores [batch] (summed log-probabilities); with n_beams,
       tokens [batch, n_beams, max_length] and scores [batch, n_beams], best first.
     """
-    model = dataclasses.replace(model, train=False, decode_length=decoding.max_length)
+    model = dataclasses.replace(model, train=False)
     variables = {"params": parameters}
     encoded = model.apply(variables, encoder_input_tokens, task_ids, method="encode")
 
@@ -84,14 +92,19 @@ def generate(
             encoded,
             inputs,
             tokens,
-            position,
+            Cursor(position, decoding.max_length),
             ids,
             method="decode_step",
             mutable=["cache", "prefill"],
         )
 
     batch = encoder_input_tokens.shape[0]
-    _, first = call(variables, jnp.zeros((batch * decoding.n_beams,), jnp.int32), jnp.array(0))
+    ends = {
+        "eos_id": model.config.eos_id if eos_id is None else eos_id,
+        "start_id": model.config.decoder_start_id,
+    }
+    started = jnp.full((batch * decoding.n_beams,), ends["start_id"], jnp.int32)
+    _, first = call(variables, started, jnp.array(0))
     first = unfreeze(first)
     kept = {**variables, "prefill": first["prefill"]}
 
@@ -110,7 +123,7 @@ def generate(
             decoding.max_length,
             reorder=lambda cache, rows: (cache[0], _take_rows(cache[1], rows, model.config.scan_layers)),
             length_penalty=decoding.length_penalty,
-            eos_id=eos_id,
+            **ends,
         )
     return sample(
         step,
@@ -121,7 +134,7 @@ def generate(
         temperature=decoding.temperature,
         top_k=decoding.top_k,
         top_p=decoding.top_p,
-        eos_id=eos_id,
+        **ends,
     )
 
 

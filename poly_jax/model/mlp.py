@@ -3,10 +3,10 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from poly_jax.adapters.config import Adapters
-from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context, Cursor
 from poly_jax.model.projection import Projection
-from poly_jax.model.route import Route, passes_router
+from poly_jax.model.route import Route
+from poly_jax.model.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True), "linear": lambda x: x}
@@ -16,44 +16,28 @@ class MLP(nn.Module):
     """The product of the activated input projections, dropout, and the output projection `wo`.
 
     Attributes:
-      config: shape of the model.
-      adapters: the run's adapters, or None.
+      context: the model's settings.
       site: path of this sub-layer, such as `encoder/mlp`.
-      train: whether dropout and sampling are on.
-      decode: keep the mixed adapters between calls.
     """
 
-    config: T5Config
-    adapters: Adapters | None
+    context: Context
     site: str
-    train: bool = False
-    decode: bool = False
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch length embed"], route: Route | None
+        self, x: Float[Array, "batch length embed"], route: Route | None, cursor: Cursor | None = None
     ) -> Float[Array, "batch length embed"]:
         """The block's output, without the residual."""
-        cfg = self.config
-        route = passes_router(self.adapters, cfg, "layer", self.site, route, self.train)
-        hidden = None
-        for name, activation in zip(cfg.mlp_inputs, cfg.mlp_activations, strict=True):
-            part = _ACTIVATIONS[activation](self._projection(name, cfg.mlp_dim, ("embed", "mlp"))(x, route))
-            hidden = part if hidden is None else hidden * part
-        hidden = nn.Dropout(cfg.dropout_rate, broadcast_dims=(-2,))(hidden, deterministic=not self.train)
-        hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))
-        return self._projection("wo", x.shape[-1], ("mlp", "embed"))(hidden, route)
+        config = self.context.config
+        route = self.context.routed(route, "layer", self.site)
 
-    def _projection(self, name: str, features: int, axes: tuple[str, str]) -> Projection:
-        site = f"{self.site}/{name}"
-        return Projection(
-            self.config,
-            self.adapters,
-            site,
-            features,
-            _KERNEL_INIT,
-            axes,
-            self.train,
-            self.decode,
-            name=name,
-        )
+        def project(name: str, y: Array, features: int, axes: tuple[str, str]) -> Array:
+            site = f"{self.site}/{name}"
+            return Projection(self.context, site, features, _KERNEL_INIT, axes, name=name)(y, route, cursor)
+
+        hidden = None
+        for name, activation in zip(config.mlp_inputs, config.mlp_activations, strict=True):
+            part = _ACTIVATIONS[activation](project(name, x, config.mlp_dim, ("embed", "mlp")))
+            hidden = part if hidden is None else hidden * part
+        hidden = constrain(self.context.dropout(-2)(hidden), "batch", "length", "mlp")
+        return project("wo", hidden, x.shape[-1], ("mlp", "embed"))

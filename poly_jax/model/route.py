@@ -1,7 +1,5 @@
 """How a batch's task ids travel through the model and become mixing weights on the way."""
 
-import dataclasses
-
 import flax.linen as nn
 import flax.struct
 import jax
@@ -10,30 +8,41 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.model.config import T5Config
-from poly_jax.weights.parameter_names import ROUTER
-from poly_jax.weights.t5_dimensions import sites
+from poly_jax.model.sharding import constrain
 
 
 @flax.struct.dataclass
 class Route:
-    """Where each row of the batch gets its mix from.
+    """The tasks that choose the adapters of a batch, and the mix of skills that they get.
 
     Attributes:
-      task_ids: task of each row.
-      weights: mixing weights of the router that was passed last, [batch, splits, skills], or
-        [splits, skills] where all rows share one mix; None above it.
+      task_ids: the task of everything that has a mix of its own. `rows` is `batch` today; a batch whose rows
+        hold several tasks has `batch length`, and routers and mixes already take either.
+      weights: mixing weights of the innermost router above this module, [*rows, splits, skills], or
+        [splits, skills] where the whole batch shares one mix; None above the first router.
     """
 
-    task_ids: Int[Array, "batch"]
-    weights: Float[Array, "*rows splits skills"] | None = None
+    task_ids: Int[Array, "*rows"]
+    weights: Float[Array, "*rows_or_none splits skills"] | None = None
 
     def repeat(self, count: int) -> "Route":
-        """The route of a batch in which every row stands `count` times in a row."""
+        """The route of a batch that holds each row `count` times, next to one another."""
         weights = self.weights
-        if weights is not None and weights.ndim == 3:
+        if weights is not None and weights.ndim > 2:
             weights = jnp.repeat(weights, count, axis=0)
         return Route(jnp.repeat(self.task_ids, count, axis=0), weights)
+
+
+def constrain_weights(
+    weights: Float[Array, "*rows_or_none splits skills"],
+) -> Float[Array, "*rows_or_none splits skills"]:
+    """Lay mixing weights out over the mesh as the batch is; one mix for all stays as it is.
+
+    Weights are gathered by task id. Without this constraint XLA (jax 0.10.2) computes wrong products with
+    them on a mesh whose data, fsdp and model axes are all larger than 1.
+    """
+    rows = ("batch", "length")[: weights.ndim - 2]
+    return constrain(weights, *rows, "splits", "skills") if rows else weights
 
 
 class RouterTable(nn.Module):
@@ -47,14 +56,12 @@ class RouterTable(nn.Module):
     train: bool
 
     @nn.compact
-    def __call__(self, task_ids: Int[Array, "batch"]) -> Float[Array, "*rows splits skills"]:
-        """Mixing weights of every row, or one mix for all."""
-        cfg = self.adapters
-        size = cfg.inventory_size
-        specs = cfg.router.parameters(cfg.n_tasks, cfg.n_splits, size)
+    def __call__(self, task_ids: Int[Array, "*rows"]) -> Float[Array, "*rows_or_none splits skills"]:
+        """The mixing weights of every row, or one mix for all."""
+        router, sizes = self.adapters.router, self.adapters.sizes
         parameters = {
             name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=spec.axes)
-            for name, spec in specs.items()
+            for name, spec in router.parameters(sizes).items()
         }
 
         def uniform(shape: tuple[int, ...]) -> Float[Array, "..."]:
@@ -62,32 +69,7 @@ class RouterTable(nn.Module):
                 return self.get_variable("noise", "uniform").reshape(shape)
             return jax.random.uniform(self.make_rng("routing"), shape)
 
-        weights = cfg.router.weights(
-            parameters, task_ids, cfg.n_splits, size, uniform if self.train else None
-        )
+        weights = router.weights(parameters, task_ids, sizes, uniform if self.train else None)
+        weights = constrain_weights(weights)
         self.sow("intermediates", "weights", weights)
         return weights
-
-
-def passes_router(
-    adapters: Adapters | None, config: T5Config, level: str, prefix: str, route: Route | None, train: bool
-) -> Route | None:
-    """The route below a place of the model: with new weights where a router of this granularity sits there.
-
-    Called inside a compact module; creates a submodule named `router`.
-
-    Args:
-      adapters: the run's adapters, or None for a bare model.
-      config: shape of the model.
-      level: the place's granularity ("fine", "layer", "block" or "stack"; "coarse" is the model's own).
-      prefix: site path of the place; a router is made only where an adapted site lies below it.
-      route: as it arrives.
-      train: whether routers may sample.
-    """
-    if adapters is None or route is None or adapters.granularity != level:
-        return route
-    below = (site for site in sites(config) if site == prefix or site.startswith(prefix + "/"))
-    if not any(adapters.adapts(site) for site in below):
-        return route
-    weights = RouterTable(adapters, train, name=ROUTER)(route.task_ids)
-    return dataclasses.replace(route, weights=weights)

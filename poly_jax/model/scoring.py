@@ -1,14 +1,20 @@
-"""How likely a model finds given targets."""
+"""Log-probabilities of given targets, and the decoder inputs that predict them."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
+def decoder_inputs(targets: Int[Array, "*rows length"], start_id: int) -> Int[Array, "*rows length"]:
+    """What the decoder reads to predict targets: the start id, then every target token but the last."""
+    before = [(0, 0)] * (targets.ndim - 1) + [(1, 0)]
+    return jnp.pad(targets[..., :-1], before, constant_values=start_id)
+
+
 def token_log_probs(
     logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:
-    """Log-probability of every target token, in float32."""
+    """The log-probability of every target token, in float32."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     return jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
 

@@ -1,4 +1,4 @@
-"""Running a stack's layers one by one or under a scan, with rematerialisation."""
+"""Runs the layers of a stack, one by one or under a scan, with rematerialisation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ import jax
 from flax.linen import partitioning
 from jaxtyping import Array, Float
 
-from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context
 from poly_jax.weights.parameter_names import STACKED, numbered_layer
 
 _POLICIES: dict[str, Callable[..., Any]] = {
@@ -18,24 +18,20 @@ _POLICIES: dict[str, Callable[..., Any]] = {
 
 
 def run_layers(
-    layer: type[nn.Module],
-    config: T5Config,
-    depth: int,
-    fields: dict[str, Any],
-    x: Float[Array, "b l d"],
-    *args,
-) -> Float[Array, "b l d"]:
-    """Passes x through `depth` layers of a class, each called as `layer(x, *args)`.
+    layer: type[nn.Module], context: Context, depth: int, x: Float[Array, "batch length embed"], *args
+) -> Float[Array, "batch length embed"]:
+    """Pass x through `depth` layers of a class, each called as `layer(context)(x, *args)`.
 
     Called inside a compact module. Parameters are `layers_0`, `layers_1`, ...; with `config.scan_layers` they
     are one `layers` whose leaves carry the depth as their first axis.
     """
+    config = context.config
     if config.remat != "none":
         # Under a scan XLA cannot undo the rematerialisation by merging common expressions.
         layer = partitioning.remat(layer, prevent_cse=not config.scan_layers, policy=_POLICIES[config.remat])
     if not config.scan_layers:
         for i in range(depth):
-            x, _ = layer(**fields, name=numbered_layer(i))(x, *args)
+            x, _ = layer(context, name=numbered_layer(i))(x, *args)
         return x
     scanned = partitioning.scan_with_axes(
         layer,
@@ -46,5 +42,5 @@ def run_layers(
         axis_name=STACKED,
         axes_collections=("params",),
     )
-    x, _ = scanned(**fields, name=STACKED)(x, *args)
+    x, _ = scanned(context, name=STACKED)(x, *args)
     return x

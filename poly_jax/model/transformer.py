@@ -9,9 +9,12 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context, Cursor
 from poly_jax.model.decoder import Decoder
 from poly_jax.model.encoder import Encoder
 from poly_jax.model.route import Route, RouterTable
+from poly_jax.model.scoring import decoder_inputs
+from poly_jax.model.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
 
@@ -51,13 +54,11 @@ class Transformer(nn.Module):
       config: shape of the model.
       adapters: the skills and their router, or None.
       train: whether dropout and the router's sampling are on.
-      decode_length: targets longer than this cannot be decoded; 0 when not decoding.
     """
 
     config: T5Config
     adapters: Adapters | None = None
     train: bool = False
-    decode_length: int = 0
 
     def setup(self):
         """Creates the parts; a router for the whole model only at coarse granularity."""
@@ -67,8 +68,8 @@ class Transformer(nn.Module):
             if self.adapters.granularity == "coarse":
                 self.router = RouterTable(self.adapters, self.train)
         self.token_embedder = Embedding(cfg)
-        self.encoder = Encoder(cfg, self.adapters, self.train)
-        self.decoder = Decoder(cfg, self.adapters, self.train, self.decode_length)
+        context = Context(cfg, self.adapters, self.train)
+        self.encoder, self.decoder = Encoder(context), Decoder(context)
 
     def __call__(
         self,
@@ -109,7 +110,7 @@ class Transformer(nn.Module):
         targets = choices.reshape(batch * count, length)
         mask = jnp.repeat(encoder_input_tokens > 0, count, axis=0)[:, None, None, :]
         y = self.decoder(
-            self.token_embedder(jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))),
+            self.token_embedder(decoder_inputs(targets, self.config.decoder_start_id)),
             jnp.repeat(encoded, count, axis=0),
             route.repeat(count) if route is not None else None,
             mask,
@@ -127,17 +128,17 @@ class Transformer(nn.Module):
         encoded: Float[Array, "batch inputs embed"],
         encoder_input_tokens: Int[Array, "batch inputs"],
         token: Int[Array, "batch"],
-        position: Int[Array, ""],
+        cursor: Cursor,
         task_ids: Int[Array, "batch"] | None = None,
     ) -> Float[Array, "batch vocab"]:
-        """Logits of the next token, given the token at `position` and the cache of those before it.
+        """Logits of the next token, given the one before it and the cache of all earlier ones.
 
         The first call fills the collection `prefill` (keys and values of the encoded input, every row's mixed
         adapters), which later calls reuse; each call updates the collection `cache`.
         """
         embedded = self.token_embedder(token[:, None])
         cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
-        y = self.decoder(embedded, encoded, self._route(task_ids), cross_mask, position)
+        y = self.decoder(embedded, encoded, self._route(task_ids), cross_mask, cursor)
         return self._logits(y)[:, 0]
 
     def _route(self, task_ids: Int[Array, "batch"] | None) -> Route | None:
@@ -157,7 +158,7 @@ class Transformer(nn.Module):
 
     def _logits(self, y: Float[Array, "batch targets _"]) -> Float[Array, "batch targets vocab"]:
         logits = self.token_embedder.attend(y) if self.config.logits_via_embedding else y
-        return nn.with_logical_constraint(logits, ("batch", "length", "vocab"))
+        return constrain(logits, "batch", "length", "vocab")
 
 
 def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:

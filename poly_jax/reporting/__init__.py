@@ -1,1 +1,1 @@
-"""What people read of a run: progress bars, tables and lines of JSON."""
+"""What programs leave for people to read: progress bars, tables, lines of JSON, and the folders of these."""

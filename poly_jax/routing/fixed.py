@@ -1,47 +1,26 @@
-"""Routers without parameters: every task alike, one skill for all, one skill a task."""
+"""Routers without parameters: equal weights, one skill for all tasks, one skill for each task."""
 
 import dataclasses
-from collections.abc import Mapping
+from typing import ClassVar
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.routing.router import Uniform
-from poly_jax.weights.parameter_spec import ParameterSpec
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
-class FixedRouter:
-    """What routers without parameters have in common."""
-
-    def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As requested."""
-        return requested
-
-    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
-        """None."""
-        return {}
-
-
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
-class AverageRouter(FixedRouter):
+class AverageRouter(Router):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "splits skills"]:
-        """1/K everywhere, shared by all rows."""
-        return jnp.full((n_splits, n_skills), 1 / n_skills, jnp.float32)
+        """1/K everywhere, one mix that all rows share."""
+        return jnp.full((sizes.n_splits, sizes.n_skills), 1 / sizes.n_skills, jnp.float32)
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SharedRouter(AverageRouter):
     """One skill that all tasks use: an ordinary adapter."""
@@ -51,23 +30,19 @@ class SharedRouter(AverageRouter):
         return 1
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
-class PrivateRouter(FixedRouter):
+class PrivateRouter(Router):
     """A skill for every task, which only that task uses."""
 
+    owns_skills: ClassVar[bool] = True
+
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As many as tasks."""
+        """One skill for each task."""
         return n_tasks
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """One-hot at the task's own skill."""
-        one_hot = jax.nn.one_hot(task_ids, n_skills, dtype=jnp.float32)
-        return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, n_splits, n_skills))
+        """1 at the task's own skill, 0 at every other."""
+        one_hot = jax.nn.one_hot(task_ids, sizes.n_skills, dtype=jnp.float32)
+        return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, sizes.n_splits, sizes.n_skills))

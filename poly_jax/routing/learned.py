@@ -2,24 +2,23 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
-from poly_jax.routing.router import Uniform
+from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
+
+Scores = Literal["sigmoid", "straight_through", "l2", "softmax"]
 
 _EPSILON = 1e-12
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
-class LearnedRouter:
+class LearnedRouter(Router):
     """Logits Z [tasks, splits, skills], normalised over skills (arXiv 2202.13914 eq. 2; 2211.03831 eq. 5).
 
     With one split this is Poly (Polytropon), with several it is MHR (called Poly-S in v1 of the paper).
@@ -27,29 +26,28 @@ class LearnedRouter:
     Attributes:
       sampling: while training, draw each weight from a relaxed Bernoulli distribution whose logit is Z, anew
         for every example. Evaluation always uses the sigmoid.
-      temperature: of the sigmoid, in training and in evaluation.
+      temperature: temperature of the sigmoid or softmax, in training and in evaluation.
       scores: how a logit becomes a non-negative score: "sigmoid"; "straight_through" (rounded sigmoid
         forward, the sigmoid's gradient backward); "l2" (logits divided by their L2 norm over skills, which
         may be negative and are not normalised further); "softmax".
-      top_k: with "softmax", keep the k largest logits; 0 keeps all.
+      top_k: number of largest logits that "softmax" keeps; 0 keeps all.
       logit_dropout: probability of dropping a score while training, before the weights are normalised.
-      shared_skill: the last skill's score is 1 for every task, before the weights are normalised.
-      average_correction: instead of normalising over skills, scale scores by sqrt(splits / skills).
+      shared_skill: whether the last skill's score is 1 for every task, before the weights are normalised.
+      average_correction: whether scores are scaled by sqrt(splits / skills), not normalised over skills.
     """
 
     sampling: bool = True
     temperature: float = 1.0
-    scores: Literal["sigmoid", "straight_through", "l2", "softmax"] = "sigmoid"
+    scores: Scores = "sigmoid"
     top_k: int = 0
     logit_dropout: float = 0.0
     shared_skill: bool = False
     average_correction: bool = False
 
     def __post_init__(self):
-        if self.scores not in ("sigmoid", "straight_through", "l2", "softmax"):
+        if self.scores not in get_args(Scores):
             raise UserError(
-                f"LearnedRouter.scores is {self.scores!r}; use 'sigmoid', 'straight_through', 'l2' or"
-                " 'softmax'"
+                f"LearnedRouter.scores is {self.scores!r}; use one of {', '.join(get_args(Scores))}"
             )
         if self.temperature <= 0:
             raise UserError(f"LearnedRouter.temperature is {self.temperature}; it must be above 0")
@@ -66,20 +64,15 @@ class LearnedRouter:
             raise UserError(f"LearnedRouter.top_k is {self.top_k}, but there are only {requested} skills")
         return requested
 
-    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
+    def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:
         """`logits` [tasks, splits, skills], drawn from U(-1e-3, 1e-3)."""
-        shape = (n_tasks, n_splits, n_skills)
+        shape = (sizes.n_tasks, sizes.n_splits, sizes.n_skills)
         return {"logits": ParameterSpec(shape, uniform_init(1e-3), ("tasks", "splits", "skills"))}
 
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """Mixing weights [*rows, splits, skills] of each row's task; see `Router.weights`."""
+        """The mixing weights of each row's task; see `Router.weights`."""
         logits = jnp.take(parameters["logits"], task_ids, axis=0).astype(jnp.float32)
         if self.sampling and uniform is not None and self.scores in ("sigmoid", "straight_through"):
             logits = _relaxed_bernoulli_logits(logits, uniform(logits.shape))
@@ -90,7 +83,7 @@ class LearnedRouter:
         if self.shared_skill:
             scores = scores.at[..., -1].set(1.0)
         if self.average_correction:
-            return scores * math.sqrt(n_splits / n_skills)
+            return scores * math.sqrt(sizes.n_splits / sizes.n_skills)
         if self.scores == "l2":
             return scores
         return scores / (scores.sum(-1, keepdims=True) + _EPSILON)

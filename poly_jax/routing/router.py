@@ -1,62 +1,81 @@
 """The interface of a router: from task ids to mixing weights over skills."""
 
+import abc
+import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
 from poly_jax.weights.parameter_spec import ParameterSpec
 
 Uniform = Callable[[tuple[int, ...]], Float[Array, "..."]]
+"""Draws from U(0, 1) for a shape."""
+
+Parameters = Mapping[str, Float[Array, "..."]]
 
 
-@runtime_checkable
-class Router(Protocol):
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The sizes of a router's table.
+
+    Attributes:
+      n_tasks: number of tasks; task ids are below it.
+      n_splits: number of splits (MHR heads) that mix on their own.
+      n_skills: number of skills in the inventory of a site.
+    """
+
+    n_tasks: int
+    n_splits: int
+    n_skills: int
+
+
+class Router(abc.ABC):
     """A way to pick skills for a task.
 
-    A router is a frozen description: its parameters belong to the model, one set for each group of sites
-    that share it (the granularity).
+    A router is a frozen dataclass that describes itself: its parameters belong to the model, one set for each
+    group of sites that share it (the granularity).
+
+    Attributes:
+      owns_skills: whether each task has a skill of its own in the inventory, which no other task uses. The
+        inventory's axis of skills is then the axis of tasks, in their order.
     """
+
+    owns_skills: ClassVar[bool] = False
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """How many skills a site needs: `requested`, unless the router fixes the number itself."""
-        ...
+        return requested
 
-    def parameters(self, n_tasks: int, n_splits: int, n_skills: int) -> dict[str, ParameterSpec]:
-        """The router's parameters by name; empty for a fixed router."""
-        ...
+    def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:
+        """The router's parameters by name; a router without parameters has none."""
+        return {}
 
+    @abc.abstractmethod
     def weights(
-        self,
-        parameters: Mapping[str, Float[Array, "..."]],
-        task_ids: Int[Array, "*rows"],
-        n_splits: int,
-        n_skills: int,
-        uniform: Uniform | None,
+        self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows_or_none splits skills"]:
-        """Mixing weights of each row's task.
+        """The mixing weights of each row's task.
 
         Args:
-          parameters: as `parameters` names them.
-          task_ids: ids in [0, n_tasks); the caller has checked the range.
-          n_splits: number of heads (splits) that mix on their own.
-          n_skills: size of the inventory.
+          parameters: arrays by the names that `parameters` gives.
+          task_ids: ids in [0, n_tasks), which the caller has checked, in an array of any shape.
+          sizes: numbers of tasks, splits and skills.
           uniform: draws from U(0, 1) for a shape while training; None in evaluation.
 
         Returns:
           `[*rows, splits, skills]`, or `[splits, skills]` where the mix is the same for every task.
         """
-        ...
 
 
 @runtime_checkable
 class NamesTasks(Protocol):
-    """A router whose weights depend on the tasks' names: what a name means stays when ids change."""
+    """A router whose weights depend on the tasks' names, so that a task keeps them when its id changes."""
 
     def for_tasks(self, names: tuple[str, ...]) -> Router:
-        """The router of the tasks of these names, in the order of their ids.
+        """The router for the tasks of these names, given in the order of their ids.
 
         Raises:
-          UserError: it has nothing for one of them.
+          UserError: the router does not know one of the names.
         """
         ...

@@ -1,7 +1,6 @@
-"""`poly-jax demo`: the method at work in a few minutes, on one CPU, without any data."""
+"""`poly-jax demo`: the methods at work in a few minutes, on one CPU, without any data."""
 
 import dataclasses
-import json
 import multiprocessing
 import signal
 import sys
@@ -16,29 +15,35 @@ from etils import epath
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.router_plot import save_router_plot
 from poly_jax.analysis.weights import mixing_weights, task_vectors
+from poly_jax.reporting.json_text import json_text
+from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.study.labels import labelled
-from poly_jax.study.methods import MHR, POLY, SHARED, Method
+from poly_jax.study.methods import MHR, POLY, SHARED, MultitaskMethod
 from poly_jax.study.rates import Adaptation
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
-from poly_jax.study.table import markdown_table, print_table
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
 _COMPARED = ((MHR, ("mhr", "mhr-z", "mhr-mu")), (POLY, ("poly",)), (SHARED, ("shared",)))
 _SHORTER = ("train.steps = 250", "train.report_every = 50")
 _STEPS = 60
-# As chosen in docs/embedded_benchmark.md: the router's rate for -z, else that of the skills.
+# The rates that docs/embedded_benchmark.md chooses: the router's rate for -z, the skills' rate otherwise.
 _RATES = {"mhr": 1e-3, "mhr-z": 0.03, "mhr-mu": 1e-3, "poly": 1e-3, "shared": 1e-3}
 
 
 def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
-    """Trains MHR, Poly and a shared LoRA alike, adapts each to new tasks, and shows what the router found.
+    """Train MHR, Poly and a shared LoRA in the same way, adapt each to new tasks, and plot the routers.
 
     Args:
-      output_dir: gets a run folder per method, `table.md`, `results.json` and `router_<method>.png`. Runs
-        that are there already are not trained again.
+      output_dir: folder of a run per method, `table.md`, `results.json` and `router_<method>.png`. Runs that
+        are there already are not trained again.
       bindings: gin bindings on top of the recipes, such as "train.steps=100".
+
+    Raises:
+      UserError: the folder holds a training run, or the files of another program.
     """
+    check_output_folder(output_dir, "demo")
     started = time.perf_counter()
     folder = epath.Path(output_dir)
     jobs = [_Job(method, variants, output_dir, tuple(bindings), _STEPS) for method, variants in _COMPARED]
@@ -64,7 +69,7 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     ]
     print_table("Exact match on the embedded benchmark, in percent", _COLUMNS, rows)
     (folder / "table.md").write_text(markdown_table(_COLUMNS, rows))
-    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (folder / "results.json").write_text(json_text(results, indent=1) + "\n")
     _say(f"took {time.perf_counter() - started:.0f} s")
     print(
         f"outputs: {folder} (table.md, results.json, router_mhr.png, router_poly.png, and a run per method)"
@@ -75,7 +80,7 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
 class _Job:
     """One method's part of the demonstration."""
 
-    method: Method
+    method: MultitaskMethod
     variants: tuple[str, ...]
     output_dir: str
     bindings: tuple[str, ...]
@@ -83,7 +88,7 @@ class _Job:
 
 
 def _compare(job: _Job) -> list[dict[str, Any]]:
-    """Trains a method, plots its router, and scores it on seen tasks and, by each variant, on new ones."""
+    """Train a method, plot its router, and score it on seen tasks and, by each variant, on new tasks."""
     with labelled(job.method.name):
         bench, folder = benchmark(), epath.Path(job.output_dir)
         _say(f"training on {len(bench.train)} tasks")

@@ -1,19 +1,19 @@
-"""The methods that are compared: how each is trained on many tasks, and how it adapts to new ones."""
+"""The methods that are compared: the training of each on many tasks, and its ways to adapt to new tasks."""
 
 import dataclasses
 
-from poly_jax.transfer.variants import VARIANTS, Variant
+from poly_jax.transfer.variants import Variant, find
 
 
 @dataclasses.dataclass(frozen=True)
-class Method:
+class MultitaskMethod:
     """A way to share parameters among training tasks.
 
     Attributes:
-      name: as tables show it.
+      name: name in tables.
       recipe: gin file of its training.
-      variants: ways to adapt it to held-out tasks; none where it cannot.
-      rate_scale: of the learning rates of its skills that are tried.
+      variants: names of the variants that adapt it to held-out tasks.
+      rate_scale: factor of the learning rates that are tried for its skills.
     """
 
     name: str
@@ -23,34 +23,36 @@ class Method:
 
     @property
     def run_name(self) -> str:
-        """What folders of its runs are called: as its recipe."""
+        """Name of the folders of its runs, which is that of its recipe."""
         return self.recipe.rpartition("/")[2].removesuffix(".gin")
 
 
 _RECIPES = "recipes/skillbench"
 
 FRESH = "fresh"
-"""A new LoRA for a new task, without anything learned before: a control, adapted with more steps."""
+"""A new LoRA for a new task, without anything learned before: a control that is adapted with more steps."""
 
-MHR = Method("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
-POLY = Method("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
-SHARED = Method("shared LoRA", f"{_RECIPES}/shared.gin", ("shared", FRESH))
-SHARED_WIDE = Method("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", ("shared",))
-PRIVATE = Method("private LoRA", f"{_RECIPES}/private.gin", ("soup", "soup-selected", "lorahub"))
-C_POLY = Method("C-Poly", f"{_RECIPES}/cpoly.gin", ("poly",))
-TRUE_SKILLS = Method("true skills", f"{_RECIPES}/true_skills.gin", ("poly",))
-AVERAGE = Method("average", f"{_RECIPES}/average.gin", ("poly-mu",))
-RANDOM = Method("random", f"{_RECIPES}/random.gin", ("poly-mu",))
-MERGE_AFTER = Method("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
-TOP_2 = Method("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
-STRAIGHT_THROUGH = Method("Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",))
-# Its vectors start at 1, and have further to go than LoRA's factors: the others' best rate is its lowest.
-IA3 = Method("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
+MHR = MultitaskMethod("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
+POLY = MultitaskMethod("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
+SHARED = MultitaskMethod("shared LoRA", f"{_RECIPES}/shared.gin", ("shared", FRESH))
+SHARED_WIDE = MultitaskMethod("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", ("shared",))
+PRIVATE = MultitaskMethod("private LoRA", f"{_RECIPES}/private.gin", ("soup", "soup-selected", "lorahub"))
+C_POLY = MultitaskMethod("C-Poly", f"{_RECIPES}/cpoly.gin", ("poly",))
+TRUE_SKILLS = MultitaskMethod("true skills", f"{_RECIPES}/true_skills.gin", ("poly",))
+AVERAGE = MultitaskMethod("average", f"{_RECIPES}/average.gin", ("poly-mu",))
+RANDOM = MultitaskMethod("random", f"{_RECIPES}/random.gin", ("poly-mu",))
+MERGE_AFTER = MultitaskMethod("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
+TOP_2 = MultitaskMethod("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
+STRAIGHT_THROUGH = MultitaskMethod(
+    "Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",)
+)
+# Its vectors start at 1 and have further to go than LoRA's factors: its lowest rate is LoRA's best.
+IA3 = MultitaskMethod("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
 
 LEARNED_ROUTERS = (MHR, POLY, C_POLY, MERGE_AFTER, TOP_2, STRAIGHT_THROUGH, IA3)
 METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, PRIVATE)
 
 
 def variant_of(name: str) -> Variant:
-    """The variant of a name; `fresh` is a private adapter."""
-    return VARIANTS["private" if name == FRESH else name]
+    """The variant of a name; `fresh` stands for a private adapter."""
+    return find("private" if name == FRESH else name)

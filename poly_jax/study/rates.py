@@ -1,16 +1,16 @@
-"""Learning rates for every method alike, chosen on the training tasks' held-back examples."""
+"""Learning rates, chosen in the same way for every method, on the training tasks' held-back examples."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
 
-from poly_jax.study.methods import Method, variant_of
-from poly_jax.study.results import Results
+from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.training.optimizer import Optimizer
 
 TUNING_SEED = 100
-"""Of the runs that rates are chosen on; none of the compared seeds."""
+"""Seed of the runs on which rates are chosen; it is none of the compared seeds."""
 
 MULTITASK_RATES = (3e-3, 1e-2, 3e-2)
 ADAPTATION_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -19,11 +19,11 @@ ROUTER_RATES = (0.03, 0.1, 0.3)
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """How a variant is adapted: its steps, and the rate that is chosen for it.
+    """The settings of adapting by a variant.
 
     Attributes:
-      variant: its name.
-      rate_scale: see `Method`.
+      variant: name of the variant.
+      rate_scale: see `MultitaskMethod`.
     """
 
     variant: str
@@ -31,19 +31,23 @@ class Adaptation:
 
     @property
     def steps(self) -> int:
-        """More for what starts from nothing."""
+        """Number of steps; a variant that starts from fresh skills gets more."""
         return 400 if variant_of(self.variant).skills == "fresh" else 200
 
     @property
     def rates(self) -> Sequence[float]:
-        """What is tried: rates of the router where only that is trained, else of the skills, if any are."""
+        """The learning rates that are tried: the router's where it alone is trained, or else the skills'."""
         if not variant_of(self.variant).trains:
             return ()
-        return ROUTER_RATES if self.variant.endswith("-z") else _scaled(ADAPTATION_RATES, self.rate_scale)
+        return (
+            ROUTER_RATES
+            if variant_of(self.variant).trainable == "router"
+            else _scaled(ADAPTATION_RATES, self.rate_scale)
+        )
 
     def optimizer(self, rate: float) -> Optimizer:
-        """AdamW at this rate; a router trained beside skills has 0.1, as in the published recipes."""
-        router = rate if self.variant.endswith("-z") else 0.1
+        """AdamW at this rate. A router that is trained beside skills has 0.1, as in the published recipes."""
+        router = rate if variant_of(self.variant).trainable == "router" else 0.1
         return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
 
 
@@ -51,8 +55,10 @@ def _scaled(rates: Sequence[float], scale: float) -> list[float]:
     return [round(scale * rate, 6) for rate in rates]
 
 
-def choose_multitask_rate(method: Method, train: Callable[[float], Trained], results: Results) -> float:
-    """The rate whose run does best on the training tasks' validation examples."""
+def choose_multitask_rate(
+    method: MultitaskMethod, train: Callable[[float], Trained], results: ResultsFile
+) -> float:
+    """The learning rate whose run scores best on the training tasks' validation examples."""
     scores = {}
     for rate in _scaled(MULTITASK_RATES, method.rate_scale):
 
@@ -65,9 +71,9 @@ def choose_multitask_rate(method: Method, train: Callable[[float], Trained], res
 
 
 def choose_adaptation_rate(
-    method: Method, variant: str, trained: Callable[[], Trained], results: Results
+    method: MultitaskMethod, variant: str, trained: Callable[[], Trained], results: ResultsFile
 ) -> float:
-    """The rate that adapts best to training tasks under new names, from their held-back examples, or 0."""
+    """The learning rate that adapts best to training tasks under new names; 0 where nothing is trained."""
     adaptation = Adaptation(variant, method.rate_scale)
     if not adaptation.rates:
         return 0.0

@@ -11,36 +11,42 @@ from etils import epath
 
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.weights import mixing_weights, task_vectors
-from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, Method
+from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.reporting.results_file import Result, ResultsFile
+from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, MultitaskMethod
 from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
-from poly_jax.study.results import Result, Results
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.study.summary import summarise
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 from poly_jax.tasks.skillbench.examples import Form
 
-# Without names a shared adapter cannot know what to do: this form is only shown beside.
+# Without names a shared adapter cannot know what to do, so this form is only shown beside the other.
 _NAMELESS = tuple(
     dataclasses.replace(method, variants=method.variants[:1]) for method in (MHR, POLY, SHARED, SHARED_WIDE)
 )
 
 
 def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings: Sequence[str] = ()) -> None:
-    """Chooses learning rates, trains and adapts every method with every seed, and writes the tables.
+    """Choose learning rates, train and adapt every method with every seed, and write the tables.
 
     Args:
-      output_dir: gets the runs, `results.jsonl` and `summary.md`. What is there is not computed again.
-      seeds: of adapters, data and their order.
+      output_dir: folder of the runs, `results.jsonl` and `summary.md`. A rerun computes only what is missing.
+      seeds: seeds of the adapters, the data and their order.
       bindings: gin bindings on top of the recipes.
+
+    Raises:
+      UserError: the folder holds a training run, or the files of another program.
     """
+    check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     # Every seed runs the same programs.
     jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    results = Results(folder / "results.jsonl")
+    results = ResultsFile(folder / "results.jsonl")
     study = _Study(folder, results, tuple(bindings))
-    for form, methods in (("named", METHODS), ("nameless", _NAMELESS)):
+    forms: dict[Form, Sequence[MultitaskMethod]] = {"named": METHODS, "nameless": _NAMELESS}
+    for form, methods in forms.items():
         for seed in seeds:
             for method in methods:
                 study.run(method, form, seed)
@@ -53,11 +59,11 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
 @dataclasses.dataclass(frozen=True)
 class _Study:
     folder: epath.Path
-    results: Results
+    results: ResultsFile
     bindings: tuple[str, ...]
 
-    def run(self, method: Method, form: Form, seed: int) -> None:
-        """Trains a method with one seed, and scores it on seen and on held-out tasks."""
+    def run(self, method: MultitaskMethod, form: Form, seed: int) -> None:
+        """Train a method with one seed, and score it on seen and on held-out tasks."""
         rate = self.rate(method)
 
         trained = functools.partial(self.train, method, form, seed, rate)
@@ -88,14 +94,14 @@ class _Study:
         if method in LEARNED_ROUTERS and form == "named":
             self.once({"stage": "router", **key}, lambda: _agreement(trained()))
 
-    def rate(self, method: Method) -> float:
+    def rate(self, method: MultitaskMethod) -> float:
         """The learning rate of a method's training on many tasks."""
         return choose_multitask_rate(
             method, lambda rate: self.train(method, "named", TUNING_SEED, rate), self.results
         )
 
-    def train(self, method: Method, form: Form, seed: int, rate: float) -> Trained:
-        """A run of a method: the two that were asked for last are kept in memory."""
+    def train(self, method: MultitaskMethod, form: Form, seed: int, rate: float) -> Trained:
+        """A run of a method; the two runs that were asked for last are kept in memory."""
         return _train(self.folder, self.bindings, method, form, seed, rate)
 
     def once(self, key: Result, compute) -> None:
@@ -106,7 +112,7 @@ class _Study:
 
 @functools.lru_cache(maxsize=2)
 def _train(
-    folder: epath.Path, bindings: tuple[str, ...], method: Method, form: Form, seed: int, rate: float
+    folder: epath.Path, bindings: tuple[str, ...], method: MultitaskMethod, form: Form, seed: int, rate: float
 ) -> Trained:
     return train_method(
         method,

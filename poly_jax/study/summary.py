@@ -1,4 +1,4 @@
-"""Tables over seeds, and the differences that the comparison is about."""
+"""Tables of scores over seeds, and of the differences between methods."""
 
 from collections.abc import Sequence
 
@@ -6,21 +6,21 @@ import numpy as np
 from jaxtyping import Float
 from scipy import stats
 
+from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.reporting.table import markdown_table
 from poly_jax.study.methods import FRESH, LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE
-from poly_jax.study.results import Results
-from poly_jax.study.table import markdown_table
 
 
 def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[float, float]:
-    """Mean, and half the width of its 95% confidence interval (Student's t)."""
+    """The mean, and half the width of its 95% confidence interval (Student's t)."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan")
     return mean, float(stats.sem(values) * stats.t.ppf(0.975, len(values) - 1))
 
 
-def summarise(results: Results, seeds: Sequence[int]) -> str:
-    """Markdown: seen and held-out scores of every method, paired differences, and the routers' agreement."""
+def summarise(results: ResultsFile, seeds: Sequence[int]) -> str:
+    """Tables in Markdown: every method's scores on seen and held-out tasks, differences, and the routers."""
     parts = []
     for form in ("named", "nameless"):
         parts.append(
@@ -33,12 +33,13 @@ def summarise(results: Results, seeds: Sequence[int]) -> str:
 
 
 def _values(
-    results: Results, field: str, seeds: Sequence[int], **key: str
+    results: ResultsFile, field: str, seeds: Sequence[int], **key: str
 ) -> Float[np.ndarray, "seeds"] | None:
     by_seed = {found["seed"]: result[field] for found, result in results.matching(**key)}
     if not set(seeds) <= set(by_seed):
         return None
-    return np.array([by_seed[seed] for seed in seeds])
+    # A number that is not defined is None in the file, and NaN in an array of floats.
+    return np.array([by_seed[seed] for seed in seeds], np.float64)
 
 
 def _shown(values: Float[np.ndarray, "seeds"] | None, digits: int = 1) -> str:
@@ -50,7 +51,7 @@ def _shown(values: Float[np.ndarray, "seeds"] | None, digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
-def _scores(results: Results, form: str, seeds: Sequence[int]) -> str:
+def _scores(results: ResultsFile, form: str, seeds: Sequence[int]) -> str:
     rows = []
     for method in METHODS:
         seen = _values(results, "seen", seeds, stage="seen", form=form, method=method.name)
@@ -71,7 +72,7 @@ def _scores(results: Results, form: str, seeds: Sequence[int]) -> str:
     return markdown_table(columns, rows)
 
 
-def _differences(results: Results, form: str, seeds: Sequence[int]) -> str:
+def _differences(results: ResultsFile, form: str, seeds: Sequence[int]) -> str:
     def heldout(method: str, variant: str):
         return _values(results, "heldout", seeds, stage="heldout", form=form, method=method, variant=variant)
 
@@ -90,7 +91,7 @@ def _differences(results: Results, form: str, seeds: Sequence[int]) -> str:
     return markdown_table(("paired difference on held-out tasks", "points"), rows)
 
 
-def _routers(results: Results, seeds: Sequence[int]) -> str:
+def _routers(results: ResultsFile, seeds: Sequence[int]) -> str:
     rows = []
     for method in LEARNED_ROUTERS:
         values = [

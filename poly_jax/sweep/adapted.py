@@ -1,4 +1,4 @@
-"""All of a method's adaptations in a sweep, many in one program, each scored as soon as they are trained."""
+"""A method's adaptations in a sweep: many are trained in one program, and then each is scored."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
-from poly_jax.study.results import Result
+from poly_jax.reporting.results_file import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.sweep.readings import Readings
@@ -16,26 +16,25 @@ from poly_jax.training.restore import Restored
 from poly_jax.transfer.settings import Settings
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import backbone_in_float32, new_rows
-from poly_jax.transfer.variants import find
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import merge, split
 
-# All adaptations are of one task under one name.
+# Every adapted model has one task, under this name.
 _TABLE = TaskTable(("adapted",))
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapting:
-    """A method's run, restored, and how it is adapted.
+    """A method's run, restored, and the settings of its adaptations.
 
     Attributes:
-      method: the sweep's.
-      settings: of adapting, those of the method included.
+      method: the method.
+      settings: settings of adapting, with the method's own.
       source: the run.
       mesh: the devices.
-      split: that scores are of.
-      train_split: that examples are from; "{seed}" in it stands for the seed.
-      batch_size: of evaluation.
+      split: the split that is scored.
+      train_split: the split of the few-shot examples; "{seed}" in it stands for the seed.
+      batch_size: examples per batch of the evaluation.
     """
 
     method: Method
@@ -49,14 +48,14 @@ class Adapting:
     def results(
         self, cells: Sequence[Cell], readings: Readings, advance: Callable[[int], None]
     ) -> Iterator[tuple[Cell, Result]]:
-        """Adapts to all cells at once, then scores one after the other.
+        """Adapt to all cells at once, then score them one by one.
 
         Args:
-          cells: what to adapt to.
-          readings: of the tasks.
-          advance: told of work that is done: an adaptation's steps and its evaluation, 1 each.
+          cells: the tasks and seeds to adapt to.
+          readings: the tasks' examples.
+          advance: called with the work that is done: 1 for each step of an adaptation, 1 for its evaluation.
         """
-        settings, variant = self.settings, find(self.method.variant)
+        settings, variant = self.settings, self.settings.variant
         source = self._with_trainable_backbone()
         stack = adapt_many(
             source.model,
@@ -100,7 +99,7 @@ class Adapting:
             )
 
     def _with_trainable_backbone(self) -> Restored:
-        if find(self.method.variant).skills != "none":
+        if self.settings.variant.skills != "none":
             return self.source
         adapters, _ = split(self.source.parameters, is_adapter_parameter)
         backbone = backbone_in_float32(self.source, self.settings.experiment, self.mesh)

@@ -1,4 +1,4 @@
-"""A sweep's scores as a picture: a group of bars a task, a bar a method."""
+"""A sweep's scores as a picture: a group of bars for each task, with a bar for each method."""
 
 import io
 
@@ -9,28 +9,45 @@ from matplotlib.figure import Figure
 
 from poly_jax.sweep.summary import MEAN, Summary
 
+_HEIGHT = 3.2
+_MOST_NAMES = 20
+"""Names in a column of the legend."""
+
 
 def save_bar_plot(path: epath.Path, summary: Summary, metric: str) -> None:
-    """Writes a PNG: medians over seeds, a line from the worst to the best seed; means over tasks last."""
+    """Write a PNG: medians over seeds with lines from worst to best seed, and last the means over tasks."""
     groups = [*summary.tasks, MEAN]
     count = len(summary.methods)
-    figure = Figure(figsize=(2.0 + 0.16 * (count + 2) * len(groups), 4.2), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(max(0.16 * (count + 2) * len(groups), 2.5), _HEIGHT))
+    # The axes fill the figure, and names and legend lie outside it. The picture is cut out around all of
+    # them, so that names of any length leave the axes their size.
+    axes = figure.add_axes((0, 0, 1, 1))
     colors = matplotlib.colormaps["tab20"](np.arange(count) % 20)
     places, width = np.arange(len(groups)), 0.85 / count
-    for i, method in enumerate(summary.methods):
+    bars = []
+    for i in range(count):
         heights = np.append(summary.medians[i], summary.means[i])
         over_tasks = summary.scores[i].mean(axis=0)
         low = np.append(summary.scores[i].min(axis=-1), over_tasks.min())
         high = np.append(summary.scores[i].max(axis=-1), over_tasks.max())
         x = places + (i - (count - 1) / 2) * width
-        axes.bar(x, heights, width, label=method, color=colors[i])
+        bars.append(axes.bar(x, heights, width, color=colors[i]))
         axes.vlines(x, low, high, color="black", linewidth=0.8)
-    axes.set_xticks(places, groups, rotation=20, ha="right")
+    axes.set_xticks(places, groups, rotation=20, ha="right", parse_math=False)
     axes.axvline(len(groups) - 1.5, color="gray", linewidth=0.8, linestyle=":")
-    axes.set_ylabel(metric)
-    axes.margins(x=0.01)
-    figure.legend(loc="outside right upper", frameon=False, fontsize="small")
+    axes.set_ylabel(metric, parse_math=False)
+    axes.set_xlim(-0.5, len(groups) - 0.5)
+    legend = axes.legend(
+        bars,
+        summary.methods,
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        ncols=-(-count // _MOST_NAMES),
+        frameon=False,
+        fontsize="small",
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
+    figure.savefig(buffer, format="png", dpi=120, bbox_inches="tight")
     path.write_bytes(buffer.getvalue())

@@ -1,11 +1,10 @@
-"""One adaptation of a sweep: which task, which seed, and what makes its result another one."""
+"""One adaptation of a sweep: its task, its seed, and the settings that its result depends on."""
 
 import dataclasses
 import hashlib
 from typing import Any
 
-import gin
-
+from poly_jax.configuration import Loaded
 from poly_jax.sweep.method import Method
 
 # A sweep that grows by tasks, seeds or methods keeps the results that it has.
@@ -17,8 +16,8 @@ class Cell:
     """A place in a sweep's table, for one seed.
 
     Attributes:
-      task: as the sweep names it; "{seed}" in it stands for the seed.
-      seed: of the adaptation.
+      task: the task as the sweep names it; "{seed}" in it stands for the seed.
+      seed: seed of the adaptation.
     """
 
     task: str
@@ -26,7 +25,7 @@ class Cell:
 
     @property
     def seqio_task(self) -> str:
-        """The registered task."""
+        """Name of the registered task."""
         return self.task.replace("{seed}", str(self.seed))
 
     @property
@@ -36,18 +35,13 @@ class Cell:
 
 
 def column(task: str) -> str:
-    """A task's name in tables: without the place of the seed."""
+    """The task's name in tables, which leaves out the "{seed}" of its name."""
     return task.replace("{seed}", "").strip("_-")
 
 
-def configuration_digest(method: Method, *others: Any) -> str:
-    """Eight hexadecimal digits that stand for all of gin's bindings but the sweep's own, and for `others`."""
-    bound = [
-        f"{scope}/{selector}.{name} = {value!r}"
-        for (scope, selector), values in gin.config._CONFIG.items()
-        if selector.rpartition(".")[2] not in _NOT_OF_A_RESULT
-        for name, value in values.items()
-    ]
+def configuration_digest(loaded: Loaded, method: Method, *others: Any) -> str:
+    """Eight hexadecimal digits that stand for a method, `others` and all bindings but the sweep's own."""
+    bound = [text for owner, text in loaded.bindings() if owner not in _NOT_OF_A_RESULT]
     own = dataclasses.asdict(method) | {"name": ""}
     text = "\n".join([*sorted(bound), repr(sorted(own.items())), *map(repr, others)])
     return hashlib.sha256(text.encode()).hexdigest()[:8]

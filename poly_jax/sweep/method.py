@@ -1,29 +1,27 @@
-"""A row of a sweep's table: a run and the way in which it is adapted."""
+"""A row of a sweep's table: a run and the way to adapt it."""
 
 import dataclasses
 
-import gin
 from etils import epath
 
 from poly_jax.errors import UserError
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """How a sweep adapts to each of its tasks.
+    """A way to adapt to each of a sweep's tasks.
 
-    What is None is as the run's recipe has it for `poly-jax adapt`.
+    A setting that is None keeps the value that the run's recipe gives to `poly-jax adapt`.
 
     Attributes:
-      run: folder of the run that is adapted, or a step in it.
-      variant: see `poly_jax.transfer.variants`; "zero-shot" and "lorahub" train nothing.
-      name: as the table shows it; "" for the run's folder and the variant.
+      run: folder of the run that is adapted, or of one of its steps.
+      variant: name of the variant; see `poly_jax.transfer.variants`.
+      name: name in the table; "" for the name of the run's folder and the variant.
       steps: optimizer steps.
       batch_size: examples per step.
-      learning_rate: of skills, or of the whole model where that is trained.
-      router_learning_rate: of the router's row.
-      init_router_from: tasks of the run whose rows' average a new row starts from.
+      learning_rate: learning rate of the skills, or of the whole model where that is trained.
+      router_learning_rate: learning rate of the router's row.
+      init_router_from: tasks of the run whose rows are averaged to start a new row.
     """
 
     run: str
@@ -40,12 +38,12 @@ class Method:
 
     @property
     def label(self) -> str:
-        """Its name in tables and results."""
+        """The method's name in tables and results."""
         return self.name or f"{epath.Path(self.run).name} {self.variant}"
 
     @classmethod
     def parse(cls, text: str) -> "Method":
-        """From `RUN:VARIANT` or `NAME=RUN:VARIANT`.
+        """The method that a user writes as `RUN:VARIANT` or `NAME=RUN:VARIANT`.
 
         Raises:
           UserError: the text has another form.

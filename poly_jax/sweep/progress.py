@@ -1,11 +1,11 @@
-"""How far a sweep is, on standard error."""
+"""The progress of a sweep, on standard error."""
 
 import sys
 
 from rich import progress as bars
 from rich.console import Console
 
-from poly_jax.study.results import Result
+from poly_jax.reporting.results_file import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.transfer.variants import find
@@ -15,7 +15,7 @@ class SweepProgress:
     """A bar on standard error for each method, and a line for each adaptation that is scored."""
 
     def __init__(self, done: int, total: int):
-        """Of `total` adaptations, `done` were there before."""
+        """For a sweep of `total` adaptations, of which `done` have a result already."""
         columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn())
         self._bars = bars.Progress(*columns, console=Console(stderr=True))
         self._bar = self._bars.add_task("", total=0)
@@ -29,16 +29,16 @@ class SweepProgress:
         self._bars.stop()
 
     def begin(self, method: Method, steps: int, count: int) -> None:
-        """A method with so many adaptations to come."""
+        """Begin a method that has `count` adaptations to do, of so many steps each."""
         work = (steps if find(method.variant).trains else 0) + 1
         self._bars.reset(self._bar, total=work * count, description=self._description(method))
 
     def advance(self, work: int) -> None:
-        """An adaptation's steps and its evaluation are 1 each."""
+        """Count work that is done: 1 for each step of an adaptation, and 1 for its evaluation."""
         self._bars.advance(self._bar, work)
 
     def finish(self, method: Method, cell: Cell, result: Result) -> None:
-        """An adaptation that is scored."""
+        """Report an adaptation that has been scored."""
         self._done += 1
         self._bars.update(self._bar, description=self._description(method))
         shown = ", ".join(f"{name} {value:.1f}" for name, value in result["metrics"].items())

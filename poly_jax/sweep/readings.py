@@ -1,4 +1,4 @@
-"""What a sweep has read of its tasks: methods whose lengths are alike use the same examples."""
+"""The examples that a sweep has read: methods with the same lengths share them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +21,14 @@ class Readings:
     def examples(
         self, experiment: Experiment, task: str, split: str, shots: int | None
     ) -> Mapping[str, np.ndarray]:
-        """See `poly_jax.transfer.adapt.read_examples`."""
+        """A task's few examples; see `poly_jax.transfer.adapt.read_examples`."""
         key = (*_lengths(experiment), task, split, shots)
         if key not in self._examples:
             self._examples[key] = read_examples(experiment, TaskTable.of(task), task, split, shots)
         return self._examples[key]
 
     def scorer(self, experiment: Experiment, task: str, split: str) -> TaskScorer:
-        """See `TaskScorer`."""
+        """The scorer of a task's evaluation split."""
         key = (*_lengths(experiment), task, split)
         if key not in self._scorers:
             self._scorers[key] = TaskScorer(experiment, task, split)

@@ -2,16 +2,17 @@
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from typing import Any
 
-import gin
 import jax
 from etils import epath
 
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
-from poly_jax.study.results import Result, Results
-from poly_jax.study.table import print_table
+from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.reporting.results_file import Result, ResultsFile
+from poly_jax.reporting.table import print_table
 from poly_jax.sweep.adapted import Adapting
 from poly_jax.sweep.bar_plot import save_bar_plot
 from poly_jax.sweep.cells import Cell, column, configuration_digest
@@ -21,21 +22,21 @@ from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
 from poly_jax.training.checkpoints import step_folder
-from poly_jax.training.mesh import Partitioning, check_batch_size
+from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
-from poly_jax.transfer.settings import Settings, bound_settings
+from poly_jax.training.vocabulary_room import check_vocabularies
+from poly_jax.transfer.new_adapters import new_adapters
+from poly_jax.transfer.settings import Settings, adapting_settings
 from poly_jax.transfer.start import check_old_tasks
-from poly_jax.transfer.variants import find
 
 RESULTS, MARKDOWN, LATEX, PICTURE = "results.jsonl", "summary.md", "summary.tex", "summary.png"
 
 
-@gin.configurable(denylist=["output_dir", "configuration"])
 def sweep(
     output_dir: str,
     configuration: Configuration,
-    tasks: Sequence[str] = gin.REQUIRED,
-    methods: Sequence[Method] = gin.REQUIRED,
+    tasks: Sequence[str],
+    methods: Sequence[Method],
     seeds: Sequence[int] = (0, 1, 2),
     split: str = "test",
     train_split: str | None = None,
@@ -43,43 +44,49 @@ def sweep(
     stack: int = 32,
     batch_size: int = 32,
 ) -> Summary:
-    """Adapts every method to every task with every seed, and scores each.
+    """Adapt every method to every task with every seed, score each, and write a table and a picture.
 
-    Writes `results.jsonl`, a line as soon as an adaptation is scored; what is there is not computed again.
-    Then `summary.md`, `summary.tex` and `summary.png`.
+    Each adaptation is a line of `results.jsonl` as soon as it is scored; a rerun does not compute it again.
+    At the end come `summary.md`, `summary.tex` and `summary.png`.
 
     Args:
       output_dir: folder of the sweep.
-      configuration: what the user gave; it is loaded on top of each run's own configuration.
-      tasks: registered seqio tasks; "{seed}" in a name stands for the seed, where each has data of its own.
+      configuration: the user's gin files and bindings, loaded on top of each run's own configuration.
+      tasks: registered seqio tasks; "{seed}" in a name stands for the seed, where each seed has its own data.
       methods: the table's rows.
-      seeds: of each adaptation's fresh row, batches, dropout and sampling.
-      split: that scores are of.
-      train_split: that few-shot examples are from, with "{seed}" for the seed; None for `adapt.split_name`.
-      metric: which of the tasks' metrics the table shows; None for the first of each.
-      stack: most adaptations in one program, which bounds its memory.
-      batch_size: examples at a time in evaluation.
+      seeds: the seed of each adaptation, for its fresh row, batches, dropout and sampling.
+      split: the split that is scored.
+      train_split: the split of the few-shot examples, with "{seed}" for the seed; None for
+        `adapt.split_name`.
+      metric: which of the tasks' metrics the table shows; None for the first of each task.
+      stack: largest number of adaptations in one program, which bounds its memory.
+      batch_size: examples per batch of the evaluation.
 
     Returns:
       The table.
 
     Raises:
-      UserError: a task, run, variant or metric is unknown or does not fit, before anything is computed.
+      UserError: a task, run, variant or metric is unknown or does not suit the others, or the folder holds
+        the files of a run or of another program; before anything is computed.
     """
     _check_table(tasks, methods, seeds, stack)
+    check_output_folder(output_dir, "sweep")
     folder, readings = epath.Path(output_dir), Readings()
-    results = Results(folder / RESULTS)
+    results = ResultsFile(folder / RESULTS)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
-    keys = {}
-    for method in methods:
-        settings = _load(method, configuration)
-        _check(method, settings, cells, split)
+    keys, named = {}, []
+    for given in methods:
+        loaded = configuration.load(run=given.run)
+        settings = _settings(given, loaded)
+        method = _checked(given, settings, cells, split)
+        named.append(method)
+        _check_labels(named)
         used = train_split or settings.split_name
-        digest = configuration_digest(method, step_folder(method.run).name, used, split)
+        digest = configuration_digest(loaded, method, step_folder(method.run).name, used, split)
         for cell in cells:
             key = {"method": method.label, "task": cell.column, "seed": cell.seed, "setup": digest}
             keys[method.label, cell] = key
-            _check_same_data(results.get(key), cell, output_dir)
+            _check_known(results.get(key), cell, output_dir)
             if metric is not None:
                 names = (results.get(key) or {}).get("metrics")
                 if names is None:
@@ -88,7 +95,7 @@ def sweep(
     folder.mkdir(parents=True, exist_ok=True)
     done = sum(key in results for key in keys.values())
     with SweepProgress(done, len(keys)) as progress:
-        for method in methods:
+        for method in named:
             missing = [cell for cell in cells if keys[method.label, cell] not in results]
             if not missing:
                 continue
@@ -106,15 +113,13 @@ def sweep(
         assert scored is not None
         metrics = scored["metrics"]
         scores[label, cell.column, cell.seed] = metrics[metric or next(iter(metrics))]
-    summary = Summary.of(
-        [method.label for method in methods], [column(task) for task in tasks], seeds, scores
-    )
+    summary = Summary.of([method.label for method in named], [column(task) for task in tasks], seeds, scores)
     _write(folder, summary, metric or "score")
     return summary
 
 
 def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequence[int], stack: int) -> None:
-    """Raises a UserError where a table of these cannot be."""
+    """Raises a UserError where these make no table."""
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
@@ -126,17 +131,21 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
                 f"sweep.tasks has {other!r} and {task!r}, which are both {column(task)!r} in tables and "
                 "results; give each a sweep of its own"
             )
-    labels = [method.label for method in methods]
-    if len(set(labels)) < len(labels):
-        raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
+    _check_labels(methods)
     if stack < 1:
         raise UserError(f"sweep.stack is {stack}; it must be at least 1")
 
 
-def _load(method: Method, configuration: Configuration) -> Settings:
-    """Loads the run's configuration and the user's: what they say of adapting, with the method's own."""
-    configuration.load(run=method.run)
-    settings = bound_settings()
+def _check_labels(methods: Sequence[Method]) -> None:
+    """Raises a UserError where two methods have the same name in the table."""
+    labels = [method.label for method in methods]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
+
+
+def _settings(method: Method, loaded: Loaded) -> Settings:
+    """What the run's configuration and the user's say of adapting, with the method's own settings."""
+    settings = adapting_settings(loaded, method.variant)
     rates = {
         name: getattr(method, name)
         for name in ("learning_rate", "router_learning_rate")
@@ -148,20 +157,41 @@ def _load(method: Method, configuration: Configuration) -> Settings:
     return dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, **rates), **own)
 
 
-def _check(method: Method, settings: Settings, cells: Sequence[Cell], split: str) -> None:
-    """Raises a UserError where the method or a task cannot be, before anything is computed."""
-    variant = find(method.variant)
+def _checked(method: Method, settings: Settings, cells: Sequence[Cell], split: str) -> Method:
+    """The method, its variant under the name that fits its run.
+
+    Raises:
+      UserError: the variant does not suit the run, or a task cannot be scored.
+    """
     experiment = settings.experiment
     experiment.data.register_tasks()
     for cell in cells:
         check_scorable(cell.seqio_task, split)
-    variant.adapters(experiment.adapters(n_tasks=2) if experiment.adapters is not None else None)
+        check_vocabularies(cell.seqio_task, experiment.model)
+    adapters = experiment.adapters
+    if adapters is not None:
+        adapters = dataclasses.replace(adapters, n_tasks=2)
+    variant = settings.variant.named_for(adapters)
+    new_adapters(variant, adapters)
     check_old_tasks(variant, method.init_router_from)
+    return dataclasses.replace(method, variant=variant.name)
 
 
-def _check_same_data(known: Result | None, cell: Cell, output_dir: str) -> None:
-    """Raises a UserError where the result is of another task of the same column, with or without "{seed}"."""
-    task = (known or {}).get("seqio_task", cell.seqio_task)
+def _check_known(known: Result | None, cell: Cell, output_dir: str) -> None:
+    """Check a result that the sweep's folder has for a cell.
+
+    Raises:
+      UserError: it lacks its scores, or is for another task of the same column, with or without "{seed}".
+    """
+    if known is None:
+        return
+    metrics = known.get("metrics")
+    if not isinstance(metrics, dict) or not metrics or not all(map(_is_score, metrics.values())):
+        raise UserError(
+            f"{output_dir}/{RESULTS} has a result of task {cell.column!r}, seed {cell.seed}, whose metrics"
+            " are not numbers; delete the line"
+        )
+    task = known.get("seqio_task", cell.seqio_task)
     if task != cell.seqio_task:
         raise UserError(
             f"{output_dir} has results of task {task!r} under the name {cell.column!r}, which is "
@@ -169,11 +199,16 @@ def _check_same_data(known: Result | None, cell: Cell, output_dir: str) -> None:
         )
 
 
+def _is_score(value: Any) -> bool:
+    # None is a metric that is not defined for these predictions.
+    return value is None or isinstance(value, int | float)
+
+
 def _restore(
     method: Method, configuration: Configuration, split: str, train_split: str | None, batch_size: int
 ) -> Adapting:
-    settings = _load(method, configuration)
-    mesh = Partitioning().mesh()
+    settings = _settings(method, configuration.load(run=method.run))
+    mesh = settings.partitioning.mesh()
     check_batch_size(batch_size, mesh)
     settings.experiment.data.register_tasks()
     source = restore(settings.experiment, method.run, mesh)
@@ -181,7 +216,7 @@ def _restore(
 
 
 def _check_metric(metric: str | None, names: Collection[str] | None, cell: Cell) -> None:
-    """Raises a UserError where a task's metrics, if they are known, lack the sweep's."""
+    """Raises a UserError where a task's metrics, if they are known, lack the sweep's metric."""
     if metric is not None and names is not None and metric not in names:
         raise UserError(f"task {cell.column!r} has no metric {metric!r}; it has {', '.join(names)}")
 

@@ -1,4 +1,4 @@
-"""The score of adapted models on a task's evaluation split, by the task's own metric."""
+"""Scores of adapted models on a task's evaluation split, by the task's own metrics."""
 
 import functools
 from typing import Any
@@ -13,7 +13,7 @@ from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import with_mean
 from poly_jax.experiment import Experiment
 
-# As in `poly-jax eval`: the seed fixes what a task's own preprocessors draw.
+# Fixes what a task's own preprocessors draw, as in `poly-jax eval`.
 _SEED = 0
 
 
@@ -33,7 +33,7 @@ def _right_with_scores(dataset: tf.data.Dataset) -> tuple[list[tuple[int, Any]],
     return right, {"scores": [0.0] * len(right)}
 
 
-# Functions as `model_functions` makes of a model.
+# Functions as `model_functions` makes them for a model.
 _TARGETS_THEMSELVES: dict[Any, Any] = {
     seqio.metrics.ModelOutputType.PREDICTION: _right,
     seqio.metrics.ModelOutputType.PREDICTION_WITH_AUX: _right_with_scores,
@@ -45,7 +45,7 @@ class TaskScorer:
     """Evaluates any number of models on one task, whose examples are read once."""
 
     def __init__(self, experiment: Experiment, task: str, split: str):
-        """For a registered seqio task.
+        """Read the split of a registered seqio task.
 
         Raises:
           UserError: it lacks the split, examples in it, or a metric.
@@ -70,13 +70,13 @@ class TaskScorer:
 
     @functools.cached_property
     def metric_names(self) -> tuple[str, ...] | None:
-        """The metrics that a model gets, found without one: by those of the targets themselves.
+        """The names of the metrics, found by scoring the targets themselves in place of predictions.
 
-        None where the task's metrics cannot be computed of these, with scores that are all 0.
+        None where the task's metrics cannot be computed from the targets and scores of 0.
         """
         try:
             return tuple(self._metrics(_TARGETS_THEMSELVES))
-        except Exception:  # Of whatever kind: a metric is the user's own function.
+        except Exception:  # Any error, as a metric is the user's own function.
             return None
 
     def _metrics(self, functions: dict[Any, Any]) -> dict[str, float]:
@@ -85,10 +85,10 @@ class TaskScorer:
 
 
 def check_scorable(task: str, split: str) -> None:
-    """Raises a UserError where a task has nothing to be scored with, without reading it."""
+    """Raises a UserError where a task has no such split or no metric; its examples are not read."""
     found = routed(task, TaskTable.of(task)).tasks
     if len(found) != 1:
-        raise UserError(f"{task!r} is a mixture; a sweep's tasks are adapted to one by one: name its tasks")
+        raise UserError(f"{task!r} is a mixture, and a sweep adapts to tasks one by one; name its tasks")
     if split not in found[0].splits:
         raise UserError(f"task {task!r} has no split {split!r}; it has {', '.join(sorted(found[0].splits))}")
     if not found[0].metric_objs:

@@ -1,4 +1,4 @@
-"""Many adaptations in one program: each has its own adapters and examples, all share the frozen backbone."""
+"""Many adaptations in one program: each has its own adapters and examples, and all share the backbone."""
 
 import dataclasses
 import functools
@@ -17,8 +17,9 @@ from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.update import Update, start
-from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.few_shot import draw_batch
+from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory, selects
 from poly_jax.weights.tree import merge, split
@@ -27,13 +28,13 @@ Arrays = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Stack:
-    """Adapters of several new tasks.
+class StackedAdaptations:
+    """The adapters of several new tasks, stacked.
 
     Attributes:
-      model: of one task, in evaluation mode.
+      model: the model of one task, in evaluation mode.
       trained: the trained trees, stacked on a leading axis.
-      frozen: what they share; adapters that are not trained (MHR-z's skills) among it.
+      frozen: the tree that all share, with adapters that are not trained (MHR-z's skills).
       losses: training loss of every adaptation at every step, [steps, adaptations].
     """
 
@@ -63,29 +64,32 @@ def adapt_many(
     rows: dict[str, Any] | None = None,
     tasks: Sequence[str] | None = None,
     advance: Callable[[], None] | None = None,
-) -> Stack:
+) -> StackedAdaptations:
     """Adapts one source model to several sets of examples at once, each as `adapt` would with its seed.
 
     Args:
       source: the model that learned the skills.
       parameters: all of its parameters; the backbone in float32 where the variant trains it.
-      variant: what is trained and where it starts.
-      examples: of each adaptation, as the model's batch. They may differ in number, and in choices.
-      seeds: of each adaptation: fresh router row, batches, dropout and sampling.
+      variant: the way to adapt.
+      examples: the examples of each adaptation, as the model's batch. Adaptations may have different numbers
+        of examples and of answer choices.
+      seeds: the seed of each adaptation, for its fresh router row, batches, dropout and sampling.
       steps: optimizer steps; none are taken where the variant does not train.
       batch_size: examples of each adaptation per step.
-      optimizer: of the trained adapters.
+      optimizer: the optimizer of the trained adapters.
       loss: TokenLoss, or ChoiceLoss where the examples have answer choices.
       rows: the routers' parameters that every new task starts from; None for fresh ones.
       tasks: name of each new task, for routers that know tasks by their names.
-      advance: told after every step.
+      advance: called after every step.
 
     Raises:
-      UserError: the variant does not fit the source, or a router has other weights for one of the tasks.
+      UserError: the variant does not suit the source, or a router has different weights for the tasks.
     """
     if len(examples) != len(seeds):
-        raise UserError(f"{len(examples)} adaptations with {len(seeds)} seeds cannot be stacked")
-    adapters = variant.adapters(source.adapters)
+        raise UserError(
+            f"{len(examples)} adaptations with {len(seeds)} seeds cannot be stacked; give each its own seed"
+        )
+    adapters = new_adapters(variant, source.adapters)
     if adapters is not None and tasks is not None:
         kinds = {adapters.for_tasks((task,)) for task in tasks}
         if len(kinds) > 1:
@@ -114,7 +118,9 @@ def adapt_many(
         losses.append(metrics["loss"][None])
         if advance is not None:
             advance()
-    return Stack(model, states.trained, frozen, np.concatenate([np.asarray(row) for row in losses]))
+    return StackedAdaptations(
+        model, states.trained, frozen, np.concatenate([np.asarray(row) for row in losses])
+    )
 
 
 def _begin(
@@ -144,7 +150,7 @@ def _begin(
 
     def initial(key, combination, skills, rows):
         fresh, _ = split(init_parameters(model, key)[0], is_adapter_parameter)
-        start = variant.initial(skills, fresh, skill, combination, rows)
+        start = initial_parameters(variant, skills, fresh, skill, combination, rows)
         return split(start, selects(variant.trainable))[0]
 
     trained = jax.jit(jax.vmap(initial, in_axes=(0, 0, None, None)))(keys, combinations, skills, rows)
@@ -155,7 +161,7 @@ def _begin(
 
 
 def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
-    """The examples with the same arrays for every task and equally many choices: absent ones are added."""
+    """The examples with the same arrays for every task, and padded to the same number of answer choices."""
     if not loss.needs_choices:
         return [
             {name: leaf for name, leaf in arrays.items() if name not in ("choices", "labels")}
@@ -172,8 +178,8 @@ def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
 
 
 def _placement(parameters: dict[str, Any], count: int) -> jax.sharding.Sharding | None:
-    """Where the stacked trees go: spread over the devices where these divide the adaptations."""
-    # Counters too are placed as a step returns them: otherwise its second call compiles it again.
+    """The placement of the stacked trees: spread over the devices if their number divides the adaptations."""
+    # Counters are placed as a step returns them, too. Otherwise the second call would compile it again.
     sharding = getattr(jax.tree.leaves(parameters)[0], "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return None

@@ -1,6 +1,7 @@
-"""Where adapting begins: the new tasks' model, what is trained and what stays, before the first step."""
+"""The state of an adaptation before its first step: its model, its trained tree and its frozen tree."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,8 +21,10 @@ from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.restore import Restored
 from poly_jax.training.skills_below import on_skills_of
-from poly_jax.transfer.chosen import choose_combinations
+from poly_jax.training.start import Start
+from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.combination import Combination
+from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.rows import averaged_rows
 from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import is_adapter_parameter, selects
@@ -31,21 +34,13 @@ Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class AdaptationStart(Start):
     """An adaptation before its first step.
 
     Attributes:
-      model: of the new tasks, in evaluation mode.
-      trained: the trained tree.
-      frozen: what stays as it is.
-      origin: what the trained tree builds on.
-      combination: of skills, where the variant chose one.
+      combination: the combination of skills, where the variant chose one.
     """
 
-    model: Transformer
-    trained: Tree
-    frozen: Tree
-    origin: Origin
     combination: Combination | None = None
 
 
@@ -61,28 +56,28 @@ def start_from(
     batch_size: int,
     examples: Mapping[str, np.ndarray] | None = None,
     old_tasks: Sequence[str] = (),
-) -> Start:
-    """Begins to adapt a run to the tasks of a table.
+) -> AdaptationStart:
+    """Begin to adapt a run to the tasks of a table.
 
     Args:
       source: the run.
-      variant: how.
+      variant: the way to adapt.
       table: the new tasks.
-      seed: of what is drawn.
-      mesh: where the parameters go.
-      experiment: that of the run.
-      loss: with which a variant that has a choice compares combinations of skills.
-      batch_size: examples at once in that comparison.
-      examples: with which it compares; None where there are too many to hold.
-      old_tasks: tasks of the run whose rows' average new rows start from; none for fresh rows.
+      seed: seed of the fresh parameters and of the choice of skills.
+      mesh: the devices that hold the parameters.
+      experiment: the run's experiment.
+      loss: the loss by which a variant that has a choice compares combinations of skills.
+      batch_size: number of examples that the comparison computes at once.
+      examples: the examples of the comparison; None where there are too many to hold.
+      old_tasks: tasks of the run whose rows are averaged to start the new ones; none for fresh rows.
 
     Raises:
-      UserError: the variant does not fit the run, or one of its old tasks or examples is missing.
+      UserError: the variant does not suit the run, or one of the old tasks or the examples are missing.
     """
-    adapters = variant.adapters(source.model.adapters, len(table))
+    adapters = new_adapters(variant, source.model.adapters, len(table))
     if adapters is None:
         check_old_tasks(variant, old_tasks)
-        return Start(
+        return AdaptationStart(
             Transformer(source.model.config), backbone_in_float32(source, experiment, mesh), {}, Origin()
         )
     assert source.model.adapters is not None
@@ -111,7 +106,7 @@ def start_from(
             )
         origin = on_skills_of(origin, source.step)
     _, backbone = split(source.parameters, is_adapter_parameter)
-    return Start(model, trained, merge(backbone, frozen_adapters), origin, chosen)
+    return AdaptationStart(model, trained, merge(backbone, frozen_adapters), origin, chosen)
 
 
 def initial_adapters(
@@ -123,15 +118,15 @@ def initial_adapters(
     combination: Combination | None,
     old_tasks: Sequence[str],
 ) -> Tree:
-    """The new tasks' adapters before the first step.
+    """The parameters of the new tasks' adapters before the first step.
 
     Args:
       source: the run; its backbone is not needed.
-      variant: how it is adapted.
-      model: of the new tasks.
-      seed: of what is drawn.
-      mesh: where the parameters go.
-      combination: of skills, where the variant has a choice.
+      variant: the way to adapt it.
+      model: the model of the new tasks.
+      seed: seed of the fresh parameters.
+      mesh: the devices that hold the parameters.
+      combination: the combination of skills, where the variant has a choice.
       old_tasks: as in `start_from`.
     """
     assert source.model.adapters is not None
@@ -140,16 +135,16 @@ def initial_adapters(
     skills, _ = split(source.parameters, is_adapter_parameter)
     fresh = fresh_parameters(model, seed, mesh)
     places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
-    begin = jax.jit(variant.initial, static_argnums=2, out_shardings=places)
+    begin = jax.jit(functools.partial(initial_parameters, variant), static_argnums=2, out_shardings=places)
     with on_mesh(mesh):
         return begin(skills, fresh, source.model.adapters.skill, combination, rows)
 
 
 def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new: int) -> Tree | None:
-    """The routers' parameters for new tasks from those of old ones; None for fresh ones.
+    """The routers' parameters for new tasks, averaged from those of old tasks; None for fresh ones.
 
     Raises:
-      UserError: the variant has no rows, or the run does not know one of the tasks.
+      UserError: the variant keeps no rows, or the run does not know one of the tasks.
     """
     check_old_tasks(variant, old_tasks)
     if not old_tasks:
@@ -159,7 +154,11 @@ def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new
 
 
 def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
-    """Raises a UserError where a variant without rows is asked to start them from old tasks."""
+    """Check that a variant that is asked to start rows from old tasks keeps the run's router.
+
+    Raises:
+      UserError: it does not.
+    """
     if old_tasks and not (variant.routes and variant.skills == "kept"):
         raise UserError(
             f"adapt.init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
@@ -168,7 +167,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
 
 
 def backbone_in_float32(source: Restored, experiment: Experiment, mesh: Mesh) -> Tree:
-    """The run's backbone as it is trained: read anew where the run keeps it in another precision."""
+    """The run's backbone in float32, as it is trained; read again where the run keeps another precision."""
     _, backbone = split(source.parameters, is_adapter_parameter)
     if all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(backbone)):
         return backbone

@@ -14,7 +14,7 @@ from poly_jax.weights.hugging_face_config import says_untied, scales_outputs, t5
 from poly_jax.weights.safetensors_reader import open_tensors
 from poly_jax.weights.shards import open_shards
 from poly_jax.weights.t5_dimensions import DIMENSIONS, T5Dimensions
-from poly_jax.weights.t5_shapes import HEAD, parameter_shapes
+from poly_jax.weights.t5_shapes import HEAD, t5_parameter_shapes
 from poly_jax.weights.tensors import Tensor
 from poly_jax.weights.torch_reader import open_pickle
 from poly_jax.weights.tree import check_tree
@@ -23,6 +23,7 @@ _EMBEDDING = "shared.weight"
 # The same matrix under other names; which of the three a file holds depends on what wrote it.
 _EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _HEAD = "lm_head.weight"
+GENERATION = "generation_config.json"
 # Old conversions of T5 v1.0 carry this one, which no version of the model reads.
 _UNREAD = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
@@ -38,8 +39,8 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
     becomes a kernel of its own with the scale folded in.
 
     Args:
-      folder: local folder with `config.json` and `model.safetensors`, or its shards and their index;
-        `pytorch_model.bin` likewise, where PyTorch is installed.
+      folder: local folder with `config.json`, maybe `generation_config.json`, and `model.safetensors`, or its
+        shards and their index; `pytorch_model.bin` likewise, where PyTorch is installed.
 
     Returns:
       Values for fields of `poly_jax.model.config.T5Config`, and the parameters by T5X's names; of these only
@@ -52,13 +53,14 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
     if "://" in os.fspath(folder):
         raise UserError(f"{folder} is not a local folder; copy it to one")
     folder = pathlib.Path(folder).expanduser()
-    raw = read_json(folder / "config.json")
-    fields = t5_fields(raw, folder / "config.json")
+    raw, generation = read_json(folder / "config.json"), folder / GENERATION
+    fields = t5_fields(raw, folder / "config.json", read_json(generation) if generation.exists() else None)
     weights = _open_weights(folder)
+    _check_depth(fields, weights, folder / "config.json")
     embedding = next((n for n in (_EMBEDDING, *_EMBEDDING_COPIES) if n in weights), _EMBEDDING)
     with_head = says_untied(raw) or _HEAD in weights
     dimensions = {name: fields[name] for name in DIMENSIONS if name in fields}
-    shapes = parameter_shapes(T5Dimensions(**{**dimensions, "logits_via_embedding": not with_head}))
+    shapes = t5_parameter_shapes(T5Dimensions(**{**dimensions, "logits_via_embedding": not with_head}))
     expected = {tensor_name(name): turned_shape(name, shape) for name, shape in shapes.items()}
     ignored = {_UNREAD, *_EMBEDDING_COPIES}
     stored = {name: tensor for name, tensor in weights.items() if name not in ignored}
@@ -89,6 +91,19 @@ def turned_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def turned(name: str, array: np.ndarray) -> np.ndarray:
     """A parameter in its other form, Hugging Face's from T5X's or back, in C order."""
     return np.ascontiguousarray(array.T if names.leaf(name.rsplit("/", 1)[0])[1] else array)
+
+
+def _check_depth(fields: Mapping[str, Any], weights: Mapping[str, Tensor], config: pathlib.Path) -> None:
+    """Refuse a depth that the files cannot fill, before anything is made for every layer."""
+    for key, field in {
+        "num_layers": "num_encoder_layers",
+        "num_decoder_layers": "num_decoder_layers",
+    }.items():
+        if fields[field] > len(weights):
+            raise UserError(
+                f"{config}: {key} is {fields[field]}, and the files hold {len(weights)} tensors; take the"
+                " model's own config.json"
+            )
 
 
 def _tensor(name: str, stored: Tensor) -> Tensor:

@@ -26,11 +26,14 @@ def open_shards(
         raise UserError(f"{index} has no 'weight_map'; copy it again")
     tensors: dict[str, Tensor] = {}
     found: dict[str, str] = {}
-    for shard in sorted(set(places.values()), key=str):
-        if not isinstance(shard, str) or pathlib.PurePath(shard).name != shard:
+    for name, shard in places.items():
+        if not isinstance(shard, str):
+            raise UserError(f"{index} gives no file for {name}; copy it again")
+        if pathlib.PurePath(shard).name != shard:
             raise UserError(
                 f"{index} names a shard {shard!r} outside its folder; use an index of plain names"
             )
+    for shard in sorted(set(map(str, places.values()))):
         there = open_file(index.parent / shard)
         tensors |= there
         found |= dict.fromkeys(there, shard)

@@ -9,6 +9,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context, Cursor
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.routing.learned import LearnedRouter
@@ -186,10 +187,9 @@ def test_what_is_kept_for_decoding_is_no_wider_than_it_must_be_and_does_the_same
 def test_a_site_keeps_the_mix_in_the_dtype_of_its_inputs_while_decoding():
     config = T5Config(8, 4, 1, 4, 4, 1, 1, ("relu",))
     adapters = Adapters(LoRA(rank=2), LearnedRouter(), n_tasks=2, n_skills=2, sites="decoder/mlp/wo")
-    site = Projection(
-        config, adapters, "decoder/mlp/wo", 4, jax.nn.initializers.ones, ("mlp", "embed"), decode=True
-    )
+    context = Context(config, adapters)
+    site = Projection(context, "decoder/mlp/wo", 4, jax.nn.initializers.ones, ("mlp", "embed"))
     x, route = jnp.ones((2, 1, 4), jnp.bfloat16), Route(np.array([0, 1], np.int32))
-    shapes = jax.eval_shape(site.init, jax.random.key(0), x, route)
+    shapes = jax.eval_shape(site.init, jax.random.key(0), x, route, Cursor(jnp.array(0), 3))
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes["prefill"])} == {jnp.dtype(jnp.bfloat16)}
     assert {leaf.dtype for leaf in jax.tree.leaves(shapes["params"])} == {jnp.dtype(jnp.float32)}

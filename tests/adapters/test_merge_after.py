@@ -15,7 +15,8 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.transfer.variants import average_skills, averaged_adapters
+from poly_jax.transfer.combined_skills import average_skills
+from poly_jax.transfer.new_adapters import averaged_adapters
 from poly_jax.weights.parameter_names import is_inventory
 from poly_jax.weights.tree import merge, split
 

@@ -13,12 +13,14 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
+from poly_jax.model.context import Context
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.table import TableRouter
+from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.variants import VARIANTS
 from poly_jax.weights.parameter_names import is_inventory
 from poly_jax.weights.tree import split
@@ -53,7 +55,9 @@ def site_of(skill, private, **settings):
         private_skill=private,
         **settings,
     )
-    site = Projection(CONFIG, adapters, SITE, 16, jax.nn.initializers.normal(1.0), ("embed", "joined_kv"))
+    site = Projection(
+        Context(CONFIG, adapters), SITE, 16, jax.nn.initializers.normal(1.0), ("embed", "joined_kv")
+    )
     x = np.random.default_rng(0).normal(size=(3, 4, 16)).astype(np.float32)
     shapes = jax.eval_shape(site.init, jax.random.key(0), x, Route(IDS))["params"]
     rng = np.random.default_rng(1)
@@ -130,11 +134,11 @@ def trained():
 
 def test_a_new_task_keeps_the_shared_skills_and_gets_a_fresh_one_of_its_own(trained):
     adapters, parameters = trained
-    new = VARIANTS["poly"].adapters(adapters)
+    new = new_adapters(VARIANTS["poly"], adapters)
     assert (new.private_skill, new.n_tasks) == (LoRA(rank=3), 1)
     shapes = parameter_shapes(Transformer(CONFIG, new))[0]
     fresh = jax.tree.map(lambda leaf: np.full(leaf.shape, 7.0, np.float32), shapes)
-    start = VARIANTS["poly"].initial(parameters, fresh, adapters.skill)
+    start = initial_parameters(VARIANTS["poly"], parameters, fresh, adapters.skill)
     flat, old = (traverse_util.flatten_dict(tree, sep="/") for tree in (start, parameters))
     place = "encoder/layers_0/attention/query/skills"
     np.testing.assert_array_equal(flat[f"{place}/lora_b"], old[f"{place}/lora_b"])
@@ -144,9 +148,9 @@ def test_a_new_task_keeps_the_shared_skills_and_gets_a_fresh_one_of_its_own(trai
 @pytest.mark.parametrize("name", ["poly-z", "poly-mu"])
 def test_variants_that_do_not_train_a_skill_of_the_tasks_own_leave_it_out(trained, name):
     adapters, parameters = trained
-    new = VARIANTS[name].adapters(adapters)
+    new = new_adapters(VARIANTS[name], adapters)
     assert new.private_skill is None
-    start = VARIANTS[name].initial(split(parameters, is_inventory)[0], {}, adapters.skill)
+    start = initial_parameters(VARIANTS[name], split(parameters, is_inventory)[0], {}, adapters.skill)
     assert not any("private" in path for path in traverse_util.flatten_dict(start, sep="/"))
 
 

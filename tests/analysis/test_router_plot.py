@@ -1,8 +1,10 @@
 """The router's picture."""
 
 import itertools
+import warnings
 
 import numpy as np
+import pytest
 
 from poly_jax.analysis.router_plot import representative, router_figure, save_router_plot
 
@@ -36,3 +38,17 @@ def test_tasks_are_named_in_the_dendrograms_order_beside_their_skills(tmp_path):
     assert mix.get_images()[0].get_array().shape == (12, 8)
     save_router_plot(tmp_path / "router.png", weights(), names)
     assert (tmp_path / "router.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("letters", [1, 60])
+@pytest.mark.parametrize(("n_tasks", "n_splits", "n_skills"), [(2, 1, 1), (2, 1, 2), (12, 2, 4)])
+def test_it_is_drawn_without_a_warning_however_few_its_tasks_and_long_its_names(
+    tmp_path, n_tasks, n_splits, n_skills, letters
+):
+    tables = {"model": np.random.default_rng(0).random((n_tasks, n_splits, n_skills)).astype(np.float32)}
+    names = [f"$_{i}" + "n" * letters for i in range(n_tasks)]
+    groups = [[i % 2] for i in range(n_tasks)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        save_router_plot(tmp_path / "bare.png", tables, names)
+        save_router_plot(tmp_path / "groups.png", tables, names, np.array(groups), ["$_" + "g" * letters])

@@ -1,5 +1,6 @@
 """PEFT's (IA)^3 folders give vectors that rescale the same numbers."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -54,6 +55,24 @@ def test_what_rescales_the_input_of_wo_rescales_the_linear_input_of_a_gated_mlp(
     np.testing.assert_allclose((gate * (x @ wi_1 * ours)) @ wo, (gate * (x @ wi_1) * vector) @ wo, rtol=1e-5)
 
 
+def test_vectors_of_the_linear_input_and_of_the_input_of_wo_are_multiplied(folder):
+    before, after = normal(8, 1), normal(1, 8)
+    targets = {"target_modules": ["wi_1", "wo"]}
+    tensors = {WO: after, WI.format("wi_1"): before}
+    leaves = flatten(read_adapters(folder(tensors, **targets), GATED).tree)
+    assert list(leaves) == ["encoder/layers_0/mlp/wi_1/skills/ia3"]
+    x, gate = normal(3, 8), normal(3, 8)
+    theirs = gate * (x * before[:, 0]) * after[0]
+    np.testing.assert_allclose(gate * (x * next(iter(leaves.values()))[0, 0]), theirs, rtol=1e-5)
+
+
+def test_layers_that_are_not_adapted_have_vectors_of_ones(folder):
+    model = dataclasses.replace(GATED, num_encoder_layers=2)
+    place = folder({KEY: normal(6, 1)}, target_modules=r"encoder\.block\.0\..*\.k")
+    leaves = flatten(read_adapters(place, model).tree)
+    np.testing.assert_array_equal(leaves["encoder/layers_1/attention/key/skills/ia3"], np.ones((1, 1, 6)))
+
+
 def test_with_relu_it_passes_through_if_it_is_positive(folder):
     vector = np.abs(normal(1, 8))
     ours = flatten(read_adapters(folder({WO: vector}), RELU).tree)["encoder/layers_0/mlp/wi/skills/ia3"][0, 0]
@@ -67,10 +86,8 @@ def test_with_relu_it_passes_through_if_it_is_positive(folder):
     ("tensors", "message"),
     [
         ({WI.format("wi_0"): normal(1, 4)}, "rescales the input of wi_0; only that of wo can be"),
-        (
-            {WO: normal(1, 8), WI.format("wi_1"): normal(8, 1)},
-            "rescales what another vector rescales already",
-        ),
+        ({WI.format("wi_1"): normal(8, 1)}, r"1 maps that adapter_config\.json does not adapt .*mlp/wi_1"),
+        ({KEY: normal(6, 1), KEY.replace("ia3_l", "ia3_l.b"): normal(6, 1)}, "twice, as .*ia3_l.b too"),
         ({"base_model.model.lm_head.ia3_l": normal(9, 1)}, r"1 tensors that are not \(IA\)\^3's on a T5"),
         ({KEY: normal(6)}, r"1 tensors that are not \(IA\)\^3's on a T5"),
     ],

@@ -27,6 +27,10 @@ MODEL = T5Config(
 )
 
 
+def read_poly(folder):
+    return poly_adapters(open_peft(folder), MODEL)
+
+
 @pytest.fixture
 def adapter(shared_data, tmp_path):
     """A copy of the fixture with 4 skills and 4 splits, as a function that changes its config and tensors."""
@@ -47,7 +51,7 @@ def adapter(shared_data, tmp_path):
 def test_all_108_tensors_are_read_exactly_once(shared_data, fixture):
     folder = shared_data / "peft" / fixture / "adapter"
     stored = load_file(folder / "adapter_model.safetensors")
-    read = poly_adapters(open_peft(folder))
+    read = read_poly(folder)
     leaves = flatten(read.tree)
     assert len(leaves) == len(stored) == 108
     # All values are random, so equal contents are the same tensor.
@@ -60,7 +64,7 @@ def test_all_108_tensors_are_read_exactly_once(shared_data, fixture):
 @pytest.mark.parametrize(("fixture", "sizes"), FIXTURES.items())
 def test_shapes_are_those_of_the_models_sites(shared_data, fixture, sizes):
     k, h, r = sizes
-    read = poly_adapters(open_peft(shared_data / "peft" / fixture / "adapter"))
+    read = read_poly(shared_data / "peft" / fixture / "adapter")
     assert (read.n_tasks, read.n_skills, read.n_splits) == (5, k, h)
     assert read.skill == LoRA(rank=r, alpha=1.0)
     assert read.granularity == "fine"
@@ -78,7 +82,7 @@ def test_shapes_are_those_of_the_models_sites(shared_data, fixture, sizes):
 def test_router_logits_give_the_mixing_weights_that_peft_recorded(shared_data, fixture):
     folder = shared_data / "peft" / fixture
     recorded = np.load(folder / "fixture.npz")
-    tree = poly_adapters(open_peft(folder / "adapter")).tree
+    tree = read_poly(folder / "adapter").tree
     modules = {
         "encoder/layers_1/attention/query": "encoder.block.1.layer.0.SelfAttention.q",
         "decoder/layers_0/encoder_decoder_attention/out": "decoder.block.0.layer.1.EncDecAttention.o",
@@ -95,22 +99,20 @@ def test_router_logits_give_the_mixing_weights_that_peft_recorded(shared_data, f
 
 def test_a_size_that_is_no_number_is_refused(adapter):
     with pytest.raises(UserError, match="n_splits is None, not a number"):
-        poly_adapters(open_peft(adapter(config={"n_splits": None})))
+        read_poly(adapter(config={"n_splits": None}))
 
 
 def test_a_config_of_another_size_gives_both_shapes(adapter):
     with pytest.raises(
         UserError, match=r"36 of another shape .*module_logits is \[5, 16\] and .* has \[6, 16\]"
     ):
-        poly_adapters(open_peft(adapter(config={"n_tasks": 6})))
+        read_poly(adapter(config={"n_tasks": 6}))
 
 
 def test_a_missing_tensor_is_named(adapter):
     name = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.poly_lora_B"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):
-        poly_adapters(
-            open_peft(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if n != name}))
-        )
+        read_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if n != name}))
 
 
 @pytest.mark.parametrize(
@@ -118,20 +120,18 @@ def test_a_missing_tensor_is_named(adapter):
 )
 def test_a_tensor_that_is_not_polys_is_named(adapter, name):
     with pytest.raises(UserError, match=rf"1 tensors that are not Poly's on a T5 \({name}\)"):
-        poly_adapters(open_peft(adapter(tensors=lambda stored: stored | {name: np.zeros(2, np.float32)})))
+        read_poly(adapter(tensors=lambda stored: stored | {name: np.zeros(2, np.float32)}))
 
 
 def test_a_site_that_is_not_adapted_in_all_layers_is_named(adapter):
     lost = "encoder.block.0.layer.1.DenseReluDense.wo."
     with pytest.raises(UserError, match=r"does not adapt encoder/mlp/wo in layers \[0\]"):
-        poly_adapters(
-            open_peft(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if lost not in n}))
-        )
+        read_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if lost not in n}))
 
 
 def test_fewer_sites_are_read(adapter):
     folder = adapter(tensors=lambda stored: {n: a for n, a in stored.items() if ".SelfAttention.q." in n})
-    read = poly_adapters(open_peft(folder))
+    read = read_poly(folder)
     assert read.sites == ("decoder/self_attention/query", "encoder/attention/query")
     assert len(flatten(read.tree)) == 4 * 3
 
@@ -141,11 +141,11 @@ def test_a_pickle_is_not_read_without_pytorch(adapter, monkeypatch):
     folder = adapter()
     (folder / "adapter_model.safetensors").rename(folder / "adapter_model.bin")
     with pytest.raises(UserError, match=r"adapter_model\.bin is a pickle, which can run code"):
-        poly_adapters(open_peft(folder))
+        read_poly(folder)
 
 
 def test_a_truncated_file_is_named(adapter):
     file = adapter() / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read as safetensors"):
-        poly_adapters(open_peft(file.parent))
+        read_poly(file.parent)

@@ -1,17 +1,15 @@
 """T-Few's published (IA)^3 vectors for T0-3B, every one in its place in a model of XL's shape."""
 
-import gin
 import numpy as np
 import pytest
 from flax import traverse_util
 
 from poly_jax import configuration
-from poly_jax.interop import adapters as interop_adapters
-from poly_jax.interop.adapters import holds_adapters, read_adapters
+from poly_jax.interop.adapters import holds_adapters, open_adapter_file, read_adapters
 from poly_jax.interop.mttl.reader import mttl_adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.weights.parameter_names import holds_adapters as is_adapter_name
+from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tensors import Tensor
 
 # Hugging Face's sub-layers of a block, and the project's.
@@ -32,10 +30,7 @@ def file(shared_data):
 
 @pytest.fixture(scope="module")
 def xl():
-    configuration.load(["models/t5_1_1_xl.gin"])
-    config = T5Config()
-    gin.clear_config()
-    return config
+    return configuration.load(["models/t5_1_1_xl.gin"]).make(T5Config)
 
 
 def place(name):
@@ -59,7 +54,7 @@ def test_every_array_is_used_once_and_fills_the_model(file, xl):
     tree = traverse_util.flatten_dict(read.tree, sep="/")
     # Shapes of the model, without its three billion parameters.
     shapes = traverse_util.flatten_dict(parameter_shapes(Transformer(xl, adapters))[0], sep="/")
-    wanted = {path: leaf.shape for path, leaf in shapes.items() if is_adapter_name(path)}
+    wanted = {path: leaf.shape for path, leaf in shapes.items() if is_adapter_parameter(path)}
     assert {path: leaf.shape for path, leaf in tree.items()} == wanted
     with np.load(file, allow_pickle=False) as stored:
         assert len(stored.files) == len(tree) == 192
@@ -70,7 +65,7 @@ def test_every_array_is_used_once_and_fills_the_model(file, xl):
 
 
 def test_every_array_is_read_once(file, xl):
-    opened = interop_adapters._open(file)
+    opened = open_adapter_file(file)
     reads = dict.fromkeys(opened, 0)
 
     def counting(name, tensor):

@@ -9,6 +9,7 @@ import pytest
 
 import poly_jax
 from poly_jax import cli
+from poly_jax.model.config import T5Config
 from poly_jax.weights.backbone import open_backbone, read_backbone
 from poly_jax.weights.tree import flatten
 
@@ -96,7 +97,12 @@ def test_shards_are_loaded(t5, their_logits, monkeypatch):
     model = t5("v1.1")
     model.save_pretrained("hf")
     backbone = open_backbone("hf")
-    write_hugging_face("out", backbone.tensors, backbone.config(), shard_bytes=20_000)
+    write_hugging_face(
+        "out",
+        backbone.tensors,
+        T5Config.of_checkpoint(backbone.stated_fields(), backbone.path),
+        shard_bytes=20_000,
+    )
     assert len(list(pathlib.Path("out").glob("model-*.safetensors"))) > 2
     loaded = AutoModelForSeq2SeqLM.from_pretrained("out").eval()
     np.testing.assert_array_equal(their_logits(loaded), their_logits(model))

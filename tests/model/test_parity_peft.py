@@ -14,6 +14,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.interop.peft.folder import open_peft
 from poly_jax.interop.peft.poly import poly_adapters
+from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
@@ -38,8 +39,10 @@ def ours(name: str) -> str:
 def case(request, shared_data):
     folder = shared_data / "peft" / request.param
     meta = json.loads((folder / "meta.json").read_text())
+    base = open_backbone(folder / "base")
     backbone = read_backbone(folder / "base")
-    adapter = poly_adapters(open_peft(folder / "adapter")).tree
+    config = T5Config.of_checkpoint(base.stated_fields(), base.path)
+    adapter = poly_adapters(open_peft(folder / "adapter"), config).tree
     adapters = Adapters(
         LoRA(rank=meta["r"], alpha=1.0),
         LearnedRouter(),
@@ -52,7 +55,7 @@ def case(request, shared_data):
         jnp.asarray(expected[name], jnp.int32) for name in ("input_ids", "decoder_input_ids", "task_ids")
     )
     return SimpleNamespace(
-        model=Transformer(open_backbone(folder / "base").config(), adapters),
+        model=Transformer(config, adapters),
         backbone=backbone,
         parameters=merge(backbone, adapter),
         expected=expected,

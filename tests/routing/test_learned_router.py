@@ -9,6 +9,7 @@ import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.router import Sizes
 
 TASKS, SPLITS, SKILLS = 4, 2, 3
 ROWS = np.array([3, 0, 3, 1], np.int32)
@@ -36,7 +37,7 @@ def compiled(router, n_draws):
             return drawn
 
         source = uniform if n_draws is not None else None
-        weights = router.weights({"logits": logits}, task_ids, SPLITS, logits.shape[-1], source)
+        weights = router.weights({"logits": logits}, task_ids, Sizes(*logits.shape), source)
         assert not left
         return weights
 
@@ -64,7 +65,7 @@ def close(got, expected):
 
 
 def test_fresh_logits_are_uniform_within_a_thousandth():
-    spec = LearnedRouter().parameters(n_tasks=300, n_splits=8, n_skills=16)["logits"]
+    spec = LearnedRouter().parameters(Sizes(n_tasks=300, n_splits=8, n_skills=16))["logits"]
     values = np.asarray(spec.init(jax.random.key(0), spec.shape))
     assert values.shape == (300, 8, 16)
     assert 0.999e-3 < np.abs(values).max() <= 1e-3

@@ -5,13 +5,14 @@ import numpy as np
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.routing.random_rows import RandomRouter
+from poly_jax.routing.router import Sizes
 
 IDS = np.array([2, 0, 2, 1])
 
 
 def rows(names, ids=IDS, seed=0, h=2, k=4):
     router = RandomRouter(seed).for_tasks(names) if names else RandomRouter(seed)
-    return np.asarray(router.weights({}, ids, h, k, None))
+    return np.asarray(router.weights({}, ids, Sizes(len(names), h, k), None))
 
 
 def test_rows_are_shares_of_one_that_differ_by_task_and_head():
@@ -40,5 +41,11 @@ def test_mixes_are_uniform_over_all_mixes():
 
 def test_adapters_tell_it_the_names_and_it_has_no_parameters():
     adapters = Adapters(LoRA(), RandomRouter(), n_tasks=1, n_skills=5).for_tasks(["a", "b", "c"])
-    assert (adapters.n_tasks, adapters.inventory_size, adapters.router.parameters(3, 1, 5)) == (3, 5, {})
-    np.testing.assert_array_equal(adapters.router.weights({}, IDS, 2, 4, None), rows(("a", "b", "c")))
+    assert (adapters.n_tasks, adapters.inventory_size, adapters.router.parameters(adapters.sizes)) == (
+        3,
+        5,
+        {},
+    )
+    np.testing.assert_array_equal(
+        adapters.router.weights({}, IDS, Sizes(3, 2, 4), None), rows(("a", "b", "c"))
+    )

@@ -8,6 +8,7 @@ import pytest
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
+from poly_jax.routing.router import Sizes
 from poly_jax.routing.table import TableRouter
 
 TABLE = {"sum": [1, 1, 0], "add": [0, 0, 4], "mul": [1, 2, 1], "new": [0.5, 0, 0]}
@@ -35,10 +36,10 @@ def bound(path, names):
 def test_rows_go_by_name_and_are_normalised_for_every_head(path):
     adapters = bound(path, ("add", "mul", "sum"))
     assert (adapters.inventory_size, adapters.n_tasks) == (3, 3)
-    weights = adapters.router.weights({}, np.array([2, 0, 1, 2]), 2, 3, None)
+    weights = adapters.router.weights({}, np.array([2, 0, 1, 2]), Sizes(3, 2, 3), None)
     for row, name in zip(weights, ("sum", "add", "mul", "sum"), strict=True):
         np.testing.assert_allclose(row, [EXPECTED[name]] * 2, rtol=1e-6)
-    assert adapters.router.parameters(3, 2, 3) == {}
+    assert adapters.router.parameters(Sizes(3, 2, 3)) == {}
 
 
 def test_the_number_of_skills_is_known_before_the_tasks_are(path):
@@ -48,12 +49,12 @@ def test_the_number_of_skills_is_known_before_the_tasks_are(path):
 def test_a_new_task_has_its_row_in_the_same_table(path):
     old = bound(path, ("add", "mul", "sum"))
     new = old.for_tasks(["new"])
-    np.testing.assert_allclose(new.router.weights({}, np.array(0), 1, 3, None), [EXPECTED["new"]])
+    np.testing.assert_allclose(new.router.weights({}, np.array(0), Sizes(1, 1, 3), None), [EXPECTED["new"]])
 
 
 def test_a_task_without_a_row_is_named_with_what_is_like_it(path):
     with pytest.raises(
-        UserError, match=r"no row for 2 task\(s\), such as 'summ'; did it mean 'sum'"
+        UserError, match=r"no row for 2 task\(s\), such as 'summ'; did you mean 'sum'"
     ) as caught:
         bound(path, ("add", "summ", "xyzzy"))
     assert "\n" not in str(caught.value)
@@ -116,7 +117,9 @@ def test_a_missing_file_and_no_file_at_all_are_named(tmp_path):
 def test_rows_by_id_need_no_file_and_count_the_tasks():
     router = TableRouter(rows=[[1, 3], [2, 0]])
     assert hash(router) == hash(TableRouter(rows=((1.0, 3.0), (2.0, 0.0))))
-    np.testing.assert_allclose(router.weights({}, np.array([1, 0]), 1, 2, None)[:, 0], [[1, 0], [0.25, 0.75]])
+    np.testing.assert_allclose(
+        router.weights({}, np.array([1, 0]), Sizes(2, 1, 2), None)[:, 0], [[1, 0], [0.25, 0.75]]
+    )
     with pytest.raises(UserError, match="has 2 rows, and there are 3 tasks"):
         router.for_tasks(("a", "b", "c"))
     with pytest.raises(UserError, match=r"TableRouter.rows: 'task 1' has 1 weight"):
@@ -124,5 +127,5 @@ def test_rows_by_id_need_no_file_and_count_the_tasks():
 
 
 def test_weights_before_the_names_are_known_say_what_is_missing():
-    with pytest.raises(UserError, match="go by the names of tasks"):
-        TableRouter("t.csv").weights({}, np.array(0), 1, 2, None)
+    with pytest.raises(UserError, match=r"looks its rows up by task name; call Adapters\.for_tasks"):
+        TableRouter("t.csv").weights({}, np.array(0), Sizes(1, 1, 2), None)

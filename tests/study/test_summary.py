@@ -1,15 +1,17 @@
 """The tables over seeds: means and intervals of the results that are there, and only of these."""
 
+import numpy as np
 import pytest
 from etils import epath
 
-from poly_jax.study.results import Results
+from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.study.arrays import exact_match
 from poly_jax.study.summary import interval, summarise
 
 
 @pytest.fixture
 def results(tmp_path):
-    results = Results(epath.Path(tmp_path) / "results.jsonl")
+    results = ResultsFile(epath.Path(tmp_path) / "results.jsonl")
     for seed, (seen, heldout, zero) in enumerate([(98, 90, 1), (99, 92, 2), (100, 94, 3)]):
         key = {"form": "named", "method": "MHR", "seed": seed}
         results.add({"stage": "seen", **key}, {"seen": seen, "trained": 245760})
@@ -36,3 +38,28 @@ def test_what_not_all_seeds_have_is_left_out(results):
     results.add(key, {"rate": 0.03, "heldout": 50.0, "trained": 2304})
     assert "mhr-z" not in summarise(results, (0, 1, 2))
     assert "Poly" not in summarise(results, (0, 1, 2))
+
+
+def test_the_interval_of_five_values_is_students():
+    # t for 4 degrees of freedom at 97.5 % is 2.776; the standard error of 1..5 is sqrt(2.5 / 5).
+    mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert mean == 3.0
+    assert half == pytest.approx(2.776 * np.sqrt(0.5), rel=1e-3)
+
+
+def test_exact_match_counts_rows_without_a_wrong_token():
+    assert exact_match(np.array([[1, 2], [1, 3]]), np.array([[1, 2], [1, 2]])) == 50.0
+
+
+def test_the_summary_reports_paired_differences(tmp_path):
+    results = ResultsFile(tmp_path / "results.jsonl")
+    scores = {("MHR", "mhr"): 90.0, ("Poly", "poly"): 95.0, ("shared LoRA", "shared"): 40.0}
+    for (method, variant), score in scores.items():
+        for seed in (0, 1):
+            key = {"form": "named", "method": method, "seed": seed}
+            results.once({"stage": "seen", **key}, lambda: {"seen": 99.0, "trained": 10})
+            found = {"heldout": score + seed, "trained": 5, "rate": 0.001}
+            results.once({"stage": "heldout", "variant": variant, **key}, lambda found=found: found)
+    text = summarise(results, (0, 1))
+    assert "| Poly - shared LoRA | 55.0 ± 0.0 |" in text
+    assert "| MHR - Poly | -5.0 ± 0.0 |" in text

@@ -1,12 +1,14 @@
 """Tasks x methods x seeds, end to end."""
 
 import json
+import pathlib
 
 import pytest
 
 from poly_jax import cli
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
+from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.sweep import run_sweep
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
@@ -91,7 +93,9 @@ def test_the_score_is_that_of_adapt_and_eval(short_runs, tmp_path):
 @pytest.mark.parametrize(
     ("methods", "settings", "message"),
     [
-        ([("mhr", "poly", {})], {}, r"variant 'poly' does not fit a run with n_splits 8; use 'mhr'"),
+        ([("mhr", "shared", {})], {}, r"has 8 skills; use 'mhr', 'mhr-z' or 'mhr-mu'"),
+        # Both names stand for one variant, which is one row.
+        ([("mhr", "poly", {}), ("mhr", "mhr", {})], {}, r"have the names mhr mhr, mhr mhr; give each"),
         ([("private", "mhr", {})], {}, r"needs skills that tasks share"),
         ([("mhr", "nothing", {})], {}, r"variant 'nothing' is not known"),
         ([("mhr", "mhr", {}), ("mhr", "mhr", {"steps": 3})], {}, r"give each its own Method.name"),
@@ -112,6 +116,29 @@ def test_a_mistake_shows_before_anything_is_computed(short_runs, tmp_path, metho
     assert not (tmp_path / "sweep").exists()
 
 
+def test_a_sweep_does_not_write_into_a_run_s_folder(short_runs):
+    run = short_runs["mhr"]
+    before = sorted(path.name for path in pathlib.Path(run).iterdir())
+    with pytest.raises(UserError, match=rf"{run} holds a training run; give `poly-jax sweep` another folder"):
+        sweep(short_runs, run, ("mhr", "mhr", {}))
+    assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
+
+
+def test_a_run_does_not_go_into_a_sweep_s_folder(short_runs, tmp_path, capsys):
+    key = {"method": "m", "task": "t", "seed": 0, "setup": "0"}
+    ResultsFile(tmp_path / "results.jsonl").add(key, {"metrics": {}})
+    words = ["adapt", f"--run={short_runs['mhr']}", f"--task={TASKS[0]}", f"--output_dir={tmp_path}"]
+    assert cli.main([*words, "--gin.adapt.steps=1"]) == 1
+    assert f"{tmp_path} exists and holds no run of this program" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["results.jsonl"]
+
+
+@pytest.mark.parametrize("metrics", [None, {}, [1.0], {"accuracy": "high"}])
+def test_a_known_result_without_scores_is_named(metrics):
+    with pytest.raises(UserError, match=r"task 'x', seed 7, whose metrics are not numbers; delete the line"):
+        run_sweep._check_known({"metrics": metrics}, Cell("x", 7), "runs/sweep")
+
+
 def test_two_tasks_of_one_name_in_tables_are_not_taken_for_one(tmp_path):
     methods = [Method("no run", "mhr")]
     with pytest.raises(
@@ -122,9 +149,9 @@ def test_two_tasks_of_one_name_in_tables_are_not_taken_for_one(tmp_path):
         )
     # Nor where the one is in the folder already; results that do not say are taken as they were.
     seeded = Cell("x_{seed}", 7)
-    for fine in (None, {"metrics": {}}, {"seqio_task": "x_7"}):
-        run_sweep._check_same_data(fine, seeded, "runs/sweep")
+    for fine in (None, {"metrics": {"a": 1.0}}, {"metrics": {"a": 1.0}, "seqio_task": "x_7"}):
+        run_sweep._check_known(fine, seeded, "runs/sweep")
     with pytest.raises(
         UserError, match=r"runs/sweep has results of task 'x' under the name 'x', .* 'x_7' now"
     ):
-        run_sweep._check_same_data({"seqio_task": "x"}, seeded, "runs/sweep")
+        run_sweep._check_known({"metrics": {"a": 1.0}, "seqio_task": "x"}, seeded, "runs/sweep")

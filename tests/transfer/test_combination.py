@@ -11,9 +11,11 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import PrivateRouter
-from poly_jax.transfer.combination import Combination, combine
-from poly_jax.transfer.combination_loss import combination_losses, in_batches
-from poly_jax.transfer.variants import VARIANTS, averaged_adapters
+from poly_jax.transfer.choose_combinations import combination_losses, in_batches
+from poly_jax.transfer.combination import Combination
+from poly_jax.transfer.combined_skills import combine
+from poly_jax.transfer.new_adapters import averaged_adapters, initial_parameters
+from poly_jax.transfer.variants import VARIANTS
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
 
@@ -91,7 +93,9 @@ def test_lorahub_starts_as_the_mix_of_its_weights(many):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     weights = np.array([0.3, 0.0, -1.0])
     combination = Combination.weighted(np.arange(3), weights)
-    start = flat(VARIANTS["lorahub"].initial(adapters, {}, many.model.adapters.skill, combination))
+    start = flat(
+        initial_parameters(VARIANTS["lorahub"], adapters, {}, many.model.adapters.skill, combination)
+    )
     for path, leaf in start.items():
         expected = 0.3 * flat(adapters)[path][:, :1] - flat(adapters)[path][:, 2:3]
         np.testing.assert_allclose(leaf, expected, rtol=1e-4, atol=1e-6)

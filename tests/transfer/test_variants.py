@@ -10,7 +10,9 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
-from poly_jax.transfer.combination import Combination, average_skills
+from poly_jax.transfer.combination import Combination
+from poly_jax.transfer.combined_skills import average_skills
+from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.variants import VARIANTS, find, usual
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -23,8 +25,8 @@ def flat(tree):
 def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     variant = VARIANTS["mhr-mu"]
-    assert variant.adapters(many.model.adapters).inventory_size == 1
-    start = flat(variant.initial(adapters, {}, many.model.adapters.skill))
+    assert new_adapters(variant, many.model.adapters).inventory_size == 1
+    start = flat(initial_parameters(variant, adapters, {}, many.model.adapters.skill))
     assert start
     assert not any("router" in path for path in start)
     for path, leaf in start.items():
@@ -46,7 +48,7 @@ def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
 def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
-    start = flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill))
+    start = flat(initial_parameters(VARIANTS[name], adapters, fresh, many.model.adapters.skill))
     assert {path for path in start if "router" in path} == {"encoder/attention/query/router/logits"}
     for path, leaf in flat(adapters).items():
         if "skills" in path:
@@ -71,37 +73,53 @@ def test_what_is_trained(name, trainable):
 
 
 def test_an_unknown_variant_is_named_with_the_known_ones():
-    with pytest.raises(UserError, match=r"'mhr-y' is not known; use one of mhr, mhr-z"):
+    with pytest.raises(
+        UserError, match=r"'mhr-y' is not known; use one of mhr, poly, mhr-z, poly-z, mhr-mu, poly-mu, shared"
+    ):
         find("mhr-y")
 
 
-def test_a_variant_of_the_other_family_is_refused_with_the_right_name(many):
-    with pytest.raises(UserError, match=r"n_splits 2; use 'mhr-z'"):
-        VARIANTS["poly-z"].adapters(many.model.adapters)
+@pytest.mark.parametrize(("n_splits", "shown"), [(2, "mhr"), (1, "poly")])
+@pytest.mark.parametrize("suffix", ["", "-z", "-mu"])
+def test_both_names_of_a_variant_stand_for_it_and_the_one_that_fits_the_run_is_shown(
+    many, n_splits, shown, suffix
+):
+    adapters = dataclasses.replace(many.model.adapters, n_splits=n_splits)
+    by_either_name = {find(family + suffix, adapters) for family in ("mhr", "poly")}
+    (variant,) = by_either_name
+    assert variant.name == shown + suffix
+    same = [dataclasses.replace(find(family + suffix), name="") for family in ("mhr", "poly")]
+    assert same[0] == same[1]
+    for family in ("mhr", "poly"):
+        # Without a run to fit, as in results files and AdaptedFrom, a name stays what it is.
+        assert find(family + suffix).name == family + suffix
+        assert new_adapters(VARIANTS[family + suffix], adapters) == new_adapters(variant, adapters)
 
 
 def test_shared_is_refused_for_an_inventory_and_mhr_for_one_adapter(many):
     with pytest.raises(UserError, match=r"has 3 skills; use 'mhr', 'mhr-z' or 'mhr-mu'"):
-        VARIANTS["shared"].adapters(many.model.adapters)
+        new_adapters(VARIANTS["shared"], many.model.adapters)
     one = dataclasses.replace(many.model.adapters, router=SharedRouter())
     with pytest.raises(UserError, match="use 'shared'"):
-        VARIANTS["mhr"].adapters(one)
+        new_adapters(VARIANTS["mhr"], one)
 
 
 def test_a_fresh_start_has_nothing_of_the_run(many):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
     for name in ("random", "private"):
-        assert flat(VARIANTS[name].initial(adapters, fresh, many.model.adapters.skill)) == flat(fresh)
-    assert VARIANTS["random"].adapters(many.model.adapters).inventory_size == 3
-    assert VARIANTS["private"].adapters(many.model.adapters).inventory_size == 1
+        assert flat(initial_parameters(VARIANTS[name], adapters, fresh, many.model.adapters.skill)) == flat(
+            fresh
+        )
+    assert new_adapters(VARIANTS["random"], many.model.adapters).inventory_size == 3
+    assert new_adapters(VARIANTS["private"], many.model.adapters).inventory_size == 1
 
 
 def test_full_has_no_adapters_and_fits_every_run(many):
-    assert VARIANTS["full"].adapters(many.model.adapters) is None
-    assert VARIANTS["full"].adapters(None) is None
+    assert new_adapters(VARIANTS["full"], many.model.adapters) is None
+    assert new_adapters(VARIANTS["full"], None) is None
     with pytest.raises(UserError, match="has none; use 'full'"):
-        VARIANTS["private"].adapters(None)
+        new_adapters(VARIANTS["private"], None)
 
 
 def test_a_soup_is_the_mean_of_the_chosen_tasks_adapters(many):
@@ -109,17 +127,17 @@ def test_a_soup_is_the_mean_of_the_chosen_tasks_adapters(many):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     for name, chosen in (("soup", None), ("soup-selected", [2, 0])):
         combination = Combination.average(np.array(chosen)) if chosen else None
-        start = flat(VARIANTS[name].initial(adapters, {}, private.skill, combination))
+        start = flat(initial_parameters(VARIANTS[name], adapters, {}, private.skill, combination))
         for path, leaf in start.items():
             mean = flat(adapters)[path][:, chosen or slice(None)].mean(axis=1, keepdims=True)
             np.testing.assert_allclose(leaf, mean, rtol=1e-5)
-        assert VARIANTS[name].adapters(private).inventory_size == 1
+        assert new_adapters(VARIANTS[name], private).inventory_size == 1
 
 
 def test_rows_replace_fresh_ones(many):
     fresh = {"router": {"logits": np.zeros((1, 2, 3))}}
     rows = {"router": {"logits": np.ones((1, 2, 3))}}
-    start = VARIANTS["mhr-z"].initial({}, fresh, many.model.adapters.skill, None, rows)
+    start = initial_parameters(VARIANTS["mhr-z"], {}, fresh, many.model.adapters.skill, None, rows)
     np.testing.assert_array_equal(start["router"]["logits"], np.ones((1, 2, 3)))
 
 
@@ -139,7 +157,7 @@ def test_runs_that_a_variant_does_not_fit_are_told_which_do(many):
     ]
     for name, adapters, message in refused:
         with pytest.raises(UserError, match=message):
-            VARIANTS[name].adapters(adapters)
+            new_adapters(VARIANTS[name], adapters)
 
 
 def test_the_usual_variant_of_a_run(many):

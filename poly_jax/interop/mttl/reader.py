@@ -1,13 +1,13 @@
 """Reads the router-and-skills checkpoints of the reference implementation, microsoft/mttl, and T-Few's.
 
-Tensors are named after Hugging Face's modules of the T5, whatever precedes these:
-`encoder.block.0.layer.0.SelfAttention.q.lora_a`. The camera-ready code of MHR (revision c66b20d6), the one
-before (ce4ca51d) and T-Few (arXiv 2205.05638) are understood. Such files hold no settings: what differs from
-their defaults, such as LoRA's alpha or the router's scores, is for the user to bind.
+Tensors are named after Hugging Face's modules of the T5, such as
+`encoder.block.0.layer.0.SelfAttention.q.lora_a`, with any prefix. The camera-ready code of MHR (revision
+c66b20d6), the revision before it (ce4ca51d) and T-Few (arXiv 2205.05638) are understood. Such files hold no
+settings: the user binds each one that differs from its default, such as LoRA's alpha or the router's scores.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,9 @@ from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import (
     AdapterCheckpoint,
     adapted_sites,
+    in_every_layer,
     map_of_module,
+    refuse_missing_layers,
 )
 from poly_jax.model.config import T5Config
 from poly_jax.routing.fixed import SharedRouter
@@ -34,7 +36,7 @@ from poly_jax.weights.tree import check_tree, listing, unflatten
 Kind = Literal["routed LoRA", "LoRA", "routed (IA)^3", "(IA)^3"]
 Arrays = dict[str, np.ndarray]
 
-# By names and numbers of axes of what is beside an adapted map.
+# By the names of the tensors beside an adapted map and their numbers of axes.
 _KINDS: dict[tuple[tuple[str, int], ...], Kind] = {
     (("lora_a", 4), ("lora_b", 4)): "routed LoRA",
     (("lora_a", 2), ("lora_b", 2)): "LoRA",
@@ -49,20 +51,26 @@ _NAME = re.compile(
 )
 
 
-def mttl_adapters(tensors: Mapping[str, Tensor], config: T5Config, source: object) -> AdapterCheckpoint:
+def mttl_adapters(
+    tensors: Mapping[str, Tensor],
+    config: T5Config,
+    source: object,
+    granularity: Granularity | None = None,
+) -> AdapterCheckpoint:
     """The skills and routers among the tensors of a checkpoint.
 
-    A router that several maps share is stored with one of them or with all; the coarsest granularity at which
-    every group of maps has one table is taken.
+    A router that several maps share is stored with one of them or with all. Where the tables fit more than
+    one granularity, the user has to say which one it is.
 
     Args:
       tensors: by the reference implementation's names.
       config: the model that is adapted; its widths tell which way round a matrix is.
-      source: where they are from, for messages.
+      source: where the tensors are from, for messages.
+      granularity: which maps share a router, if the user says so.
 
     Raises:
-      UserError: a tensor is unknown, missing or of another shape than the model's, or the maps are adapted in
-        different ways.
+      UserError: a tensor is unknown, missing or of another shape than the model's, the maps are adapted in
+        different ways, or the file does not say which maps share a router.
     """
     maps: dict[str, Arrays] = {}
     unknown = []
@@ -85,14 +93,23 @@ def mttl_adapters(tensors: Mapping[str, Tensor], config: T5Config, source: objec
         raise UserError(f"{source} adapts its maps in different or unknown ways ({'; '.join(found)})")
     kind = next(iter(kinds.values()))
     assert kind is not None
-    adapted = adapted_sites(maps, source)
+    refuse_missing_layers(set(in_every_layer(maps, config)) - maps.keys(), source)
+    sites = adapted_sites(maps)
     skill, n_splits, n_skills, leaves = _skills(kind, maps, config, source)
-    n_tasks, granularity, routers = _routers(tables, n_splits, n_skills, source)
-    router: Router | None = LearnedRouter() if routers else None
-    if not routers and n_skills == 1:
-        router = SharedRouter()
+    there = {path: table for path, table in tables.items() if table is not None}
+    if not there:
+        shared = n_skills == 1
+        router: Router | None = SharedRouter() if shared else None
+        n_tasks = 1 if shared else None
+        return AdapterCheckpoint(unflatten(leaves), skill, router, n_tasks, n_skills, n_splits, sites)
+    n_tasks = _check_tables(there, n_splits, n_skills, source)
+    granularity = _granularity(tables, granularity, source)
+    routers = {
+        f"{router_of(path, granularity)}/logits": table.reshape(n_tasks, n_splits, n_skills)
+        for path, table in there.items()
+    }
     return AdapterCheckpoint(
-        unflatten(leaves | routers), skill, router, n_tasks, n_skills, n_splits, adapted, granularity
+        unflatten(leaves | routers), skill, LearnedRouter(), n_tasks, n_skills, n_splits, sites, granularity
     )
 
 
@@ -140,34 +157,54 @@ def _skills(
     return skill, n_splits, n_skills, leaves
 
 
-def _routers(
-    tables: Mapping[str, np.ndarray | None], n_splits: int, n_skills: int, source: object
-) -> tuple[int, Granularity, Arrays]:
-    """The number of tasks, the granularity, and `router/logits` [T, h, K] by name; none without tables."""
-    there = {path: table for path, table in tables.items() if table is not None}
-    if not there:
-        return n_skills, "fine", {}
-    n_tasks = next(iter(there.values())).shape[0]
-    for path, table in there.items():
+def _check_tables(tables: Mapping[str, np.ndarray], n_splits: int, n_skills: int, source: object) -> int:
+    """The number of tasks, after checking that every table has it."""
+    n_tasks = next(iter(tables.values())).shape[0]
+    for path, table in tables.items():
         if table.shape != (n_tasks, n_splits * n_skills):
             raise UserError(
                 f"{source}: the router of {path} is {list(table.shape)}, and {n_tasks} tasks of {n_splits} "
                 f"splits and {n_skills} skills need {[n_tasks, n_splits * n_skills]}"
             )
-    for granularity in _COARSEST_FIRST:
-        grouped: dict[str, list[np.ndarray]] = {router_of(path, granularity): [] for path in tables}
-        for path, table in there.items():
-            grouped[router_of(path, granularity)].append(table)
-        if all(_one(found) for found in grouped.values()):
-            routers = {
-                f"{place}/logits": found[0].reshape(n_tasks, n_splits, n_skills)
-                for place, found in grouped.items()
-            }
-            return n_tasks, granularity, routers
-    lacking = [path for path in tables if path not in there]
-    raise UserError(f"{source} lacks the routers of {len(lacking)} adapted maps ({listing(lacking)})")
+    return n_tasks
 
 
-def _one(tables: list[np.ndarray]) -> bool:
-    """Whether there is a table, and only one."""
-    return bool(tables) and all(np.array_equal(tables[0], table) for table in tables)
+def _granularity(
+    tables: Mapping[str, np.ndarray | None], said: Granularity | None, source: object
+) -> Granularity:
+    """The granularity at which every group of maps has one table."""
+    fitting = [granularity for granularity in _COARSEST_FIRST if _fits(tables, granularity)]
+    if not fitting:
+        lacking = [path for path, table in tables.items() if table is None]
+        raise UserError(f"{source} lacks the routers of {len(lacking)} adapted maps ({listing(lacking)})")
+    if said is not None:
+        if said not in fitting:
+            raise UserError(
+                f"Adapters.granularity is {said!r}, and the routers in {source} fit {' or '.join(fitting)}"
+            )
+        return said
+    # Granularities that group the adapted maps alike are one, such as coarse and stack without a decoder.
+    groups = {frozenset(_groups(tables, granularity).values()) for granularity in fitting}
+    if len(groups) > 1:
+        raise UserError(
+            f"{source} has equal routers, so that it does not say which maps share one; add"
+            f" --gin.Adapters.granularity=VALUE with one of {', '.join(map(repr, fitting))}"
+        )
+    return fitting[0]
+
+
+def _groups(paths: Iterable[str], granularity: Granularity) -> dict[str, frozenset[str]]:
+    """The maps that share a router, by the router's place."""
+    groups: dict[str, set[str]] = {}
+    for path in paths:
+        groups.setdefault(router_of(path, granularity), set()).add(path)
+    return {place: frozenset(group) for place, group in groups.items()}
+
+
+def _fits(tables: Mapping[str, np.ndarray | None], granularity: Granularity) -> bool:
+    """Whether every group of maps has a table, and only one."""
+    for group in _groups(tables, granularity).values():
+        found = [table for path in group if (table := tables[path]) is not None]
+        if not found or not all(np.array_equal(found[0], table) for table in found):
+            return False
+    return True

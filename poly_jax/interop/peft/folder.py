@@ -3,17 +3,25 @@
 import dataclasses
 import os
 import pathlib
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
+from poly_jax.interop.adapter_checkpoint import map_of_module
+from poly_jax.weights import t5_names as names
 from poly_jax.weights.safetensors_reader import open_tensors
 from poly_jax.weights.tensors import Tensor
 from poly_jax.weights.torch_reader import open_pickle
+from poly_jax.weights.tree import listing
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
+
+# What torch.compile, DistributedDataParallel and FSDP put into the names of a wrapped model's tensors.
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module)\.|^module\.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,26 +44,76 @@ class PeftFolder:
         """A number of the configuration.
 
         Raises:
-          UserError: it is none.
+          UserError: it is not a whole number of 1 or more.
         """
         value = self.config.get(key)
-        if not isinstance(value, int):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UserError(
-                f"{self.config_file}: {key} is {value!r}, not a number; take the adapter's own config"
+                f"{self.config_file}: {key} is {value!r}, not a number of 1 or more; take the adapter's own"
+                " config"
             )
         return value
 
-    def refuse(self, **supported: Any) -> None:
-        """Raises a UserError where an option is set to another than the only value that is supported.
+    def adapter_tensors(self, leaves: Iterable[str], kind: str) -> dict[str, Tensor]:
+        """The tensors under the names that PEFT itself gives them when it saves an adapter.
 
-        None and empty values are alike.
+        What wraps a model while it is trained adds to these names, and a tensor that was not saved by PEFT
+        still has the adapter's name: `_orig_mod.`, `lora_A.default.weight`.
+
+        Args:
+          leaves: PEFT's names beside an adapted map, such as `lora_A.weight`.
+          kind: name of the kind of adapter, for messages.
+
+        Raises:
+          UserError: a tensor is not one of these on a T5, or there is more than one adapter.
         """
-        for key, value in supported.items():
-            found = self.config.get(key, value)
-            if (found or None) != (value or None):
+        known: dict[str, Tensor] = {}
+        unknown: list[str] = []
+        adapters: set[str] = set()
+        prefixes: set[str] = set()
+        pattern = re.compile("|".join(_with_adapter_name(leaf) for leaf in leaves))
+        for name, tensor in self.tensors.items():
+            m = re.fullmatch(r"(.*?)((?:encoder|decoder)\.block\..+)", _WRAPPERS.sub("", name))
+            place = pattern.search(m[2]) if m else None
+            module = m[2][: place.start()] if m and place else ""
+            if m is None or place is None or map_of_module(module) is None:
+                unknown.append(name)
+                continue
+            prefixes.add(m[1])
+            adapters.update(found for found in place.groups() if found)
+            leaf = next(leaf for leaf in leaves if re.fullmatch(_with_adapter_name(leaf), place[0]))
+            whole = f"{PREFIX}{module}.{leaf}"
+            if whole in known:
+                raise UserError(f"{self.file} has {whole} twice, as {name} too; save one adapter alone")
+            known[whole] = tensor
+        if unknown:
+            raise UserError(
+                f"{self.file} has {len(unknown)} tensors that are not {kind}'s on a T5 ({listing(unknown)})"
+            )
+        for several in (adapters, prefixes):
+            if len(several) > 1:
                 raise UserError(
-                    f"{self.config_file}: {key} is {found!r}, which is not supported; only {value!r} is"
+                    f"{self.file} has tensors of {len(several)} adapters or models"
+                    f" ({listing(map(repr, several))}); save one adapter alone"
                 )
+        return known
+
+
+def _with_adapter_name(leaf: str) -> str:
+    """A pattern for `lora_A.weight` that also matches `lora_A.default.weight`, with the name as its group."""
+    first, dot, rest = leaf.partition(".")
+    return rf"\.{first}(?:\.([^.]+))?{re.escape(dot + rest)}$"
+
+
+def maps_of(tensors: Iterable[str]) -> list[str]:
+    """T5X's paths of the maps that tensors of PEFT's names adapt, in order."""
+    modules = (re.sub(r"\.(?:lora_[AB]|ia3_l|poly_).*", "", name.removeprefix(PREFIX)) for name in tensors)
+    return list(dict.fromkeys(str(names.to_t5x(module)) for module in modules))
+
+
+def tensor_of(path: str, leaf: str) -> str:
+    """PEFT's name of a tensor beside an adapted map of T5X's path."""
+    return f"{PREFIX}{names.to_hugging_face(path)}.{leaf}"
 
 
 def open_peft(folder: str | os.PathLike) -> PeftFolder:

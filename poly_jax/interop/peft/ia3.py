@@ -1,66 +1,77 @@
 """Reads the vectors of a PEFT (IA)^3 folder."""
 
-import re
+import numpy as np
 
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.errors import UserError
-from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, map_of_module
-from poly_jax.interop.peft.folder import PREFIX, PeftFolder
-from poly_jax.model.config import T5Config
+from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, with_every_layer
+from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
+from poly_jax.interop.peft.options import IA3 as OPTIONS
+from poly_jax.interop.peft.targets import check_targets
 from poly_jax.routing.fixed import SharedRouter
-from poly_jax.weights.parameter_names import adapted_map, skills_of
+from poly_jax.weights.parameter_names import skills_of
+from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import listing, unflatten
 
+# PEFT's name beside an adapted map.
+LEAF = "ia3_l"
 
-def ia3_adapters(folder: PeftFolder, config: T5Config) -> AdapterCheckpoint:
+
+def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpoint:
     """The vectors of a folder of PEFT's (IA)^3 as an inventory of one skill that all tasks share.
 
     A vector [d_out, 1] rescales its map's output, as here. One of a "feedforward" map, [1, d_in], rescales
     its input: where the map is the MLP's `wo`, that is the output of the MLP's last input map, whose
-    activation is linear when the MLP is gated and must let a factor through when it is ReLU.
+    activation is linear when the MLP is gated and must let a factor through when it is ReLU. Where that map
+    has a vector too, the two are multiplied. The vectors are 1 in layers that are not adapted.
 
     Args:
       folder: the adapter.
-      config: the model that it adapts.
+      dimensions: the T5 that it adapts.
 
     Raises:
-      UserError: an option is set that this project's (IA)^3 lacks, or a tensor is unknown or rescales what
-        cannot be rescaled here.
+      UserError: an option is set that is not understood, or a tensor is unknown or rescales what cannot be
+        rescaled here.
     """
-    folder.refuse(modules_to_save=None)
-    leaves = {}
-    unknown = []
-    for tensor, stored in folder.tensors.items():
-        m = re.fullmatch(rf"{re.escape(PREFIX)}(.+?)\.ia3_l", tensor)
-        path = map_of_module(m[1]) if m else None
-        if path is None or 1 not in stored.shape or len(stored.shape) != 2:
-            unknown.append(tensor)
-            continue
-        vector = stored.load().reshape(-1)
-        if stored.shape[0] == 1:
-            path = _before(path, config, tensor, folder)
-            if config.mlp_activations == ("relu",) and (vector < 0).any():
+    OPTIONS.check(folder.config, folder.config_file)
+    stored = folder.adapter_tensors([LEAF], "(IA)^3")
+    if odd := [name for name, tensor in stored.items() if len(tensor.shape) != 2 or 1 not in tensor.shape]:
+        raise UserError(
+            f"{folder.file} has {len(odd)} tensors that are not (IA)^3's on a T5 ({listing(odd)})"
+        )
+    paths = maps_of(stored)
+    if not paths:
+        raise UserError(f"{folder.file} has no tensors of (IA)^3 on a T5; take the whole adapter")
+    leaves: dict[str, np.ndarray] = {}
+    for path in paths:
+        tensor = tensor_of(path, LEAF)
+        vector, rescaled = stored[tensor].load(), path
+        if vector.shape[0] == 1:
+            rescaled = _before(path, dimensions, tensor, folder)
+            if dimensions.mlp_activations == ("relu",) and (vector < 0).any():
                 raise UserError(
                     f"{folder.file}: {tensor} has negative factors, which do not pass through the ReLU of a "
                     "T5 v1.0; merge the adapter with PEFT and import the model"
                 )
-        if f"{skills_of(path)}/ia3" in leaves:
-            raise UserError(f"{folder.file}: {tensor} rescales what another vector rescales already")
-        leaves[f"{skills_of(path)}/ia3"] = vector[None, None]
-    if unknown:
-        raise UserError(
-            f"{folder.file} has {len(unknown)} tensors that are not (IA)^3's on a T5 ({listing(unknown)})"
-        )
-    paths = [adapted_map(name) for name in leaves]
-    sites = adapted_sites(paths, folder.file)
-    return AdapterCheckpoint(unflatten(leaves), IA3(), SharedRouter(), 1, 1, 1, sites)
+        leaf = f"{skills_of(rescaled)}/ia3"
+        vector = vector.reshape(1, 1, -1)
+        if leaf in leaves and leaves[leaf].shape != vector.shape:
+            raise UserError(
+                f"{folder.file}: {tensor} has {vector.size} factors, and {leaves[leaf].size} others rescale"
+                " the same numbers; take the adapter's own tensors"
+            )
+        leaves[leaf] = leaves[leaf] * vector if leaf in leaves else vector
+    check_targets(folder, paths, dimensions)
+    sites = adapted_sites(name.removesuffix("/skills/ia3") for name in leaves)
+    tree = unflatten(with_every_layer(leaves, dimensions, 1))
+    return AdapterCheckpoint(tree, IA3(), SharedRouter(), 1, 1, 1, sites)
 
 
-def _before(path: str, config: T5Config, tensor: str, folder: PeftFolder) -> str:
+def _before(path: str, dimensions: T5Dimensions, tensor: str, folder: PeftFolder) -> str:
     """The map whose output is the input of the one at `path`."""
     mlp, module = path.rsplit("/", 1)
     if module != "wo":
         raise UserError(
             f"{folder.file}: {tensor} rescales the input of {module}; only that of wo can be rescaled"
         )
-    return f"{mlp}/{config.mlp_inputs[-1]}"
+    return f"{mlp}/{dimensions.mlp_inputs[-1]}"

@@ -1,70 +1,140 @@
 """Reads the one adapter of a PEFT LoRA folder."""
 
+import dataclasses
 import math
-import re
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, map_of_module
-from poly_jax.interop.peft.folder import PREFIX, PeftFolder
+from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, with_every_layer
+from poly_jax.interop.peft.changed_base import start_of
+from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
+from poly_jax.interop.peft.options import LORA
+from poly_jax.interop.peft.targets import check_targets, pattern_value
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.weights import t5_names as names
-from poly_jax.weights.tree import check_tree, listing, unflatten
+from poly_jax.weights.option_table import number
+from poly_jax.weights.parameter_names import skills_of
+from poly_jax.weights.t5_dimensions import T5Dimensions
+from poly_jax.weights.tensors import Tensor, Tensors
+from poly_jax.weights.tree import check_tree, unflatten
 
 # PEFT's names beside an adapted map, and this project's.
 LEAVES = {"lora_A.weight": "skills/lora_a", "lora_B.weight": "skills/lora_b"}
 
 
-def lora_adapters(folder: PeftFolder) -> AdapterCheckpoint:
+@dataclasses.dataclass(frozen=True)
+class Update:
+    """The update of one map, `scale * a @ b`."""
+
+    a: Float[np.ndarray, "d_in rank"]
+    b: Float[np.ndarray, "rank d_out"]
+    scale: float
+
+
+def lora_adapters(folder: PeftFolder, dimensions: T5Dimensions, backbone: Tensors) -> AdapterCheckpoint:
     """The adapter of a folder of PEFT's LoRA as an inventory of one skill that all tasks share.
 
     PEFT keeps A as [r, d_in] and B as [d_out, r] and scales the update by alpha / r, or with rank-stabilised
-    LoRA by alpha / sqrt(r), which becomes an alpha of alpha * sqrt(r).
+    LoRA by alpha / sqrt(r). Where maps have ranks and scales of their own, the skill has the largest rank,
+    the smaller factors are filled with zeros, and B takes up what differs in scale. A and B are 0 in layers
+    that are not adapted.
+
+    Args:
+      folder: the adapter.
+      dimensions: the T5 that it adapts.
+      backbone: parameters of that T5 by T5X's names, layers apart; PiSSA and OLoRA are relative to them.
 
     Raises:
-      UserError: an option is set that this project's LoRA lacks, or a tensor is missing, broken, unknown or
-        of another shape than the config says.
+      UserError: an option is set that is not understood, or a tensor is missing, broken, unknown or of
+        another shape than the config says.
     """
-    folder.refuse(
-        bias="none",
-        use_dora=False,
-        lora_bias=False,
-        rank_pattern=None,
-        alpha_pattern=None,
-        modules_to_save=None,
-        layer_replication=None,
-        target_parameters=None,
-    )
-    r = folder.size("r")
-    alpha = folder.config.get("lora_alpha", 8)
-    if not isinstance(alpha, int | float):
-        raise UserError(f"{folder.config_file}: lora_alpha is {alpha!r}, not a number")
-    if folder.config.get("use_rslora"):
-        alpha *= math.sqrt(r)
-    places: dict[str, tuple[str, str]] = {}
-    for tensor in folder.tensors:
-        m = re.fullmatch(rf"{re.escape(PREFIX)}(.+?)\.({'|'.join(map(re.escape, LEAVES))})", tensor)
-        path = map_of_module(m[1]) if m else None
-        if m is not None and path is not None:
-            places[tensor] = (path, LEAVES[m[2]])
-    if unknown := folder.tensors.keys() - places.keys():
+    LORA.check(folder.config, folder.config_file)
+    stored = folder.adapter_tensors(LEAVES, "LoRA")
+    paths = maps_of(stored)
+    ranks = {path: _rank(folder, path) for path in paths}
+    _check_shapes(stored, ranks, folder)
+    check_targets(folder, paths, dimensions)
+    updates = {path: _update(path, stored, rank, folder, backbone) for path, rank in sorted(ranks.items())}
+    scale = _scale(folder, folder.size("r"), number(folder.config, "lora_alpha", 8, folder.config_file))
+    rank = max(update.a.shape[1] for update in updates.values())
+    skill = LoRA(rank, rank * (scale or 1.0), number(folder.config, "lora_dropout", 0.0, folder.config_file))
+    leaves = {}
+    for path, update in updates.items():
+        a, b = _at(update, rank, scale or 1.0)
+        leaves[f"{skills_of(path)}/lora_a"] = np.ascontiguousarray(a)[None, None]
+        leaves[f"{skills_of(path)}/lora_b"] = np.ascontiguousarray(b)[None, None]
+    tree = unflatten(with_every_layer(leaves, dimensions, 0))
+    return AdapterCheckpoint(tree, skill, SharedRouter(), 1, 1, 1, adapted_sites(paths))
+
+
+def _rank(folder: PeftFolder, path: str) -> int:
+    module, patterns = str(names.to_hugging_face(path)), folder.config.get("rank_pattern")
+    rank = pattern_value(patterns, module, folder.size("r"), folder, "rank_pattern")
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise UserError(
-            f"{folder.file} has {len(unknown)} tensors that are not LoRA's on a T5 ({listing(unknown)})"
+            f"{folder.config_file}: rank_pattern gives {module} the rank {rank!r}; it must be at least 1"
         )
-    paths = {path for path, _ in places.values()}
+    return rank
+
+
+def _check_shapes(stored: Mapping[str, Tensor], ranks: Mapping[str, int], folder: PeftFolder) -> None:
+    if not ranks:
+        raise UserError(f"{folder.file} has no tensors of LoRA on a T5; take the whole adapter")
     expected: dict[str, tuple[int, ...]] = {}
-    for path in paths:
+    for path, rank in ranks.items():
         # The widths of the maps, which the model decides, are taken from the file.
-        a, b = (f"{PREFIX}{names.to_hugging_face(path)}.{leaf}" for leaf in LEAVES)
-        d_in = folder.tensors[a].shape[1:2] if a in folder.tensors else ()
-        d_out = folder.tensors[b].shape[:1] if b in folder.tensors else ()
-        expected |= {a: (r, *d_in), b: (*d_out, r)}
-    check_tree(expected, folder.tensors, folder.file)
-    leaves = {
-        f"{path}/{leaf}": np.ascontiguousarray(folder.tensors[tensor].load().T)[None, None]
-        for tensor, (path, leaf) in places.items()
-    }
-    sites = adapted_sites(paths, folder.file)
-    return AdapterCheckpoint(unflatten(leaves), LoRA(r, float(alpha)), SharedRouter(), 1, 1, 1, sites)
+        a, b = (tensor_of(path, leaf) for leaf in LEAVES)
+        d_in = stored[a].shape[1:2] if a in stored else ()
+        d_out = stored[b].shape[:1] if b in stored else ()
+        expected |= {a: (rank, *d_in), b: (*d_out, rank)}
+    check_tree(expected, stored, folder.file)
+
+
+def _update(
+    path: str, stored: Mapping[str, Tensor], rank: int, folder: PeftFolder, backbone: Tensors
+) -> Update:
+    """The update of a map relative to the kernel of the backbone."""
+    module, patterns = str(names.to_hugging_face(path)), folder.config.get("alpha_pattern")
+    alpha = number(folder.config, "lora_alpha", 8, folder.config_file)
+    given: dict[str, Any] = {"alpha": pattern_value(patterns, module, alpha, folder, "alpha_pattern")}
+    scale = _scale(folder, rank, number(given, "alpha", None, f"{folder.config_file}: alpha_pattern"))
+    a, b = (stored[tensor_of(path, leaf)].load().T for leaf in LEAVES)
+    start = start_of(folder)
+    if start is None:
+        return Update(a, b, scale)
+    if not scale:
+        raise UserError(f"{folder.config_file}: the alpha of {module} is 0, from which no start can be found")
+    kernel = backbone.get(f"{path}/kernel")
+    if kernel is None or kernel.shape != (a.shape[0], b.shape[1]):
+        raise UserError(
+            f"{folder.file} starts from the kernel {[a.shape[0], b.shape[1]]} of {module}, which the model"
+            " does not have; give the backbone that it was trained on"
+        )
+    a_0, b_0 = start(kernel.load(), rank, scale)
+    a, b = (factor.astype(np.float32) for factor in (a, b))
+    return Update(
+        np.concatenate([a, a_0.astype(np.float32)], axis=1),
+        np.concatenate([b, -b_0.astype(np.float32)], axis=0),
+        scale,
+    )
+
+
+def _scale(folder: PeftFolder, rank: int, alpha: float) -> float:
+    stabilised = folder.config.get("use_rslora") or False
+    if not isinstance(stabilised, bool):
+        raise UserError(f"{folder.config_file}: use_rslora is {stabilised!r}, not true or false")
+    return alpha / (math.sqrt(rank) if stabilised else rank)
+
+
+def _at(update: Update, rank: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The factors of an update at a larger rank and another scale; as they are where these are its own."""
+    a, b = update.a, update.b
+    if update.scale != scale:
+        b = b.astype(np.float32) * np.float32(update.scale / scale)
+    more = rank - a.shape[1]
+    return np.pad(a, ((0, 0), (0, more))), np.pad(b, ((0, more), (0, 0)))

@@ -1,14 +1,14 @@
 """Reads the skills and routers of a PEFT Poly adapter folder."""
 
-import re
-
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
-from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, map_of_module
-from poly_jax.interop.peft.folder import PREFIX, PeftFolder
+from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, with_every_layer
+from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
+from poly_jax.interop.peft.options import POLY
+from poly_jax.interop.peft.targets import check_targets
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.weights import t5_names as names
-from poly_jax.weights.tree import check_tree, listing, unflatten
+from poly_jax.weights.t5_dimensions import T5Dimensions
+from poly_jax.weights.tree import check_tree, unflatten
 
 # PEFT's names beside an adapted map, and this project's.
 LEAVES = {
@@ -18,43 +18,41 @@ LEAVES = {
 }
 
 
-def poly_adapters(folder: PeftFolder) -> AdapterCheckpoint:
+def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpoint:
     """The adapters of a folder of PEFT's Poly.
 
     PEFT scales the update by 1 / r, that is alpha 1, and gives every adapted map a router of its own, which
     samples while training. Per adapted map there are `skills/lora_a` [h, K, d_in/h, r], `skills/lora_b`
-    [h, K, r, d_out/h] and `router/logits` [T, h, K].
+    [h, K, r, d_out/h] and `router/logits` [T, h, K]. All of them are 0 in layers that are not adapted.
+
+    Args:
+      folder: the adapter.
+      dimensions: the T5 that it adapts.
 
     Raises:
-      UserError: a tensor is missing, broken, unknown or of another shape than the config says.
+      UserError: an option is set that is not understood, or a tensor is missing, broken, unknown or of
+        another shape than the config says.
     """
+    POLY.check(folder.config, folder.config_file)
     t, k, h, r = (folder.size(key) for key in ("n_tasks", "n_skills", "n_splits", "r"))
-    places = {tensor: _place(tensor) for tensor in folder.tensors}
-    if unknown := [tensor for tensor, place in places.items() if place is None]:
-        raise UserError(
-            f"{folder.file} has {len(unknown)} tensors that are not Poly's on a T5 ({listing(unknown)})"
-        )
-    known = {tensor: place for tensor, place in places.items() if place is not None}
-    paths = {path for path, _ in known.values()}
+    stored = folder.adapter_tensors(LEAVES, "Poly")
+    paths = maps_of(stored)
+    if not paths:
+        raise UserError(f"{folder.file} has no tensors of Poly on a T5; take the whole adapter")
     expected: dict[str, tuple[int, ...]] = {}
     for path in paths:
         # The widths of the maps, which the model decides, are taken from the file.
-        a, b, logits = (f"{PREFIX}{names.to_hugging_face(path)}.{leaf}" for leaf in LEAVES)
-        d_in = folder.tensors[a].shape[2:3] if a in folder.tensors else ()
-        d_out = folder.tensors[b].shape[3:4] if b in folder.tensors else ()
+        a, b, logits = (tensor_of(path, leaf) for leaf in LEAVES)
+        d_in = stored[a].shape[2:3] if a in stored else ()
+        d_out = stored[b].shape[3:4] if b in stored else ()
         expected |= {a: (h, k, *d_in, r), b: (h, k, r, *d_out), logits: (t, h * k)}
-    check_tree(expected, folder.tensors, folder.file)
+    check_tree(expected, stored, folder.file)
+    check_targets(folder, paths, dimensions)
 
     leaves = {}
-    for tensor, (path, leaf) in known.items():
-        array = folder.tensors[tensor].load()
-        leaves[f"{path}/{leaf}"] = array.reshape(t, h, k) if leaf == "router/logits" else array
-    sites = adapted_sites(paths, folder.file)
-    return AdapterCheckpoint(unflatten(leaves), LoRA(rank=r), LearnedRouter(), t, k, h, sites)
-
-
-def _place(tensor: str) -> tuple[str, str] | None:
-    """The T5X path of the adapted map and the leaf below it; None if it is no adapted map of a T5."""
-    m = re.fullmatch(rf"{re.escape(PREFIX)}(.+?)\.({'|'.join(map(re.escape, LEAVES))})", tensor)
-    path = map_of_module(m[1]) if m else None
-    return (path, LEAVES[m[2]]) if m is not None and path is not None else None
+    for path in paths:
+        for theirs, ours in LEAVES.items():
+            array = stored[tensor_of(path, theirs)].load()
+            leaves[f"{path}/{ours}"] = array.reshape(t, h, k) if ours == "router/logits" else array
+    tree = unflatten(with_every_layer(leaves, dimensions, 0))
+    return AdapterCheckpoint(tree, LoRA(rank=r), LearnedRouter(), t, k, h, adapted_sites(paths))

@@ -175,7 +175,7 @@ def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:
     ):
         return np.asarray(parameters["logits"]) / np.float32(router.temperature)
     tasks = jnp.arange(len(run.table))
-    weights = np.asarray(router.weights(parameters, tasks, adapters.n_splits, size, None))
+    weights = np.asarray(router.weights(parameters, tasks, adapters.sizes, None))
     weights = np.broadcast_to(weights, (len(run.table), adapters.n_splits, size))
     totals = weights.sum(-1)
     if (weights < 0).any() or not (np.isclose(totals, 1, atol=1e-5) | (totals == 0)).all():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.transfer.choosing import SearchedWeights, SelectedSkills
+from poly_jax.transfer.gradient_free_search import SearchedWeights, SelectedSkills
 
 
 def weights_of(combination):

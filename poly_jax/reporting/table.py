@@ -1,4 +1,4 @@
-"""Tables of results, for the terminal and for Markdown."""
+"""Tables of results for the terminal, for Markdown and for LaTeX."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ Rows = Sequence[Sequence[str]]
 
 
 def print_table(title: str, columns: Sequence[str], rows: Rows) -> None:
-    """Prints a table whose first column is text and whose others are numbers."""
+    """Print a table whose first column is text and whose other columns are numbers."""
     table = Table(title=title)
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
@@ -20,13 +20,13 @@ def print_table(title: str, columns: Sequence[str], rows: Rows) -> None:
 
 
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:
-    """The same as Markdown."""
+    """The table in Markdown, its numbers aligned to the right."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def latex_table(columns: Sequence[str], rows: Rows) -> str:
-    """The same as a LaTeX tabular with the rules of booktabs."""
+    """The table as a LaTeX tabular with the rules of booktabs."""
     body = [" & ".join(_latex(cell) for cell in row) + r" \\" for row in rows]
     head = " & ".join(_latex(column) for column in columns) + r" \\"
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"\toprule", head, r"\midrule", *body]

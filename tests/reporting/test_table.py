@@ -1,6 +1,6 @@
 """Tables for Markdown and for LaTeX."""
 
-from poly_jax.study.table import latex_table, markdown_table
+from poly_jax.reporting.table import latex_table, markdown_table
 
 COLUMNS, ROWS = ("method", "a_b"), [["X & Y", "50%"]]
 

@@ -1,7 +1,6 @@
 """Reads a table of tasks by skills from JSON, CSV or npz."""
 
 import csv
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +10,12 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.files.task_file import csv_pairs, json_pairs
+from poly_jax.suggestion import close_names, did_you_mean
 
 Table = tuple[tuple[float, ...], ...]
 
 
-def read_table(path: str, names: Sequence[str]) -> Table:
+def read_weight_table(path: str, names: Sequence[str]) -> Table:
     """The rows of these tasks, in their order; the file may have others as well.
 
     Args:
@@ -31,14 +31,13 @@ def read_table(path: str, names: Sequence[str]) -> Table:
     """
     table = _read(path)
     if missing := [name for name in names if name not in table]:
-        close = difflib.get_close_matches(missing[0], table, n=2)
-        hint = f"; did it mean {' or '.join(map(repr, close))}?" if close else "; add a row"
-        raise UserError(f"{path} has no row for {len(missing)} task(s), such as {missing[0]!r}{hint}")
+        hint = did_you_mean(close_names(missing[0], table)) or "add a row"
+        raise UserError(f"{path} has no row for {len(missing)} task(s), such as {missing[0]!r}; {hint}")
     return tuple(table[name] for name in names)
 
 
 def table_width(path: str) -> int:
-    """The number of skills that a table has; errors are those of `read_table`."""
+    """The number of skills that a table has; errors are those of `read_weight_table`."""
     return len(next(iter(_read(path).values())))
 
 

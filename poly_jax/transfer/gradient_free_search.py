@@ -1,12 +1,10 @@
-"""Choosing which skills become a new task's one adapter: those that fit best, or a searched mix."""
+"""Finding a combination of skills for a new task without gradients, by its loss on a few examples."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-import gin
 import numpy as np
-from cmaes import CMA
 from jaxtyping import Float
 
 from poly_jax.errors import UserError
@@ -15,11 +13,11 @@ from poly_jax.transfer.combination import Combination
 Losses = Callable[[Combination], Float[np.ndarray, "combinations"]]
 
 
-class Choice(Protocol):
-    """A way to choose a combination of skills for a new task, without a gradient."""
+class CombinationSearch(Protocol):
+    """A way to find a combination of skills for a new task without gradients."""
 
     def size(self, n_skills: int) -> int:
-        """How many of the inventory's skills are combined."""
+        """The number of skills that are combined, out of an inventory of `n_skills`."""
         ...
 
     def choose(self, n_skills: int, losses: Losses, seed: int) -> Combination:
@@ -27,22 +25,21 @@ class Choice(Protocol):
 
         Args:
           n_skills: size of the inventory.
-          losses: of the new task's few examples, under combinations `[combinations, n]`.
-          seed: of whatever is drawn.
+          losses: the loss on the new task's few examples of each of several combinations `[combinations, n]`.
+          seed: seed of everything that is drawn.
         """
         ...
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SelectedSkills:
-    """The average of the skills that, each alone, have the lowest loss on the new task's examples.
+    """The average of the skills whose adapters, each used alone, have the lowest loss on the examples.
 
-    AdapterSoup (arXiv 2302.07027) averages the few adapters that are nearest to the new domain by the text's
-    embeddings; here nearness is the loss, which needs no other model.
+    AdapterSoup (arXiv 2302.07027) averages the few adapters that are nearest to the new domain by text
+    embeddings. Here the loss is the measure of nearness, which needs no other model.
 
     Attributes:
-      count: how many are averaged; all where there are fewer.
+      count: number of skills that are averaged; all of them where the inventory has fewer.
     """
 
     count: int = 5
@@ -52,30 +49,30 @@ class SelectedSkills:
             raise UserError(f"SelectedSkills.count is {self.count}; it must be at least 1")
 
     def size(self, n_skills: int) -> int:
-        """As many as `count`, if there are."""
+        """`count`, or the size of a smaller inventory."""
         return min(self.count, n_skills)
 
     def choose(self, n_skills: int, losses: Losses, seed: int) -> Combination:
-        """The average of the best, the better one first."""
+        """The average of the best skills, listed from the best on."""
         alone = losses(Combination.average(np.arange(n_skills)[:, None]))
         return Combination.average(np.argsort(alone, kind="stable")[: self.size(n_skills)])
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SearchedWeights:
-    """Weights of the skills by a search without gradients, as LoraHub has them (arXiv 2307.13269).
+    """Weights of the skills that a search without gradients finds, as in LoraHub (arXiv 2307.13269).
 
-    Minimises the loss of the examples plus `l1` times the mean absolute weight, over weights in
-    [-bound, bound] that are shared by all sites and heads, from 0. The search is CMA-ES (library `cmaes`),
-    where LoraHub's code uses NGOpt of nevergrad.
+    The search minimises the loss on the examples plus `l1` times the mean absolute weight. Weights lie in
+    [-bound, bound], start at 0 and are shared by all sites and heads. The search is CMA-ES (library `cmaes`);
+    LoraHub's code uses NGOpt of nevergrad.
 
     Attributes:
-      evaluations: how many mixes are tried, at least one generation of CMA-ES; LoraHub's 40 steps are 40.
-      bound: of each weight.
-      l1: of the mean absolute weight.
+      evaluations: number of mixes that are tried, at least one generation of CMA-ES; LoraHub's 40 steps are
+        40 evaluations.
+      bound: largest absolute value of a weight.
+      l1: coefficient of the mean absolute weight.
       spread: standard deviation of the first generation.
-      candidates: how many skills take part: a random choice where there are more.
+      candidates: number of skills that take part; a larger inventory is sampled at random.
     """
 
     evaluations: int = 40
@@ -94,11 +91,14 @@ class SearchedWeights:
                 raise UserError(f"SearchedWeights.{name} is {getattr(self, name)}; it must be above 0")
 
     def size(self, n_skills: int) -> int:
-        """As many as `candidates`, if there are."""
+        """`candidates`, or the size of a smaller inventory."""
         return min(self.candidates, n_skills)
 
     def choose(self, n_skills: int, losses: Losses, seed: int) -> Combination:
-        """The best of all mixes that were tried."""
+        """The mix with the lowest objective of all that were tried."""
+        # Here, as the command line reads this module for the variants' names, and cmaes imports all of SciPy.
+        from cmaes import CMA
+
         size = self.size(n_skills)
         skills = np.arange(n_skills)
         if size < n_skills:

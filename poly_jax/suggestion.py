@@ -1,0 +1,22 @@
+"""Suggests what a user may have meant by a name that is not known."""
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+
+_MOST = 2
+
+
+def close_names(name: str, known: Iterable[str]) -> list[str]:
+    """The known names that are close to a name, from the closest on, upper and lower case being alike."""
+    by_lower = {candidate.lower(): candidate for candidate in known}
+    return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=_MOST)]
+
+
+def did_you_mean(names: Sequence[str], shown: Callable[[str], str] = repr) -> str:
+    """The question `did you mean 'a' or 'b'?` for an error message; "" where there is no name to suggest.
+
+    Args:
+      names: the names to suggest, such as those of `close_names`.
+      shown: how the question writes a name.
+    """
+    return f"did you mean {' or '.join(map(shown, names))}?" if names else ""

@@ -1,0 +1,76 @@
+"""The adapters of new tasks, as a variant makes them from those of a run that learned many tasks."""
+
+import dataclasses
+from typing import Any
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.skill import Skill
+from poly_jax.errors import UserError
+from poly_jax.routing.fixed import SharedRouter
+from poly_jax.transfer.combination import Combination
+from poly_jax.transfer.combined_skills import average_skills, combine
+from poly_jax.transfer.variants import Variant
+from poly_jax.weights.parameter_names import is_inventory
+from poly_jax.weights.tree import merge, split
+
+Tree = dict[str, Any]
+
+
+def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -> Adapters | None:
+    """The adapters of the new tasks' model; None where the variant trains the model itself.
+
+    Args:
+      variant: the way to adapt.
+      trained: the adapters that were trained on many tasks; None for a run without adapters.
+      n_tasks: number of new tasks.
+
+    Raises:
+      UserError: the variant does not suit a run with these adapters.
+    """
+    if variant.skills == "none":
+        return None
+    if trained is None:
+        raise UserError(
+            f"variant {variant.name!r} needs a run with adapters, and this run has none; use 'full'"
+        )
+    variant.check(trained)
+    if variant.skills == "combined":
+        size = trained.inventory_size
+        trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)
+    elif not variant.routes:
+        trained = dataclasses.replace(trained, router=SharedRouter())
+    # A private skill of the new task would be fresh. It is left out where skills are not trained, or one is.
+    private = trained.private_skill if variant.trainable == "adapters" else None
+    return dataclasses.replace(trained, private_skill=private, n_tasks=n_tasks)
+
+
+def averaged_adapters(adapters: Adapters, count: int | None = None) -> Adapters:
+    """The adapters whose one skill is the uniform average of `count` skills; None for all of them."""
+    skill = adapters.skill.averaged(count or adapters.inventory_size)
+    return dataclasses.replace(adapters, skill=skill, router=SharedRouter(), private_skill=None)
+
+
+def initial_parameters(
+    variant: Variant,
+    trained: Tree,
+    fresh: Tree,
+    skill: Skill,
+    combination: Combination | None = None,
+    rows: Tree | None = None,
+) -> Tree:
+    """The parameters of the new tasks' adapters before the first step.
+
+    Args:
+      variant: the way to adapt.
+      trained: skills and routers after training on many tasks.
+      fresh: newly drawn parameters of the new tasks' model, for the router's row and private skills.
+      skill: kind of the trained skills.
+      combination: the combination of skills, where the variant has a choice.
+      rows: the routers' parameters that take the place of fresh ones.
+    """
+    if variant.skills == "fresh":
+        return merge(fresh, rows or {})
+    skills, _ = split(trained, is_inventory)
+    if variant.skills == "combined":
+        skills = combine(skills, skill, combination) if combination else average_skills(skills, skill)
+    return merge(split(fresh, is_inventory)[1], rows or {}, skills)

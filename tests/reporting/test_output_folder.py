@@ -1,0 +1,61 @@
+"""A program does not write beside the files of a run or of another program."""
+
+import json
+
+import pytest
+
+from poly_jax.errors import UserError
+from poly_jax.reporting.output_folder import check_output_folder
+
+PROGRAMS = ("sweep", "reproduce", "demo", "routing")
+
+
+def result(key):
+    return json.dumps({"key": key, "result": {}}) + "\n"
+
+
+FILES = {
+    "sweep": ("results.jsonl", result({"method": "m", "task": "t", "seed": 0, "setup": "0"})),
+    "reproduce": ("results.jsonl", result({"stage": "seen", "method": "MHR", "seed": 0})),
+    "demo": ("results.json", "[]"),
+    "routing": ("routing.json", "{}"),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_run_s_folder_is_refused_and_so_are_its_checkpoints(tmp_path, program):
+    run = tmp_path / "run"
+    (run / "checkpoints" / "7").mkdir(parents=True)
+    (run / "config.gin").write_text("")
+    for folder in (run, run / "checkpoints", run / "checkpoints" / "7"):
+        with pytest.raises(UserError, match=rf"holds a training run; give .* such as {run / program}$"):
+            check_output_folder(folder, program)
+    check_output_folder(run / program, program)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("owner", PROGRAMS)
+def test_a_program_goes_on_in_its_own_folder_only(tmp_path, program, owner):
+    name, text = FILES[owner]
+    (tmp_path / name).write_text(text)
+    if program == owner:
+        check_output_folder(tmp_path, program)
+    else:
+        with pytest.raises(UserError, match=f"holds the files of `poly-jax {owner}`"):
+            check_output_folder(tmp_path, program)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_folder_of_nobody_is_free(tmp_path, program):
+    check_output_folder(tmp_path / "new", program)
+    check_output_folder(tmp_path, program)
+    (tmp_path / "log.txt").write_text("a user's own file")
+    # The file of a process that was stopped within its first line belongs to nobody yet.
+    (tmp_path / "results.jsonl").write_text('{"key": {"met')
+    check_output_folder(tmp_path, program)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file; give a folder"):
+        check_output_folder(tmp_path / "file", "sweep")

@@ -1,0 +1,83 @@
+"""The variant of docs/new_variant.md: its file and its gin lines are enough to adapt a run with it."""
+
+import dataclasses
+import json
+import pathlib
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from poly_jax import cli
+from poly_jax.errors import UserError
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
+from poly_jax.training.checkpoints import open_trained, step_folder
+from poly_jax.transfer.new_adapters import new_adapters
+from poly_jax.transfer.variants import VARIANTS, Variant, find, register
+
+pytestmark = pytest.mark.usefixtures("own_folder")
+
+PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_variant.md"
+TASK = registered_name(benchmark().heldout[0].name)
+
+
+def block(language):
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return found
+
+
+@pytest.fixture
+def page(tmp_path, monkeypatch):
+    """The page's two files in the current folder; the variant is unknown again afterwards."""
+    (tmp_path / "my_variant.py").write_text(block("python"))
+    (tmp_path / "my_variant.gin").write_text(block("gin"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    VARIANTS.pop("lorahub-trained", None)
+    sys.modules.pop("my_variant", None)
+
+
+@pytest.mark.slow
+def test_the_page_s_variant_adapts_a_run_from_two_files(page, short_runs, capsys):
+    words = [f"--run={short_runs['mhr']}", f"--task={TASK}", "--gin_file=my_variant.gin", "--output_dir=out"]
+    short = ["--gin.adapt.steps=2", "--gin.adapt.report_every=1", "--gin.SearchedWeights.evaluations=1"]
+    assert cli.main(["adapt", *words, *short]) == 0
+    assert re.search(rf"{TASK}: 16 example\(s\), lorahub-trained, .* trained", capsys.readouterr().out)
+    config = pathlib.Path("out/config.gin").read_text()
+    assert "AdaptedFrom.variant = 'lorahub-trained'" in config
+    weights = re.search(r"AdaptedFrom\.weights = \\?\s*\((.*?)\)", config, re.DOTALL)
+    assert len(re.findall(r"[\d.]+(?:e-\d+)?", weights[1])) == 8
+    losses = [json.loads(line) for line in pathlib.Path("out/metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in losses] == [1, 2]
+    assert np.isfinite([line["loss"] for line in losses]).all()
+    sizes = {tensor.shape[1] for name, tensor in open_trained(step_folder("out")).items() if "skills" in name}
+    assert sizes == {1}
+
+
+def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
+    import my_variant  # noqa: F401
+
+    adapters = dataclasses.replace(many.model.adapters, n_skills=21)
+    told = r"variant 'lorahub-trained' weighs at most 20 skills, and this run has 21; use 'lorahub'"
+    with pytest.raises(UserError, match=told):
+        new_adapters(find("lorahub-trained"), adapters)
+    assert new_adapters(find("lorahub-trained"), many.model.adapters).inventory_size == 1
+
+
+@pytest.mark.parametrize(
+    ("skills", "trainable", "told"),
+    [
+        ("keept", "skills", "has skills 'keept'; use one of kept, combined, fresh, none"),
+        ("kept", "rows", "has trainable 'rows'; use one of adapters, skills, router, all"),
+    ],
+)
+def test_a_misspelt_field_is_named_with_its_choices(skills, trainable, told):
+    with pytest.raises(UserError, match=f"variant 'mine' {told}"):
+        Variant("mine", skills, trainable)
+
+
+def test_the_names_of_the_variants_that_ship_are_taken():
+    with pytest.raises(UserError, match="variant 'poly-z' is one of poly_jax's own; give yours another name"):
+        register(Variant("poly-z", "kept", "router"))
