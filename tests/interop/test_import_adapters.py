@@ -156,6 +156,10 @@ def test_what_the_reference_implementation_does_not_store_is_bound(poly_fixture,
     assert cli.main(["import", *arguments]) == 1
     assert "Adapters.router is not set" in capsys.readouterr().err
     bound = ["--gin.Adapters.router=@AverageRouter()", "--gin.LoRA.alpha=16.0"]
+    assert cli.main(["import", *arguments, *bound]) == 1
+    assert "does not say how many tasks there are; name them with --tasks" in capsys.readouterr().err
+    pathlib.Path("names.txt").write_text("one\ntwo\nthree\n")
+    bound.append("--tasks=names.txt")
     assert cli.main(["import", *arguments, *bound]) == 0
     adapters = restored("run").model.adapters
     assert isinstance(adapters.router, AverageRouter)

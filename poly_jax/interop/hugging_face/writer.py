@@ -87,8 +87,8 @@ def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
 def _special_ids(config: T5Config) -> dict[str, int]:
     return {
         "pad_token_id": 0,
-        "eos_token_id": getattr(config, "eos_id", 1),
-        "decoder_start_token_id": getattr(config, "decoder_start_id", 0),
+        "eos_token_id": config.eos_id,
+        "decoder_start_token_id": config.decoder_start_id,
     }
 
 
