@@ -94,7 +94,9 @@ def _named_backbone(source: str) -> str:
     if not named:
         raise UserError(f"{source} does not say what it adapts; give its backbone with --backbone")
     if not isinstance(named, str) or not pathlib.Path(named).exists():
-        raise UserError(f"{source} adapts {named}, which is no local path; give its folder with --backbone")
+        raise UserError(
+            f"{source} adapts {named}, which is not a local path; give its folder with --backbone"
+        )
     return named
 
 

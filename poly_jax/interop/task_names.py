@@ -35,7 +35,7 @@ def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} holds no list of names of tasks")
+        raise UserError(f"{path} does not hold a list of names of tasks")
     if not names:
         raise UserError(f"{path} names no task; give the names of the adapter's tasks")
     if n_tasks is not None and len(names) != n_tasks:

@@ -63,7 +63,7 @@ def test_names_beside_the_adapter_are_taken(poly_fixture, tmp_path):
 
 @pytest.mark.parametrize(
     ("named", "message"),
-    [(None, "does not say what it adapts"), ("t5-small", "adapts t5-small, which is no local path")],
+    [(None, "does not say what it adapts"), ("t5-small", "adapts t5-small, which is not a local path")],
 )
 def test_an_adapter_without_its_backbone_is_refused(poly_fixture, tmp_path, named, message, capsys):
     config = json.loads((poly_fixture / "adapter" / "adapter_config.json").read_text())
