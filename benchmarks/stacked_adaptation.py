@@ -15,28 +15,26 @@ import pathlib
 import tempfile
 import time
 
-import gin
 import numpy as np
 
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.data.task_table import TaskTable
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
-from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
 from poly_jax.transfer.adapt import adapt, read_examples
-from poly_jax.transfer.settings import bound_settings
+from poly_jax.transfer.settings import adapting_settings
 from poly_jax.transfer.stacked import adapt_many
-from poly_jax.transfer.variants import find
 
 SEEDS = (0, 1, 2)
 VARIANT = "mhr"
 
 
-def load(run: pathlib.Path, steps: int) -> None:
+def load(run: pathlib.Path, steps: int) -> Loaded:
     """The run's configuration, with these steps of adapting."""
-    Configuration(bindings=(f"adapt.steps = {steps}", f"adapt.report_every = {steps}")).load(run=str(run))
+    bindings = (f"adapt.steps = {steps}", f"adapt.report_every = {steps}")
+    return Configuration(bindings=bindings).load(run=str(run))
 
 
 def separately(run: pathlib.Path, tasks: list[str], steps: int, folder: pathlib.Path) -> np.ndarray:
@@ -44,23 +42,28 @@ def separately(run: pathlib.Path, tasks: list[str], steps: int, folder: pathlib.
     losses = []
     for task in tasks:
         for seed in SEEDS:
-            load(run, steps)
             output = folder / f"{task}-{seed}"
-            adapt(run=str(run), task=task, output_dir=str(output), variant=VARIANT, seed=seed)
+            given = {
+                "run": str(run),
+                "task": task,
+                "output_dir": str(output),
+                "variant": VARIANT,
+                "seed": seed,
+            }
+            adapt(**load(run, steps).arguments("adapt", **given))
             losses.append(json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["loss"])
     return np.array(losses)
 
 
 def stacked(run: pathlib.Path, tasks: list[str], steps: int) -> np.ndarray:
     """The same in one program, from restoring the run to the trained adapters."""
-    load(run, steps)
-    settings = bound_settings()
-    source = restore(settings.experiment, str(run), Partitioning().mesh())
+    settings = adapting_settings(load(run, steps), VARIANT)
+    source = restore(settings.experiment, str(run), settings.partitioning.mesh())
     cells = [(task, seed) for task in tasks for seed in SEEDS]
     stack = adapt_many(
         source.model,
         source.parameters,
-        find(VARIANT),
+        settings.variant,
         [read_examples(settings.experiment, TaskTable.of(task), task, "train") for task, _ in cells],
         [seed for _, seed in cells],
         steps=steps,
@@ -79,16 +82,15 @@ def main() -> None:
     tasks = [registered_name(task.name) for task in benchmark().heldout[:6]]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        Configuration(("recipes/skillbench/mhr.gin",), ("train.steps = 20",)).load()
+        loaded = Configuration(("recipes/skillbench/mhr.gin",), ("train.steps = 20",)).load()
         with contextlib.redirect_stderr(io.StringIO()):
-            train(str(folder / "mhr"))
+            train(**loaded.arguments("train", output_dir=str(folder / "mhr")))
         times = [(time.perf_counter(), time.process_time())]
         together = stacked(folder / "mhr", tasks, steps)
         times.append((time.perf_counter(), time.process_time()))
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             apart = separately(folder / "mhr", tasks, steps, folder)
         times.append((time.perf_counter(), time.process_time()))
-    gin.clear_config()
     np.testing.assert_allclose(together, apart, atol=1e-3)
     count = len(tasks) * len(SEEDS)
     one, many = np.diff(times, axis=0)

@@ -13,6 +13,7 @@ _LAZY = {
     "LearnedRouter": "poly_jax.routing.learned",
     "LoRA": "poly_jax.adapters.lora",
     "Model": "poly_jax.interface.model",
+    "Partitioning": "poly_jax.training.mesh",
     "UserError": "poly_jax.errors",
     "load": "poly_jax.interface.loading",
 }

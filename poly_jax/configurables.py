@@ -1,43 +1,120 @@
-"""The modules that register configurables with gin: they are imported before any gin file is read."""
+"""The registry of gin: every class, function and program that a configuration may name.
 
+This is the one place that makes them known to gin. The classes are registered from outside and stay plain:
+called in code, they take their arguments and their own defaults. Only what `poly_jax.configuration` makes has
+the values that a configuration binds.
+"""
+
+import functools
 import importlib
 
-MODULES = (
-    "poly_jax.adapters.config",
-    "poly_jax.adapters.ia3",
-    "poly_jax.adapters.lora",
-    "poly_jax.data.vocabularies",
-    "poly_jax.experiment",
-    "poly_jax.model.choice_loss",
-    "poly_jax.model.config",
-    "poly_jax.model.generate",
-    "poly_jax.model.loss",
-    "poly_jax.routing.fixed",
-    "poly_jax.routing.ibp",
-    "poly_jax.routing.learned",
-    "poly_jax.routing.random_rows",
-    "poly_jax.routing.table",
-    "poly_jax.tasks.skillbench.backbone",
-    "poly_jax.tasks.skillbench.tasks",
-    "poly_jax.tasks.skillbench.true_skills",
-    "poly_jax.tasks.super_natural_instructions.tasks",
-    "poly_jax.tasks.t0_few_shot.tasks",
-    "poly_jax.training.mesh",
-    "poly_jax.training.optimizer",
-    "poly_jax.transfer.adapted_from",
-)
+import gin
 
-# Programs, and what imports them. Other systems' programs have the same names.
-PROGRAMS = (
-    "poly_jax.evaluation.evaluate",
-    "poly_jax.evaluation.infer",
-    "poly_jax.sweep.run_sweep",
-    "poly_jax.training.train",
-    "poly_jax.transfer.adapt",
-)
+CONFIGURABLES: dict[str, tuple[str, ...]] = {
+    "poly_jax.adapters.config": ("Adapters",),
+    "poly_jax.adapters.ia3": ("IA3",),
+    "poly_jax.adapters.lora": ("LoRA",),
+    "poly_jax.data.vocabularies": ("byte", "sentencepiece"),
+    "poly_jax.experiment": ("Data", "Experiment"),
+    "poly_jax.model.choice_loss": ("ChoiceLoss",),
+    "poly_jax.model.config": ("T5Config",),
+    "poly_jax.model.generate": ("Decoding",),
+    "poly_jax.model.loss": ("TokenLoss",),
+    "poly_jax.routing.fixed": ("AverageRouter", "PrivateRouter", "SharedRouter"),
+    "poly_jax.routing.ibp": ("IBPPrior",),
+    "poly_jax.routing.learned": ("LearnedRouter",),
+    "poly_jax.routing.random_rows": ("RandomRouter",),
+    "poly_jax.routing.table": ("TableRouter",),
+    "poly_jax.tasks.skillbench.backbone": ("backbone",),
+    "poly_jax.tasks.skillbench.tasks": ("register",),
+    "poly_jax.tasks.skillbench.true_skills": ("TrueSkillsRouter",),
+    "poly_jax.tasks.super_natural_instructions.tasks": ("register",),
+    "poly_jax.tasks.t0_few_shot.tasks": ("register",),
+    "poly_jax.training.mesh": ("Partitioning",),
+    "poly_jax.training.optimizer": ("Optimizer",),
+    "poly_jax.transfer.adapted_from": ("AdaptedFrom",),
+    "poly_jax.transfer.gradient_free_search": ("SearchedWeights", "SelectedSkills"),
+}
+"""Names by the Python module that defines them."""
+
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "poly_jax.evaluation.evaluate": ("evaluate",),
+    "poly_jax.evaluation.infer": ("infer",),
+    "poly_jax.sweep.method": ("Method",),
+    "poly_jax.sweep.run_sweep": ("sweep",),
+    "poly_jax.training.train": ("train",),
+    "poly_jax.transfer.adapt": ("adapt",),
+}
+"""Programs and their arguments, apart from the others because t5x's programs have the same names."""
+
+NAMESPACES = {
+    "poly_jax.data.vocabularies": "vocabularies",
+    "poly_jax.tasks.skillbench.backbone": "skillbench",
+    "poly_jax.tasks.skillbench.tasks": "skillbench",
+    "poly_jax.tasks.skillbench.true_skills": "skillbench",
+    "poly_jax.tasks.super_natural_instructions.tasks": "super_natural_instructions",
+    "poly_jax.tasks.t0_few_shot.tasks": "t0_few_shot",
+    # What the module was called once: a sweep's results are found again by the full names of its bindings.
+    "poly_jax.transfer.gradient_free_search": "poly_jax.transfer.choosing",
+}
+"""The module in gin's names, where it is not the Python module."""
+
+NOT_BOUND = {
+    "adapt": ["texts"],
+    "sweep": ["output_dir", "configuration"],
+    "train": ["texts"],
+}
+"""Parameters that the command line gives to a program, so that a configuration cannot bind them."""
+
+MADE_BY_DEFAULT = {
+    "poly_jax.experiment.Experiment": {"decoding": "@Decoding()"},
+    "poly_jax.transfer.adapt.adapt": {
+        "experiment": "@Experiment()",
+        "optimizer": "@adapt/Optimizer()",
+        "loss": "@adapt/TokenLoss()",
+        "partitioning": "@Partitioning()",
+    },
+    "poly_jax.evaluation.evaluate.evaluate": {"partitioning": "@Partitioning()"},
+    "poly_jax.evaluation.infer.infer": {"partitioning": "@Partitioning()"},
+    "poly_jax.training.train.train": {
+        "optimizer": "@Optimizer()",
+        "loss": "@TokenLoss()",
+        "partitioning": "@Partitioning()",
+    },
+}
+"""What a parameter is bound to where a configuration leaves it out, or binds None; by full gin name."""
+
+PATHS = {
+    "poly_jax.experiment.Experiment": ("backbone",),
+    "poly_jax.routing.table.TableRouter": ("path",),
+    "poly_jax.sweep.method.Method": ("run",),
+    "poly_jax.transfer.adapted_from.AdaptedFrom": ("step",),
+    "super_natural_instructions.register": ("folder",),
+    "t0_few_shot.register": ("folder",),
+    "vocabularies.sentencepiece": ("path",),
+}
+"""Parameters that are paths, by full gin name: `~` and environment variables in them are expanded."""
 
 
 def import_configurables(programs: bool = True) -> None:
-    """Import every module that registers a configurable, so that gin files can bind it by name."""
-    for module in MODULES + (PROGRAMS if programs else ()):
-        importlib.import_module(module)
+    """Register everything, so that gin files can bind it by name.
+
+    Args:
+      programs: whether the programs are registered too.
+    """
+    for modules in (CONFIGURABLES, PROGRAMS) if programs else (CONFIGURABLES,):
+        for module in modules:
+            _register(module, modules[module])
+
+
+@functools.cache
+def _register(module: str, names: tuple[str, ...]) -> None:
+    content = importlib.import_module(module)
+    with gin.unlock_config():
+        for name in names:
+            gin.external_configurable(
+                getattr(content, name),
+                name,
+                module=NAMESPACES.get(module, module),
+                denylist=NOT_BOUND.get(name),
+            )

@@ -3,16 +3,14 @@
 import dataclasses
 from collections.abc import Callable
 
-import gin
-
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Data:
     """A seqio mixture and how its examples become batches.
@@ -40,12 +38,23 @@ class Data:
         return {"inputs": self.inputs_length, "targets": self.targets_length}
 
     def register_tasks(self) -> None:
-        """Makes the mixture known to seqio."""
-        if self.register is not None:
+        """Makes the mixture known to seqio.
+
+        Raises:
+          UserError: the function that registers it fails.
+        """
+        if self.register is None:
+            return
+        try:
             self.register()
+        except UserError:
+            raise
+        except Exception as error:  # A user's function may raise anything.
+            raise UserError(
+                f"Data.register, {self.register!r}, failed: {type(error).__name__}: {error}"
+            ) from error
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """The parts that training, adapting and evaluating share.
@@ -53,7 +62,7 @@ class Experiment:
     Attributes:
       model: shape of the T5.
       data: what it learns from.
-      adapters: makes the adapters for a number of tasks (`n_tasks`); None for a bare T5.
+      adapters: skills and router; the number of tasks is that of the task table. None for a bare T5.
       backbone: path of the frozen weights: a T5X checkpoint, a Hugging Face folder or a `.safetensors` file
         of this project; "random" for untrained ones, as trials need; None where all weights are trained.
       decoding: how outputs are chosen in evaluation.
@@ -62,13 +71,13 @@ class Experiment:
 
     model: T5Config
     data: Data
-    adapters: Callable[..., Adapters] | None = None
+    adapters: Adapters | None = None
     backbone: str | None = None
-    decoding: Decoding = dataclasses.field(default_factory=Decoding)
+    decoding: Decoding = Decoding()
     check_backbone: bool = True
 
     def transformer(self, table: TaskTable) -> Transformer:
         """The model for the tasks of a table, in evaluation mode."""
         if self.adapters is None:
             return Transformer(self.model)
-        return Transformer(self.model, self.adapters(n_tasks=len(table)).for_tasks(table.names))
+        return Transformer(self.model, self.adapters.for_tasks(table.names))

@@ -48,13 +48,9 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
-def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The test works in an empty folder, and no gin configuration is left after it."""
-    import gin
-
+def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test works in an empty folder."""
     monkeypatch.chdir(tmp_path)
-    yield
-    gin.clear_config()
 
 
 @contextlib.contextmanager
@@ -77,8 +73,6 @@ def quick_compilation() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of two runs of the embedded benchmark, as short as can be: skills are shared, or private."""
-    import gin
-
     from poly_jax.configuration import Configuration
     from poly_jax.training.train import train
 
@@ -86,9 +80,8 @@ def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     root = tmp_path_factory.mktemp("short_runs")
     with _few_optimizations():
         for name in ("mhr", "private"):
-            Configuration((f"recipes/skillbench/{name}.gin",), small).load()
-            train(str(root / name))
-    gin.clear_config()
+            loaded = Configuration((f"recipes/skillbench/{name}.gin",), small).load()
+            train(**loaded.arguments("train", output_dir=str(root / name)))
     return {name: str(root / name) for name in ("mhr", "private")}
 
 
@@ -242,13 +235,13 @@ def zeros() -> Callable[..., pathlib.Path]:
     """Makes a Hugging Face folder of zeros for a `T5Config`; they take no room on the disk."""
     from poly_jax.interop.hugging_face.writer import hugging_face_config
     from poly_jax.weights.hugging_face import tensor_name, turned_shape
-    from poly_jax.weights.t5_shapes import parameter_shapes
+    from poly_jax.weights.t5_shapes import t5_parameter_shapes
 
     def make(folder, config):
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(hugging_face_config(config, np.dtype(np.float32))))
         header, begin = {}, 0
-        for name, shape in parameter_shapes(config).items():
+        for name, shape in t5_parameter_shapes(config).items():
             shape = turned_shape(name, shape)
             end = begin + 4 * int(np.prod(shape))
             header[tensor_name(name)] = {"dtype": "F32", "shape": list(shape), "data_offsets": [begin, end]}

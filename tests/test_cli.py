@@ -1,5 +1,7 @@
 """The command line: what it imports, its exit codes, and what reaches each program."""
 
+import importlib
+import os
 import subprocess
 import sys
 import types
@@ -8,6 +10,7 @@ import pytest
 
 import poly_jax
 from poly_jax import cli
+from poly_jax.configurables import import_configurables
 from poly_jax.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -22,12 +25,25 @@ PROGRAMS = {
     "sweep": "poly_jax.sweep.run_sweep:sweep",
     "routing": "poly_jax.analysis.analyse:analyse_routing",
 }
+RECIPE = """
+include 'runs/multitask.gin'
+train.steps = 2
+Data.mixture = 'm'
+Data.inputs_length = 4
+Data.targets_length = 4
+T5Config.emb_dim = 8
+T5Config.mlp_dim = 8
+T5Config.num_heads = 8
+"""
+TRAIN = ["train", "--output_dir=x", "--gin_file=recipe.gin"]
 HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def calls(monkeypatch, tmp_path):
     """The programs replaced by ones that note their arguments; `calls.error` is raised if set."""
+    import_configurables()  # With the programs themselves, whose parameters gin has to know.
+    (tmp_path / "recipe.gin").write_text(RECIPE)
     seen = types.SimpleNamespace(error=None)
     for name, program_of in PROGRAMS.items():
         module, function = program_of.split(":")
@@ -37,17 +53,21 @@ def calls(monkeypatch):
                 raise seen.error
             setattr(seen, name, arguments)
 
-        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{function: program}))
+        monkeypatch.setattr(importlib.import_module(module), function, program)
     return seen
 
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run with an operative configuration."""
+    """The folder of a run, as far as its configuration goes."""
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
-    (folder / "config.gin").write_text("T5Config.emb_dim = 8\nT5Config.mlp_dim = 8\nT5Config.num_heads = 8\n")
+    (folder / "config.gin").write_text(RECIPE)
     return folder
+
+
+def some(arguments, *names):
+    return {name: arguments[name] for name in names if name in arguments}
 
 
 def python(code):
@@ -71,6 +91,21 @@ def test_help_imports_nothing_heavy(arguments):
         f"poly_jax.cli.main({arguments})"
     )
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
+
+
+def test_xla_and_tensorflow_say_nothing_of_their_own_unless_the_user_asks():
+    code = (
+        "import os; from poly_jax import cli\n"
+        "cli.main(['eval', '--run=nowhere'])\n"
+        "print(os.environ['TF_CPP_MIN_LOG_LEVEL'])"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    for asked, expected in (({}, "3"), ({"TF_CPP_MIN_LOG_LEVEL": "0"}, "0")):
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**env, **asked}
+        )
+        assert done.stdout.strip() == expected
+        assert done.stderr.count("\n") == 1
 
 
 def test_help_names_every_command_and_the_debug_variable(capsys):
@@ -154,13 +189,13 @@ def test_a_user_error_of_a_program_is_one_line(calls, capsys):
     calls.error = UserError(
         "folder is 'x', which is empty;\n  give another\n  In call to configurable 'train' (<f>)"
     )
-    assert cli.main(["train", "--output_dir=x"]) == 1
+    assert cli.main(TRAIN) == 1
     assert capsys.readouterr().err == "poly-jax: error: folder is 'x', which is empty; give another\n"
 
 
 def test_an_unset_binding_of_a_program_is_one_line(calls, capsys):
     calls.error = RuntimeError("Required bindings for `train` not provided in config: ['mixture', 'steps']")
-    assert cli.main(["train", "--output_dir=x"]) == 1
+    assert cli.main(TRAIN) == 1
     assert capsys.readouterr().err.startswith(
         "poly-jax: error: train.mixture and train.steps are not set; add --gin.train.mixture=VALUE"
     )
@@ -170,7 +205,7 @@ def test_an_unset_binding_of_a_program_is_one_line(calls, capsys):
 def test_the_traceback_is_shown_on_request(value, shown, calls, capsys, monkeypatch):
     monkeypatch.setenv("POLY_JAX_DEBUG", value)
     calls.error = UserError("no")
-    assert cli.main(["train", "--output_dir=x"]) == 1
+    assert cli.main(TRAIN) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1] == "poly-jax: error: no"
     assert (lines[0] == "Traceback (most recent call last):") == shown
@@ -182,20 +217,20 @@ def test_a_folder_that_cannot_be_made_is_one_line(calls, capsys, tmp_path):
     with pytest.raises(OSError, match="Not a directory") as caught:
         place.mkdir()
     calls.error = caught.value
-    assert cli.main(["train", f"--output_dir={place}"]) == 1
+    assert cli.main(["train", f"--output_dir={place}", "--gin_file=recipe.gin"]) == 1
     assert capsys.readouterr().err == f"poly-jax: error: [Errno 20] Not a directory: '{place}'\n"
 
 
 def test_an_interrupt_is_quiet(calls, capsys):
     calls.error = KeyboardInterrupt()
-    assert cli.main(["train", "--output_dir=x"]) == 130
+    assert cli.main(TRAIN) == 130
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_bug_keeps_its_traceback(calls):
     calls.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError, match="a bug"):
-        cli.main(["train", "--output_dir=x"])
+        cli.main(TRAIN)
 
 
 # What reaches the programs.
@@ -203,22 +238,24 @@ def test_a_bug_keeps_its_traceback(calls):
 
 def test_flags_reach_the_programs(calls, run):
     folder = str(run)
-    assert cli.main(["train", "--output_dir=out"]) == 0
-    assert calls.train == {"output_dir": "out"}
+    assert cli.main(["train", "--output_dir=out", "--gin_file=recipe.gin"]) == 0
+    assert some(calls.train, "output_dir", "steps", "seed") == {"output_dir": "out", "steps": 2}
     flags = ["--task=t", "--variant=poly-z", "--shots=16", "--seed=3"]
     assert cli.main(["adapt", f"--run={folder}", "--output_dir=out", *flags]) == 0
-    assert calls.adapt == {
+    assert calls.adapt["variant"].name == "poly-z"
+    assert some(calls.adapt, "run", "output_dir", "task", "shots", "seed") == {
         "run": folder,
         "output_dir": "out",
         "task": "t",
-        "variant": "poly-z",
         "shots": 16,
         "seed": 3,
     }
     assert cli.main(["eval", f"--run={folder}", "--mixture=m", "--split=test", "--output_dir=out"]) == 0
-    assert calls.eval == {"run": folder, "mixture": "m", "split": "test", "output_dir": "out"}
+    expected = {"run": folder, "mixture": "m", "split": "test", "output_dir": "out"}
+    assert some(calls.eval, *expected) == expected
     assert cli.main(["infer", "--run", folder, "--task=t", "--input=a.txt", "--output=b.txt"]) == 0
-    assert calls.infer == {"run": folder, "task": "t", "input": "a.txt", "output": "b.txt"}
+    expected = {"run": folder, "task": "t", "input": "a.txt", "output": "b.txt"}
+    assert some(calls.infer, *expected) == expected
     one = ["sweep", "--methods", "a=runs/x:mhr", "runs/y:full", "--tasks", "s", "t", "--seeds", "4", "5"]
     assert cli.main([*one, "--split=validation", "--output_dir=out", "--gin.T5Config.emb_dim=8"]) == 0
     assert [(m.run, m.variant, m.name) for m in calls.sweep["methods"]] == [
@@ -236,12 +273,22 @@ def test_flags_reach_the_programs(calls, run):
 
 
 def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
+    # What the configuration makes where it binds nothing.
+    made = {"experiment", "partitioning"}
     assert cli.main(["adapt", f"--run={run}", "--task=t", "--output_dir=out"]) == 0
-    assert calls.adapt == {"run": str(run), "task": "t", "output_dir": "out"}
+    assert set(calls.adapt) == {"run", "task", "output_dir", "texts", "optimizer", "loss", *made}
+    assert cli.main(["adapt", f"--run={run}", "--task=t", "--output_dir=out", "--gin.adapt.seed=5"]) == 0
+    assert calls.adapt["seed"] == 5
     assert cli.main(["eval", f"--run={run}"]) == 0
-    assert calls.eval == {"run": str(run)}
+    assert set(calls.eval) == {"run", *made}
     assert cli.main(["infer", f"--run={run}", "--task=t"]) == 0
-    assert calls.infer == {"run": str(run), "task": "t", "input": "-", "output": "-"}
+    assert some(calls.infer, "run", "task", "input", "output") == {
+        "run": str(run),
+        "task": "t",
+        "input": "-",
+        "output": "-",
+    }
+    assert set(calls.infer) == {"run", "task", "input", "output", *made}
     assert cli.main(["demo"]) == 0
     assert calls.demo == {"output_dir": "runs/demo", "bindings": ()}
 
@@ -251,17 +298,13 @@ def test_a_run_is_configured_by_its_own_config_then_the_files_then_the_flags(cal
     step = run / "checkpoints" / "100"
     step.mkdir(parents=True)
     assert cli.main(["eval", "--gin.T5Config.num_heads=32", f"--run={step}", "--gin_file=mine.gin"]) == 0
-    from poly_jax.model.config import T5Config
-
-    config = T5Config()
+    config = calls.eval["experiment"].model
     assert (config.emb_dim, config.mlp_dim, config.num_heads) == (8, 16, 32)
 
 
 def test_several_gin_files_are_read_in_order(calls, tmp_path):
     (tmp_path / "a.gin").write_text("T5Config.mlp_dim = 1\nT5Config.emb_dim = 1\n")
     (tmp_path / "b.gin").write_text("T5Config.mlp_dim = 2\n")
-    files = ["--gin_file=a.gin", "--gin_file", "b.gin"]
-    assert cli.main(["train", "--output_dir=x", *files]) == 0
-    from poly_jax.model.config import T5Config
-
-    assert (T5Config().emb_dim, T5Config().mlp_dim) == (1, 2)
+    assert cli.main([*TRAIN, "--gin_file=a.gin", "--gin_file", "b.gin"]) == 0
+    config = calls.train["experiment"].model
+    assert (config.emb_dim, config.mlp_dim) == (1, 2)

@@ -71,15 +71,15 @@ def complaint(files=(), bindings=()):
 
 
 def test_shipped_files_are_found_from_any_folder():
-    configuration.load(["models/t5_1_1_xl.gin"])
-    assert (T5Config().emb_dim, T5Config().mlp_dim) == (2048, 5120)
+    config = configuration.load(["models/t5_1_1_xl.gin"]).make(T5Config)
+    assert (config.emb_dim, config.mlp_dim) == (2048, 5120)
 
 
 def test_the_current_folder_comes_before_the_shipped_files():
     write("models/t5_1_1_form.gin", "T5Config.mlp_activations = ('relu',)")
-    configuration.load(["models/t5_1_1_tiny.gin"])
-    assert T5Config().emb_dim == 64
-    assert T5Config().mlp_activations == ("relu",)
+    config = configuration.load(["models/t5_1_1_tiny.gin"]).make(T5Config)
+    assert config.emb_dim == 64
+    assert config.mlp_activations == ("relu",)
 
 
 def test_a_module_in_the_current_folder_is_imported_though_the_program_is_elsewhere(tmp_path, monkeypatch):
@@ -89,8 +89,9 @@ def test_a_module_in_the_current_folder_is_imported_though_the_program_is_elsewh
         "import gin\n\n\n@gin.configurable\ndef mine(x=1):\n    return x\n"
     )
     (tmp_path / "my.gin").write_text("import module_of_mine\nmine.x = 2\n")
-    configuration.load(["my.gin"])
-    assert sys.modules.pop("module_of_mine").mine() == 2
+    loaded = configuration.load(["my.gin"])
+    assert sys.modules.pop("module_of_mine")
+    assert loaded.make("mine") == 2
 
 
 def test_every_shipped_file_is_a_gin_file_below_the_root():
@@ -113,20 +114,32 @@ def test_every_shipped_file_binds_only_what_exists(name):
 def test_files_are_read_in_order_and_bindings_last():
     write("first.gin", "brew.sugar = 1", "brew.minutes = 1", "brew.leaf = 'oolong'")
     write("second.gin", "brew.sugar = 2", "brew.minutes = 2")
-    configuration.load(["first.gin", "second.gin"], ["brew.sugar=3"])
-    assert brew() == ("oolong", 2, 3, None)
+    loaded = configuration.load(["first.gin", "second.gin"], ["brew.sugar=3"])
+    assert loaded.make(brew) == ("oolong", 2, 3, None)
 
 
 def test_a_load_forgets_the_one_before():
-    configuration.load([], ["brew.sugar=3"])
-    configuration.load([], ["brew.minutes=4"])
-    assert brew("oolong") == ("oolong", 4, 0, None)
+    before = configuration.load([], ["brew.sugar=3", "brew.minutes=1"])
+    after = configuration.load([], ["brew.minutes=4"])
+    assert after.make(brew, "oolong") == ("oolong", 4, 0, None)
+    assert before.make(brew, "oolong") == ("oolong", 1, 3, None)
+
+
+def test_a_load_leaves_what_gin_holds_as_it_was():
+    gin.bind_parameter("brew.sugar", 7)
+    try:
+        configuration.load([], ["brew.minutes=4"]).make(brew, "oolong")
+        assert gin.get_bindings(brew) == {"sugar": 7}
+        assert configuration.current().make(brew, "oolong", minutes=1) == ("oolong", 1, 7, None)
+    finally:
+        gin.clear_config()
 
 
 def test_a_program_may_register_and_bind_after_loading():
-    configuration.load([], ["brew.minutes=4"])
+    loaded = configuration.load([], ["brew.minutes=4"])
     gin.bind_parameter("brew.sugar", 5)
-    assert brew("oolong") == ("oolong", 4, 5, None)
+    gin.clear_config()
+    assert loaded.make(brew, "oolong", sugar=5) == ("oolong", 4, 5, None)
 
 
 def test_a_missing_file_does_not_leave_a_log_line(capfd):
@@ -140,23 +153,24 @@ def test_a_missing_file_does_not_leave_a_log_line(capfd):
 
 def test_what_a_run_left_configures_the_next_program_alike():
     write("run.gin", "SUGAR = 7", "brew.sugar = %SUGAR", "brew.kettle = @kitchen.serve")
-    configuration.load(["models/byt5_small.gin", "run.gin"], ["brew.minutes=4"])
-    before = brew("oolong")[1:3], T5Config()
-    run_folder.claim(epath.Path("runs/mine").absolute())
+    loaded = configuration.load(["models/byt5_small.gin", "run.gin"], ["brew.minutes=4"])
+    before = loaded.make(brew, "oolong"), loaded.make(T5Config)
+    assert before[0][1:3] == (4, 7)
+    run_folder.claim(epath.Path("runs/mine").absolute(), loaded.texts)
     for run in ("runs/mine", "runs/mine/checkpoints/100"):
         os.makedirs(run, exist_ok=True)
-        configuration.load([configuration.run_config(run)])
-        assert (brew("oolong")[1:3], T5Config()) == before
-    configuration.load([configuration.run_config("runs/mine")], ["SUGAR=8"])
-    assert brew("oolong")[2] == 8
+        again = configuration.load([configuration.run_config(run)])
+        assert (again.make(brew, "oolong"), again.make(T5Config)) == before
+    changed = configuration.load([configuration.run_config("runs/mine")], ["SUGAR=8"])
+    assert changed.make(brew, "oolong")[2] == 8
 
 
 def test_a_configuration_loads_the_run_then_the_given_files_then_the_bindings():
     write("runs/mine/config.gin", "brew.leaf = 'oolong'", "brew.minutes = 1", "brew.sugar = 1")
     write("recipe.gin", "brew.kettle = 'tin'", "brew.minutes = 5")
     write("mine.gin", "brew.minutes = 2", "brew.sugar = 2")
-    configuration.Configuration(("mine.gin",), ("brew.sugar=3",)).load("recipe.gin", run="runs/mine")
-    assert brew() == ("oolong", 2, 3, "tin")
+    given = configuration.Configuration(("mine.gin",), ("brew.sugar=3",))
+    assert given.load("recipe.gin", run="runs/mine").make(brew) == ("oolong", 2, 3, "tin")
 
 
 def test_a_folder_that_is_no_run_is_a_clear_error():
@@ -309,14 +323,14 @@ def test_a_mistake_in_a_flag_is_one_line_that_repeats_the_flag(binding, expected
 
 def test_a_macro_is_overridden_where_a_file_defines_or_uses_it():
     write("good.gin", "UNUSED = 1", "brew.sugar = %SUGAR")
-    configuration.load(["good.gin"], ["UNUSED=2", "SUGAR=3", "brew.minutes=1"])
-    assert brew("oolong")[2] == 3
+    loaded = configuration.load(["good.gin"], ["UNUSED=2", "SUGAR=3", "brew.minutes=1"])
+    assert loaded.make(brew, "oolong")[2] == 3
 
 
 def test_a_required_binding_may_come_from_a_flag():
     write("good.gin", "brew.leaf = %gin.REQUIRED")
-    configuration.load(["good.gin"], ["brew.leaf='oolong'", "brew.minutes=1"])
-    assert brew()[0] == "oolong"
+    loaded = configuration.load(["good.gin"], ["brew.leaf='oolong'", "brew.minutes=1"])
+    assert loaded.make(brew)[0] == "oolong"
 
 
 # What a program finds out while it runs.
@@ -325,41 +339,37 @@ def test_a_required_binding_may_come_from_a_flag():
 @pytest.mark.parametrize(
     ("call", "expected"),
     [
-        (lambda: brew("oolong"), "brew.minutes is not set; add --gin.brew.minutes=VALUE"),
-        (lambda: brew(minutes=3), "brew.leaf is not set; add --gin.brew.leaf=VALUE"),
-        (lambda: Recipe("oolong"), "Recipe.litres is not set; add --gin.Recipe.litres=VALUE"),
+        (lambda make: make(brew, "oolong"), "brew.minutes is not set; add --gin.brew.minutes=VALUE"),
+        (lambda make: make(brew, minutes=3), "brew.leaf is not set; add --gin.brew.leaf=VALUE"),
+        (lambda make: make(Recipe, "oolong"), "Recipe.litres is not set; add --gin.Recipe.litres=VALUE"),
         (
-            Recipe,
+            lambda make: make(Recipe),
             "Recipe.leaf and Recipe.litres are not set; add --gin.Recipe.leaf=VALUE --gin.Recipe.litres=",
         ),
     ],
 )
 def test_a_binding_that_a_program_needs_is_asked_for(call, expected):
-    configuration.load([])
-    with pytest.raises(UserError) as error, configuration.explain_unset_bindings():
-        call()
+    loaded = configuration.load([])
+    with pytest.raises(UserError) as error:
+        call(loaded.make)
     assert str(error.value).startswith(expected)
 
 
 def test_a_binding_that_an_inner_program_needs_is_asked_for():
-    configuration.load([], ["brew.kettle=@Recipe()", "brew.minutes=1", "Recipe.leaf='oolong'"])
-    with (
-        pytest.raises(UserError, match=r"^Recipe\.litres is not set"),
-        configuration.explain_unset_bindings(),
-    ):
-        brew("oolong")
+    loaded = configuration.load([], ["brew.kettle=@Recipe()", "brew.minutes=1", "Recipe.leaf='oolong'"])
+    with pytest.raises(UserError, match=r"^Recipe\.litres is not set"):
+        loaded.make(brew, "oolong")
 
 
 def test_other_errors_of_a_program_stay_what_they_are():
-    configuration.load([])
-    with pytest.raises(TypeError, match=r"pour\(\) missing 1"), configuration.explain_unset_bindings():
-        serve()
+    with pytest.raises(TypeError, match=r"pour\(\) missing 1"):
+        configuration.load([]).make(serve)
     with pytest.raises(RuntimeError, match="the kettle is cold"), configuration.explain_unset_bindings():
         raise RuntimeError("the kettle is cold")
 
 
 def test_an_error_that_passed_through_a_configurable_is_still_one_line():
-    configuration.load([], ["serve.guests=0"])
+    loaded = configuration.load([], ["serve.guests=0"])
     with pytest.raises(UserError) as error:
-        serve()
-    assert configuration.one_line(str(error.value)) == "serve.guests is 0; invite someone"
+        loaded.make(serve)
+    assert str(error.value) == "serve.guests is 0; invite someone"

@@ -1,1 +1,1 @@
-"""What a router learned: statistics and plots."""
+"""Analysis of what a router learned: measures, clusters, pictures and a page."""

@@ -1,4 +1,4 @@
-"""How well a router's idea of which tasks are alike agrees with a known one."""
+"""The agreement of a router's similarities between tasks with a known grouping of the tasks."""
 
 import dataclasses
 
@@ -13,13 +13,14 @@ _ROUNDING = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """Two measures, and how likely the first is by chance.
+    """Two measures of agreement, and the p-value of the first.
 
     Attributes:
       correlation: Pearson correlation, over pairs of tasks, of the similarity of their mixing weights with
-        the number of skills they share.
+        the number of skills that they share.
       permutation_p: share of random relabellings of the tasks whose correlation is at least as high.
-      adjusted_rand: adjusted Rand index of average-linkage clusters, both trees cut into equally many.
+      adjusted_rand: adjusted Rand index of average-linkage clusters; both trees are cut into the same number
+        of clusters.
     """
 
     correlation: float
@@ -28,14 +29,14 @@ class Agreement:
 
 
 def measure(vectors: Float[np.ndarray, "tasks features"]) -> str:
-    """What `similarity` is: "correlation", or "cosine" where a task's weights are all equal."""
+    """The measure that `similarity` uses: "correlation", or "cosine" where a task's weights are all equal."""
     return "cosine" if np.any(np.ptp(vectors, axis=1) == 0) else "correlation"
 
 
 def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray, "tasks tasks"]:
     """Pearson correlation of every two tasks' mixing weights.
 
-    Weights that are all equal correlate with nothing: where a task has such, all pairs have their cosine.
+    Weights that are all equal have no correlation. Where a task has such weights, every pair gets its cosine.
     """
     if measure(vectors) == "correlation":
         return np.atleast_2d(np.corrcoef(vectors))
@@ -43,17 +44,17 @@ def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray
 
 
 def of_pairs(matrix: Float[np.ndarray, "tasks tasks"]) -> Float[np.ndarray, "pairs"]:
-    """A symmetric matrix's values for every two different tasks, each once."""
+    """The values of a symmetric matrix for every two different tasks, each pair once."""
     return matrix[np.triu_indices(len(matrix), k=1)]
 
 
 def told_apart(alike: Float[np.ndarray, "tasks tasks"]) -> bool:
-    """Whether some pairs of tasks are more alike than others, beyond the rounding of float32 weights."""
+    """Whether some pairs of tasks are more alike than other pairs, beyond the rounding of float32 weights."""
     return bool(np.ptp(of_pairs(alike)) > _ROUNDING)
 
 
 def cosines(products: Float[np.ndarray, "vectors vectors"]) -> Float[np.ndarray, "vectors vectors"]:
-    """Cosines of vectors from their inner products; 0 for those with a vector that is 0."""
+    """Cosines of vectors from their inner products; 0 for a pair with a zero vector."""
     norms = np.sqrt(np.diag(products))
     scale = np.outer(norms, norms)
     return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
@@ -73,14 +74,14 @@ def agreement(
     permutations: int = 1000,
     seed: int = 0,
 ) -> Agreement:
-    """Compares a router with the true skills of its tasks.
+    """Compare a router with the true skills of its tasks.
 
     Args:
       vectors: mixing weights of each task.
       skills: 1 where a task needs a skill, else 0.
-      n_clusters: where both trees are cut; None for the number of true skills.
-      permutations: random relabellings for the p-value.
-      seed: of those.
+      n_clusters: number of clusters that both trees are cut into; None for the number of true skills.
+      permutations: number of random relabellings for the p-value.
+      seed: seed of the relabellings.
     """
     learned = of_pairs(similarity(vectors))
     shared = (skills @ skills.T).astype(float)

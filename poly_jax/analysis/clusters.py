@@ -19,9 +19,9 @@ class Clusters:
     Attributes:
       tree: average linkage over 1 - similarity, as SciPy writes it; empty for a single task.
       order: tasks in the order of the tree's leaves.
-      of_task: cluster of each task, from 1, numbered in that order.
-      silhouette: mean silhouette of the cut, which is the best of any with 2 to 20 clusters; NaN where there
-        is one cluster, as tasks do not differ or are less than three.
+      of_task: cluster of each task, numbered from 1 in that order.
+      silhouette: mean silhouette of the cut, which is the best of all cuts into 2 to 20 clusters; NaN where
+        there is one cluster, because the tasks do not differ or are fewer than three.
     """
 
     tree: Float[np.ndarray, "merges 4"]
@@ -36,7 +36,7 @@ class Clusters:
 
 
 def clusters(vectors: Float[np.ndarray, "tasks features"]) -> Clusters:
-    """Clusters the tasks by their mixing weights."""
+    """Cluster the tasks by their mixing weights."""
     n_tasks = len(vectors)
     if n_tasks == 1:
         return Clusters(np.zeros((0, 4)), np.zeros(1, int), np.ones(1, int), float("nan"))
@@ -45,7 +45,7 @@ def clusters(vectors: Float[np.ndarray, "tasks features"]) -> Clusters:
     apart = np.clip(1 - similarity(vectors), 0, None)
     np.fill_diagonal(apart, 0)
     best, labels = float("nan"), np.ones(n_tasks, int)
-    # Where all pairs are equally far from each other no cut is better than another.
+    # Where all pairs are equally far from each other, all cuts are equally good.
     if n_tasks > 2 and told_apart(apart):
         for count in range(2, min(n_tasks - 1, _MOST) + 1):
             cut = hierarchy.fcluster(tree, count, "maxclust")

@@ -1,4 +1,4 @@
-"""How far trained parameters went from their initial values."""
+"""The distance of trained parameters from their initial values."""
 
 import dataclasses
 import math
@@ -17,14 +17,14 @@ Key = TypeVar("Key", bound=Hashable)
 
 @dataclasses.dataclass(frozen=True)
 class Drift:
-    """Sums over parameters before and after; those of several arrays add up.
+    """Sums over parameters before and after training; the sums of several arrays add up.
 
     Attributes:
-      count: of parameters.
-      change: sum of squares of what was added.
+      count: number of parameters.
+      change: sum of squares of the change.
       before: sum of squares of the initial values.
       after: sum of squares of the trained values.
-      product: sum of products of the two.
+      product: sum of products of initial and trained values.
     """
 
     count: int = 0
@@ -35,7 +35,7 @@ class Drift:
 
     @classmethod
     def of(cls, before: Float[np.ndarray, "*shape"], after: Float[np.ndarray, "*shape"]) -> "Drift":
-        """That of one array."""
+        """The drift of one array."""
         start, end = np.asarray(before, np.float64), np.asarray(after, np.float64)
         sums = (np.sum((end - start) ** 2), np.sum(start**2), np.sum(end**2), np.sum(start * end))
         return cls(start.size, *map(float, sums))
@@ -51,18 +51,18 @@ class Drift:
 
     @property
     def relative(self) -> float:
-        """Norm of the change over that of the initial values; NaN where these are 0."""
+        """Norm of the change over the norm of the initial values; NaN where these are 0."""
         return math.sqrt(self.change / self.before) if self.before else math.nan
 
     @property
     def cosine(self) -> float:
-        """Cosine of the trained and the initial values; NaN where either is 0."""
+        """Cosine of the trained and the initial values; NaN where either norm is 0."""
         scale = math.sqrt(self.before) * math.sqrt(self.after)
         return self.product / scale if scale else math.nan
 
 
 def kind_of(path: str) -> str:
-    """What a parameter is: "router logits", "skill lora_a", "own skill lora_a" (of a task's own skill)."""
+    """The kind of a parameter: "router logits", "skill lora_a", or "own skill lora_a" of a private skill."""
     owner = "router" if is_router(path) else "own skill" if is_private(path) else "skill"
     return f"{owner} {leaf(path)}"
 
@@ -71,8 +71,8 @@ def by_layer(initial: Arrays, trained: Arrays) -> dict[tuple[str, str], Drift]:
     """The drift of every kind of parameter in every layer.
 
     Args:
-      initial: arrays by '/'-joined name, with layers apart.
-      trained: the same names, maybe more.
+      initial: initial values by '/'-joined name, with layers apart.
+      trained: trained values of the same names, and maybe of more.
     """
     return _summed(initial, trained, lambda path: (kind_of(path), layer_of(path)))
 
@@ -83,7 +83,7 @@ def by_kind(initial: Arrays, trained: Arrays) -> dict[str, Drift]:
 
 
 def by_task(initial: Arrays, trained: Arrays, n_tasks: int) -> dict[str, Float[np.ndarray, "tasks"]]:
-    """RMS change of each task's own parameters, by their kind: of routers' rows and of own skills."""
+    """RMS change of each task's own parameters, by kind: routers' rows and private skills."""
     return _along(initial, trained, n_tasks, "tasks")
 
 

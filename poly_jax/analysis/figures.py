@@ -1,4 +1,4 @@
-"""Pictures of what a router learned: its measures, skills, tasks, drift and gradients."""
+"""Figures of what a router learned: its measures, skills, tasks, drift and gradients."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ def png(figure: Figure) -> bytes:
 
 
 def measures_figure(layers: Mapping[str, Statistics]) -> Figure:
-    """A panel for each measure that there is, a dot for every layer."""
+    """A panel for each measure that is defined, with a dot for every layer."""
     shown = [name for name in _MEASURES if any(np.isfinite(getattr(one, name)) for one in layers.values())]
     shown.append("effective_skills")
     figure, panels = _panels(len(shown), len(layers))
@@ -40,7 +40,7 @@ def measures_figure(layers: Mapping[str, Statistics]) -> Figure:
 
 
 def usage_figure(used: Mapping[str, Float[np.ndarray, "splits skills"]]) -> Figure:
-    """Mean share of every skill at every place, relative to equal shares."""
+    """Mean share of every skill at every router, relative to equal shares."""
     places = list(used)
     n_splits, n_skills = next(iter(used.values())).shape
     table = np.stack([part.reshape(-1) for part in used.values()]) * n_skills
@@ -56,7 +56,7 @@ def usage_figure(used: Mapping[str, Float[np.ndarray, "splits skills"]]) -> Figu
 
 
 def mark_heads(axes: Axes, n_splits: int, n_skills: int, most_names: int) -> None:
-    """Divides columns of all heads' skills into heads, at most so many of them with their names."""
+    """Divide the columns of skills into heads, and name at most `most_names` of the heads."""
     for head in range(1, n_splits):
         axes.axvline(head * n_skills - 0.5, color="white", linewidth=1 if n_splits <= 16 else 0.3)
     named = range(0, n_splits, -(-n_splits // most_names))
@@ -74,13 +74,13 @@ def pairs_figure(
     names: Sequence[str],
     label: str,
 ) -> Figure:
-    """A value for every two tasks, tasks in the order of the dendrogram, clusters outlined.
+    """A value for every two tasks, in the order of the dendrogram, with clusters outlined.
 
-    Colours end at the largest value of two different tasks, or at 0.2.
+    The colours end at the largest value of two different tasks, or at 0.2 where that is larger.
     """
     n_tasks = len(matrix)
     limit = max(0.2, float(np.abs(matrix[~np.eye(n_tasks, dtype=bool)]).max()))
-    # Room for the names of all tasks up to a number of them that can be read.
+    # Room for the names of all tasks, up to a number of names that can be read.
     size = float(np.clip(0.16 * n_tasks, 4, 12))
     figure = Figure(figsize=(size + 2.6, size + 0.4), layout="constrained")
     axes = figure.subplots()
@@ -104,7 +104,7 @@ def pairs_figure(
 
 
 def drift_figure(drifts: Mapping[tuple[str, str], Drift]) -> Figure:
-    """A panel for each kind of parameter, a dot for every layer: the RMS of the change."""
+    """A panel for each kind of parameter, with a dot for the RMS change of every layer."""
     kinds = list(dict.fromkeys(kind for kind, _ in drifts))
     layers = in_order({layer for _, layer in drifts})
     figure, panels = _panels(len(kinds), len(layers))

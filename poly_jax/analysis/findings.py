@@ -1,4 +1,4 @@
-"""All that is found out about a run's router from its weights, and the same as plain numbers for JSON."""
+"""The findings about a run's router, from its weights, and the same as plain numbers for JSON."""
 
 import dataclasses
 import math
@@ -26,12 +26,12 @@ _DECIMALS = 5
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """A given grouping of the tasks, and how the router's agrees with it.
+    """A given grouping of the tasks, and the router's agreement with it.
 
     Attributes:
-      groups: their names.
+      groups: names of the groups.
       matrix: 1 where a task is in a group.
-      agreement: None where the router treats all tasks alike, or all pairs equally.
+      agreement: the agreement; None where the router treats all tasks, or all pairs of tasks, alike.
     """
 
     groups: list[str]
@@ -44,23 +44,23 @@ class Findings:
     """What a router learned.
 
     Attributes:
-      adapters: of the run.
-      names: of the tasks, in the order of their ids.
-      weights: of every router.
+      adapters: the run's adapters.
+      names: names of the tasks, in the order of their ids.
+      weights: mixing weights of every router.
       places: measures of every router, by its place.
-      layers: their means by layer.
-      overall: their mean.
-      measure: what `similarity` is, "correlation" or "cosine".
-      similarity: of the mixing weights of every two tasks, over all routers.
-      clusters: of the tasks.
-      shown: place of the router that is shown in full, as the others resemble it most.
-      drift: by kind of parameter and layer.
-      drift_of_kind: by kind of parameter.
-      drift_of_task: RMS change of what each task has for itself, by kind.
+      layers: means of the measures by layer.
+      overall: mean of the measures over all routers.
+      measure: the measure of `similarity`, "correlation" or "cosine".
+      similarity: similarity of the mixing weights of every two tasks, over all routers.
+      clusters: clusters of the tasks.
+      shown: place of the router that is shown in full, which is the most like all routers together.
+      drift: drift by kind of parameter and layer.
+      drift_of_kind: drift by kind of parameter.
+      drift_of_task: RMS change of each task's own parameters, by kind.
       drift_of_skill: RMS change of each skill, by kind.
-      drift_note: which initial values are not known, and why.
-      reference: a given grouping; None for none.
-      alignment: of the tasks' gradients; None where it was not asked for.
+      drift_note: a sentence on the initial values that are not known, or an empty one.
+      reference: a given grouping of the tasks; None where none was given.
+      alignment: alignment of the tasks' gradients; None where it was not asked for.
     """
 
     adapters: Adapters
@@ -87,26 +87,26 @@ class Findings:
         return {place: usage(table) for place, table in self.weights.items()}
 
     def effective_skills(self) -> dict[str, Float[np.ndarray, "tasks"]]:
-        """How many skills each task uses in a layer, mean over its routers and heads."""
+        """The number of skills that each task uses in a layer, as the mean over routers and heads."""
         found: dict[str, list[np.ndarray]] = {}
         for place, table in self.weights.items():
             found.setdefault(layer_of(place), []).append(effective_skills(table).mean(1))
         return {layer: np.mean(parts, axis=0) for layer, parts in found.items()}
 
     def nearest(self, task: int) -> int | None:
-        """The other task that is most similar; None where there is no other."""
+        """The most similar other task; None where there is no other task."""
         others = [other for other in range(len(self.names)) if other != task]
         return max(others, key=lambda other: self.similarity[task, other], default=None)
 
     def groups_of(self, task: int) -> list[str]:
-        """The given groups that a task is in; none where none are given."""
+        """The given groups that a task is in; an empty list where no groups were given."""
         if self.reference is None:
             return []
         pairs = zip(self.reference.groups, self.reference.matrix[task], strict=True)
         return [group for group, there in pairs if there]
 
     def strongest(self, task: int) -> list[tuple[int, int, float]]:
-        """Heads and skills with the largest shares at the shown place, with these."""
+        """The heads and skills with the largest shares at the shown router, with the shares."""
         part = shares(self.weights[self.shown][task])
         largest = np.argsort(-part, axis=None, kind="stable")[:_STRONGEST]
         places = zip(*np.unravel_index(largest, part.shape), strict=True)
@@ -120,12 +120,12 @@ def find(
     initial: InitialValues,
     grouping: tuple[list[str], Int[np.ndarray, "tasks groups"]] | None = None,
 ) -> Findings:
-    """Analyses the routers and skills of a run.
+    """Analyse the routers and skills of a run.
 
     Args:
-      adapters: of the run.
-      names: of its tasks, in the order of their ids.
-      trained: arrays of routers and skills by '/'-joined name, with layers apart.
+      adapters: the run's adapters.
+      names: names of its tasks, in the order of their ids.
+      trained: trained values of routers and skills by '/'-joined name, with layers apart.
       initial: their initial values, as far as they are known.
       grouping: groups of the tasks to compare with; see `poly_jax.analysis.reference`.
     """
@@ -171,7 +171,7 @@ def _compared(
 
 
 def plain(found: Findings) -> dict[str, Any]:
-    """The findings as JSON's types; what is not defined is null, and numbers have five decimals."""
+    """The findings in JSON's types; undefined numbers are None, and the others have five decimals."""
     adapters = found.adapters
     return _plain(
         {

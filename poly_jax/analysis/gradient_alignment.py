@@ -1,4 +1,4 @@
-"""Whether tasks pull the skills that they share in one direction."""
+"""The alignment of tasks' gradients: whether tasks pull the skills that they share in one direction."""
 
 import dataclasses
 import functools
@@ -31,8 +31,8 @@ class Alignment:
     """Cosines of the gradients of every two tasks.
 
     Attributes:
-      cosines: of all shared skills together.
-      of_layer: mean cosine over pairs of tasks of the skills in each layer.
+      cosines: cosines over all shared skills together.
+      of_layer: mean cosine over pairs of tasks, for the skills of each layer.
     """
 
     cosines: Float[np.ndarray, "tasks tasks"]
@@ -50,10 +50,10 @@ class Alignment:
 
 
 def alignment(gradients: Mapping[str, Float[np.ndarray, "tasks parameters"]]) -> Alignment:
-    """Compares the gradients of tasks, as arXiv 2211.03831 does to compare ways to route.
+    """Compare the gradients of tasks, as arXiv 2211.03831 does to compare ways to route.
 
     Args:
-      gradients: of every task, by the layer that the parameters are in.
+      gradients: gradients of every task, by the layer of the parameters.
     """
     products, of_layer = {}, {}
     for layer, rows in gradients.items():
@@ -66,17 +66,17 @@ def alignment(gradients: Mapping[str, Float[np.ndarray, "tasks parameters"]]) ->
 def measure_alignment(
     restored: Restored, data: Data, mesh: Mesh, n_examples: int, folder: epath.Path
 ) -> Alignment:
-    """The alignment of a run's tasks where its training ended.
+    """The alignment of a run's tasks at its trained parameters.
 
-    Gradients are those of the loss of target tokens over a task's first examples of the split that the run
-    was trained on, with the weights of evaluation.
+    A task's gradient is that of the loss of target tokens over its first examples, from the split that the
+    run was trained on, with the mixing weights of evaluation.
 
     Args:
       restored: the run.
       data: its data; the tasks are registered.
-      mesh: where the parameters are.
-      n_examples: of each task; all where it has less.
-      folder: a local folder with room for a gradient of every task: they are kept in a file meanwhile.
+      mesh: the devices that hold the parameters.
+      n_examples: number of examples of each task; all of them where a task has fewer.
+      folder: a local folder with room for a gradient of every task, which are kept in files meanwhile.
 
     Raises:
       UserError: a task is not registered, or lacks the split.
@@ -87,7 +87,8 @@ def measure_alignment(
     def gradient(shared: dict[str, Any], rest: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         def total(shared: dict[str, Any]) -> jax.Array:
             apply = functools.partial(restored.model.apply, {"params": merge(rest, shared)})
-            # A total, not a mean: a task's gradients add up over batches, and cosines know no scale.
+            # A total and not a mean, so that a task's gradients add up over batches; cosines do not depend on
+            # the scale.
             return TokenLoss().totals(apply, batch)["tokens"]
 
         return jax.grad(total)(shared)
@@ -110,7 +111,7 @@ def measure_alignment(
 def _batches(
     restored: Restored, data: Data, mesh: Mesh, task: str, n_examples: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of one size that hold a task's first examples; rows beyond these count for nothing."""
+    """Batches of one size that hold a task's first examples; rows beyond these have no weight."""
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     size = -(-min(n_examples, data.batch_size) // devices) * devices
     batches = eval_batches(
@@ -119,6 +120,7 @@ def _batches(
         split=data.split,
         sequence_length=data.sequence_length,
         batch_size=size,
+        start_id=restored.model.config.decoder_start_id,
     )
     for number, batch in enumerate(itertools.islice(batches, -(-n_examples // size))):
         batch["decoder_loss_weights"][max(n_examples - number * size, 0) :] = 0

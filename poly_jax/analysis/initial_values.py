@@ -9,7 +9,6 @@ from etils import epath
 
 from poly_jax import configuration
 from poly_jax.errors import UserError
-from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning
@@ -26,11 +25,11 @@ from poly_jax.weights.tree import flatten, split
 
 @dataclasses.dataclass(frozen=True)
 class InitialValues:
-    """What is known of them.
+    """The initial values that are known.
 
     Attributes:
-      arrays: by '/'-joined name, with layers apart; those that are not known are not there.
-      note: a sentence on those that are left out, or an empty one.
+      arrays: initial values by '/'-joined name, with layers apart; values that are not known are left out.
+      note: a sentence on the values that are left out, or an empty one.
     """
 
     arrays: dict[str, np.ndarray]
@@ -38,41 +37,41 @@ class InitialValues:
 
 
 def initial_values(step: epath.Path, model: Transformer, adapted: AdaptedFrom | None) -> InitialValues:
-    """The initial values of what a run trained.
+    """The initial values of the parameters that a run trained.
 
-    A trained run's are all drawn from the `train.seed` of its `operative_config.gin`. An adapted run's come
-    from the run that it was adapted from.
+    A trained run draws all of them from the `train.seed` of its `operative_config.gin`. An adapted run takes
+    them from the run that it was adapted from.
 
     Args:
       step: folder of a checkpoint.
-      model: of the run.
-      adapted: how an adapted run began.
+      model: the run's model.
+      adapted: the start of an adapted run; None for a trained run.
     """
     if adapted is not None:
         return _begun(model, adapted)
     seed = re.search(r"^train\.seed = (\d+)$", _operative(step), re.MULTILINE)
     if seed is None:
-        return InitialValues({}, "The run does not tell its seed, so that its initial values are not known.")
+        return InitialValues({}, "The run does not tell its seed, so its initial values are not known.")
     return InitialValues(drawn_adapters(model, int(seed[1])))
 
 
 def _begun(model: Transformer, adapted: AdaptedFrom) -> InitialValues:
     variant, mesh = find(adapted.variant), Partitioning().mesh()
     if not variant.trains:
-        return InitialValues({}, "Nothing was trained here: the run is as it began.")
-    unknown = f"The initial values are those of {adapted.step}, which this run was adapted from, and"
+        return InitialValues({}, "This run trained nothing: its values are the initial ones.")
+    unknown = f"The initial values come from {adapted.step}, which this run was adapted from, and"
     if not epath.Path(adapted.step).is_dir():
-        return InitialValues({}, f"{unknown} that is gone.")
+        return InitialValues({}, f"{unknown} that folder is gone.")
     try:
-        with configuration.instead(configuration.run_config(adapted.step)):
-            source = place_adapters(open_run(adapted.step, run_experiment()), mesh)
+        loaded = configuration.load([configuration.run_config(adapted.step)])
+        source = place_adapters(open_run(adapted.step, loaded.experiment()), mesh)
         begun = initial_adapters(
             source, variant, model, adapted.seed, mesh, adapted.combination, adapted.init_router_from
         )
     except UserError as error:
-        return InitialValues({}, f"{unknown} that cannot be read: {error}.")
+        return InitialValues({}, f"{unknown} that checkpoint cannot be read: {error}.")
     trained, kept = split(begun, selects(variant.trainable))
-    note = "The skills are those of another run and were not trained here." if kept else ""
+    note = "The skills belong to another run and were not trained here." if kept else ""
     return InitialValues(flatten(unstack_layers(jax.device_get(trained))), note)
 
 

@@ -1,4 +1,4 @@
-"""One HTML page of a router's findings that needs nothing beside it."""
+"""One HTML page of the findings about a router, with its pictures inside."""
 
 import base64
 import functools
@@ -18,11 +18,11 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
     """The page as HTML; names are escaped.
 
     Args:
-      found: what it tells.
+      found: the findings.
       pictures: PNGs, by their names in the template.
       run: folder of the run, for the title.
-      step: of its checkpoint.
-      n_examples: of each task that gradients are of; None where there are none.
+      step: step of its checkpoint.
+      n_examples: number of examples of each task whose gradients were compared; None where none were.
     """
     images = {
         name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()
@@ -67,10 +67,10 @@ def _template() -> jinja2.Template:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    """Fixed decimals; a dash for what is not defined."""
+    """A number with fixed decimals; a dash where it is not defined."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _small(value: float) -> str:
-    """Three significant digits, of a number of any size."""
+    """A number of any size with three significant digits; a dash where it is not defined."""
     return f"{value:.3g}" if math.isfinite(value) else "–"

@@ -1,4 +1,4 @@
-"""Reads a given grouping of the tasks, that a router's own is compared with."""
+"""Reads a given grouping of the tasks, with which the router's similarities are compared."""
 
 import csv
 from collections.abc import Sequence
@@ -18,15 +18,14 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
     """Names of the groups in alphabetical order, and 1 where a task is in a group.
 
     Args:
-      path: of one of
-        `.json`: an object of each task's group, or list of groups;
-        `.csv`: a header, then lines of a task's name and its groups.
-        Other tasks than these may be in it.
-      names: of the tasks, in the order of their ids.
+      path: path of the file, which may also name tasks that the run does not have. It is one of
+        `.json`: an object with each task's group, or list of groups;
+        `.csv`: a header, then for each task a line with its name and its groups.
+      names: names of the tasks, in the order of their ids.
 
     Raises:
-      UserError: the file cannot be read, lacks a task, has one twice or without a group, or the groups do not
-        tell any tasks apart.
+      UserError: the file cannot be read, lacks a task, has a task twice or without a group, or its groups
+        tell no tasks apart.
     """
     place = epath.Path(path)
     readers = {".json": _json, ".csv": _csv}
@@ -36,9 +35,9 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
         pairs = readers[place.suffix](place.read_text())
     except FileNotFoundError:
         raise UserError(f"--reference is {path!r}, and there is no such file") from None
-    # What the parsers raise of a broken file.
+    # The errors that the parsers raise for a broken file.
     except (OSError, ValueError, csv.Error) as e:
-        raise UserError(f"{path} is no grouping of tasks ({' '.join(str(e).split())})") from None
+        raise UserError(f"{path} is not a grouping of tasks ({' '.join(str(e).split())})") from None
     groups: dict[str, list[str]] = {}
     for name, found in pairs:
         if name in groups:
@@ -55,7 +54,10 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
     matrix = np.array([[int(column in groups[name]) for column in columns] for name in names])
     shared = of_pairs(matrix @ matrix.T)
     if shared.size == 0 or np.ptp(shared) == 0:
-        raise UserError(f"{path}: every two tasks of the run share equally many groups, which tells nothing")
+        raise UserError(
+            f"{path}: every two tasks of the run share the same number of groups, so there is nothing to"
+            " compare; give groups that some tasks share and others do not"
+        )
     return columns, matrix
 
 
@@ -66,7 +68,9 @@ def _json(text: str) -> list[tuple[str, list[str]]]:
 def _groups(name: str, value: Any) -> list[str]:
     groups = [value] if isinstance(value, str) else value
     if not isinstance(groups, list) or not all(isinstance(group, str) for group in groups):
-        raise ValueError(f"what {name!r} has is {value!r}, not a group's name or a list of them")
+        raise ValueError(
+            f"the value of {name!r} is {value!r}, not the name of a group or a list of such names"
+        )
     return groups
 
 

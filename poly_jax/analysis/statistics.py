@@ -1,4 +1,4 @@
-"""How a router spreads its weight: over the skills of a task, and over the skills of all tasks."""
+"""Measures of how a router spreads its weight over skills, for each task and over all tasks."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -10,23 +10,23 @@ from scipy.special import entr
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Measures of one router, or their means over several; NaN where one skill leaves nothing to measure.
+    """Measures of one router, or their means over several routers; NaN for a router with one skill.
 
-    A share is a weight's part of the sum of absolute weights of its task and head; H is Shannon's entropy, K
-    the number of skills. Discreteness, active skills and usage are those that Polytropon's analysis follows
-    (arXiv 2202.13914; `PolytroponLog` of its code), the others are of the weights of any router.
+    A share is the absolute value of a weight over the sum of the absolute weights of its task and head. H is
+    Shannon's entropy and K the number of skills. Polytropon's analysis follows discreteness, active skills
+    and usage (arXiv 2202.13914; `PolytroponLog` of its code). The other measures exist for any router.
 
     Attributes:
       discreteness: 1 - the mean binary entropy, in bits, of the allocation z: 0 where every z is 1/2, 1 where
         every z is 0 or 1. NaN for routers without an allocation.
-      active: mean part of the skills with z of at least 1/2; NaN as above.
+      active: mean share of the skills whose z is at least 1/2; NaN as above.
       effective_skills: mean over tasks and heads of exp(H(shares)): 1 for a single skill, K for equal shares.
       sparsity: mean of 1 - H(shares) / log K: 0 for equal shares, 1 for a single skill.
-      usage_entropy: mean over heads of H(usage) / log K, usage being the mean share over tasks: 1 where all
-        skills carry equally much, 0 where one skill carries all.
-      specialisation: mean over heads of (H(usage) - mean over tasks of H(shares)) / log K, the information
-        that task and skill have of each other: 0 where all tasks have one mix, and 1 where every task has a
-        single skill and skills are used equally.
+      usage_entropy: mean over heads of H(usage) / log K, where usage is the mean share over tasks: 1 where
+        all skills carry the same weight, 0 where one skill carries all of it.
+      specialisation: mean over heads of (H(usage) - mean over tasks of H(shares)) / log K, the mutual
+        information of task and skill: 0 where all tasks have the same mix, and 1 where every task has a
+        single skill and all skills are used equally.
     """
 
     discreteness: float
@@ -50,7 +50,7 @@ def usage(weights: Float[np.ndarray, "tasks splits skills"]) -> Float[np.ndarray
 
 
 def effective_skills(weights: Float[np.ndarray, "tasks splits skills"]) -> Float[np.ndarray, "tasks splits"]:
-    """exp(H(shares)) of every task and head; 0 where it uses no skill."""
+    """exp(H(shares)) of every task and head; 0 where all weights are 0."""
     part = shares(weights)
     return np.exp(entr(part).sum(-1)) * (part.sum(-1) > 0)
 
@@ -62,7 +62,7 @@ def statistics(
     """The measures of one router.
 
     Args:
-      weights: in evaluation.
+      weights: mixing weights of evaluation.
       allocation: z in [0, 1] before it is normalised; None where the router has none.
     """
     n_skills = weights.shape[-1]

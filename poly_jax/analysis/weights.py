@@ -1,11 +1,10 @@
-"""A trained router's mixing weights, as one table over tasks."""
+"""The mixing weights of trained routers, as tables over tasks."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Float
 from scipy.special import expit
 
@@ -13,19 +12,21 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.errors import UserError
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.weights import parameter_names as names
-from poly_jax.weights.parameter_names import MODEL, in_layer, in_order, is_router, is_stacked, router_place
+from poly_jax.weights.layer_trees import unstack_layers
+from poly_jax.weights.parameter_names import MODEL, in_order, is_router, router_place
+from poly_jax.weights.tree import flatten, split
 
 Weights = dict[str, Float[np.ndarray, "tasks splits skills"]]
 
 
 def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
-    """Evaluation weights of every task, by the place of the router that holds them.
+    """Mixing weights of every task in evaluation, by the place of the router.
 
     A router without parameters has one place, `MODEL`.
 
     Args:
-      adapters: of the model.
-      parameters: its tree; scanned layers give one place per layer.
+      adapters: the model's adapters.
+      parameters: the model's parameters; scanned layers have a place for each layer.
 
     Raises:
       UserError: the tree lacks the parameters that the model's router has.
@@ -35,7 +36,9 @@ def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
     if not adapters.router.parameters(adapters.sizes):
         places = {MODEL: {}}
     if not places:
-        raise UserError("the parameters hold no router, and this model has a learned one")
+        raise UserError(
+            "the parameters hold no router, and this model has a learned one; give the run's own parameters"
+        )
     ids, shape = jnp.arange(adapters.n_tasks), (adapters.n_tasks, adapters.n_splits, size)
     return {
         place: np.broadcast_to(adapters.router.weights(leaves, ids, adapters.sizes, None), shape)
@@ -44,9 +47,9 @@ def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
 
 
 def allocations(adapters: Adapters, parameters: dict[str, Any]) -> Weights | None:
-    """Which task uses which skill, `z = sigmoid(Z / temperature)` in [0, 1], before it is normalised.
+    """The allocation of skills to tasks, `z = sigmoid(Z / temperature)` in [0, 1], before normalisation.
 
-    None for a router whose weights are not made of such an allocation. Args as of `mixing_weights`.
+    It is None for a router without such an allocation. The arguments are those of `mixing_weights`.
     """
     router = adapters.router
     if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):
@@ -60,15 +63,11 @@ def allocations(adapters: Adapters, parameters: dict[str, Any]) -> Weights | Non
 
 
 def router_leaves(parameters: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The parameters of every router in a tree, by its place, from the input to the output."""
+    """The parameters of every router in a tree, by the router's place, from the input to the output."""
     places: dict[str, dict[str, Any]] = {}
-    for path, leaf in traverse_util.flatten_dict(parameters, sep="/").items():
-        if not is_router(path):
-            continue
-        parts = enumerate(leaf) if is_stacked(path) else [(0, leaf)]
-        for number, part in parts:
-            place = in_layer(router_place(path), number)
-            places.setdefault(place, {})[names.leaf(path)] = part
+    routers, _ = split(parameters, is_router)
+    for path, leaf in flatten(unstack_layers(routers)).items():
+        places.setdefault(router_place(path), {})[names.leaf(path)] = leaf
     return {place: places[place] for place in in_order(places)}
 
 

@@ -22,6 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0; 1 after one line on standard error about something that the user gave; 130 when
       interrupted. Wrong usage exits the process with 2, as argparse does.
     """
+    # JAX and TensorFlow read it when they are imported, which no command has done yet. XLA's and CUDA's own
+    # messages, such as the one about a slow compilation, tell a user nothing that the program does not say.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command, args, config = parse(argv)
     try:
         with explain_unset_bindings():

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import poly_jax
 from poly_jax.cli import commands
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 _GIN = "--gin."
@@ -72,6 +72,7 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
         group = subparser.add_argument_group("configuration", _CONFIGURATION)
         group.add_argument(
             "--gin_file",
+            type=path,
             metavar="FILE",
             action="append",
             default=[],

@@ -2,6 +2,7 @@
 
 import abc
 import argparse
+import os
 from typing import Any, ClassVar
 
 from poly_jax.configuration import Configuration
@@ -30,8 +31,13 @@ class Command(abc.ABC):
 
 
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The flags that the user gave, so that gin decides the others."""
+    """The flags that the user gave; the configuration decides the others."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+
+
+def path(text: str) -> str:
+    """An argparse type: a path, with `~` and environment variables replaced by what they stand for."""
+    return os.path.expanduser(os.path.expandvars(text))
 
 
 def positive(text: str) -> int:

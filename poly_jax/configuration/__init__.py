@@ -2,15 +2,19 @@
 
 from poly_jax.configuration.explanation import explain_unset_bindings, one_line
 from poly_jax.configuration.files import CONFIG_FILE, find, gin_root, run_config, shipped
-from poly_jax.configuration.loading import Configuration, instead, load
+from poly_jax.configuration.loaded import Loaded, current
+from poly_jax.configuration.loading import Configuration, load
+from poly_jax.configuration.texts import Texts
 
 __all__ = [
     "CONFIG_FILE",
     "Configuration",
+    "Loaded",
+    "Texts",
+    "current",
     "explain_unset_bindings",
     "find",
     "gin_root",
-    "instead",
     "load",
     "one_line",
     "run_config",

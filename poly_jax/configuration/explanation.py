@@ -4,7 +4,9 @@ import contextlib
 import inspect
 import re
 import tokenize
+import traceback
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import gin
 
@@ -44,6 +46,12 @@ def parameters() -> dict[str, list[str]]:
     }
 
 
+def registry_name(name: str) -> str:
+    """The shortest name of a configurable, of which gin has said a name."""
+    registry = gin.config._REGISTRY
+    return registry.minimal_selector(registry.get_match(name).selector)
+
+
 def explain(error: Exception, source: str) -> UserError:
     """What a user reads instead of `error`, which gin raised while it read `source`.
 
@@ -51,7 +59,13 @@ def explain(error: Exception, source: str) -> UserError:
       error: what gin raised.
       source: the gin file or the `--gin.NAME=VALUE`.
     """
+    if isinstance(error, RecursionError):
+        # The message repeats the place of every file in the circle.
+        return UserError(f"{source}: the file includes itself, or files include each other in a circle")
     message = one_line(str(error))
+    if statement := _importing(error):
+        place = f"{statement.location.filename or source}, line {statement.location.line_num}"
+        return UserError(f"{place}: {_failed_import(statement.module, error)}")
     if isinstance(error, SyntaxError | tokenize.TokenError):
         advice = _syntax(error, source)
     elif found := re.match(r"Unable to open file: (.+?)\. Searched config paths", message):
@@ -62,7 +76,7 @@ def explain(error: Exception, source: str) -> UserError:
             similar(found[1], known) or f"; there are {', '.join(sorted(known))}"
         )
     elif found := re.match(r"Configurable '(.+?)' doesn't have a parameter named '(.+?)'", message):
-        names = list(inspect.signature(gin.get_configurable(found[1])).parameters)
+        names = parameters()[registry_name(found[1])]
         advice = f"{found[1]} has no parameter {found[2]!r}" + (
             similar(found[2], names) or f"; it has {', '.join(names)}"
         )
@@ -72,6 +86,31 @@ def explain(error: Exception, source: str) -> UserError:
     else:
         advice = message
     return UserError(f"{_place(error, source)}: {advice}")
+
+
+def _importing(error: Exception) -> Any:
+    """The import statement of a gin file that raised this; None where something else did."""
+    statements = [
+        frame.f_locals["statement"]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_name == "process_import" and frame.f_globals.get("__name__") == "gin.config"
+    ]
+    return statements[-1] if statements else None
+
+
+def _failed_import(module: str, error: Exception) -> str:
+    """Why a module cannot be imported: it is not there, or its own code raised an error."""
+    reason = one_line(str(error))
+    missing_module = re.fullmatch(r"No module named '(.+?)'", reason)
+    if missing_module and f"{module}.".startswith(f"{missing_module[1]}."):
+        return reason
+    if isinstance(error, SyntaxError):
+        kind, reason, place = "SyntaxError", error.msg, f"{error.filename}, line {error.lineno}"
+    else:
+        lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
+        kind, place = type(error).__name__, f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else ""
+    cause = reason if isinstance(error, UserError) else f"{kind}: {reason}"
+    return f"the module {module!r} cannot be imported: {cause}" + (f" ({place})" if place else "")
 
 
 def _place(error: Exception, source: str) -> str:
@@ -147,4 +186,14 @@ def explain_unset_bindings() -> Iterator[None]:
         called = re.sub(r"\.__(init|new)__$", "", missing_arguments[1]).rpartition(".")[2]
         if called not in re.findall(r"\w+", call[2]):
             raise
-        raise unset(f"{call[1]}.{name}" for name in re.findall(r"'(\w+)'", missing_arguments[2])) from error
+        owner = _shortest_name(call[1], call[2])
+        raise unset(f"{owner}.{name}" for name in re.findall(r"'(\w+)'", missing_arguments[2])) from error
+
+
+def _shortest_name(name: str, said: str) -> str:
+    """What gin files call a configurable, of which gin has said the last part of its name and its `repr`."""
+    registry = gin.config._REGISTRY
+    for selector, entry in registry.items():
+        if entry.name == name and said.startswith(f"({entry.wrapped})"):
+            return registry.minimal_selector(selector)
+    return name

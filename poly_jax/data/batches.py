@@ -31,6 +31,7 @@ def train_batches(
     shuffle: bool = True,
     use_cached: bool = False,
     choices: bool = False,
+    start_id: int = 0,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> BatchStream:
@@ -51,6 +52,7 @@ def train_batches(
       use_cached: whether to read seqio's offline caches, of the tasks that allow it.
       choices: whether to add the examples' answer choices (see `RoutedEncDecFeatureConverter`), which all
         must have; examples of tasks with fewer than others get absent ones.
+      start_id: the id that `decoder_input_tokens` begin with; the model's is `T5Config.decoder_start_id`.
       num_shards: number of hosts that share the examples.
       shard_id: which of them this is, from 0; every host gives the same seed.
 
@@ -76,7 +78,7 @@ def train_batches(
     most = None
     if choices:
         most = _most_choices({task.name: unconverted(task, shuffle=False).element_spec for task in tasks})
-    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
+    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
 
     def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
         return converter(unconverted(source, **options), dict(sequence_length))
@@ -122,6 +124,7 @@ def eval_batches(
     use_cached: bool = False,
     choices: bool = False,
     every_target: bool = False,
+    start_id: int = 0,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> Iterator[Batch]:
@@ -139,7 +142,7 @@ def eval_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target)
+    rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target, start_id)
     try:
         first = next(rows)
     except StopIteration:
@@ -174,6 +177,7 @@ def _rows(
     use_cached: bool,
     choices: bool,
     every_target: bool,
+    start_id: int,
 ) -> Iterator[Batch]:
     tasks = {task.name: task for task in mixture.tasks if split in task.splits}
     drawn = {name: task.one_row_per_target() for name, task in tasks.items()} if every_target else {}
@@ -192,7 +196,7 @@ def _rows(
     specs = {name: dataset.element_spec for name, dataset in datasets.items()}
     choices = choices and all(set(spec) >= _HAS_CHOICES for spec in specs.values())
     most = _most_choices(specs) if choices else None
-    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
+    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
     for name, dataset in datasets.items():
         rows = _explained(converter(dataset, dict(sequence_length)), tasks[name], split, sequence_length)
         if choices or not drawn:

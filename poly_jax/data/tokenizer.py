@@ -1,18 +1,29 @@
 """The vocabulary that belongs to a backbone: which it is, and whether the embedding has room for it."""
 
 import dataclasses
+import json
 import pathlib
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 import sentencepiece
 
+from poly_jax.data.hugging_face_tokens import (
+    ADDED,
+    CONFIG,
+    SPECIAL,
+    TOKENIZER,
+    Pieces,
+    added_tokens,
+    read_added_tokens,
+    refuse_added_tokens,
+)
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
 
 SENTENCEPIECE = "spiece.model"
-CONFIG = "tokenizer_config.json"
-_FILES = (SENTENCEPIECE, CONFIG, "tokenizer.json", "special_tokens_map.json", "added_tokens.json")
+_FILES = (SENTENCEPIECE, CONFIG, TOKENIZER, SPECIAL, ADDED)
 _T5_EXTRA_IDS = 100
 
 
@@ -22,20 +33,25 @@ class Tokenizer:
 
     Attributes:
       model: SentencePiece's model file; None for one of bytes.
-      extra_ids: sentinels after the pieces.
+      extra_ids: number of sentinels after the pieces.
+      added_tokens: ids of the tokens that were added to both.
     """
 
     model: pathlib.Path | None
     extra_ids: int = 0
+    added_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def gin_lines(self, model: pathlib.Path) -> list[str]:
         """Bindings of the vocabulary, with SentencePiece's model at the path `model`."""
         if self.model is None:
             return ["# Its vocabulary is bytes: @vocabularies.byte()."]
-        return [
+        lines = [
             f"vocabularies.sentencepiece.path = {str(model.absolute())!r}",
             f"vocabularies.sentencepiece.extra_ids = {self.extra_ids}",
         ]
+        if self.added_tokens:
+            lines.append(f"vocabularies.sentencepiece.added_tokens = {dict(self.added_tokens)!r}")
+        return lines
 
 
 def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
@@ -49,26 +65,60 @@ def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
       The vocabulary; None if there is none that seqio can read.
 
     Raises:
-      UserError: the vocabulary has more ids than the embedding has rows, or its file is broken.
+      UserError: the vocabulary has more ids than the embedding has rows, its files are broken or disagree, or
+        they have tokens whose ids would not be transformers'.
     """
     config: dict[str, Any] = {}
-    model = backbone.with_suffix(f".{SENTENCEPIECE}")
-    if backbone.is_dir():
+    model, added = (backbone.with_suffix(f".{name}") for name in (SENTENCEPIECE, ADDED))
+    folder = backbone if backbone.is_dir() else None
+    if folder is not None:
         model = backbone / SENTENCEPIECE
         config = read_json(backbone / CONFIG) if (backbone / CONFIG).exists() else {}
     extra_ids = config.get("extra_ids")
-    if not isinstance(extra_ids, int | None):
+    if isinstance(extra_ids, bool) or not isinstance(extra_ids, int | None) or (extra_ids or 0) < 0:
         raise UserError(f"{backbone / CONFIG}: extra_ids is {extra_ids!r}, not a number; copy it again")
     if model.exists():
-        pieces = count_pieces(model)
+        processor = _load(model)
+        size = processor.get_piece_size()
         if extra_ids is None:
-            # transformers' T5 has 100 unless told; mT5 counts its own among the pieces.
-            extra_ids = _T5_EXTRA_IDS if pieces + _T5_EXTRA_IDS <= vocab_size else 0
-        check_room(model, pieces + extra_ids, vocab_size)
-        return Tokenizer(model, extra_ids)
-    if (backbone / "tokenizer.json").exists():
-        check_room(backbone / "tokenizer.json", _highest_id(backbone / "tokenizer.json") + 1, vocab_size)
-    return Tokenizer(None, extra_ids or 0) if "ByT5" in str(config.get("tokenizer_class")) else None
+            # transformers' T5 has 100 unless told; mT5 has its own among the pieces.
+            extra_ids = _T5_EXTRA_IDS if size + _T5_EXTRA_IDS <= vocab_size else 0
+        check_room(model, size + extra_ids, vocab_size)
+        tokens = {}
+        if folder is not None:
+            tokens = added_tokens(folder, Pieces(processor, extra_ids, model))
+        elif added.exists():
+            tokens = read_added_tokens(added)
+        check_room(f"{backbone} with its added tokens", max(tokens.values(), default=-1) + 1, vocab_size)
+        return Tokenizer(model, extra_ids, tokens)
+    if folder is not None and (folder / TOKENIZER).exists():
+        check_room(folder / TOKENIZER, _highest_id(folder / TOKENIZER) + 1, vocab_size)
+    if folder is None or "ByT5" not in str(config.get("tokenizer_class")):
+        return None
+    refuse_added_tokens(folder)
+    return Tokenizer(None, extra_ids or 0)
+
+
+def write_beside(tokenizer: Tokenizer, backbone: pathlib.Path) -> pathlib.Path:
+    """Write a SentencePiece vocabulary where `find_tokenizer` finds it, unless its model is there already.
+
+    Args:
+      tokenizer: the vocabulary; its model is copied.
+      backbone: this project's folder or file of a backbone.
+
+    Returns:
+      Path of the model.
+    """
+
+    def place(name: str) -> pathlib.Path:
+        return backbone / name if backbone.is_dir() else backbone.with_suffix(f".{name}")
+
+    model = place(SENTENCEPIECE)
+    if tokenizer.model is not None and not model.exists():
+        shutil.copyfile(tokenizer.model, model)
+        if tokenizer.added_tokens:
+            place(ADDED).write_text(json.dumps(dict(tokenizer.added_tokens), ensure_ascii=False) + "\n")
+    return model
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> bool:
@@ -79,14 +129,9 @@ def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> bool:
     return bool(files)
 
 
-def count_pieces(model: pathlib.Path) -> int:
-    """Pieces of a SentencePiece model.
-
-    Raises:
-      UserError: it is none.
-    """
+def _load(model: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
     try:
-        return sentencepiece.SentencePieceProcessor(model_file=str(model)).get_piece_size()
+        return sentencepiece.SentencePieceProcessor(model_file=str(model))
     except (RuntimeError, OSError) as e:
         raise UserError(f"{model} is not a SentencePiece model ({e}); copy it again") from e
 

@@ -1,11 +1,12 @@
 """The vocabularies that gin files bind: T5's SentencePiece model and bytes."""
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
-import gin
 from etils import epath
 
+from poly_jax.data.added_tokens import AddedTokensVocabulary
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 
@@ -33,16 +34,19 @@ class _SharedSentencePiece(seqio.SentencePieceVocabulary):
         return state
 
 
-@gin.configurable(module="vocabularies")
-def sentencepiece(path: str = gin.REQUIRED, extra_ids: int = 100) -> seqio.SentencePieceVocabulary:
+def sentencepiece(
+    path: str, extra_ids: int = 100, added_tokens: Mapping[str, int] | None = None
+) -> seqio.Vocabulary:
     """A SentencePiece vocabulary with `extra_ids` sentinels after its pieces, as T5 has.
 
     Args:
       path: the model file, local or remote (gs://).
       extra_ids: number of sentinels.
+      added_tokens: ids of tokens that were added to both, at which texts are cut; see
+        `AddedTokensVocabulary`.
 
     Raises:
-      UserError: there is no file at the path, or it is no SentencePiece model.
+      UserError: there is no SentencePiece model at the path, or an added token cannot be.
     """
     if not epath.Path(path).is_file():
         raise UserError(
@@ -54,10 +58,9 @@ def sentencepiece(path: str = gin.REQUIRED, extra_ids: int = 100) -> seqio.Sente
         vocabulary.load_model()
     except Exception as error:
         raise UserError(f"{os.fspath(path)!r} is not a SentencePiece model: {error}") from error
-    return vocabulary
+    return AddedTokensVocabulary(vocabulary, added_tokens) if added_tokens else vocabulary
 
 
-@gin.configurable(module="vocabularies")
 def byte() -> seqio.ByteVocabulary:
     """UTF-8 bytes after three special ids: 259 ids, no sentinels."""
     return seqio.ByteVocabulary(extra_ids=0)

@@ -5,7 +5,6 @@ import sys
 import time
 from typing import Any
 
-import gin
 import jax
 from etils import epath
 from rich import progress as bars
@@ -46,16 +45,15 @@ PREDICTIONS = "predictions"
 _SEED = 0
 
 
-@gin.configurable
 def evaluate(
     run: str,
-    experiment: Experiment = gin.REQUIRED,
+    experiment: Experiment,
     mixture: str | None = None,
     split: str = "test",
     zero_shot: bool = False,
     batch_size: int = 32,
     output_dir: str | None = None,
-    partitioning: Partitioning | None = None,
+    partitioning: Partitioning = Partitioning(),
 ) -> Results:
     """Evaluates a run on a mixture's tasks with their own metrics.
 
@@ -70,7 +68,7 @@ def evaluate(
       batch_size: examples at a time, over all devices.
       output_dir: where the files go; None for `eval/<mixture>-<split>` in the run's folder (with
         `-zero_shot` where that is so).
-      partitioning: shape of the device mesh; None for what gin binds of `Partitioning`.
+      partitioning: shape of the device mesh.
 
     Returns:
       The metrics by task and, under "mean", their means over tasks.
@@ -79,13 +77,13 @@ def evaluate(
       UserError: the mixture is unknown or holds tasks that the run does not know, or there is nothing to
         evaluate: no such split, no examples or no metrics.
     """
-    mesh = (partitioning or Partitioning()).mesh()
+    mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     experiment.data.register_tasks()
     step = step_folder(run)
     name = mixture or experiment.data.mixture
     table = TaskTable.of(name) if zero_shot else _table(experiment, run, name)
-    check_vocabularies(name, experiment.model.vocab_size)
+    check_vocabularies(name, experiment.model)
     view = routed(name, table)
     _check_tasks(view, name, split)
     # What precedes needs neither data nor a model: a mistake shows at once.

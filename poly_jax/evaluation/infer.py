@@ -1,6 +1,5 @@
 """`poly-jax infer`: predictions of one task for texts that are no data set."""
 
-import gin
 import jax
 import numpy as np
 
@@ -13,17 +12,17 @@ from poly_jax.experiment import Experiment
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.vocabulary_room import check_features
 
 
-@gin.configurable
 def infer(
     run: str,
     task: str,
     input: str,
     output: str,
-    experiment: Experiment = gin.REQUIRED,
+    experiment: Experiment,
     batch_size: int = 32,
-    partitioning: Partitioning | None = None,
+    partitioning: Partitioning = Partitioning(),
 ) -> None:
     """Predict for texts with a task's adapters.
 
@@ -40,18 +39,19 @@ def infer(
         (the prediction's log-probability); "-" is standard output. It is written when all is done.
       experiment: the run's experiment.
       batch_size: examples at a time, over all devices.
-      partitioning: shape of the device mesh; None for what gin binds of `Partitioning`.
+      partitioning: shape of the device mesh.
 
     Raises:
       UserError: the run has no such task, the input cannot be read or the output not be written.
     """
-    mesh = (partitioning or Partitioning()).mesh()
+    mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     task_id = read_table(step_folder(run)).id(task)
     check_output(output)
     records = read_records(input)
     experiment.data.register_tasks()
     described = _registered_task(task, experiment.data.mixture)
+    check_features(repr(task), described.output_features, experiment.model)
     lengths = experiment.data.sequence_length
     say_if_endless(described, lengths)
     inputs = task_encoder(described, lengths)([text_of(record) for record in records])

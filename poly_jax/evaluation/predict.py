@@ -15,7 +15,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.scoring import sequence_scores
+from poly_jax.model.scoring import decoder_inputs, sequence_scores
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.training.mesh import batch_sharding, check_batch_size, on_mesh, replicated
 from poly_jax.training.restore import Restored
@@ -190,7 +190,7 @@ class Predictor:
         targets: Int[Array, "batch target_length"],
         task_ids: Int[Array, "batch"],
     ) -> Float[Array, "batch"]:
-        shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+        shifted = decoder_inputs(targets, self._restored.model.config.decoder_start_id)
         logits: Any = self._restored.model.apply({"params": parameters}, inputs, shifted, task_ids)
         return sequence_scores(logits, targets, (targets > 0).astype(jnp.float32))
 

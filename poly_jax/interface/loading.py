@@ -5,13 +5,13 @@ import os
 from typing import Any
 
 from etils import epath
+from jax.sharding import Mesh
 
 from poly_jax import configuration
 from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
 from poly_jax.interface.model import Model
 from poly_jax.interface.vocabulary import beside
-from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer
@@ -32,10 +32,11 @@ def load(
     decoding: Decoding | None = None,
     inputs_length: int | None = None,
     batch_size: int = 8,
+    mesh: Mesh | None = None,
 ) -> Model:
-    """A trained run, or a T5 without adapters.
+    """Load a trained run, or a T5 without adapters.
 
-    gin's configuration is replaced by that of the run.
+    The configuration of a run is read from its folder. It has no effect on anything else that is made.
 
     Args:
       path: the folder of a run or a step in it; or a T5X checkpoint, a Hugging Face folder, or a backbone
@@ -46,6 +47,8 @@ def load(
       decoding: how outputs are chosen; None for the run's own, or greedy.
       inputs_length: tokens of an input; None for the run's own, or 512.
       batch_size: examples at a time.
+      mesh: the devices, with the axes `data`, `fsdp` and `model`, such as `poly_jax.Partitioning().mesh()`;
+        None for all devices on the axis `data`, however the run was trained.
 
     Raises:
       UserError: nothing readable there.
@@ -54,7 +57,8 @@ def load(
     given = {"vocabulary": vocabulary, "decoding": decoding, "inputs_length": inputs_length}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     numerics = {} if dtype is None else {"dtype": dtype}
-    model = _run(place, numerics, vocabulary) if _is_run(place) else _backbone(place, numerics)
+    mesh = mesh if mesh is not None else Partitioning().mesh()
+    model = _run(place, numerics, vocabulary, mesh) if _is_run(place) else _backbone(place, numerics, mesh)
     return dataclasses.replace(model, batch_size=batch_size, **changes)
 
 
@@ -63,12 +67,11 @@ def _is_run(path: str) -> bool:
     return (place / FOLDER).is_dir() or (place / "origin").is_dir()
 
 
-def _run(run: str, numerics: dict[str, Any], vocabulary: Any) -> Model:
+def _run(run: str, numerics: dict[str, Any], vocabulary: Any, mesh: Mesh) -> Model:
     config_file = configuration.run_config(run)
-    configuration.load([config_file])
-    experiment = run_experiment()
+    experiment = configuration.load([config_file]).experiment()
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **numerics))
-    restored = restore(experiment, run, Partitioning().mesh())
+    restored = restore(experiment, run, mesh)
     data = experiment.data
     if vocabulary is None and data.mixture:
         data.register_tasks()
@@ -81,14 +84,15 @@ def _run(run: str, numerics: dict[str, Any], vocabulary: Any) -> Model:
         data.inputs_length or Model.inputs_length,
         vocabulary=vocabulary,
         run_config=epath.Path(config_file).read_text(),
+        mesh=mesh,
     )
 
 
-def _backbone(path: str, numerics: dict[str, Any]) -> Model:
+def _backbone(path: str, numerics: dict[str, Any], mesh: Mesh) -> Model:
     stated = open_backbone(path).stated_fields()
     config = dataclasses.replace(T5Config.of_checkpoint(stated, path), **numerics)
     model = Transformer(config)
-    parameters, digest = load_backbone(path, model, Partitioning().mesh())
+    parameters, digest = load_backbone(path, model, mesh)
     place = epath.Path(path).expanduser().absolute()
     restored = Restored(model, parameters, _ANY_TASK, place, Origin(os.fspath(place), digest))
-    return Model(restored, vocabulary=beside(os.fspath(place), config))
+    return Model(restored, vocabulary=beside(os.fspath(place), config), mesh=mesh)

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
@@ -48,6 +49,7 @@ class Model:
       batch_size: examples at a time.
       vocabulary: of inputs and outputs, as `load` takes it.
       run_config: gin bindings of the run that was loaded, for one that is saved.
+      mesh: the devices.
     """
 
     restored: Restored
@@ -56,6 +58,7 @@ class Model:
     batch_size: int = 8
     vocabulary: Any = None
     run_config: str = ""
+    mesh: Mesh = dataclasses.field(default_factory=lambda: Partitioning().mesh())
 
     @property
     def config(self) -> T5Config:
@@ -82,7 +85,7 @@ class Model:
         if adapters.n_tasks != len(table):
             raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
         model = Transformer(self.config, adapters.for_tasks(table.names))
-        return self._with(model, fresh_parameters(model, seed, Partitioning().mesh()), table)
+        return self._with(model, fresh_parameters(model, seed, self.mesh), table)
 
     def attach_checkpoint(
         self,
@@ -110,7 +113,7 @@ class Model:
         tree, in_table = in_order(read.tree, names, adapters.router.owns_skills)
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
-        places = shardings(split(shapes, is_adapter_parameter)[0], axes, Partitioning().mesh())
+        places = shardings(split(shapes, is_adapter_parameter)[0], axes, self.mesh)
         placed = jax.device_put(lay_out(tree, model, path), places)
         return self._with(model, placed, TaskTable(in_table))
 
@@ -143,8 +146,7 @@ class Model:
     def save(self, folder: str | os.PathLike) -> None:
         """Writes a run folder, which `load` and the programs' `--run` take.
 
-        A backbone that is a file of its own is not written again: the run refers to it. gin's configuration
-        is replaced by that of the run.
+        A backbone that is a file of its own is not written again: the run refers to it.
 
         Raises:
           UserError: there is nothing beside the backbone to save, or the folder is in use.
@@ -158,8 +160,8 @@ class Model:
         with tempfile.TemporaryDirectory() as made:
             text = pathlib.Path(made) / "saved.gin"
             text.write_text("\n".join([self.run_config, *self._gin_lines()]) + "\n")
-            configuration.load(["runs/multitask.gin", str(text)])
-        write_run(os.fspath(folder), trained, restored.table, self._origin())
+            loaded = configuration.load(["runs/multitask.gin", str(text)])
+        write_run(os.fspath(folder), trained, restored.table, self._origin(), loaded.config)
 
     def _origin(self) -> Origin:
         # Adapters that were another run's are written with this one's.
@@ -187,7 +189,7 @@ class Model:
 
     @functools.cached_property
     def _predictor(self) -> Predictor:
-        return Predictor(self.restored, self.decoding, Partitioning().mesh(), self.batch_size)
+        return Predictor(self.restored, self.decoding, self.mesh, self.batch_size)
 
     @functools.cached_property
     def _feature(self) -> seqio.Feature:

@@ -9,33 +9,34 @@ from poly_jax.data.quiet import seqio
 from poly_jax.data.tokenizer import check_room, find_tokenizer
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
+from poly_jax.training.vocabulary_room import check_eos
 
 _BYTES = "bytes"
 
 
 def beside(backbone: str, config: T5Config) -> seqio.Vocabulary | None:
-    """The vocabulary that lies with a backbone; None if there is none.
+    """The vocabulary beside a backbone, with the tokens that were added to it; None if there is none.
 
     Raises:
-      UserError: it does not fit the embedding.
+      UserError: it does not fit the embedding, or see `find_tokenizer`.
     """
     found = find_tokenizer(pathlib.Path(backbone), config.vocab_size) if "://" not in backbone else None
     if found is None:
         return None
     if found.model is None:
         return seqio.ByteVocabulary(extra_ids=found.extra_ids)
-    return vocabularies.sentencepiece(os.fspath(found.model), found.extra_ids)
+    return vocabularies.sentencepiece(os.fspath(found.model), found.extra_ids, found.added_tokens)
 
 
 def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
-    """What texts of a T5 are made of.
+    """The seqio feature that encodes and decodes the texts of a T5.
 
     Args:
       vocabulary: "bytes", the path of a SentencePiece model (with T5's 100 extra ids), or a seqio vocabulary.
       config: the T5.
 
     Raises:
-      UserError: it is None, or does not fit the embedding.
+      UserError: it is None, or does not fit the model.
     """
     if vocabulary is None:
         raise UserError(
@@ -47,4 +48,5 @@ def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
     elif isinstance(vocabulary, str | os.PathLike):
         vocabulary = vocabularies.sentencepiece(os.fspath(vocabulary))
     check_room("the vocabulary", vocabulary.vocab_size, config.vocab_size)
+    check_eos("the vocabulary", vocabulary, config)
     return seqio.Feature(vocabulary, add_eos=True)

@@ -3,16 +3,16 @@
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import gin
 from etils import epath
 
 from poly_jax.data.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.files.new_output import check_new
+from poly_jax.interop.formats import Format
 from poly_jax.interop.hugging_face.writer import write_hugging_face, write_tokenizer
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.t5x.description_files import write_description
@@ -24,16 +24,19 @@ from poly_jax.training.open_run import OpenRun, open_run
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.safetensors_writer import Advance
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.t5x_writer import write_t5x
 from poly_jax.weights.tensors import Tensors, of_tree, total_bytes
 from poly_jax.weights.tree import check_tree
 
-Format = Literal["backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora"]
-
 
 def export_run(
-    run: str, output: str, format: Format, experiment: Experiment, task: str | None = None
+    run: str,
+    output: str,
+    format: Format,
+    experiment: Experiment,
+    task: str | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Writes a run in another form.
 
@@ -46,6 +49,7 @@ def export_run(
         plug-in of t5x; "peft_poly" is these alone, "peft_lora" one task's mix.
       experiment: that of the run.
       task: whose adapters are meant; None where the run has only one, or no adapters.
+      tokenizer: written beside a Hugging Face model whose backbone has none; None for none.
 
     Raises:
       UserError: the run cannot be written in this form, or `output` is in use.
@@ -71,11 +75,24 @@ def export_run(
     tensors = _without_adapters(run, weights, format, task)
     _write(output, format, tensors, weights.config, max(weights.number, 1))
     if format == "hugging_face":
-        _add_tokenizer(output, experiment.backbone or weights.origin.backbone, weights.config)
+        _add_tokenizer(output, experiment.backbone or weights.origin.backbone, weights.config, tokenizer)
 
 
-def export_backbone(backbone: str, output: str, format: Format) -> None:
+def export_backbone(
+    backbone: str,
+    output: str,
+    format: Format,
+    settings: Mapping[str, Any] | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> None:
     """Writes a backbone of any kind that `open_backbone` reads in another form; see `export_run`.
+
+    Args:
+      backbone: its path.
+      output: see `export_run`.
+      format: likewise, but for formats of adapters.
+      settings: fields of `T5Config` that replace those that the checkpoint states.
+      tokenizer: see `export_run`.
 
     Raises:
       UserError: it cannot be read, or cannot be written in this form.
@@ -84,12 +101,11 @@ def export_backbone(backbone: str, output: str, format: Format) -> None:
         raise UserError(f"--format={format} is for adapters; give the --run that has them")
     _check_output(output, format)
     opened = open_backbone(backbone)
-    bound = gin.get_bindings("T5Config", resolve_references=False)
-    config = dataclasses.replace(T5Config.of_checkpoint(opened.stated_fields(), backbone), **bound)
-    check_tree(parameter_shapes(config), opened.tensors, backbone)
+    config = dataclasses.replace(T5Config.of_checkpoint(opened.stated_fields(), backbone), **(settings or {}))
+    check_tree(t5_parameter_shapes(config), opened.tensors, backbone)
     _write(output, format, opened.tensors, config, _step(opened.path))
     if format == "hugging_face":
-        _add_tokenizer(output, backbone, config)
+        _add_tokenizer(output, backbone, config, tokenizer)
 
 
 def _write_peft(run: str, output: str, format: Format, experiment: Experiment, task: str | None) -> None:
@@ -154,29 +170,19 @@ def _check_output(output: str, format: Format) -> None:
         check_new(output)
 
 
-def _add_tokenizer(output: str, backbone: str | None, config: T5Config) -> None:
-    """Puts the vocabulary beside an exported model: the backbone's, or else the one that gin binds."""
+def _add_tokenizer(output: str, backbone: str | None, config: T5Config, other: Tokenizer | None) -> None:
+    """Puts the vocabulary beside an exported model: the backbone's, or else the other one."""
     folder, found = pathlib.Path(output), None
     if backbone and "://" not in backbone:
         place = pathlib.Path(backbone)
         found = find_tokenizer(place, config.vocab_size)
         if place.is_dir() and copy_tokenizer(place, folder):
             return
-    found = found or _bound_tokenizer()
+    found = found or other
     if found is None:
         print(f"{output} has no tokenizer: none is beside the backbone or bound", file=sys.stderr)
     else:
         write_tokenizer(folder, found)
-
-
-def _bound_tokenizer() -> Tokenizer | None:
-    try:
-        bound = gin.get_bindings("vocabularies.sentencepiece")
-    except ValueError:
-        # It is registered where a configuration has been loaded.
-        return None
-    path = bound.get("path")
-    return Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100)) if path else None
 
 
 def _step(path: epath.Path) -> int:

@@ -4,8 +4,6 @@ import os
 import pathlib
 import tempfile
 
-import gin
-
 from poly_jax.adapters.config import Adapters
 from poly_jax.configuration import Configuration
 from poly_jax.configuration.gin_text import bindings
@@ -24,8 +22,7 @@ from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import content_hash
-from poly_jax.weights.parameter_names import Granularity
-from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
@@ -63,9 +60,9 @@ def import_adapters(
     check_new(output)
     base = open_backbone(backbone or _named_backbone(source))
     found = T5Config.of_checkpoint(base.stated_fields(), base.path)
-    check_tree(backbone_shapes(found), base.tensors, base.path)
-    configuration.load("runs/multitask.gin")
-    read = read_adapters(source, found, base.tensors, _bound_granularity())
+    check_tree(t5_parameter_shapes(found), base.tensors, base.path)
+    granularity = configuration.load("runs/multitask.gin").bound("Adapters").get("granularity")
+    read = read_adapters(source, found, base.tensors, granularity)
     lines = [
         *bindings(found, skip=("dtype", "scan_layers", "remat")),
         f"Experiment.backbone = {os.fspath(base.path.absolute())!r}",
@@ -74,26 +71,21 @@ def import_adapters(
     with tempfile.TemporaryDirectory() as folder:
         text = pathlib.Path(folder) / "imported.gin"
         text.write_text("\n".join(lines) + "\n")
-        configuration.load("runs/multitask.gin", str(text))
+        loaded = configuration.load("runs/multitask.gin", str(text))
     n_tasks = read.n_tasks
     if n_tasks is None:
-        router = gin.get_configurable(Adapters)(n_tasks=read.n_skills).router
+        router = loaded.make(Adapters, n_tasks=read.n_skills).router
         # A task's private skill has the task's number, so that there are as many tasks as skills.
         n_tasks = read.n_skills if router.owns_skills else None
     names = _names(source, tasks, n_tasks)
-    adapters = gin.get_configurable(Adapters)(n_tasks=len(names))
+    adapters = loaded.make(Adapters, n_tasks=len(names))
     tree, names_in_order = in_order(read.tree, names, adapters.router.owns_skills)
-    tree = lay_out(tree, Transformer(T5Config(), adapters.for_tasks(names_in_order)), source)
+    tree = lay_out(tree, Transformer(loaded.make(T5Config), adapters.for_tasks(names_in_order)), source)
     with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
         digest = content_hash(base.tensors, advance)
     table = TaskTable(names_in_order)
-    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest))
+    write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest), loaded.config)
     return table
-
-
-def _bound_granularity() -> Granularity | None:
-    """The granularity that the user binds, if any."""
-    return gin.get_bindings(Adapters, resolve_references=False).get("granularity")
 
 
 def _named_backbone(source: str) -> str:

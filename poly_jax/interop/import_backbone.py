@@ -5,21 +5,21 @@ import dataclasses
 import math
 import pathlib
 import re
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import DTypeLike
 
 from poly_jax.configuration.gin_text import bindings
-from poly_jax.data.tokenizer import SENTENCEPIECE, Tokenizer, copy_tokenizer, find_tokenizer
+from poly_jax.data.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer, write_beside
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import check_new, new_folder
+from poly_jax.interop.finite import finite
 from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import Backbone, open_backbone
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
@@ -49,17 +49,18 @@ def import_backbone(
       The gin file: bind its `T5Config` and `Experiment.backbone` by including it.
 
     Raises:
-      UserError: nothing readable at `source`, its parameters are not those of a T5, its vocabulary does not
-        fit, or `output` is there already or cannot be written.
+      UserError: nothing readable at `source`, its parameters are not those of a T5 or are not finite, its
+        vocabulary does not fit, or `output` is there already or cannot be written.
     """
     place = _new_place(output)
     backbone = open_backbone(source)
     config = T5Config.of_checkpoint({**backbone.stated_fields(), **(fields or {})}, source)
-    check_tree(parameter_shapes(config), dict(backbone.tensors), source)
+    check_tree(t5_parameter_shapes(config), dict(backbone.tensors), source)
     tokenizer = None
     if backbone.kind != "t5x":
         tokenizer = find_tokenizer(pathlib.Path(backbone.path), config.vocab_size)
-    tensors = {name: tensor.cast(dtype) for name, tensor in backbone.tensors.items()}
+    checked = finite(backbone.tensors, source)
+    tensors = {name: tensor.cast(dtype) for name, tensor in checked.items()}
     metadata = dataclasses.asdict(config)
     with contextlib.nullcontext() if place.suffix else new_folder(place):
         write = single_file.write if place.suffix else backbone_folder.write
@@ -99,10 +100,7 @@ def _describe(
     if not place.suffix and backbone.kind != "t5x":
         copy_tokenizer(pathlib.Path(backbone.path), place)
     if tokenizer is not None:
-        model = place.with_suffix(f".{SENTENCEPIECE}") if place.suffix else place / SENTENCEPIECE
-        if tokenizer.model is not None and not model.exists():
-            shutil.copyfile(tokenizer.model, model)
-        lines += ["", *tokenizer.gin_lines(model)]
+        lines += ["", *tokenizer.gin_lines(write_beside(tokenizer, place))]
     gin_file.write_text("\n".join(lines) + "\n")
     return gin_file
 

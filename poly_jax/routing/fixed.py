@@ -1,9 +1,8 @@
-"""Routers without parameters: every task alike, one skill for all, one skill a task."""
+"""Routers without parameters: equal weights, one skill for all tasks, one skill for each task."""
 
 import dataclasses
 from typing import ClassVar
 
-import gin
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
@@ -11,7 +10,6 @@ from jaxtyping import Array, Float, Int
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class AverageRouter(Router):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
@@ -19,11 +17,10 @@ class AverageRouter(Router):
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "splits skills"]:
-        """1/K everywhere, shared by all rows."""
+        """1/K everywhere, one mix that all rows share."""
         return jnp.full((sizes.n_splits, sizes.n_skills), 1 / sizes.n_skills, jnp.float32)
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SharedRouter(AverageRouter):
     """One skill that all tasks use: an ordinary adapter."""
@@ -33,7 +30,6 @@ class SharedRouter(AverageRouter):
         return 1
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class PrivateRouter(Router):
     """A skill for every task, which only that task uses."""
@@ -41,12 +37,12 @@ class PrivateRouter(Router):
     owns_skills: ClassVar[bool] = True
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As many as tasks."""
+        """One skill for each task."""
         return n_tasks
 
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """One-hot at the task's own skill."""
+        """1 at the task's own skill, 0 at every other."""
         one_hot = jax.nn.one_hot(task_ids, sizes.n_skills, dtype=jnp.float32)
         return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, sizes.n_splits, sizes.n_skills))

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import gin
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
@@ -54,7 +53,6 @@ def ibp_negative_log_prior(
     return concentration * harmonic - (used * column).sum(-1)
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class IBPPrior:
     """The prior on every learned router's allocation, as a loss that training adds.

@@ -1,1 +1,1 @@
-"""The comparison of methods on the embedded benchmark: the demonstration and the documentation's figures."""
+"""The comparison of methods on the embedded benchmark, for `poly-jax demo` and `poly-jax reproduce`."""

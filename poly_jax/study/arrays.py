@@ -14,14 +14,14 @@ Arrays = dict[str, np.ndarray]
 
 
 def task_arrays(task: Task, split: str, data_seed: int, form: Form, task_id: int = 0) -> Arrays:
-    """One split of a task as the model's batch, `[example, length]`."""
+    """One split of a task as a batch of the model, `[example, length]`."""
     arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form)))
     arrays["task_ids"] = np.full(len(arrays["encoder_input_tokens"]), task_id, np.int32)
     return arrays
 
 
 def seen_arrays(tasks: Sequence[Task], table: TaskTable, split: str, data_seed: int, form: Form) -> Arrays:
-    """One split of all training tasks, task after task, with their ids in a run's table."""
+    """One split of all training tasks, one task after another, with their ids in a run's table."""
     parts = [
         task_arrays(task, split, data_seed, form, table.id(registered_name(task.name, form, data_seed)))
         for task in tasks
@@ -32,5 +32,5 @@ def seen_arrays(tasks: Sequence[Task], table: TaskTable, split: str, data_seed: 
 def exact_match(
     predicted: Int[np.ndarray, "*rows length"], targets: Int[np.ndarray, "*rows length"]
 ) -> float:
-    """Percentage of rows predicted without a wrong token, end of sequence included."""
+    """Percentage of rows without a wrong token, the end of the sequence included."""
     return 100.0 * float(np.all(predicted == targets, axis=-1).mean())

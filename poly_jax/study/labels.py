@@ -1,4 +1,4 @@
-"""Says which of several processes a line on the terminal is from."""
+"""Labels the lines that several processes print to one terminal."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ from typing import TextIO
 
 @contextlib.contextmanager
 def labelled(label: str) -> Iterator[None]:
-    """Puts `label: ` before every line that is printed within, to either stream."""
+    """Put `label: ` before every line that is printed inside, on standard output and standard error."""
     out, err = _Labelled(sys.stdout, label), _Labelled(sys.stderr, label)
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         yield
@@ -26,12 +26,12 @@ class _Labelled(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            # In one piece, so that lines of two processes do not mix.
+            # One call for the whole line, so that lines of two processes do not mix.
             self._stream.write(f"{self._label}: {line}\n")
         self._stream.flush()
         return len(text)
 
     def end(self) -> None:
-        """Prints a last line that nothing has ended."""
+        """Print a last line that has no line break."""
         if self._line:
             self.write("\n")

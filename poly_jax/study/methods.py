@@ -1,4 +1,4 @@
-"""The methods that are compared: how each is trained on many tasks, and how it adapts to new ones."""
+"""The methods that are compared: the training of each on many tasks, and its ways to adapt to new tasks."""
 
 import dataclasses
 
@@ -10,10 +10,10 @@ class MultitaskMethod:
     """A way to share parameters among training tasks.
 
     Attributes:
-      name: as tables show it.
+      name: name in tables.
       recipe: gin file of its training.
-      variants: ways to adapt it to held-out tasks; none where it cannot.
-      rate_scale: of the learning rates of its skills that are tried.
+      variants: names of the variants that adapt it to held-out tasks.
+      rate_scale: factor of the learning rates that are tried for its skills.
     """
 
     name: str
@@ -23,14 +23,14 @@ class MultitaskMethod:
 
     @property
     def run_name(self) -> str:
-        """What folders of its runs are called: as its recipe."""
+        """Name of the folders of its runs, which is that of its recipe."""
         return self.recipe.rpartition("/")[2].removesuffix(".gin")
 
 
 _RECIPES = "recipes/skillbench"
 
 FRESH = "fresh"
-"""A new LoRA for a new task, without anything learned before: a control, adapted with more steps."""
+"""A new LoRA for a new task, without anything learned before: a control that is adapted with more steps."""
 
 MHR = MultitaskMethod("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
 POLY = MultitaskMethod("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
@@ -46,7 +46,7 @@ TOP_2 = MultitaskMethod("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
 STRAIGHT_THROUGH = MultitaskMethod(
     "Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",)
 )
-# Its vectors start at 1, and have further to go than LoRA's factors: the others' best rate is its lowest.
+# Its vectors start at 1 and have further to go than LoRA's factors: its lowest rate is LoRA's best.
 IA3 = MultitaskMethod("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
 
 LEARNED_ROUTERS = (MHR, POLY, C_POLY, MERGE_AFTER, TOP_2, STRAIGHT_THROUGH, IA3)
@@ -54,5 +54,5 @@ METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, 
 
 
 def variant_of(name: str) -> Variant:
-    """The variant of a name; `fresh` is a private adapter."""
+    """The variant of a name; `fresh` stands for a private adapter."""
     return find("private" if name == FRESH else name)

@@ -1,4 +1,4 @@
-"""Learning rates for every method alike, chosen on the training tasks' held-back examples."""
+"""Learning rates, chosen in the same way for every method, on the training tasks' held-back examples."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.training.optimizer import Optimizer
 
 TUNING_SEED = 100
-"""Of the runs that rates are chosen on; none of the compared seeds."""
+"""Seed of the runs on which rates are chosen; it is none of the compared seeds."""
 
 MULTITASK_RATES = (3e-3, 1e-2, 3e-2)
 ADAPTATION_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -19,10 +19,10 @@ ROUTER_RATES = (0.03, 0.1, 0.3)
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """How a variant is adapted: its steps, and the rate that is chosen for it.
+    """The settings of adapting by a variant.
 
     Attributes:
-      variant: its name.
+      variant: name of the variant.
       rate_scale: see `MultitaskMethod`.
     """
 
@@ -31,12 +31,12 @@ class Adaptation:
 
     @property
     def steps(self) -> int:
-        """More for what starts from nothing."""
+        """Number of steps; a variant that starts from fresh skills gets more."""
         return 400 if variant_of(self.variant).skills == "fresh" else 200
 
     @property
     def rates(self) -> Sequence[float]:
-        """What is tried: rates of the router where only that is trained, else of the skills, if any are."""
+        """The learning rates that are tried: the router's where it alone is trained, or else the skills'."""
         if not variant_of(self.variant).trains:
             return ()
         return (
@@ -46,7 +46,7 @@ class Adaptation:
         )
 
     def optimizer(self, rate: float) -> Optimizer:
-        """AdamW at this rate; a router trained beside skills has 0.1, as in the published recipes."""
+        """AdamW at this rate. A router that is trained beside skills has 0.1, as in the published recipes."""
         router = rate if variant_of(self.variant).trainable == "router" else 0.1
         return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
 
@@ -58,7 +58,7 @@ def _scaled(rates: Sequence[float], scale: float) -> list[float]:
 def choose_multitask_rate(
     method: MultitaskMethod, train: Callable[[float], Trained], results: ResultsFile
 ) -> float:
-    """The rate whose run does best on the training tasks' validation examples."""
+    """The learning rate whose run scores best on the training tasks' validation examples."""
     scores = {}
     for rate in _scaled(MULTITASK_RATES, method.rate_scale):
 
@@ -73,7 +73,7 @@ def choose_multitask_rate(
 def choose_adaptation_rate(
     method: MultitaskMethod, variant: str, trained: Callable[[], Trained], results: ResultsFile
 ) -> float:
-    """The rate that adapts best to training tasks under new names, from their held-back examples, or 0."""
+    """The learning rate that adapts best to training tasks under new names; 0 where nothing is trained."""
     adaptation = Adaptation(variant, method.rate_scale)
     if not adaptation.rates:
         return 0.0

@@ -1,16 +1,15 @@
-"""Training and adapting one method on the embedded benchmark, and scoring both."""
+"""Trains and adapts one method on the embedded benchmark, and scores it."""
 
 import dataclasses
 import functools
 from collections.abc import Sequence
 
-import gin
 import jax
 import numpy as np
 from etils import epath
 
 from poly_jax import configuration
-from poly_jax.experiment import Experiment
+from poly_jax.configuration import Loaded
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.routing.router import NamesTasks
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
@@ -18,10 +17,10 @@ from poly_jax.study.methods import MultitaskMethod, variant_of
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
-from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
+from poly_jax.transfer.settings import with_configured_choice
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -37,10 +36,11 @@ class Trained:
     restored: Restored
     data_seed: int
     form: Form
+    loaded: Loaded
 
     @property
     def n_trained(self) -> int:
-        """Number of trained parameters, of skills and routers together."""
+        """Number of trained parameters of skills and routers together."""
         adapters, _ = split(self.restored.parameters, is_adapter_parameter)
         return sum(leaf.size for leaf in jax.tree.leaves(adapters))
 
@@ -53,12 +53,12 @@ def train_method(
     form: Form = "named",
     bindings: Sequence[str] = (),
 ) -> Trained:
-    """Trains a method, or restores it where the folder holds its finished run.
+    """Train a method, or restore it where the folder holds its finished run.
 
-    `seed` is that of the adapters, of the order of the data and of the data themselves.
+    `seed` seeds the adapters, the data and the order of the data.
     """
     register(seed)
-    configuration.load(
+    loaded = configuration.load(
         [method.recipe],
         [
             f"Data.mixture = '{registered_name('train', form, seed)}'",
@@ -68,9 +68,10 @@ def train_method(
             *bindings,
         ],
     )
-    train(str(folder))
-    experiment: Experiment = gin.get_configurable("Experiment")()
-    return Trained(method, restore(experiment, str(folder), Partitioning().mesh()), seed, form)
+    arguments = loaded.arguments("train", output_dir=str(folder))
+    train(**arguments)
+    mesh = arguments["partitioning"].mesh()
+    return Trained(method, restore(arguments["experiment"], str(folder), mesh), seed, form, loaded)
 
 
 def seen_score(trained: Trained, split_name: str = "test") -> float:
@@ -93,9 +94,9 @@ class Adapted:
     """Scores of adapted tasks.
 
     Attributes:
-      exact_match: on each task's test examples, in percent.
-      loss: of the last step, mean over tasks; None where nothing was trained.
-      n_trained: trained parameters per task.
+      exact_match: exact match on each task's test examples, in percent.
+      loss: loss of the last step, as the mean over tasks; None where nothing was trained.
+      n_trained: number of trained parameters per task.
     """
 
     exact_match: dict[str, float]
@@ -104,7 +105,7 @@ class Adapted:
 
     @property
     def mean(self) -> float:
-        """Mean over tasks."""
+        """Mean exact match over tasks."""
         return float(np.mean(list(self.exact_match.values())))
 
 
@@ -117,20 +118,21 @@ def adapt_tasks(
     steps: int,
     batch_size: int = 16,
 ) -> Adapted:
-    """Adapts a method to tasks it has not seen, all at once, and tests each."""
+    """Adapt a method to tasks that it has not seen, all at once, and test each."""
     form, seed = trained.form, trained.data_seed
+    chosen = with_configured_choice(variant_of(variant), trained.loaded)
     adapters = trained.restored.model.adapters
     assert adapters is not None
-    # A router that goes by the tasks' names is another model for each of them.
-    alone = isinstance(adapters.router, NamesTasks) and variant_of(variant).routes
-    # A seed of its own for each task, so that no two draw the same router row.
+    # A router that knows tasks by their names makes a different model for each task.
+    alone = isinstance(adapters.router, NamesTasks) and chosen.routes
+    # Each task has a seed of its own, so that no two tasks draw the same router row.
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
     scores, losses, sizes = {}, [], []
     for group in [[pair] for pair in seeded] if alone else [seeded]:
         stack = adapt_many(
             trained.restored.model,
             trained.restored.parameters,
-            variant_of(variant),
+            chosen,
             [task_arrays(task, "train", seed, form) for task, _ in group],
             [own_seed for _, own_seed in group],
             steps=steps,

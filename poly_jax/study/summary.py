@@ -1,4 +1,4 @@
-"""Tables over seeds, and the differences that the comparison is about."""
+"""Tables of scores over seeds, and of the differences between methods."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[floa
 
 
 def summarise(results: ResultsFile, seeds: Sequence[int]) -> str:
-    """Markdown: seen and held-out scores of every method, paired differences, and the routers' agreement."""
+    """Tables in Markdown: every method's scores on seen and held-out tasks, differences, and the routers."""
     parts = []
     for form in ("named", "nameless"):
         parts.append(

@@ -16,7 +16,6 @@ from poly_jax.training.restore import Restored
 from poly_jax.transfer.settings import Settings
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import backbone_in_float32, new_rows
-from poly_jax.transfer.variants import find
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import merge, split
 
@@ -56,7 +55,7 @@ class Adapting:
           readings: the tasks' examples.
           advance: called with the work that is done: 1 for each step of an adaptation, 1 for its evaluation.
         """
-        settings, variant = self.settings, find(self.method.variant)
+        settings, variant = self.settings, self.settings.variant
         source = self._with_trainable_backbone()
         stack = adapt_many(
             source.model,
@@ -100,7 +99,7 @@ class Adapting:
             )
 
     def _with_trainable_backbone(self) -> Restored:
-        if find(self.method.variant).skills != "none":
+        if self.settings.variant.skills != "none":
             return self.source
         adapters, _ = split(self.source.parameters, is_adapter_parameter)
         backbone = backbone_in_float32(self.source, self.settings.experiment, self.mesh)

@@ -4,8 +4,7 @@ import dataclasses
 import hashlib
 from typing import Any
 
-import gin
-
+from poly_jax.configuration import Loaded
 from poly_jax.sweep.method import Method
 
 # A sweep that grows by tasks, seeds or methods keeps the results that it has.
@@ -40,14 +39,9 @@ def column(task: str) -> str:
     return task.replace("{seed}", "").strip("_-")
 
 
-def configuration_digest(method: Method, *others: Any) -> str:
-    """Eight hexadecimal digits that stand for a method, `others` and gin's bindings but the sweep's own."""
-    bound = [
-        f"{scope}/{selector}.{name} = {value!r}"
-        for (scope, selector), values in gin.config._CONFIG.items()
-        if selector.rpartition(".")[2] not in _NOT_OF_A_RESULT
-        for name, value in values.items()
-    ]
+def configuration_digest(loaded: Loaded, method: Method, *others: Any) -> str:
+    """Eight hexadecimal digits that stand for a method, `others` and all bindings but the sweep's own."""
+    bound = [text for owner, text in loaded.bindings() if owner not in _NOT_OF_A_RESULT]
     own = dataclasses.asdict(method) | {"name": ""}
     text = "\n".join([*sorted(bound), repr(sorted(own.items())), *map(repr, others)])
     return hashlib.sha256(text.encode()).hexdigest()[:8]

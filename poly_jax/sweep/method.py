@@ -2,13 +2,11 @@
 
 import dataclasses
 
-import gin
 from etils import epath
 
 from poly_jax.errors import UserError
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A way to adapt to each of a sweep's tasks.

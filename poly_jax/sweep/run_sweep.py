@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Collection, Sequence
 from typing import Any
 
-import gin
 import jax
 from etils import epath
 
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
@@ -23,22 +22,21 @@ from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
 from poly_jax.training.checkpoints import step_folder
-from poly_jax.training.mesh import Partitioning, check_batch_size
+from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.new_adapters import new_adapters
-from poly_jax.transfer.settings import Settings, bound_settings
+from poly_jax.transfer.settings import Settings, adapting_settings
 from poly_jax.transfer.start import check_old_tasks
-from poly_jax.transfer.variants import find
 
 RESULTS, MARKDOWN, LATEX, PICTURE = "results.jsonl", "summary.md", "summary.tex", "summary.png"
 
 
-@gin.configurable(denylist=["output_dir", "configuration"])
 def sweep(
     output_dir: str,
     configuration: Configuration,
-    tasks: Sequence[str] = gin.REQUIRED,
-    methods: Sequence[Method] = gin.REQUIRED,
+    tasks: Sequence[str],
+    methods: Sequence[Method],
     seeds: Sequence[int] = (0, 1, 2),
     split: str = "test",
     train_split: str | None = None,
@@ -78,12 +76,13 @@ def sweep(
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys, named = {}, []
     for given in methods:
-        settings = _load(given, configuration)
+        loaded = configuration.load(run=given.run)
+        settings = _settings(given, loaded)
         method = _checked(given, settings, cells, split)
         named.append(method)
         _check_labels(named)
         used = train_split or settings.split_name
-        digest = configuration_digest(method, step_folder(method.run).name, used, split)
+        digest = configuration_digest(loaded, method, step_folder(method.run).name, used, split)
         for cell in cells:
             key = {"method": method.label, "task": cell.column, "seed": cell.seed, "setup": digest}
             keys[method.label, cell] = key
@@ -144,10 +143,9 @@ def _check_labels(methods: Sequence[Method]) -> None:
         raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
 
 
-def _load(method: Method, configuration: Configuration) -> Settings:
-    """Loads the run's configuration and the user's: what they say of adapting, with the method's own."""
-    configuration.load(run=method.run)
-    settings = bound_settings()
+def _settings(method: Method, loaded: Loaded) -> Settings:
+    """What the run's configuration and the user's say of adapting, with the method's own settings."""
+    settings = adapting_settings(loaded, method.variant)
     rates = {
         name: getattr(method, name)
         for name in ("learning_rate", "router_learning_rate")
@@ -169,8 +167,11 @@ def _checked(method: Method, settings: Settings, cells: Sequence[Cell], split: s
     experiment.data.register_tasks()
     for cell in cells:
         check_scorable(cell.seqio_task, split)
-    adapters = experiment.adapters(n_tasks=2) if experiment.adapters is not None else None
-    variant = find(method.variant, adapters)
+        check_vocabularies(cell.seqio_task, experiment.model)
+    adapters = experiment.adapters
+    if adapters is not None:
+        adapters = dataclasses.replace(adapters, n_tasks=2)
+    variant = settings.variant.named_for(adapters)
     new_adapters(variant, adapters)
     check_old_tasks(variant, method.init_router_from)
     return dataclasses.replace(method, variant=variant.name)
@@ -206,8 +207,8 @@ def _is_score(value: Any) -> bool:
 def _restore(
     method: Method, configuration: Configuration, split: str, train_split: str | None, batch_size: int
 ) -> Adapting:
-    settings = _load(method, configuration)
-    mesh = Partitioning().mesh()
+    settings = _settings(method, configuration.load(run=method.run))
+    mesh = settings.partitioning.mesh()
     check_batch_size(batch_size, mesh)
     settings.experiment.data.register_tasks()
     source = restore(settings.experiment, method.run, mesh)

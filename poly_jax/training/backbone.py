@@ -11,10 +11,10 @@ from numpy.typing import DTypeLike
 
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.mesh import shardings
-from poly_jax.weights import t5_shapes
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import ContentHash
 from poly_jax.weights.layer_trees import stack_layers
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import check_tree, flatten, unflatten
 
 Tree = dict[str, Any]
@@ -46,7 +46,7 @@ def load_backbone(
         return _draw(bare, shardings(*parameter_shapes(bare), mesh), dtype), RANDOM
     backbone = open_backbone(path)
     # Before the model is traced, which takes long where a configuration is absurd.
-    check_tree(t5_shapes.parameter_shapes(model.config), backbone.tensors, path)
+    check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
     layers = _layers(backbone.tensors) if model.config.scan_layers else {}

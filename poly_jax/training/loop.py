@@ -1,6 +1,7 @@
 """The loop that steps a training state through batches, reports, and saves."""
 
 import contextlib
+import dataclasses
 import os
 import re
 from collections.abc import Collection, Iterator
@@ -13,11 +14,11 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.routing.task_ids import check_task_ids
-from poly_jax.training.checkpoints import Checkpoints, Origin
+from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
-from poly_jax.training.progress import Progress
-from poly_jax.training.run_folder import save_operative_config
+from poly_jax.training.progress import Progress, compiling
+from poly_jax.training.start import Start, begin
 from poly_jax.training.update import TrainState, Update
 
 
@@ -42,40 +43,42 @@ class Batches(Protocol):
         ...
 
 
-def fit(
-    update: Update,
-    state: TrainState,
-    frozen: dict[str, Any],
-    batches: Batches,
-    *,
-    folder: epath.Path,
-    table: TaskTable,
-    origin: Origin,
-    mesh: Mesh,
-    steps: int,
-    seed: int,
-    save_every: int,
-    report_every: int,
-) -> TrainState:
-    """Trains up to step `steps`, from the folder's newest checkpoint where there is one.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Where and how long a run trains.
 
-    Args:
-      update: the step function.
-      state: as it is before step 0; it is donated to the first step.
-      frozen: the frozen tree, on the mesh.
-      batches: at their start; restored to the checkpoint's position.
-      folder: the run's; gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
+    Attributes:
+      folder: the run's folder; it gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
       table: names of the task ids, saved with every checkpoint.
-      origin: what the trained tree builds on, saved with every checkpoint.
-      mesh: where the states live.
+      mesh: the devices that the states live on.
       steps: steps of the whole run.
-      seed: of dropout and sampling.
+      seed: seed of dropout and sampling.
       save_every: steps between checkpoints; the last step is always saved.
       report_every: steps between reports, which are means over the steps since the last one.
+    """
+
+    folder: epath.Path
+    table: TaskTable
+    mesh: Mesh
+    steps: int
+    seed: int
+    save_every: int
+    report_every: int
+
+
+def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
+    """Trains up to the run's last step, from its newest checkpoint where there is one.
+
+    Args:
+      start: the trained and the frozen tree before step 0, and what is saved of their origin.
+      update: the step function.
+      batches: the stream at its start; it is restored to the checkpoint's position.
+      run: where and how long to train.
 
     Returns:
       The final state.
     """
+    state, folder = begin(start.trained, update, run.mesh), run.folder
     # Closed even where the run is interrupted: what is on its way to disk arrives there.
     with (
         contextlib.closing(Checkpoints(folder)) as checkpoints,
@@ -83,36 +86,37 @@ def fit(
     ):
         saved = checkpoints.latest_step()
         if saved is not None:
-            state = checkpoints.restore(state, table)
+            state = checkpoints.restore(state, run.table)
             batches.restore(_position(folder, saved))
             print(f"{folder}: goes on from step {saved}")
         first = int(state.step)
-        key = jax.random.key(seed)
+        key = jax.random.key(run.seed)
+        # The state is donated: a step writes the new one in its place.
         step_function = jax.jit(
             update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
         )
         progress = None
         since_report: list[dict[str, jax.Array]] = []
-        for step in range(first + 1, steps + 1):
+        for step in range(first + 1, run.steps + 1):
             batch = next(batches)
-            check_task_ids(batch["task_ids"], len(table))
-            with on_mesh(mesh):
-                placed = to_mesh(batch, mesh)
-                state, metrics = step_function(state, frozen, placed, key)
+            check_task_ids(batch["task_ids"], len(run.table))
+            with on_mesh(run.mesh), contextlib.nullcontext() if progress else compiling():
+                placed = to_mesh(batch, run.mesh)
+                state, metrics = step_function(state, start.frozen, placed, key)
+                if progress is None:
+                    # The first step compiles: it is not part of the measured speed.
+                    jax.block_until_ready(metrics)
             since_report.append(metrics)
             if progress is None:
-                # The first step compiles: it is not part of the measured speed.
-                jax.block_until_ready(metrics)
-                progress = Progress(step, steps, len(placed["task_ids"]))
-                save_operative_config(folder)
-            if step % report_every == 0 or step == steps:
+                progress = Progress(step, run.steps, len(placed["task_ids"]))
+            if step % run.report_every == 0 or step == run.steps:
                 values = {name: float(np.mean([m[name] for m in since_report])) for name in metrics}
                 since_report.clear()
                 writer.write_scalars(step, progress.report(step, values))
                 writer.flush()
-            if step % save_every == 0 or step == steps:
+            if step % run.save_every == 0 or step == run.steps:
                 batches.save(_position(folder, step))
-                checkpoints.save(state, table, origin)
+                checkpoints.save(state, run.table, start.origin)
                 # This checkpoint is written in the background: until it is whole, `saved` is the newest.
                 _forget_positions(folder, but={step, saved})
                 saved = step

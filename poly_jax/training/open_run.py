@@ -24,7 +24,7 @@ from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.layer_trees import unstack_layers
 from poly_jax.weights.layers_apart import layers_apart
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill, selects
-from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import Tensor, of_tree, total_bytes
 from poly_jax.weights.tree import check_tree, flatten
 
@@ -88,7 +88,7 @@ class OpenRun:
             self.check_hash(digest)
             return of_tree(unstack_layers(jax.device_get(tree)))
         tensors = open_backbone(self.backbone_path).tensors
-        check_tree(backbone_shapes(self.config), tensors, self.backbone_path)
+        check_tree(t5_parameter_shapes(self.config), tensors, self.backbone_path)
         if self.check_backbone:
             with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
                 self.check_hash(content_hash(tensors, advance))

@@ -1,7 +1,18 @@
 """Lines on the terminal that tell how far a run is."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Says that a first step is being compiled, and afterwards how long it took."""
+    print("compiling the training step ...", file=sys.stderr, flush=True)
+    began = time.perf_counter()
+    yield
+    print(f"compiled, first step after {_clock(time.perf_counter() - began)}", file=sys.stderr, flush=True)
 
 
 class Progress:

@@ -4,72 +4,65 @@ import dataclasses
 import difflib
 from typing import Any
 
-import gin
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
+from poly_jax.configuration import CONFIG_FILE as CONFIG
+from poly_jax.configuration import Texts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.training.checkpoints import FOLDER, Origin, saved_steps
 
-CONFIG = "config.gin"
 OPERATIVE = "operative_config.gin"
 
 
-def claim(folder: epath.Path) -> None:
+def claim(folder: epath.Path, texts: Texts) -> None:
     """Makes the folder this run's, or finds that it is, so that the run goes on from its checkpoints.
 
-    The run's configuration is what its gin files and bindings say, written to `config.gin`.
+    Its configuration is written to `config.gin`, and every value that was used to `operative_config.gin`.
 
     Raises:
       UserError: the folder holds another run, or something else.
     """
-    config = gin.config_str(max_line_length=100)
     path = folder / CONFIG
     if path.exists():
-        there = path.read_text()
-        if there == config:
-            return
-        if saved_steps(folder):
-            raise UserError(
-                f"{folder} holds another run ({_difference(there, config)}); choose another --output_dir or"
-                " delete it"
-            )
-        # A start that failed: there is nothing to keep from the corrected one.
-        if jax.process_index() == 0:
-            path.write_text(config)
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        there = _read(path)
+        if _meaning(there) != _meaning(texts.config):
+            if saved_steps(folder):
+                raise UserError(
+                    f"{folder} holds another run ({_difference(there, texts.config)}); choose another"
+                    " --output_dir or delete it"
+                )
+            # A start that failed: there is nothing to keep from the corrected one.
+            _write(path, texts.config)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds no run of this program; choose another --output_dir")
-    if jax.process_index() == 0:
+    else:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(config)
+        _write(path, texts.config)
+    if texts.operative is not None:
+        _write(folder / OPERATIVE, texts.operative())
 
 
-def save_operative_config(folder: epath.Path) -> None:
-    """Writes every value that was used, defaults included, to `operative_config.gin`."""
-    if jax.process_index() == 0:
-        (folder / OPERATIVE).write_text(gin.operative_config_str(max_line_length=100))
-
-
-def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin) -> None:
+def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin, config: str) -> None:
     """Writes a run folder that can be evaluated, adapted from and asked for predictions, at step 0.
 
-    Its configuration is gin's at the time. It has no optimizer's state: training cannot go on from it.
+    It has no optimizer's state: training cannot go on from it.
 
     Args:
-      folder: of the run; it does not exist, or is empty.
+      folder: folder of the run; it does not exist, or is empty.
       trained: skills and routers in the layout of the configuration's model.
       table: names of the tasks.
       origin: the backbone.
+      config: the text of its `config.gin`.
 
     Raises:
       UserError: the folder is in use or cannot be written.
     """
     with new_folder(folder) as place:
-        claim(place)
+        claim(place, Texts(config))
         with ocp.CheckpointManager((place / FOLDER).absolute()) as manager:
             manager.save(
                 0,
@@ -79,6 +72,24 @@ def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Or
                     origin=ocp.args.JsonSave(dataclasses.asdict(origin)),
                 ),
             )
+
+
+def _write(path: epath.Path, text: str) -> None:
+    if jax.process_index() == 0:
+        path.write_text(text)
+
+
+def _read(path: epath.Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not text ({error}); choose another --output_dir") from None
+
+
+def _meaning(config: str) -> list[str]:
+    """The lines that bind something; comments and names of imported modules aside."""
+    lines = (line.strip() for line in config.splitlines())
+    return [line for line in lines if line and not line.startswith(("#", "import ", "from "))]
 
 
 def _difference(there: str, here: str) -> str:

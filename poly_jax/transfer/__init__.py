@@ -1,1 +1,1 @@
-"""Adapting a trained inventory of skills to new tasks."""
+"""Adapting a trained inventory of skills to new tasks: variants, their starts, and few-shot examples."""

@@ -4,54 +4,56 @@ import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import gin
 import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.configuration import Texts
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.batches import eval_batches
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
-from poly_jax.training import run_folder
+from poly_jax.training import guards
 from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.host_share import host_share
-from poly_jax.training.loop import fit
+from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
+from poly_jax.training.run_folder import claim
 from poly_jax.training.skills_below import check_resumed
-from poly_jax.training.train import begin, describe, host_batches
+from poly_jax.training.start import Start, describe
+from poly_jax.training.train import host_batches
 from poly_jax.training.update import TrainState, Update
-from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.few_shot import EXAMPLE_IDS, FewShotBatches, count_examples, first_examples
-from poly_jax.transfer.start import Start, start_from
-from poly_jax.transfer.variants import find, usual
+from poly_jax.transfer.start import start_from
+from poly_jax.transfer.variants import Variant, find, usual
 
 
-@gin.configurable
 def adapt(
     run: str,
     task: str,
     output_dir: str,
-    variant: str | None = None,
-    experiment: Experiment = gin.REQUIRED,
+    experiment: Experiment,
+    variant: str | Variant | None = None,
     shots: int | None = None,
     split_name: str = "train",
     steps: int = 1000,
     batch_size: int = 8,
-    optimizer: Optimizer | None = None,
-    loss: Loss | None = None,
+    optimizer: Optimizer = Optimizer(),
+    loss: Loss = TokenLoss(),
     init_router_from: Sequence[str] = (),
     seed: int = 0,
     save_every: int = 1000,
     report_every: int = 50,
-    partitioning: Partitioning | None = None,
+    partitioning: Partitioning = Partitioning(),
+    *,
+    texts: Texts,
 ) -> TrainState:
     """Trains a new task's adapters from those of a run; the same call goes on where it was stopped.
 
@@ -62,22 +64,22 @@ def adapt(
       run: folder of the run that learned the skills, or one of its checkpoints.
       task: a registered seqio task, or a mixture of several.
       output_dir: folder of the adapted run.
-      variant: see `poly_jax.transfer.variants`; None for the one that trains most of what the run has
-        learned: "mhr", "poly", "shared", or "soup".
-      experiment: that of the run.
+      experiment: the run's experiment.
+      variant: a variant or its name (see `poly_jax.transfer.variants`); None for the one that trains most of
+        what the run has learned: "mhr", "poly", "shared", or "soup".
       shots: examples to train on, the first of the split, of each task of a mixture; None for all.
-      split_name: the task's split that they are from.
+      split_name: the task's split that the examples are from.
       steps: optimizer steps.
       batch_size: examples per step, over all devices.
-      optimizer: of the trained adapters; None, as for `loss` and `partitioning`, for what gin binds of
-        `Optimizer` (in the scope `adapt`), `TokenLoss` and `Partitioning`.
+      optimizer: the optimizer of the trained adapters.
       loss: TokenLoss, or ChoiceLoss for a task with answer choices.
       init_router_from: tasks of the run: a new task's row starts as the average of theirs; none for a fresh
         row.
-      seed: of the fresh router row, the batches, dropout and the router's sampling.
+      seed: seed of the fresh router row, the batches, dropout and the router's sampling.
       save_every: steps between checkpoints.
       report_every: steps between reports of the loss.
       partitioning: shape of the device mesh.
+      texts: what the folder of a run with the source's configuration says of it; see `train`.
 
     Returns:
       The state after the last step.
@@ -86,15 +88,19 @@ def adapt(
       UserError: the variant does not fit the run, the task is unknown or has no examples, or the folder holds
         a run that began otherwise.
     """
-    with gin.config_scope("adapt"):
-        optimizer, loss = optimizer or Optimizer(), loss or TokenLoss()
-    mesh = (partitioning or Partitioning()).mesh()
+    counts = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "save_every": save_every,
+        "report_every": report_every,
+    }
+    guards.check_counts("adapt", **counts)
+    mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
-    experiment.data.register_tasks()
+    chosen = find(variant) if isinstance(variant, str) else variant
+    table = guards.registered_table(experiment, task)
     source = restore(experiment, run, mesh)
-    chosen = find(variant or usual(source.model.adapters))
-    table = TaskTable.of(task)
-    check_vocabularies(task, experiment.model.vocab_size)
+    chosen = (chosen or find(usual(source.model.adapters))).named_for(source.model.adapters)
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)
@@ -112,6 +118,7 @@ def adapt(
         examples=examples,
         old_tasks=init_router_from,
     )
+    start_id = experiment.model.decoder_start_id
     data = dataclasses.replace(experiment.data, mixture=task, split=split_name, batch_size=batch_size)
     folder = epath.Path(output_dir)
     adapted = AdaptedFrom.chosen(
@@ -122,8 +129,8 @@ def adapt(
         shots=shots,
         init_router_from=tuple(init_router_from),
     )
-    _bind(source.model.adapters, start.model.adapters, task, adapted)
-    run_folder.claim(folder)
+    lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
+    claim(folder, texts.with_bindings(lines))
     if experiment.check_backbone:
         check_resumed(folder, start.origin)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
@@ -133,20 +140,8 @@ def adapt(
     if not chosen.trains:
         return save_untrained(start, folder, table)
     update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
-    return fit(
-        update,
-        begin(start.trained, update, mesh),
-        start.frozen,
-        batches or host_batches(data, table, seed, loss.needs_choices, mesh),
-        folder=folder,
-        table=table,
-        origin=start.origin,
-        mesh=mesh,
-        steps=steps,
-        seed=seed,
-        save_every=save_every,
-        report_every=report_every,
-    )
+    stream = batches or host_batches(data, table, seed, loss.needs_choices, mesh, start_id)
+    return fit(start, update, stream, Run(folder, table, mesh, steps, seed, save_every, report_every))
 
 
 def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainState:
@@ -156,7 +151,6 @@ def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainS
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
         if checkpoints.latest_step() is None:
             checkpoints.save(state, table, start.origin)
-    run_folder.save_operative_config(folder)
     return state
 
 
@@ -180,6 +174,7 @@ def read_examples(
         split=split_name,
         sequence_length=experiment.data.sequence_length,
         batch_size=1,
+        start_id=experiment.model.decoder_start_id,
         choices=True,
         every_target=True,
     )
@@ -201,17 +196,18 @@ def read_examples(
     return first_examples(joined, shots)
 
 
-def _bind(before: Adapters | None, after: Adapters | None, task: str, adapted: AdaptedFrom) -> None:
-    """What the adapted run's config.gin says in place of the source's."""
+def changed_bindings(
+    before: Adapters | None, after: Adapters | None, task: str, adapted: AdaptedFrom
+) -> list[str]:
+    """The lines in which the adapted run's `config.gin` differs from the source's."""
     lines = [f"Data.mixture = {task!r}", *bindings(adapted)]
     if after is None:
         lines.append("Experiment.adapters = None")
     for name in ("skill", "router", "private_skill") if after else ():
         old, new = getattr(before, name), getattr(after, name)
-        # What a router knows of its tasks it finds again by their names.
+        # A router that depends on its tasks finds what it knows of them again by their names.
         if type(old) is type(new) and (name == "router" or old == new):
             continue
         lines.append(f"Adapters.{name} = {None if new is None else f'@{type(new).__name__}()'}")
         lines += [] if new is None else bindings(new)
-    with gin.unlock_config():
-        gin.parse_config(lines)
+    return lines

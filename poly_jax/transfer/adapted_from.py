@@ -2,14 +2,12 @@
 
 import dataclasses
 
-import gin
 import jax
 import numpy as np
 
 from poly_jax.transfer.combination import Combination
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class AdaptedFrom:
     """What `poly-jax adapt` began with. An adapted run's `config.gin` has it, and no other run's.
@@ -48,10 +46,3 @@ class AdaptedFrom:
         if not self.skills:
             return None
         return Combination.weighted(np.array(self.skills), np.array(self.weights))
-
-
-def bound() -> AdaptedFrom | None:
-    """That of the run whose configuration is loaded; None where the run was not adapted."""
-    if not gin.get_bindings(AdaptedFrom, resolve_references=False):
-        return None
-    return gin.get_configurable(AdaptedFrom)()

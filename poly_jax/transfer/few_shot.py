@@ -1,4 +1,4 @@
-"""A handful of examples in memory, and the batches drawn from them."""
+"""A few examples in memory, and the batches that are drawn from them."""
 
 import json
 import os
@@ -19,10 +19,11 @@ EXAMPLE_IDS = "example_ids"
 
 
 def batch_indices(n_examples: int, batch_size: int, seed: int, step: int) -> Int[np.ndarray, "batch"]:
-    """Which examples the batch of a step (from 0) holds.
+    """The examples in the batch of a step (from 0).
 
-    Epochs are permutations that follow on one another, so that a batch may straddle two. A function of seed
-    and step alone: a resumed run draws what an uninterrupted one draws.
+    Epochs are permutations that follow one another, so a batch may hold the end of one and the start of the
+    next. The batch is a function of seed and step alone, so a resumed run draws what an uninterrupted run
+    draws.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // n_examples
@@ -34,10 +35,10 @@ def batch_indices(n_examples: int, batch_size: int, seed: int, step: int) -> Int
 
 
 def count_examples(rows: Mapping[str, np.ndarray]) -> int:
-    """How many examples the rows are of.
+    """The number of examples that the rows show.
 
-    Every row is an example of its own, unless `example_ids` [row] says that several rows show the same one,
-    each by another prompt.
+    Every row is an example of its own, unless `example_ids` [row] says that several rows show the same
+    example with different prompts.
     """
     if EXAMPLE_IDS in rows:
         return len(np.unique(rows[EXAMPLE_IDS]))
@@ -48,7 +49,7 @@ def first_examples(rows: Mapping[str, np.ndarray], count: int) -> Arrays:
     """All rows of the first `count` examples of each task."""
     n_rows = len(next(iter(rows.values())))
     ids = rows.get(EXAMPLE_IDS, np.arange(n_rows))
-    # The first row of every example, in the order of the rows, which np.unique does not keep.
+    # The first row of every example. np.unique does not keep the order of the rows.
     firsts = np.sort(np.unique(ids, return_index=True)[1])
     tasks = rows.get("task_ids", np.zeros(n_rows, np.int32))[firsts]
     chosen = np.concatenate([ids[firsts[tasks == task][:count]] for task in np.unique(tasks)])
@@ -58,8 +59,8 @@ def first_examples(rows: Mapping[str, np.ndarray], count: int) -> Arrays:
 def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step: int) -> Arrays:
     """The batch of a step (from 0), a function of the rows, the seed and the step alone.
 
-    Examples come as `batch_indices` says. An example with several rows (prompts) is shown by one of them,
-    drawn anew each time, as T-Few trains (arXiv 2205.05638). `example_ids` stays behind.
+    `batch_indices` chooses the examples. An example with several rows (prompts) is shown by one of them,
+    drawn anew each time, as T-Few trains (arXiv 2205.05638). The batch has no `example_ids`.
     """
     examples = batch_indices(count_examples(rows), batch_size, seed, step)
     chosen = examples
@@ -67,7 +68,7 @@ def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step:
         ids = rows[EXAMPLE_IDS]
         order = np.argsort(ids, kind="stable")
         starts, sizes = np.unique(ids[order], return_index=True, return_counts=True)[1:]
-        # The third word: the permutations of the epochs are seeded by (seed, epoch).
+        # The third word keeps the prompts apart from the permutations, which (seed, epoch) seeds.
         prompts = np.random.default_rng((seed, step, 1)).integers(sizes[examples])
         chosen = order[starts[examples] + prompts]
     return {name: leaf[chosen] for name, leaf in rows.items() if name != EXAMPLE_IDS}
@@ -79,9 +80,9 @@ class FewShotBatches:
     def __init__(
         self, rows: Mapping[str, np.ndarray], batch_size: int, seed: int, share: HostShare = HostShare(0, 1)
     ):
-        """Over arrays with leading axis `row`; an epoch smaller than a batch repeats examples in it.
+        """A stream over arrays with leading axis `row`; a batch larger than an epoch repeats examples.
 
-        `batch_size` is of all hosts: each one reads its share of every batch.
+        `batch_size` counts the rows of all hosts; each host reads its share of every batch.
         """
         self._rows = dict(rows)
         self._batch_size = batch_size
@@ -89,18 +90,18 @@ class FewShotBatches:
         self._share = share
         self._step = 0
         if not len(self):
-            raise UserError("there are no examples to adapt to")
+            raise UserError("there are no examples to adapt to; give a split that has some")
 
     def __len__(self) -> int:
-        """Number of examples."""
+        """The number of examples."""
         return count_examples(self._rows)
 
     def __iter__(self) -> "FewShotBatches":
-        """Itself."""
+        """The stream itself."""
         return self
 
     def __next__(self) -> Arrays:
-        """The next batch, this host's rows."""
+        """This host's rows of the next batch."""
         batch = draw_batch(self._rows, self._batch_size, self._seed, self._step)
         self._step += 1
         size = self._batch_size // self._share.count
@@ -108,11 +109,11 @@ class FewShotBatches:
         return {name: rows[first : first + size] for name, rows in batch.items()}
 
     def save(self, filename: str | os.PathLike[str]) -> None:
-        """Writes the position."""
+        """Write the position in the stream to a file."""
         epath.Path(filename).write_text(json.dumps({"step": self._step}))
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Go to a saved position.
+        """Go to the position that a file has.
 
         Raises:
           UserError: the file is missing or damaged.

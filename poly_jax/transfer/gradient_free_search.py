@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Protocol
 
-import gin
 import numpy as np
 from jaxtyping import Float
 
@@ -32,7 +31,6 @@ class CombinationSearch(Protocol):
         ...
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SelectedSkills:
     """The average of the skills whose adapters, each used alone, have the lowest loss on the examples.
@@ -60,7 +58,6 @@ class SelectedSkills:
         return Combination.average(np.argsort(alone, kind="stable")[: self.size(n_skills)])
 
 
-@gin.configurable
 @dataclasses.dataclass(frozen=True)
 class SearchedWeights:
     """Weights of the skills that a search without gradients finds, as in LoraHub (arXiv 2307.13269).

@@ -1,4 +1,4 @@
-"""Rows of a router for new tasks that start from those of old ones."""
+"""Rows of a router for new tasks, started from the rows of old tasks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,15 +15,18 @@ Tree = dict[str, Any]
 
 
 def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_new: int) -> Tree:
-    """The routers' parameters for new tasks: of every table the mean of these tasks' rows.
+    """The routers' parameters for new tasks: in every table, the mean of the rows of some old tasks.
 
     A router's parameters that belong to no task stay as they are.
 
     Args:
-      model: whose routers they are.
-      parameters: all of its parameters, or its adapters'.
+      model: the model of the old tasks.
+      parameters: all of its parameters, or those of its adapters.
       tasks: ids of the old tasks.
-      n_new: how many new tasks get this row.
+      n_new: number of new tasks, which all get this row.
+
+    Raises:
+      UserError: the router has no rows.
     """
     _, axes = parameter_shapes(model)
     names = {path: tuple(spec) for path, spec in traverse_util.flatten_dict(axes, sep="/").items()}

@@ -1,40 +1,48 @@
-"""What a run's recipe says of adapting it, without adapting."""
+"""How a configuration says that runs are adapted, without adapting one."""
 
 import dataclasses
-import inspect
-from typing import Any
 
-import gin
-
+from poly_jax.configuration import Loaded
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
+from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.transfer.adapt import adapt
+from poly_jax.transfer.variants import Variant, find
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The parameters of `adapt` that are the same for all tasks and seeds."""
+    """The arguments of `adapt` that are the same for all tasks and seeds; see there."""
 
     experiment: Experiment
-    steps: int
-    batch_size: int
-    shots: int | None
-    split_name: str
-    optimizer: Optimizer
-    loss: Loss
+    variant: Variant
+    shots: int | None = None
+    split_name: str = "train"
+    steps: int = 1000
+    batch_size: int = 8
+    optimizer: Optimizer = Optimizer()
+    loss: Loss = TokenLoss()
+    partitioning: Partitioning = Partitioning()
 
 
-def bound_settings() -> Settings:
-    """What gin binds of `adapt`, with the program's defaults for the rest."""
-    bound: dict[str, Any] = gin.get_bindings("adapt")
-    defaults = {name: p.default for name, p in inspect.signature(adapt).parameters.items()}
-    chosen = {
-        field.name: bound.get(field.name, defaults[field.name]) for field in dataclasses.fields(Settings)
-    }
-    with gin.config_scope("adapt"):
-        chosen["optimizer"] = chosen["optimizer"] or Optimizer()
-        chosen["loss"] = chosen["loss"] or TokenLoss()
-    if "experiment" not in bound:
-        chosen["experiment"] = gin.get_configurable("Experiment")()
-    return Settings(**chosen)
+def adapting_settings(loaded: Loaded, variant: str) -> Settings:
+    """What a configuration binds of `adapt`, with the program's defaults for the rest.
+
+    Args:
+      loaded: the configuration.
+      variant: name of the variant.
+
+    Raises:
+      UserError: there is no such variant, or something is not bound.
+    """
+    known = {field.name for field in dataclasses.fields(Settings)}
+    given = {"run": "", "task": "", "output_dir": ""}
+    bound = loaded.arguments("adapt", **given, variant=with_configured_choice(find(variant), loaded))
+    return Settings(**{name: value for name, value in bound.items() if name in known})
+
+
+def with_configured_choice(variant: Variant, loaded: Loaded) -> Variant:
+    """The variant with its way to choose among skills, if it has one, set as a configuration says."""
+    if variant.choice is None:
+        return variant
+    return dataclasses.replace(variant, choice=loaded.make(type(variant.choice)))

@@ -21,6 +21,7 @@ from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.restore import Restored
 from poly_jax.training.skills_below import on_skills_of
+from poly_jax.training.start import Start
 from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
@@ -33,21 +34,13 @@ Tree = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class AdaptationStart(Start):
     """An adaptation before its first step.
 
     Attributes:
-      model: the model of the new tasks, in evaluation mode.
-      trained: the trained tree.
-      frozen: the tree that stays as it is.
-      origin: the backbone and the skills that the trained tree builds on.
       combination: the combination of skills, where the variant chose one.
     """
 
-    model: Transformer
-    trained: Tree
-    frozen: Tree
-    origin: Origin
     combination: Combination | None = None
 
 
@@ -63,7 +56,7 @@ def start_from(
     batch_size: int,
     examples: Mapping[str, np.ndarray] | None = None,
     old_tasks: Sequence[str] = (),
-) -> Start:
+) -> AdaptationStart:
     """Begin to adapt a run to the tasks of a table.
 
     Args:
@@ -84,7 +77,7 @@ def start_from(
     adapters = new_adapters(variant, source.model.adapters, len(table))
     if adapters is None:
         check_old_tasks(variant, old_tasks)
-        return Start(
+        return AdaptationStart(
             Transformer(source.model.config), backbone_in_float32(source, experiment, mesh), {}, Origin()
         )
     assert source.model.adapters is not None
@@ -113,7 +106,7 @@ def start_from(
             )
         origin = on_skills_of(origin, source.step)
     _, backbone = split(source.parameters, is_adapter_parameter)
-    return Start(model, trained, merge(backbone, frozen_adapters), origin, chosen)
+    return AdaptationStart(model, trained, merge(backbone, frozen_adapters), origin, chosen)
 
 
 def initial_adapters(

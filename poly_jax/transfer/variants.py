@@ -4,7 +4,7 @@ A new variant is one entry in `_ENTRIES`, or `register` in a module of the user'
 """
 
 import dataclasses
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from poly_jax.errors import UserError
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
 
 
+SkillsAtStart = Literal["kept", "combined", "fresh", "none"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Variant:
     """A way to adapt (arXiv 2211.03831, section 3; 2202.13914, section 3.3).
@@ -45,13 +48,20 @@ class Variant:
     """
 
     name: str
-    skills: Literal["kept", "combined", "fresh", "none"]
+    skills: SkillsAtStart
     trainable: Trainable
     needs: tuple[Requirement, ...] = ()
     routes: bool = False
     choice: CombinationSearch | None = None
     trains: bool = True
     names: tuple[str, str] | None = None
+
+    def __post_init__(self):
+        for field, choices in (("skills", get_args(SkillsAtStart)), ("trainable", get_args(Trainable))):
+            if (value := getattr(self, field)) not in choices:
+                raise UserError(
+                    f"variant {self.name!r} has {field} {value!r}; use one of {', '.join(choices)}"
+                )
 
     def check(self, adapters: "Adapters") -> None:
         """Check that a run's adapters have what the variant needs.

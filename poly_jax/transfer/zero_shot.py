@@ -1,4 +1,4 @@
-"""New tasks without any example: the uniform average of the skills (mu)."""
+"""Zero-shot use of a run on new tasks: the uniform average of its skills (mu)."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from poly_jax.weights.tree import merge, split
 
 
 def averaged(restored: Restored, table: TaskTable) -> Restored:
-    """A run's model for tasks it has not seen: one adapter, its skills' average (arXiv 2211.03831, MHR-mu).
+    """A run's model for tasks that it has not seen: its skills' average (arXiv 2211.03831, MHR-mu).
 
     Args:
       restored: the run's model.
@@ -25,7 +25,9 @@ def averaged(restored: Restored, table: TaskTable) -> Restored:
       UserError: the model has no skills to average.
     """
     if restored.model.adapters is None:
-        raise UserError(f"{restored.step} has no adapters, so that there are no skills to average")
+        raise UserError(
+            f"{restored.step} has no adapters, so there are no skills to average; give a run with adapters"
+        )
     trained = restored.model.adapters
     adapters = dataclasses.replace(averaged_adapters(trained), n_tasks=len(table))
     adapted, backbone = split(restored.parameters, is_adapter_parameter)

@@ -14,7 +14,7 @@ from poly_jax.weights.hugging_face_config import says_untied, scales_outputs, t5
 from poly_jax.weights.safetensors_reader import open_tensors
 from poly_jax.weights.shards import open_shards
 from poly_jax.weights.t5_dimensions import DIMENSIONS, T5Dimensions
-from poly_jax.weights.t5_shapes import HEAD, parameter_shapes
+from poly_jax.weights.t5_shapes import HEAD, t5_parameter_shapes
 from poly_jax.weights.tensors import Tensor
 from poly_jax.weights.torch_reader import open_pickle
 from poly_jax.weights.tree import check_tree
@@ -60,7 +60,7 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
     embedding = next((n for n in (_EMBEDDING, *_EMBEDDING_COPIES) if n in weights), _EMBEDDING)
     with_head = says_untied(raw) or _HEAD in weights
     dimensions = {name: fields[name] for name in DIMENSIONS if name in fields}
-    shapes = parameter_shapes(T5Dimensions(**{**dimensions, "logits_via_embedding": not with_head}))
+    shapes = t5_parameter_shapes(T5Dimensions(**{**dimensions, "logits_via_embedding": not with_head}))
     expected = {tensor_name(name): turned_shape(name, shape) for name, shape in shapes.items()}
     ignored = {_UNREAD, *_EMBEDDING_COPIES}
     stored = {name: tensor for name, tensor in weights.items() if name not in ignored}

@@ -18,7 +18,7 @@ _BIAS = "encoder/relpos_bias/rel_embedding"
 _LAYER_BIAS = "encoder/layers_0/relpos_bias/rel_embedding"
 
 
-def parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
+def t5_parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
     """The shape of every parameter by T5X's '/'-joined name, layers apart."""
     paths = names.paths(
         dimensions.num_encoder_layers,

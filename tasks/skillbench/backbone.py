@@ -2,10 +2,7 @@
 
 import importlib.resources
 
-import gin
 
-
-@gin.configurable(module="skillbench")
 def backbone() -> str:
     """Path of the weights that `recipes/skillbench/backbone.gin` trained."""
     return str(importlib.resources.files("poly_jax.tasks.skillbench") / "backbone.safetensors")

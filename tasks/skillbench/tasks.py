@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import gin
 import numpy as np
 
 from poly_jax.data import vocabularies
@@ -95,7 +94,6 @@ def _register_form(form: Form, data_seed: int) -> None:
         seqio.MixtureRegistry.add(registered_name(role, form, data_seed), names, default_rate=1.0)
 
 
-@gin.configurable(module="skillbench")
 def register(data_seed: int = 0) -> None:
     """Registers the tasks and mixtures whose strings `data_seed` draws; a second call changes nothing.
 

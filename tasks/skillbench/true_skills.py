@@ -2,13 +2,10 @@
 
 import dataclasses
 
-import gin
-
 from poly_jax.routing.table import GivenRouter
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
 
-@gin.configurable(module="skillbench")
 @dataclasses.dataclass(frozen=True)
 class TrueSkillsRouter(GivenRouter):
     """The expert baseline (arXiv 2202.13914, section 4): a task mixes the skills it is made of.

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import absl.logging
-import gin
 from etils import epath
 
 from poly_jax.data.quiet import seqio
@@ -46,10 +45,9 @@ class _Registration:
 _registered: dict[str, _Registration] = {}
 
 
-@gin.configurable(module="super_natural_instructions")
 def register(
-    folder: str = gin.REQUIRED,
-    vocabulary: seqio.Vocabulary = gin.REQUIRED,
+    folder: str,
+    vocabulary: seqio.Vocabulary,
     *,
     prompt: str = "NEW",
     positive_examples: int = 0,

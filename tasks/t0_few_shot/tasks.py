@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Mapping
 
-import gin
 from etils import epath
 
 from poly_jax.data.quiet import seqio
@@ -39,10 +38,9 @@ class _Registration:
 _registered: dict[str, _Registration] = {}
 
 
-@gin.configurable(module="t0_few_shot")
 def register(
-    folder: str = gin.REQUIRED,
-    vocabulary: seqio.Vocabulary = gin.REQUIRED,
+    folder: str,
+    vocabulary: seqio.Vocabulary,
     *,
     evaluation_templates: EvaluationTemplates = "drawn",
     length_norm: float = 1.0,

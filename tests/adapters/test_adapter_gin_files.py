@@ -2,7 +2,6 @@
 
 import itertools
 
-import gin
 import pytest
 
 from poly_jax import configuration
@@ -35,16 +34,10 @@ ROUTERS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _clear():
-    yield
-    gin.clear_config()
-
-
 def made(*files, bound=()):
-    configuration.load(files, bound)
-    assert gin.query_parameter("Experiment.adapters").selector.endswith("Adapters")
-    return gin.get_configurable(Adapters)(n_tasks=3)
+    loaded = configuration.load(files, bound)
+    assert "Experiment.adapters = @Adapters\n" in loaded.config
+    return loaded.make(Adapters, n_tasks=3)
 
 
 def test_every_file_is_here():
@@ -81,11 +74,10 @@ def test_written_bindings_make_the_same_adapters_again():
         n_tasks=3,
         private_skill=LoRA(rank=2, init="gaussian"),
     )
-    configuration.load([], ["Experiment.adapters = @Adapters", *bindings(before, skip=("n_tasks",))])
-    assert gin.get_configurable(Adapters)(n_tasks=3) == before
+    lines = ["Experiment.adapters = @Adapters", *bindings(before, skip=("n_tasks",))]
+    assert configuration.load([], lines).make(Adapters, n_tasks=3) == before
 
 
 def test_the_prior_is_trainings():
-    configuration.load(["adapters/lora.gin", "routers/poly.gin", "runs/ibp_prior.gin"])
-    assert gin.query_parameter("train.prior").selector.endswith("IBPPrior")
-    assert gin.get_configurable(IBPPrior)() == IBPPrior(weight=0.01, concentration=3.0)
+    loaded = configuration.load(["adapters/lora.gin", "routers/poly.gin", "runs/ibp_prior.gin"])
+    assert loaded.bound("train")["prior"] == IBPPrior(weight=0.01, concentration=3.0)

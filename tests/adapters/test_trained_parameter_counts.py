@@ -1,6 +1,5 @@
 """Trained parameters at the shape of T5 XL: the counts published with MHR (arXiv 2211.03831, table 2)."""
 
-import gin
 import jax
 import pytest
 from flax import traverse_util
@@ -21,10 +20,7 @@ LORA = 2_211_840
 @pytest.fixture(scope="module")
 def xl():
     """Scanned, so that one layer of each stack is traced: the leaves carry the depth."""
-    configuration.load(["models/t5_1_1_xl.gin"])
-    config = T5Config(scan_layers=True)
-    gin.clear_config()
-    return config
+    return configuration.load(["models/t5_1_1_xl.gin"]).make(T5Config, scan_layers=True)
 
 
 def counts(config, n_tasks=1, **settings):

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -79,9 +78,9 @@ def make_run(tmp_path, monkeypatch):
 
     def make(bindings=(), names=NAMES, added=lambda path, shape: 0.0, operative="train.seed = 5\n"):
         (tmp_path / "made.gin").write_text(CONFIG)
-        configuration.load([str(tmp_path / "made.gin")], list(bindings))
+        loaded = configuration.load([str(tmp_path / "made.gin")], list(bindings))
         table = TaskTable(tuple(names))
-        model = gin.get_configurable("Experiment")().transformer(table)
+        model = loaded.experiment().transformer(table)
         fresh = flatten(
             jax.device_get(jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(5)))
         )
@@ -91,11 +90,9 @@ def make_run(tmp_path, monkeypatch):
             if is_adapter_parameter(path)
         }
         folder = tmp_path / "made"
-        write_run(str(folder), unflatten(trained), table, Origin("random", "random"))
+        write_run(str(folder), unflatten(trained), table, Origin("random", "random"), loaded.config)
         (folder / "operative_config.gin").write_text(operative)
-        gin.clear_config()
         return SimpleNamespace(folder=str(folder), trained=trained)
 
     yield make
     jax.config.update("jax_disable_most_optimizations", before)
-    gin.clear_config()

@@ -5,7 +5,6 @@ import html.parser
 import json
 import re
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -90,8 +89,7 @@ def test_gradients_are_those_of_the_loss_on_a_tasks_first_examples(make_run, tas
     run = make_run(added=lambda path, shape: rng.normal(size=shape))
     found = analyse(run, tmp_path, "--gradients=5")
     # One example at a time, and no batches that are cut.
-    configuration.load([configuration.run_config(run.folder)])
-    experiment = gin.get_configurable("Experiment")()
+    experiment = configuration.load([configuration.run_config(run.folder)]).experiment()
     restored = restore(experiment, run.folder, Partitioning().mesh())
     shared, rest = split(restored.parameters, is_inventory)
 
@@ -139,7 +137,7 @@ def test_initial_values_are_those_that_training_starts_from(scan):
     from poly_jax.model.transformer import Transformer
     from poly_jax.routing.learned import LearnedRouter
     from poly_jax.training.mesh import Partitioning
-    from poly_jax.training.train import initial_trees
+    from poly_jax.training.start import fresh_start
 
     config = T5Config(
         vocab_size=32,
@@ -153,7 +151,7 @@ def test_initial_values_are_those_that_training_starts_from(scan):
     )
     adapters = Adapters(LoRA(), LearnedRouter(), n_tasks=3, sites=("encoder/mlp/wo",))
     model = Transformer(config, adapters)
-    trained, _, _ = initial_trees(model, "random", "adapters", 7, Partitioning().mesh())
+    trained = fresh_start(model, "random", "adapters", 7, Partitioning().mesh()).trained
     expected = flatten(unstack_layers(jax.device_get(trained)))
     found = drawn_adapters(model, 7)
     assert set(found) == set(expected)
@@ -193,7 +191,10 @@ def test_an_adapted_run_whose_source_is_gone_says_so_and_shows_the_rest(make_run
     began = ["AdaptedFrom.step = 'gone/checkpoints/7'", "AdaptedFrom.variant = 'mhr'", "AdaptedFrom.seed = 5"]
     found = analyse(make_run(began, names=["new"], operative=""), tmp_path)
     assert found["drift"]["overall"] == {}
-    assert "gone/checkpoints/7, which this run was adapted from, and that is gone" in found["drift"]["note"]
+    assert (
+        "gone/checkpoints/7, which this run was adapted from, and that folder is gone"
+        in found["drift"]["note"]
+    )
     assert [task["nearest"] for task in found["tasks"]] == [None]
     assert found["drift"]["note"] in (tmp_path / "out" / "routing.html").read_text()
 

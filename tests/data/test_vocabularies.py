@@ -2,9 +2,9 @@
 
 import copy
 
-import gin
 import pytest
 
+from poly_jax import configuration
 from poly_jax.data import vocabularies
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
@@ -66,10 +66,6 @@ def test_bytes_follow_three_special_ids():
 
 
 def test_gin_binds_both(t5_model):
-    with gin.unlock_config():
-        gin.bind_parameter("vocabularies.sentencepiece.path", str(t5_model))
-        try:
-            assert gin.get_configurable("vocabularies.sentencepiece")().vocab_size == 32100
-            assert gin.get_configurable("vocabularies.byte")().vocab_size == 259
-        finally:
-            gin.clear_config()
+    loaded = configuration.load([], [f"vocabularies.sentencepiece.path = {str(t5_model)!r}"])
+    assert loaded.make("vocabularies.sentencepiece").vocab_size == 32100
+    assert loaded.make("vocabularies.byte").vocab_size == 259

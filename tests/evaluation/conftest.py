@@ -3,7 +3,6 @@
 import json
 from types import SimpleNamespace
 
-import gin
 import numpy as np
 import pytest
 
@@ -135,26 +134,24 @@ def trained(tmp_path_factory, tasks):
     root = tmp_path_factory.mktemp("evaluation")
     (root / "run.gin").write_text(CONFIG)
     weights = root / "backbone.safetensors"
-    configuration.load([str(root / "run.gin")], [f"Experiment.backbone={str(weights)!r}"])
-    draw = jax.jit(lambda key: init_parameters(Transformer(T5Config()), key)[0])
+    loaded = configuration.load([str(root / "run.gin")], [f"Experiment.backbone={str(weights)!r}"])
+    draw = jax.jit(lambda key: init_parameters(Transformer(loaded.make(T5Config)), key)[0])
     single_file.save(weights, draw(jax.random.key(1)), {})
-    train(output_dir=str(root / "run"))
+    train(**loaded.arguments("train", output_dir=str(root / "run")))
     mesh = Partitioning().mesh()
-    restored = restore(gin.get_configurable("Experiment")(), str(root / "run"), mesh)
-    gin.clear_config()
+    restored = restore(loaded.experiment(), str(root / "run"), mesh)
     return SimpleNamespace(folder=str(root / "run"), mesh=mesh, restored=restored, predictors={})
 
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
-    """The run under its own configuration, with the experiment that this describes."""
+    """The run with the experiment and the texts of its own configuration."""
     from poly_jax import configuration
 
     monkeypatch.chdir(tmp_path)
-    configuration.load([configuration.run_config(trained.folder)])
-    trained.experiment = gin.get_configurable("Experiment")()
-    yield trained
-    gin.clear_config()
+    loaded = configuration.load([configuration.run_config(trained.folder)])
+    trained.experiment, trained.texts = loaded.experiment(), loaded.texts
+    return trained
 
 
 @pytest.fixture(scope="session")
@@ -164,9 +161,9 @@ def evaluated(trained, tmp_path_factory):
     from poly_jax.evaluation.evaluate import evaluate
 
     folder = tmp_path_factory.mktemp("evaluated")
-    configuration.load([configuration.run_config(trained.folder)])
-    metrics = evaluate(trained.folder, output_dir=str(folder), batch_size=4)
-    gin.clear_config()
+    loaded = configuration.load([configuration.run_config(trained.folder)])
+    given = {"run": trained.folder, "output_dir": str(folder), "batch_size": 4}
+    metrics = evaluate(**loaded.arguments("evaluate", **given))
     predictions = {
         path.stem: [json.loads(line) for line in path.read_text().splitlines()]
         for path in (folder / "predictions").iterdir()

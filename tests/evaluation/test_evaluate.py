@@ -5,7 +5,6 @@ import pathlib
 from types import SimpleNamespace
 
 import absl.logging
-import gin
 import numpy as np
 import pytest
 
@@ -118,11 +117,10 @@ def test_a_bare_t5_is_evaluated_on_tasks_that_it_never_saw(tasks, tmp_path):
         "Experiment.adapters=None",
         "Data.mixture='evaluation_a_only'",
     ]
-    configuration.load([str(tmp_path / "run.gin")], bindings)
-    train(output_dir=str(tmp_path / "run"))
-    metrics = evaluate(str(tmp_path / "run"), mixture="evaluation_strange", batch_size=4)
+    loaded = configuration.load([str(tmp_path / "run.gin")], bindings)
+    train(**loaded.arguments("train", output_dir=str(tmp_path / "run")))
+    metrics = evaluate(str(tmp_path / "run"), loaded.experiment(), mixture="evaluation_strange", batch_size=4)
     assert set(metrics) == {"evaluation_a", "evaluation_stranger", "mean"}
-    gin.clear_config()
 
 
 def test_restoring_says_nothing_of_how_it_is_stored(run):

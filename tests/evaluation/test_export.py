@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 
-import gin
 import numpy as np
 import pytest
 
@@ -29,11 +28,9 @@ def everything(tmp_path_factory, tasks):
         "T5Config.num_encoder_layers=2",
         "Adapters.sites=('encoder/attention/query',)",
     ]
-    configuration.load([str(root / "run.gin")], bindings)
-    state = train(output_dir=str(root / "run"))
-    config = T5Config()
-    gin.clear_config()
-    return str(root / "run"), flatten(state.trained), config
+    loaded = configuration.load([str(root / "run.gin")], bindings)
+    state = train(**loaded.arguments("train", output_dir=str(root / "run")))
+    return str(root / "run"), flatten(state.trained), loaded.make(T5Config)
 
 
 def test_an_exported_backbone_is_the_trained_one_without_adapters_in_separate_layers(everything):

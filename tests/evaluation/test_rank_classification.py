@@ -122,6 +122,7 @@ def test_a_task_is_adapted_to_with_the_loss_of_choices_and_evaluated_by_its_own_
         optimizer=Optimizer(learning_rate=0.05, router_learning_rate=0.1),
         loss=ChoiceLoss(),
         report_every=1,
+        texts=run.texts,
     )
     assert int(state.step) == 20
     reports = [json.loads(line) for line in pathlib.Path("adapted/metrics.jsonl").read_text().splitlines()]
@@ -142,6 +143,12 @@ def test_a_task_is_adapted_to_with_the_loss_of_choices_and_evaluated_by_its_own_
 def test_a_task_without_choices_is_refused_before_anything_is_written(run):
     with pytest.raises(UserError, match="ChoiceLoss needs examples with answer choices"):
         adapt(
-            run.folder, "evaluation_a", "adapted", experiment=run.experiment, loss=ChoiceLoss(), batch_size=4
+            run.folder,
+            "evaluation_a",
+            "adapted",
+            experiment=run.experiment,
+            loss=ChoiceLoss(),
+            batch_size=4,
+            texts=run.texts,
         )
     assert not pathlib.Path("adapted").exists()

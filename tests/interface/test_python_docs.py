@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 
-import gin
 import pytest
 
 PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "python.md"
@@ -17,7 +16,6 @@ def test_the_example_runs(tmp_path, monkeypatch, capsys):
     assert blocks
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(blocks), str(PAGE), "exec"), {"__name__": "__main__"})
-    gin.clear_config()
     assert "('reverse', 'sort')" in capsys.readouterr().out
 
 

@@ -19,8 +19,6 @@ def poly_fixture(shared_data) -> pathlib.Path:
 @pytest.fixture(scope="session")
 def poly_run(poly_fixture, tmp_path_factory) -> pathlib.Path:
     """The fixture imported as a run, with names for its tasks."""
-    import gin
-
     from poly_jax import cli
 
     root = tmp_path_factory.mktemp("poly")
@@ -28,7 +26,6 @@ def poly_run(poly_fixture, tmp_path_factory) -> pathlib.Path:
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}"]
     arguments += [f"--output={root / 'run'}", f"--tasks={root / 'names.json'}"]
     assert cli.main(["import", *arguments]) == 0
-    gin.clear_config()
     return root / "run"
 
 

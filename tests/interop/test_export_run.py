@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -35,7 +34,6 @@ def merged(poly_run, tmp_path_factory):
     for format, output in outputs.items():
         arguments = [f"--run={poly_run}", f"--output={output}", f"--format={format}", f"--task={TASK}"]
         assert cli.main(["export", *arguments]) == 0
-    gin.clear_config()
     return outputs
 
 
@@ -175,7 +173,6 @@ def test_nothing_of_the_backbone_is_read_for_the_adapters_alone(poly_run, monkey
         raise AssertionError
 
     monkeypatch.setattr("poly_jax.training.open_run.open_backbone", fail)
-    configuration.load([configuration.run_config(poly_run)])
     assert export(poly_run, "peft_lora", "out", f"--task={TASK}") == 0
 
 
@@ -199,14 +196,14 @@ def test_a_run_on_untrained_weights_is_exported_with_these():
         "Adapters.router=@SharedRouter()",
     ]
     lines += ["Adapters.skill=@LoRA()", "Adapters.sites='encoder/attention/query'"]
-    configuration.load(["runs/multitask.gin"], lines)
+    loaded = configuration.load(["runs/multitask.gin"], lines)
     skills = {"lora_a": np.full((1, 1, 4, 1), 2.0, np.float32), "lora_b": np.ones((1, 1, 1, 4), np.float32)}
     name = "encoder/layers_0/attention/query"
     tree = unflatten({f"{name}/skills/{part}": leaf for part, leaf in skills.items()})
-    write_run("run", tree, TaskTable(("a",)), Origin(RANDOM, RANDOM))
+    write_run("run", tree, TaskTable(("a",)), Origin(RANDOM, RANDOM), loaded.config)
     assert export("run", "backbone", "b.safetensors", "--task=a") == 0
     mesh = Partitioning().mesh()
-    expected = flatten(load_backbone(RANDOM, Transformer(T5Config()), mesh)[0])
+    expected = flatten(load_backbone(RANDOM, Transformer(loaded.make(T5Config)), mesh)[0])
     got = flatten(read_backbone("b.safetensors"))
     assert got.keys() == expected.keys()
     for key, leaf in expected.items():

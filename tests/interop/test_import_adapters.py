@@ -11,7 +11,6 @@ from safetensors.numpy import load_file, save_file
 from poly_jax import cli, configuration
 from poly_jax.interop.adapters import read_adapters
 from poly_jax.interop.import_adapters import import_adapters
-from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.model.config import T5Config
 from poly_jax.routing.fixed import AverageRouter
 from poly_jax.training.checkpoints import read_origin, read_table, step_folder
@@ -23,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def restored(run, *bindings):
-    configuration.load([configuration.run_config(run)], bindings)
-    return restore(run_experiment(), str(run), Partitioning().mesh())
+    experiment = configuration.load([configuration.run_config(run)], bindings).experiment()
+    return restore(experiment, str(run), Partitioning().mesh())
 
 
 def logits(run, expected, task_ids):

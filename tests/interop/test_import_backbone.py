@@ -6,7 +6,6 @@ import sys
 import tracemalloc
 import types
 
-import gin
 import ml_dtypes
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from poly_jax.interop.import_backbone import import_backbone
 from poly_jax.model.config import T5Config
 from poly_jax.weights import single_file
 from poly_jax.weights.backbone import open_backbone, read_backbone
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import flatten
 
 
@@ -68,9 +67,9 @@ def test_the_gin_file_describes_the_model_and_says_where_it_is(
     assert cli.main(["import", f"--from={folder}", f"--output={output}"]) == 0
     gin_file = {"b.safetensors": "b.gin", "b": "b/model.gin"}[output]
     assert capsys.readouterr().out == pathlib.Path(gin_file).read_text()
-    configuration.load([gin_file])
-    assert T5Config() == config_of(folder)
-    assert gin.query_parameter("Experiment.backbone") == str(tmp_path / output)
+    loaded = configuration.load([gin_file])
+    assert loaded.make(T5Config) == config_of(folder)
+    assert loaded.bound("Experiment")["backbone"] == str(tmp_path / output)
 
 
 def test_floats_are_rounded_to_bfloat16_on_request(model, write_hugging_face):
@@ -87,8 +86,7 @@ def test_what_t5x_does_not_say_is_bound_by_the_user(shared_data):
     distance = "--gin.T5Config.relative_attention_max_distance=40"
     assert cli.main(["import", f"--from={source}", "--output=b", distance]) == 0
     assert config_of("b").relative_attention_max_distance == 40
-    configuration.load(["b/model.gin"])
-    assert T5Config().relative_attention_max_distance == 40
+    assert configuration.load(["b/model.gin"]).make(T5Config).relative_attention_max_distance == 40
 
 
 def test_a_configuration_that_does_not_fit_gives_both_shapes(shared_data, capsys):
@@ -135,11 +133,11 @@ def test_the_vocabulary_goes_with_the_model(shared_data, zeros, output, tmp_path
     folder = zeros(tmp_path / "hf", config)
     (folder / "spiece.model").write_bytes(vocabulary.read_bytes())
     gin_file = import_backbone(str(folder), output)
-    configuration.load([str(gin_file)])
-    place = pathlib.Path(gin.query_parameter("vocabularies.sentencepiece.path"))
+    bound = configuration.load([str(gin_file)]).bound("vocabularies.sentencepiece")
+    place = pathlib.Path(bound["path"])
     assert place.read_bytes() == vocabulary.read_bytes()
     assert place.parent == (tmp_path / output if output == "b" else tmp_path)
-    assert gin.query_parameter("vocabularies.sentencepiece.extra_ids") == 100
+    assert bound["extra_ids"] == 100
 
 
 def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, zeros, tmp_path):
@@ -185,7 +183,7 @@ def test_a_conversion_holds_a_few_tensors_and_not_the_model(zeros, tmp_path, dty
         vocab_size=1000, emb_dim=512, num_heads=8, mlp_dim=2048, num_encoder_layers=6, num_decoder_layers=6
     )
     folder = zeros(tmp_path / "hf", config)
-    sizes = [4 * int(np.prod(shape)) for shape in parameter_shapes(config).values()]
+    sizes = [4 * int(np.prod(shape)) for shape in t5_parameter_shapes(config).values()]
     assert sum(sizes) > 40 * max(sizes)
     tracemalloc.start()
     import_backbone(str(folder), "b", dtype)

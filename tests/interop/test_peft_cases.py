@@ -9,6 +9,9 @@ from poly_jax import cli
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
+# The base is ill-conditioned: 1e-6 more in a kernel of its first layer moves logits by 2e-3. PEFT takes the
+# SVD of PiSSA in float32, so that its logits differ by 5e-4 of 26 from the formula in float64.
+TOLERANCES = {"peft_changed_base/pissa": 1e-3}
 EXACT = ("alpha_pattern", "bias_all", "ia3_wi1_wo", "layers_first", "layers_to_transform", "rank_pattern")
 
 
@@ -34,7 +37,8 @@ def test_the_base_has_the_logits_of_transformers(base):
 def test_attached_adapters_have_the_logits_of_peft(shared_cases, base, case):
     expected = np.load(shared_cases / case / "expected.npz")
     model = poly_jax.load(base, vocabulary="bytes").attach_checkpoint(shared_cases / case)
-    np.testing.assert_allclose(logits(model, expected), expected["logits"], atol=1e-4)
+    tolerance = TOLERANCES.get(case, 1e-4)
+    np.testing.assert_allclose(logits(model, expected), expected["logits"], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("case", ["peft_changed_base/pissa", "peft_exact_but_refused/layers_first"])
@@ -43,7 +47,8 @@ def test_imported_adapters_have_the_logits_of_peft(shared_cases, base, case):
     arguments = [f"--from={shared_cases / case}", f"--backbone={base}", "--output=run"]
     assert cli.main(["import", *arguments]) == 0
     got = logits(poly_jax.load("run", vocabulary="bytes"), expected)
-    np.testing.assert_allclose(got, expected["logits"], atol=1e-4)
+    tolerance = TOLERANCES.get(case, 1e-4)
+    np.testing.assert_allclose(got, expected["logits"], rtol=0, atol=tolerance)
 
 
 def test_an_adapter_with_a_tensor_of_nan_is_refused_by_its_name(shared_cases, base, tmp_path, capsys):

@@ -5,14 +5,12 @@ import pathlib
 import subprocess
 import sys
 
-import gin
 import numpy as np
 import pytest
 
 from poly_jax import cli, configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
-from poly_jax.interop.run_experiment import run_experiment
 from poly_jax.training.open_run import open_run
 from poly_jax.weights.backbone import read_backbone
 from poly_jax.weights.parameter_names import is_adapter_parameter
@@ -26,13 +24,12 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 def exported(poly_run, tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("to_t5x") / "out"
     assert cli.main(["export", f"--run={poly_run}", "--format=t5x_adapters", f"--output={folder}"]) == 0
-    gin.clear_config()
     return folder
 
 
 def weights_of(run):
-    configuration.load([str(pathlib.Path(run) / "config.gin")])
-    return open_run(str(run), run_experiment())
+    loaded = configuration.load([str(pathlib.Path(run) / "config.gin")])
+    return open_run(str(run), loaded.experiment())
 
 
 def error_of(capsys, *arguments) -> str:
@@ -58,16 +55,15 @@ def test_names_of_tasks_lie_beside_it_in_the_order_of_their_ids(exported, poly_r
 
 def test_model_gin_makes_the_same_model(exported, poly_run):
     weights = weights_of(poly_run)
-    configuration.load(["runs/multitask.gin", str(exported / "model.gin")])
-    experiment = run_experiment()
+    loaded = configuration.load(["runs/multitask.gin", str(exported / "model.gin")])
+    experiment = loaded.experiment()
     assert experiment.model == weights.config
     assert experiment.transformer(weights.table).adapters == weights.adapters
-    assert gin.get_configurable(Adapters)(n_tasks=5).skill == weights.adapters.skill
+    assert loaded.make(Adapters, n_tasks=5).skill == weights.adapters.skill
 
 
 def test_what_comes_back_is_the_run(exported, poly_run):
     assert cli.main(["import", f"--from={exported}", "--output=back"]) == 0
-    gin.clear_config()
     there, back = weights_of(poly_run), weights_of("back")
     assert back.table == there.table
     assert back.adapters == there.adapters
@@ -80,7 +76,6 @@ def test_what_comes_back_is_the_run(exported, poly_run):
 def test_the_backbone_may_stay_where_it_was(exported, poly_fixture):
     base = poly_fixture / "base"
     assert cli.main(["import", f"--from={exported}", "--output=back", f"--backbone={base}"]) == 0
-    gin.clear_config()
     assert weights_of("back").origin.backbone == str(base.absolute())
 
 

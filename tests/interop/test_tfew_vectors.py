@@ -1,6 +1,5 @@
 """T-Few's published (IA)^3 vectors for T0-3B, every one in its place in a model of XL's shape."""
 
-import gin
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -31,10 +30,7 @@ def file(shared_data):
 
 @pytest.fixture(scope="module")
 def xl():
-    configuration.load(["models/t5_1_1_xl.gin"])
-    config = T5Config()
-    gin.clear_config()
-    return config
+    return configuration.load(["models/t5_1_1_xl.gin"]).make(T5Config)
 
 
 def place(name):

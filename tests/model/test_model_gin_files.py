@@ -1,6 +1,5 @@
 """The gin files of the models have the published shapes."""
 
-import gin
 import pytest
 
 from poly_jax import configuration
@@ -33,15 +32,8 @@ NO_MODEL = {"t5_1_0_form", "t5_1_1_form"}
 TRIALS = {"t5_1_0_tiny", "t5_1_1_tiny"}
 
 
-@pytest.fixture(autouse=True)
-def _no_configuration_is_left():
-    yield
-    gin.clear_config()
-
-
 def load(name):
-    configuration.load([f"models/{name}.gin"])
-    return T5Config()
+    return configuration.load([f"models/{name}.gin"]).make(T5Config)
 
 
 def parameters(c):

@@ -41,7 +41,8 @@ def case(request, shared_data):
     meta = json.loads((folder / "meta.json").read_text())
     base = open_backbone(folder / "base")
     backbone = read_backbone(folder / "base")
-    adapter = poly_adapters(open_peft(folder / "adapter")).tree
+    config = T5Config.of_checkpoint(base.stated_fields(), base.path)
+    adapter = poly_adapters(open_peft(folder / "adapter"), config).tree
     adapters = Adapters(
         LoRA(rank=meta["r"], alpha=1.0),
         LearnedRouter(),
@@ -54,7 +55,7 @@ def case(request, shared_data):
         jnp.asarray(expected[name], jnp.int32) for name in ("input_ids", "decoder_input_ids", "task_ids")
     )
     return SimpleNamespace(
-        model=Transformer(T5Config.of_checkpoint(base.stated_fields(), base.path), adapters),
+        model=Transformer(config, adapters),
         backbone=backbone,
         parameters=merge(backbone, adapter),
         expected=expected,

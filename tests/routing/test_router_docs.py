@@ -4,7 +4,6 @@ import pathlib
 import re
 import sys
 
-import gin
 import jax
 import numpy as np
 import pytest
@@ -34,9 +33,8 @@ def adapters(tmp_path, monkeypatch):
     (tmp_path / "my_router.py").write_text(block("python"))
     (tmp_path / "run.gin").write_text(block("gin"))
     monkeypatch.syspath_prepend(str(tmp_path))
-    configuration.load([str(tmp_path / "run.gin")], ["Adapters.n_skills = 3"])
-    yield gin.get_configurable(Adapters)(n_tasks=2)
-    gin.clear_config()
+    loaded = configuration.load([str(tmp_path / "run.gin")], ["Adapters.n_skills = 3"])
+    yield loaded.make(Adapters, n_tasks=2)
     sys.modules.pop("my_router", None)
 
 

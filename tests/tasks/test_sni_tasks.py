@@ -5,10 +5,10 @@ import itertools
 import json
 from types import SimpleNamespace
 
-import gin
 import numpy as np
 import pytest
 
+from poly_jax import configuration
 from poly_jax.data import vocabularies
 from poly_jax.data.batches import eval_batches, train_batches
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
@@ -223,18 +223,15 @@ def test_settings_that_cannot_be_are_named(small_folder, setting):
 
 
 def test_gin_binds_it(small_folder):
-    with gin.unlock_config():
-        gin.parse_config(
-            [
-                f"super_natural_instructions.register.folder = '{small_folder}'",
-                "super_natural_instructions.register.vocabulary = @vocabularies.byte()",
-                "super_natural_instructions.register.prefix = 'bound'",
-            ]
-        )
-        try:
-            gin.get_configurable("super_natural_instructions.register")()
-        finally:
-            gin.clear_config()
+    loaded = configuration.load(
+        [],
+        [
+            f"super_natural_instructions.register.folder = '{small_folder}'",
+            "super_natural_instructions.register.vocabulary = @vocabularies.byte()",
+            "super_natural_instructions.register.prefix = 'bound'",
+        ],
+    )
+    loaded.make("super_natural_instructions.register")
     assert len(TaskTable.of("bound_train")) == 2
 
 

@@ -2,10 +2,10 @@
 
 import json
 
-import gin
 import numpy as np
 import pytest
 
+from poly_jax import configuration
 from poly_jax.data import vocabularies
 from poly_jax.data.batches import eval_batches, train_batches
 from poly_jax.data.quiet import seqio
@@ -183,18 +183,15 @@ def test_of_two_numbers_of_shots_one_must_be_said(folder):
 
 
 def test_gin_binds_it(folder):
-    with gin.unlock_config():
-        gin.parse_config(
-            [
-                f"t0_few_shot.register.folder = '{folder}'",
-                "t0_few_shot.register.vocabulary = @vocabularies.byte()",
-                "t0_few_shot.register.prefix = 'bound'",
-            ]
-        )
-        try:
-            gin.get_configurable("t0_few_shot.register")()
-        finally:
-            gin.clear_config()
+    loaded = configuration.load(
+        [],
+        [
+            f"t0_few_shot.register.folder = '{folder}'",
+            "t0_few_shot.register.vocabulary = @vocabularies.byte()",
+            "t0_few_shot.register.prefix = 'bound'",
+        ],
+    )
+    loaded.make("t0_few_shot.register")
     assert TaskTable.of("bound_few_shot").names == ("bound_rte",)
 
 

@@ -17,7 +17,7 @@ from poly_jax.weights import single_file
 from poly_jax.weights.backbone import Backbone, open_backbone
 from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.layer_trees import unstack_layers
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import Tensor
 from poly_jax.weights.tree import flatten, unflatten
 
@@ -35,7 +35,7 @@ CONFIG = T5Config(
 @pytest.fixture
 def stored(tmp_path):
     rng = np.random.default_rng(0)
-    arrays = {n: rng.normal(size=s).astype(np.float32) for n, s in parameter_shapes(CONFIG).items()}
+    arrays = {n: rng.normal(size=s).astype(np.float32) for n, s in t5_parameter_shapes(CONFIG).items()}
     path = tmp_path / "b.safetensors"
     single_file.save(path, unflatten(arrays), dataclasses.asdict(CONFIG))
     return str(path), arrays

@@ -101,7 +101,7 @@ def main():
     from poly_jax.training.checkpoints import Checkpoints, Origin
     from poly_jax.training.mesh import on_mesh, to_mesh
     from poly_jax.training.optimizer import Optimizer
-    from poly_jax.training.train import begin
+    from poly_jax.training.start import begin
     from poly_jax.training.update import Update, start
     from poly_jax.weights.parameter_names import is_adapter_parameter
     from poly_jax.weights.tree import split

@@ -2,19 +2,20 @@
 
 import dataclasses
 import json
+import pathlib
+import tempfile
 from types import SimpleNamespace
 
-import gin
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
+from poly_jax import configuration
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.experiment import Experiment
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
 from poly_jax.training import run_folder
@@ -67,32 +68,31 @@ def _mixture():
     seqio.MixtureRegistry.remove(MIXTURE)
 
 
-@pytest.fixture(autouse=True)
-def _no_configuration_is_left():
-    yield
-    gin.clear_config()
-
-
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
     """A file of random weights in the shape of the configuration."""
 
     def make(name, seed):
         path = tmp_path_factory.mktemp("backbone") / f"{name}.safetensors"
-        configure(path)
         rng = np.random.default_rng(seed)
-        shapes, _ = parameter_shapes(Transformer(Experiment().model))
+        shapes, _ = parameter_shapes(Transformer(configured(path).experiment().model))
         tree = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape, scale=0.2).astype(np.float32), shapes)
         single_file.save(path, tree, {})
-        gin.clear_config()
         return path
 
     return SimpleNamespace(right=make("right", 0), wrong=make("wrong", 1))
 
 
-def configure(path, *more):
-    gin.clear_config()
-    gin.parse_config([CONFIG.format(backbone=path), *more])
+def configured(path, *more):
+    """The configuration with a backbone and further bindings."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "run.gin"
+        file.write_text("\n".join([CONFIG.format(backbone=path), *more]))
+        return configuration.load([str(file)])
+
+
+def trains(loaded, folder):
+    return train(**loaded.arguments("train", output_dir=str(folder)))
 
 
 def lines(folder):
@@ -107,9 +107,7 @@ def everything_in(folder):
 def run(backbone, tmp_path_factory):
     """A run without interruption."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    configure(backbone.right)
-    state = train(output_dir=str(folder))
-    gin.clear_config()
+    state = trains(configured(backbone.right), folder)
     return SimpleNamespace(folder=folder, trained=jax.tree.map(np.asarray, state.trained))
 
 
@@ -162,15 +160,14 @@ class TestAnInterruptedRun:
                 raise KeyboardInterrupt
             return report(self, step, metrics)
 
-        configure(backbone.right)
+        loaded = configured(backbone.right)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Progress, "report", stops)
             with pytest.raises(KeyboardInterrupt):
-                train(output_dir=str(folder))
+                trains(loaded, folder)
         before = lines(folder)
         assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1"]
-        state = train(output_dir=str(folder))
-        gin.clear_config()
+        state = trains(configured(backbone.right), folder)
         return SimpleNamespace(folder=folder, trained=jax.tree.map(np.asarray, state.trained), before=before)
 
     def test_it_ends_in_the_bits_of_an_uninterrupted_one(self, run, resumed):
@@ -183,25 +180,22 @@ class TestAnInterruptedRun:
         ]
 
     def test_a_finished_run_is_left_as_it_is(self, backbone, resumed):
-        configure(backbone.right)
         before = everything_in(resumed.folder / "checkpoints")
-        state = train(output_dir=str(resumed.folder))
+        state = trains(configured(backbone.right), resumed.folder)
         jax.tree.map(np.testing.assert_array_equal, state.trained, resumed.trained)
         assert everything_in(resumed.folder / "checkpoints") == before
 
 
 def test_a_start_that_failed_gives_way_to_the_corrected_one(backbone, tmp_path):
     """Here the first step never came: the folder has a configuration and no checkpoint."""
-    configure(backbone.right, "Optimizer.learning_rate = 0.5")
-    run_folder.claim(epath.Path(tmp_path / "run"))
-    configure(backbone.right)
-    run_folder.claim(epath.Path(tmp_path / "run"))
+    wrong = configured(backbone.right, "Optimizer.learning_rate = 0.5")
+    run_folder.claim(epath.Path(tmp_path / "run"), wrong.texts)
+    run_folder.claim(epath.Path(tmp_path / "run"), configured(backbone.right).texts)
     assert "learning_rate" not in (tmp_path / "run" / "config.gin").read_text()
 
 
 def test_restore_gives_the_backbone_as_it_was_with_the_trained_adapters(run, backbone, flat):
-    configure(backbone.right)
-    experiment = Experiment()
+    experiment = configured(backbone.right).experiment()
     restored = restore(experiment, str(run.folder), Partitioning().mesh())
     assert not restored.model.train
     assert restored.table == TaskTable.of(MIXTURE)
@@ -218,38 +212,38 @@ def test_restore_gives_the_backbone_as_it_was_with_the_trained_adapters(run, bac
 
 
 def test_another_backbone_than_the_runs_is_refused(run, backbone):
-    configure(backbone.wrong)
+    experiment = configured(backbone.wrong).experiment()
     with pytest.raises(UserError, match=r"wrong\.safetensors is not the backbone that") as caught:
-        restore(Experiment(), str(run.folder), Partitioning().mesh())
+        restore(experiment, str(run.folder), Partitioning().mesh())
     assert "\n" not in str(caught.value)
 
 
 def test_a_model_of_another_shape_is_refused(run, backbone):
-    configure(backbone.right, "Adapters.n_skills = 5")
+    experiment = configured(backbone.right, "Adapters.n_skills = 5").experiment()
     with pytest.raises(UserError, match="does not fit the model") as caught:
-        restore(Experiment(), str(run.folder), Partitioning().mesh())
+        restore(experiment, str(run.folder), Partitioning().mesh())
     assert "skills/lora_b is [2, 3, 1, 8] and the model has [2, 5, 1, 8]" in str(caught.value)
-    configure(backbone.right, "T5Config.mlp_dim = 32")
+    experiment = configured(backbone.right, "T5Config.mlp_dim = 32").experiment()
     with pytest.raises(UserError, match=r"right\.safetensors does not fit the model"):
-        restore(Experiment(), str(run.folder), Partitioning().mesh())
+        restore(experiment, str(run.folder), Partitioning().mesh())
 
 
 def test_a_folder_without_a_checkpoint_is_named(tmp_path, backbone):
-    configure(backbone.right)
+    experiment = configured(backbone.right).experiment()
     with pytest.raises(UserError, match="holds no checkpoint"):
-        restore(Experiment(), str(tmp_path), Partitioning().mesh())
+        restore(experiment, str(tmp_path), Partitioning().mesh())
 
 
 @pytest.mark.parametrize("holds", ["run", "file"])
 def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backbone, tmp_path, holds):
-    configure(backbone.right, "Optimizer.learning_rate = 0.5")
+    loaded = configured(backbone.right, "Optimizer.learning_rate = 0.5")
     folder, named = run.folder, "holds another run .*learning_rate = 0.5"
     if holds == "file":
         folder, named = tmp_path, "exists and holds no run of this program"
         (tmp_path / "thesis.tex").write_text("text")
     before = everything_in(folder)
     with pytest.raises(UserError, match=named) as caught:
-        train(output_dir=str(folder))
+        trains(loaded, folder)
     assert "\n  " not in str(caught.value).split("In call to configurable")[0].rstrip()
     assert everything_in(folder) == before
 
@@ -278,7 +272,6 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backb
     ],
 )
 def test_what_cannot_be_is_said_before_the_folder_is_made(tmp_path, backbone, binding, named):
-    configure(backbone.right, binding)
     with pytest.raises(UserError, match=named):
-        train(output_dir=str(tmp_path / "run"))
+        trains(configured(backbone.right, binding), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -2,7 +2,6 @@
 
 import json
 
-import gin
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.open_run import open_run
-from poly_jax.transfer import adapted_from
+from poly_jax.transfer.adapted_from import AdaptedFrom
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder", "quick_compilation")]
 
@@ -39,8 +38,8 @@ def adapt(run, variant, *flags, task=TASK, folder="adapted"):
 )
 def test_a_run_that_has_learned_nothing_is_still_where_it_began(short_runs, source, variant, flags, trained):
     assert adapt(short_runs[source], variant, *flags, *STILL) == 0
-    Configuration().load(run="adapted")
-    experiment, began = gin.get_configurable("Experiment")(), adapted_from.bound()
+    loaded = Configuration().load(run="adapted")
+    experiment, began = loaded.experiment(), loaded.make(AdaptedFrom)
     opened = open_run("adapted", experiment)
     initial = initial_values(step_folder("adapted"), experiment.transformer(opened.table), began)
     assert {path.split("/")[-1] for path in initial.arrays} == trained
@@ -48,8 +47,8 @@ def test_a_run_that_has_learned_nothing_is_still_where_it_began(short_runs, sour
         np.testing.assert_allclose(leaf, opened.skills[path], rtol=1e-6, atol=1e-9, err_msg=path)
     assert began.step == str(step_folder(short_runs[source]))
     assert len(set(began.skills)) == (3 if variant == "soup-selected" else 0)
-    # The run's own configuration is loaded again.
-    assert adapted_from.bound() == began
+    # The source's configuration, which the initial values needed, has left no trace.
+    assert loaded.make(AdaptedFrom) == began
 
 
 def test_the_page_tells_how_far_the_skills_went(short_runs):

@@ -2,7 +2,6 @@
 
 import json
 
-import gin
 import numpy as np
 import pytest
 from flax import traverse_util
@@ -38,8 +37,8 @@ def adapted(short_runs, source, variant, folder, *flags):
 
 
 def restored(folder):
-    Configuration().load(run=str(folder))
-    return restore(gin.get_configurable("Experiment")(), str(folder), Partitioning().mesh())
+    experiment = Configuration().load(run=str(folder)).experiment()
+    return restore(experiment, str(folder), Partitioning().mesh())
 
 
 def flat(tree):
@@ -133,9 +132,9 @@ def test_a_choice_among_skills_needs_the_examples_of_one_task(short_runs, tmp_pa
 
 
 def test_annealing_is_refused_where_logits_of_zero_are_no_equal_mix(tmp_path):
-    Configuration(
+    loaded = Configuration(
         ("recipes/skillbench/mhr.gin",),
         (*SMALL, "train.router_anneal_steps = 1", "LearnedRouter.scores = 'l2'"),
     ).load()
     with pytest.raises(UserError, match="router_anneal_steps"):
-        train(str(tmp_path / "run"))
+        train(**loaded.arguments("train", output_dir=str(tmp_path / "run")))

@@ -66,6 +66,18 @@ def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
     assert new_adapters(find("lorahub-trained"), many.model.adapters).inventory_size == 1
 
 
+@pytest.mark.parametrize(
+    ("skills", "trainable", "told"),
+    [
+        ("keept", "skills", "has skills 'keept'; use one of kept, combined, fresh, none"),
+        ("kept", "rows", "has trainable 'rows'; use one of adapters, skills, router, all"),
+    ],
+)
+def test_a_misspelt_field_is_named_with_its_choices(skills, trainable, told):
+    with pytest.raises(UserError, match=f"variant 'mine' {told}"):
+        Variant("mine", skills, trainable)
+
+
 def test_the_names_of_the_variants_that_ship_are_taken():
     with pytest.raises(UserError, match="variant 'poly-z' is one of poly_jax's own; give yours another name"):
         register(Variant("poly-z", "kept", "router"))

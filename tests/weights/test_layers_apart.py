@@ -12,7 +12,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.weights.backbone import open_backbone, read_backbone
 from poly_jax.weights.layer_trees import stack_layers
 from poly_jax.weights.layers_apart import layers_apart
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import Tensor, of_tree
 from poly_jax.weights.tree import flatten, unflatten
 
@@ -67,7 +67,7 @@ def test_an_umt5_of_scalable_t5_is_imported(tmp_path, own_folder):
         relative_bias_in_layers=True,
     )
     rng = np.random.default_rng(0)
-    expected = {name: rng.normal(size=shape) for name, shape in parameter_shapes(config).items()}
+    expected = {name: rng.normal(size=shape) for name, shape in t5_parameter_shapes(config).items()}
     stacked = scalable(unflatten(expected), heads=2, kv=3)
     assert stacked["decoder"]["decoder"]["relpos_bias"]["rel_embedding"].shape == (2, 2, 32)
     assert stacked["encoder"]["encoder"]["relpos_bias"]["rel_embedding"].shape == (2, 3, 32)

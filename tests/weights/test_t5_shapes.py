@@ -10,7 +10,7 @@ from poly_jax.errors import UserError
 from poly_jax.model import transformer
 from poly_jax.model.config import T5Config
 from poly_jax.weights.backbone import open_backbone
-from poly_jax.weights.t5_shapes import parameter_shapes, t5_fields
+from poly_jax.weights.t5_shapes import t5_fields, t5_parameter_shapes
 from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import flatten
 
@@ -45,14 +45,16 @@ OWN_BIASES = dataclasses.replace(TINY, relative_bias_in_layers=True)
 
 
 def tensors(config, without=(), **more):
-    shapes = {name: shape for name, shape in parameter_shapes(config).items() if name not in without} | more
+    shapes = {
+        name: shape for name, shape in t5_parameter_shapes(config).items() if name not in without
+    } | more
     return of_tree({name: np.zeros(shape, np.float32) for name, shape in shapes.items()})
 
 
 @pytest.mark.parametrize("config", [TINY, V1_0, OWN_BIASES], ids=["v1.1", "v1.0", "umT5"])
 def test_shapes_are_the_networks(config):
     network = flatten(transformer.parameter_shapes(transformer.Transformer(config))[0])
-    assert parameter_shapes(config) == {name: leaf.shape for name, leaf in network.items()}
+    assert t5_parameter_shapes(config) == {name: leaf.shape for name, leaf in network.items()}
 
 
 @pytest.mark.parametrize("config", [TINY, V1_0, OWN_BIASES], ids=["v1.1", "v1.0", "umT5"])
@@ -100,5 +102,5 @@ def test_widths_that_heads_do_not_divide_are_named():
 
 def test_xxl_has_the_parameters_of_its_publication():
     xxl = T5Config(emb_dim=4096, num_heads=64, mlp_dim=10240, num_encoder_layers=24, num_decoder_layers=24)
-    count = sum(int(np.prod(shape)) for shape in parameter_shapes(xxl).values())
+    count = sum(int(np.prod(shape)) for shape in t5_parameter_shapes(xxl).values())
     assert count == 11_135_332_352

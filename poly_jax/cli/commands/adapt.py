@@ -2,13 +2,9 @@
 
 import argparse
 
-from poly_jax.cli.command import Command, given, positive
+from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
-
-VARIANTS = (
-    *("mhr", "mhr-z", "mhr-mu", "poly", "poly-z", "poly-mu", "shared", "soup", "soup-selected"),
-    *("random", "private", "full", "zero-shot", "lorahub"),
-)
+from poly_jax.transfer.variants import VARIANTS
 
 
 class Adapt(Command):
@@ -21,13 +17,19 @@ class Adapt(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
         parser.add_argument(
-            "--run", required=True, metavar="DIR", help="output folder of a training run, or a step in it"
+            "--run",
+            required=True,
+            type=path,
+            metavar="DIR",
+            help="output folder of a training run, or a step in it",
         )
         parser.add_argument("--task", required=True, help="name of the new task, or of a mixture")
-        parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the adapted run goes")
+        parser.add_argument(
+            "--output_dir", required=True, type=path, metavar="DIR", help="where the adapted run goes"
+        )
         parser.add_argument(
             "--variant",
-            choices=VARIANTS,
+            choices=tuple(VARIANTS),
             help="what is trained: skills and a fresh router row (mhr, poly), the router row only (-z), the "
             "average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
             "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "
@@ -52,11 +54,16 @@ class Adapt(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Adapt."""
-        config.load(run=args.run)
+        loaded = config.load(run=args.run)
         from poly_jax.transfer.adapt import adapt
+        from poly_jax.transfer.settings import with_configured_choice
+        from poly_jax.transfer.variants import find
 
-        flags = given(args, "task", "variant", "shots", "seed", "init_router_from")
-        adapt(run=args.run, output_dir=args.output_dir, **flags)
+        flags = given(args, "run", "output_dir", "task", "variant", "shots", "seed", "init_router_from")
+        arguments = loaded.arguments("adapt", **flags)
+        if arguments.get("variant") is not None:
+            arguments["variant"] = with_configured_choice(find(arguments["variant"]), loaded)
+        adapt(**arguments)
 
 
 COMMAND = Adapt()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command, given
+from poly_jax.cli.command import Command, given, path
 from poly_jax.configuration import Configuration
 
 
@@ -16,7 +16,7 @@ class Eval(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
         parser.add_argument(
-            "--run", required=True, metavar="DIR", help="output folder of a run, or a step in it"
+            "--run", required=True, type=path, metavar="DIR", help="output folder of a run, or a step in it"
         )
         parser.add_argument("--mixture", help="seqio mixture or task; the run's own when not given")
         parser.add_argument("--split", help="split of the tasks, such as validation (default: test)")
@@ -27,15 +27,19 @@ class Eval(Command):
             help="use the average of the skills, also for tasks that the run does not know",
         )
         parser.add_argument(
-            "--output_dir", metavar="DIR", help="where the results go; inside the run when not given"
+            "--output_dir",
+            type=path,
+            metavar="DIR",
+            help="where the results go; inside the run when not given",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Evaluate."""
-        config.load(run=args.run)
+        loaded = config.load(run=args.run)
         from poly_jax.evaluation.evaluate import evaluate
 
-        evaluate(run=args.run, **given(args, "mixture", "split", "zero_shot", "output_dir"))
+        flags = given(args, "run", "mixture", "split", "zero_shot", "output_dir")
+        evaluate(**loaded.arguments("evaluate", **flags))
 
 
 COMMAND = Eval()

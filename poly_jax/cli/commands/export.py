@@ -1,12 +1,16 @@
 """`poly-jax export`."""
 
 import argparse
+import pathlib
+from typing import TYPE_CHECKING
 
-from poly_jax.cli.command import Command
-from poly_jax.configuration import Configuration
+from poly_jax.cli.command import Command, path
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.errors import UserError
+from poly_jax.interop.formats import FORMATS
 
-FORMATS = ("backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora")
+if TYPE_CHECKING:
+    from poly_jax.data.tokenizer import Tokenizer
 
 
 class Export(Command):
@@ -22,11 +26,14 @@ class Export(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
         source = parser.add_mutually_exclusive_group(required=True)
-        source.add_argument("--run", metavar="DIR", help="output folder of a run, or a step in it")
-        source.add_argument("--backbone", metavar="PATH", help="instead of a run, a checkpoint to convert")
+        source.add_argument("--run", type=path, metavar="DIR", help="output folder of a run, or a step in it")
+        source.add_argument(
+            "--backbone", type=path, metavar="PATH", help="instead of a run, a checkpoint to convert"
+        )
         parser.add_argument(
             "--output",
             required=True,
+            type=path,
             metavar="PATH",
             help="of a backbone a .safetensors file or a folder, of anything else a new folder",
         )
@@ -45,17 +52,29 @@ class Export(Command):
         if args.backbone is not None:
             if args.task is not None:
                 raise UserError(f"--task={args.task} is for the --run that has adapters")
-            config.load()
+            loaded = config.load()
             from poly_jax.interop.export import export_backbone
 
-            export_backbone(args.backbone, args.output, args.format)
+            settings, tokenizer = loaded.bound("T5Config"), _tokenizer(loaded)
+            export_backbone(args.backbone, args.output, args.format, settings, tokenizer)
             return
-        config.load(run=args.run)
+        loaded = config.load(run=args.run)
         from poly_jax.interop.export import export_run
-        from poly_jax.interop.run_experiment import run_experiment
 
         # The run's configuration says what its Experiment is, whichever program it was bound for.
-        export_run(args.run, args.output, args.format, run_experiment(), args.task)
+        experiment, tokenizer = loaded.experiment(), _tokenizer(loaded)
+        export_run(args.run, args.output, args.format, experiment, args.task, tokenizer)
+
+
+def _tokenizer(loaded: Loaded) -> "Tokenizer | None":
+    """The SentencePiece model that a configuration binds; None where it binds none."""
+    from poly_jax.data.tokenizer import Tokenizer
+
+    bound = loaded.bound("vocabularies.sentencepiece")
+    path = bound.get("path")
+    if not path:
+        return None
+    return Tokenizer(pathlib.Path(path), bound.get("extra_ids", 100), bound.get("added_tokens") or {})
 
 
 COMMAND = Export()

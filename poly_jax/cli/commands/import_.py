@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 
@@ -23,6 +23,7 @@ class Import(Command):
             "--from",
             dest="source",
             required=True,
+            type=path,
             metavar="PATH",
             help="a T5X checkpoint (legacy or Orbax, local or gs://), with adapters or without, a Hugging "
             "Face folder or hub id; a PEFT folder (LoRA, (IA)^3, Poly), or the reference implementation's "
@@ -31,6 +32,7 @@ class Import(Command):
         parser.add_argument(
             "--output",
             required=True,
+            type=path,
             metavar="PATH",
             help="of a backbone, a .safetensors file, or a folder, with shards where it is large; of "
             "adapters, the folder of a run",
@@ -40,11 +42,13 @@ class Import(Command):
         )
         parser.add_argument(
             "--backbone",
+            type=path,
             metavar="PATH",
             help="what adapters were trained on; the local folder that a PEFT adapter names if not given",
         )
         parser.add_argument(
             "--tasks",
+            type=path,
             metavar="FILE",
             help="names of the adapters' tasks in the order of their ids: JSON, or one a line",
         )
@@ -66,13 +70,10 @@ class Import(Command):
             names = listing(table.names)
             print(f"{args.output}: a run of {len(table)} task(s), {names}")
             return
-        config.load()
-        import gin
-
+        loaded = config.load()
         from poly_jax.interop.import_backbone import import_backbone
 
-        bound = gin.get_bindings("T5Config", resolve_references=False)
-        gin_file = import_backbone(source, args.output, args.dtype, bound)
+        gin_file = import_backbone(source, args.output, args.dtype, loaded.bound("T5Config"))
         print(gin_file.read_text(), end="")
         print(f"written to {gin_file}", file=sys.stderr)
 

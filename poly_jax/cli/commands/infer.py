@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, given, path
 from poly_jax.configuration import Configuration
 
 
@@ -16,25 +16,30 @@ class Infer(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
         parser.add_argument(
-            "--run", required=True, metavar="DIR", help="output folder of a run, or a step in it"
+            "--run", required=True, type=path, metavar="DIR", help="output folder of a run, or a step in it"
         )
         parser.add_argument("--task", required=True, help="task of the run whose skills are used")
         parser.add_argument(
             "--input",
             default="-",
+            type=path,
             metavar="FILE",
             help="a text per line, or .jsonl; - is standard input (default)",
         )
         parser.add_argument(
-            "--output", default="-", metavar="FILE", help="predictions; - is standard output (default)"
+            "--output",
+            default="-",
+            type=path,
+            metavar="FILE",
+            help="predictions; - is standard output (default)",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Predict."""
-        config.load(run=args.run)
+        loaded = config.load(run=args.run)
         from poly_jax.evaluation.infer import infer
 
-        infer(run=args.run, task=args.task, input=args.input, output=args.output)
+        infer(**loaded.arguments("infer", **given(args, "run", "task", "input", "output")))
 
 
 COMMAND = Infer()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 
@@ -18,6 +18,7 @@ class Reproduce(Command):
         parser.add_argument(
             "--output_dir",
             default="runs/reproduce",
+            type=path,
             metavar="DIR",
             help="where everything goes (default: %(default)s)",
         )

@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command, given, positive
+from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
 
 
@@ -16,11 +16,14 @@ class Routing(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
         parser.add_argument(
-            "--run", required=True, metavar="DIR", help="output folder of a run, or a step in it"
+            "--run", required=True, type=path, metavar="DIR", help="output folder of a run, or a step in it"
         )
-        parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the files go")
+        parser.add_argument(
+            "--output_dir", required=True, type=path, metavar="DIR", help="where the files go"
+        )
         parser.add_argument(
             "--reference",
+            type=path,
             metavar="FILE",
             help="known groups of the tasks to compare with: .json with an object of each task's group or "
             "list of groups, or .csv with a header and lines of a task and its groups",
@@ -35,16 +38,15 @@ class Routing(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Analyse."""
-        config.load(run=args.run)
+        loaded = config.load(run=args.run)
         from poly_jax.analysis.analyse import analyse_routing
-        from poly_jax.interop.run_experiment import run_experiment
-        from poly_jax.transfer import adapted_from
+        from poly_jax.transfer.adapted_from import AdaptedFrom
 
         analyse_routing(
             run=args.run,
             output_dir=args.output_dir,
-            experiment=run_experiment(),
-            adapted=adapted_from.bound(),
+            experiment=loaded.experiment(),
+            adapted=loaded.make(AdaptedFrom) if loaded.bound("AdaptedFrom") else None,
             **given(args, "reference", "gradients"),
         )
 

@@ -1,8 +1,9 @@
 """`poly-jax sweep`."""
 
 import argparse
+import dataclasses
 
-from poly_jax.cli.command import Command, given
+from poly_jax.cli.command import Command, given, path
 from poly_jax.configuration import Configuration
 
 
@@ -29,19 +30,21 @@ class Sweep(Command):
         )
         parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (default: 0 1 2)")
         parser.add_argument("--split", help="split that scores are of, such as validation or test")
-        parser.add_argument("--output_dir", required=True, metavar="DIR", help="where the sweep goes")
+        parser.add_argument(
+            "--output_dir", required=True, type=path, metavar="DIR", help="where the sweep goes"
+        )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Sweep."""
+        loaded = config.load()
         from poly_jax.sweep.method import Method
         from poly_jax.sweep.run_sweep import sweep
 
-        config.load()
-
-        flags = given(args, "tasks", "seeds", "split")
+        flags = given(args, "output_dir", "tasks", "seeds", "split")
         if args.methods is not None:
-            flags["methods"] = [Method.parse(text) for text in args.methods]
-        sweep(output_dir=args.output_dir, configuration=config, **flags)
+            methods = [Method.parse(text) for text in args.methods]
+            flags["methods"] = [dataclasses.replace(method, run=path(method.run)) for method in methods]
+        sweep(**loaded.arguments("sweep", configuration=config, **flags))
 
 
 COMMAND = Sweep()

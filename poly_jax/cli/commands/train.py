@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command
+from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 
@@ -18,16 +18,17 @@ class Train(Command):
         parser.add_argument(
             "--output_dir",
             required=True,
+            type=path,
             metavar="DIR",
             help="where checkpoints, logs and the configuration go",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Train."""
-        config.load()
+        loaded = config.load()
         from poly_jax.training.train import train
 
-        train(output_dir=args.output_dir)
+        train(**loaded.arguments("train", output_dir=args.output_dir))
 
 
 COMMAND = Train()

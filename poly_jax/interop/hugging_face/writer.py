@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from poly_jax.data.tokenizer import CONFIG, SENTENCEPIECE, Tokenizer
+from poly_jax.data.hugging_face_tokens import ADDED, CONFIG
+from poly_jax.data.tokenizer import SENTENCEPIECE, Tokenizer
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.model.config import T5Config
-from poly_jax.weights.hugging_face import tensor_name, turned, turned_shape
+from poly_jax.weights.hugging_face import GENERATION, tensor_name, turned, turned_shape
 from poly_jax.weights.safetensors_writer import SHARD_BYTES, Advance, write_shards
 from poly_jax.weights.tensors import Tensor, Tensors
 
 _PROJECTIONS = {("relu",): "relu", ("gelu", "linear"): "gated-gelu"}
-_SPECIAL_IDS = {"pad_token_id": 0, "eos_token_id": 1, "decoder_start_token_id": 0}
 
 
 def write_hugging_face(
@@ -43,7 +43,7 @@ def write_hugging_face(
     with new_folder(output) as place:
         folder = pathlib.Path(place)
         write_json(folder / "config.json", content)
-        write_json(folder / "generation_config.json", _SPECIAL_IDS)
+        write_json(folder / GENERATION, _special_ids(config))
         # transformers 4 takes only files that say so.
         write_shards(folder, "model", renamed, {"format": "pt"}, advance, shard_bytes)
 
@@ -80,7 +80,15 @@ def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
         "is_encoder_decoder": True,
         "use_cache": True,
         "torch_dtype": dtype.name,
-        **_SPECIAL_IDS,
+        **_special_ids(config),
+    }
+
+
+def _special_ids(config: T5Config) -> dict[str, int]:
+    return {
+        "pad_token_id": 0,
+        "eos_token_id": getattr(config, "eos_id", 1),
+        "decoder_start_token_id": getattr(config, "decoder_start_id", 0),
     }
 
 
@@ -94,8 +102,16 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
     kind = "ByT5Tokenizer" if tokenizer.model is None else "T5Tokenizer"
     if tokenizer.model is not None:
         shutil.copyfile(tokenizer.model, folder / SENTENCEPIECE)
-    tokens = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
-    write_json(folder / CONFIG, {"tokenizer_class": kind, "extra_ids": tokenizer.extra_ids, **tokens})
+    content: dict[str, Any] = {"tokenizer_class": kind, "extra_ids": tokenizer.extra_ids}
+    content |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    if tokenizer.added_tokens:
+        write_json(folder / ADDED, dict(tokenizer.added_tokens))
+        # Texts are cut at them before anything else is done to these.
+        flags = dict.fromkeys(("normalized", "special", "single_word", "lstrip", "rstrip"), False)
+        content["added_tokens_decoder"] = {
+            str(number): {"content": token, **flags} for token, number in tokenizer.added_tokens.items()
+        }
+    write_json(folder / CONFIG, content)
 
 
 def _turned(name: str, tensor: Tensor) -> Tensor:

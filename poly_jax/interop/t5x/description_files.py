@@ -26,14 +26,13 @@ def write_description(folder: str, experiment: Experiment, table: TaskTable) -> 
     # Checkpoints of T5X hold layers apart, whatever the run does.
     lines = [_HEADER, "", *bindings(experiment.model, skip=("scan_layers", "remat"))]
     if experiment.adapters is not None:
-        adapters = experiment.adapters(n_tasks=len(table))
-        lines += ["", "Experiment.adapters = @Adapters", *bindings(adapters, skip=("n_tasks",))]
+        lines += ["", "Experiment.adapters = @Adapters", *bindings(experiment.adapters, skip=("n_tasks",))]
     lines += ["", *bindings(experiment.decoding)]
     (place / SETTINGS).write_text("\n".join(lines) + "\n")
     table.save(place / TASKS)
 
 
-def read_table(checkpoint: str) -> TaskTable:
+def read_described_tasks(checkpoint: str) -> TaskTable:
     """The task table of a checkpoint.
 
     Args:

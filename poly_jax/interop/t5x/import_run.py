@@ -4,15 +4,15 @@ import os
 import pathlib
 import tempfile
 
-import gin
 from etils import epath
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import check_new
 from poly_jax.interop.adapter_checkpoint import lay_out
+from poly_jax.interop.finite import finite
 from poly_jax.interop.t5x import description_files as t5x_run
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
@@ -22,7 +22,7 @@ from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.parameter_names import is_adapter_parameter
-from poly_jax.weights.t5_shapes import parameter_shapes as backbone_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.t5x_checkpoint import checkpoint_folder, is_t5x, open_t5x
 from poly_jax.weights.tensors import Tensors, total_bytes
 from poly_jax.weights.tree import check_tree, unflatten
@@ -60,9 +60,9 @@ def import_t5x_run(
     """
     check_new(output)
     folder = os.fspath(epath.Path(checkpoint_folder(source)).absolute())
-    table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_table(folder)
+    table = TaskTable.load(tasks) if tasks is not None else t5x_run.read_described_tasks(folder)
     tensors = open_t5x(folder)
-    skills = {name: tensor for name, tensor in tensors.items() if is_adapter_parameter(name)}
+    skills = {name: t for name, t in finite(tensors, source).items() if is_adapter_parameter(name)}
     own = {name: tensor for name, tensor in tensors.items() if not is_adapter_parameter(name)}
     place = folder if backbone is None else os.fspath(epath.Path(backbone).absolute())
     digest = _hash(own, source)
@@ -71,13 +71,13 @@ def import_t5x_run(
             f"{backbone} is not the backbone that {source} was trained on (their contents differ); give the"
             " right one, or none to take the one in the checkpoint"
         )
-    _load(configuration, folder, place)
-    config = T5Config()
-    check_tree(backbone_shapes(config), own, source)
-    adapters = gin.get_configurable(Adapters)(n_tasks=len(table)).for_tasks(table.names)
+    loaded = _load(configuration, folder, place)
+    config = loaded.make(T5Config)
+    check_tree(t5_parameter_shapes(config), own, source)
+    adapters = loaded.make(Adapters, n_tasks=len(table)).for_tasks(table.names)
     tree = unflatten({name: tensor.load() for name, tensor in skills.items()})
     tree = lay_out(tree, Transformer(config, adapters), source)
-    write_run(output, tree, table, Origin(place, digest))
+    write_run(output, tree, table, Origin(place, digest), loaded.config)
     return table
 
 
@@ -86,10 +86,10 @@ def _hash(tensors: Tensors, source: str) -> str:
         return content_hash(tensors, advance)
 
 
-def _load(configuration: Configuration, folder: str, backbone: str) -> None:
+def _load(configuration: Configuration, folder: str, backbone: str) -> Loaded:
     """Loads the run's configuration: what the checkpoint says comes before what the user says."""
     settings = t5x_run.settings_file(folder)
     with tempfile.TemporaryDirectory() as temporary:
         file = pathlib.Path(temporary) / "imported.gin"
         file.write_text(f"Experiment.backbone = {backbone!r}\n")
-        configuration.load("runs/multitask.gin", *([settings] if settings else []), str(file))
+        return configuration.load("runs/multitask.gin", *([settings] if settings else []), str(file))

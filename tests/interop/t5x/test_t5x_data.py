@@ -12,7 +12,7 @@ from t5x import utils  # noqa: E402
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter  # noqa: E402
 from poly_jax.data.quiet import seqio  # noqa: E402
 from poly_jax.errors import UserError  # noqa: E402
-from poly_jax.interop.t5x import data  # noqa: E402
+from poly_jax.interop.t5x import configurables, data  # noqa: E402, F401
 
 LENGTHS = {"inputs": 12, "targets": 10}
 

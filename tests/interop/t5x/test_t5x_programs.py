@@ -6,7 +6,6 @@ import pathlib
 import subprocess
 import sys
 
-import gin
 import numpy as np
 import pytest
 
@@ -89,7 +88,6 @@ def ours(place, monkeypatch, command, *arguments):
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
     assert cli.main([command, *arguments]) == 0
-    gin.clear_config()
 
 
 def metrics_of(folder) -> dict[str, float]:

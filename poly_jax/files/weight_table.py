@@ -15,7 +15,7 @@ from poly_jax.suggestion import close_names, did_you_mean
 Table = tuple[tuple[float, ...], ...]
 
 
-def read_table(path: str, names: Sequence[str]) -> Table:
+def read_weight_table(path: str, names: Sequence[str]) -> Table:
     """The rows of these tasks, in their order; the file may have others as well.
 
     Args:
@@ -37,7 +37,7 @@ def read_table(path: str, names: Sequence[str]) -> Table:
 
 
 def table_width(path: str) -> int:
-    """The number of skills that a table has; errors are those of `read_table`."""
+    """The number of skills that a table has; errors are those of `read_weight_table`."""
     return len(next(iter(_read(path).values())))
 
 

@@ -1,0 +1,7 @@
+"""The formats of `poly-jax export`, in a module of their own, so that `--help` imports no JAX."""
+
+from typing import Literal, get_args
+
+Format = Literal["backbone", "t5x", "hugging_face", "t5x_adapters", "peft_poly", "peft_lora"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)

@@ -1,0 +1,64 @@
+"""Checks of what `train` and `adapt` are asked to do, before any weights are read."""
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.routing.ibp import IBPPrior
+from poly_jax.training.annealing import check_uniform_at_zero
+from poly_jax.training.vocabulary_room import check_vocabularies
+
+
+def check_counts(program: str, **counts: int) -> None:
+    """Raises a UserError where one of a program's counts, given by their names, is below 1."""
+    for name, count in counts.items():
+        if count < 1:
+            raise UserError(f"{program}.{name} is {count}; it must be at least 1")
+
+
+def check_trainable(experiment: Experiment, trainable: str) -> None:
+    """Raises a UserError where an experiment lacks what is to be trained, or to be frozen."""
+    if trainable not in ("adapters", "all"):
+        raise UserError(f"train.trainable is {trainable!r}; use 'adapters' or 'all'")
+    if trainable == "all":
+        return
+    if experiment.adapters is None:
+        raise UserError(
+            f"train.trainable is {trainable!r}, but Experiment.adapters is not bound: bind it, or train 'all'"
+        )
+    if experiment.backbone is None:
+        raise UserError(
+            f"Experiment.backbone is not bound, and train.trainable {trainable!r} needs one to"
+            " freeze: bind its path ('random' for a trial without weights), or train 'all'"
+        )
+
+
+def check_microbatches(batch_size: int, microbatches: int) -> None:
+    """Raises a UserError where a batch cannot be cut into so many equal parts."""
+    check_counts("train", microbatches=microbatches)
+    if batch_size % microbatches:
+        raise UserError(f"train.microbatches {microbatches} does not divide Data.batch_size {batch_size}")
+
+
+def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anneal_steps: int) -> None:
+    """Raises a UserError where a prior on the routers, or their annealing, does not fit the adapters."""
+    if router_anneal_steps < 0:
+        raise UserError(f"train.router_anneal_steps is {router_anneal_steps}; it must be 0 (none) or more")
+    if prior is not None:
+        if adapters is None:
+            raise UserError("train.prior is bound, but Experiment.adapters is not; bind train.prior = None")
+        prior.check(adapters.router)
+    if router_anneal_steps:
+        check_uniform_at_zero(adapters)
+
+
+def registered_table(experiment: Experiment, mixture: str) -> TaskTable:
+    """The task table of a mixture or task, once the experiment has made its tasks known to seqio.
+
+    Raises:
+      UserError: there is no such mixture or task, or its vocabulary has ids without a row in the embedding.
+    """
+    experiment.data.register_tasks()
+    table = TaskTable.of(mixture)
+    check_vocabularies(mixture, experiment.model)
+    return table

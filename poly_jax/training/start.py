@@ -1,0 +1,79 @@
+"""A run before its first step: the model, the trained tree and the frozen tree."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+from etils import epath
+from jax.sharding import Mesh
+
+from poly_jax.model.transformer import Transformer
+from poly_jax.training.backbone import RANDOM, load_backbone
+from poly_jax.training.checkpoints import Origin
+from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.mesh import replicated
+from poly_jax.training.optimizer import like_parameters
+from poly_jax.training.update import TrainState, Update, start
+from poly_jax.weights.parameter_names import Trainable, is_adapter_parameter, selects
+from poly_jax.weights.tree import merge, split
+
+Tree = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """What training begins with.
+
+    Attributes:
+      model: the model in evaluation mode.
+      trained: the trained tree, on the mesh.
+      frozen: the parameters that stay as they are, on the mesh.
+      origin: the checkpoints that the trained tree builds on.
+    """
+
+    model: Transformer
+    trained: Tree
+    frozen: Tree
+    origin: Origin
+
+
+def begin(trained: Tree, update: Update, mesh: Mesh) -> TrainState:
+    """The training state before the first step; the optimizer's moments are placed as their parameters."""
+    initial = functools.partial(start, optimizer=update.optimizer)
+    places = jax.tree.map(lambda leaf: leaf.sharding, trained)
+    state = like_parameters(jax.eval_shape(initial, trained), trained, places, replicated(mesh))
+    return jax.jit(initial, out_shardings=state)(trained)
+
+
+def fresh_start(
+    model: Transformer, backbone: str | None, trainable: Trainable, seed: int, mesh: Mesh
+) -> Start:
+    """Begin a run that trains a model for the first time.
+
+    Args:
+      model: the model in evaluation mode.
+      backbone: path of the backbone, or "random"; None where all parameters are drawn.
+      trainable: which parameters are trained.
+      seed: of the parameters that are drawn.
+      mesh: the devices.
+
+    Raises:
+      UserError: the backbone cannot be read, or is not this model's.
+    """
+    loaded: Tree = {}
+    origin = Origin()
+    if backbone is not None:
+        dtype = jax.numpy.float32 if trainable == "all" else None
+        loaded, digest = load_backbone(backbone, model, mesh, dtype)
+        if trainable != "all":
+            origin = Origin(backbone if backbone == RANDOM else str(epath.Path(backbone).absolute()), digest)
+    fresh = fresh_parameters(model, seed, mesh, is_adapter_parameter if loaded else lambda path: True)
+    trained, frozen = split(merge(loaded, fresh), selects(trainable))
+    return Start(model, trained, frozen, origin)
+
+
+def describe(tree: Tree) -> str:
+    """The number of parameters of a tree, for people."""
+    count = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    return f"{count:,} parameters"
