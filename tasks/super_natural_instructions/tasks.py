@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import absl.logging
 from etils import epath
 
 from poly_jax.data.quiet import seqio
@@ -116,9 +116,12 @@ def register(
         _add_task(task_name(stem, prefix), path, stem in held_out, registration, encoding, metric)
     for split, stems in lists.items():
         found = sorted({task_name(stem, prefix) for stem in stems if stem in files})
-        absl.logging.info(
-            "%s: %d of the %d tasks of the %s list have a file", folder, len(found), len(stems), split
-        )
+        if len(found) < len(stems):
+            print(
+                f"{folder}: {len(found)} of the {len(stems)} tasks of the {split} list have a file; the other "
+                f"tasks are left out of {prefix}_{split}",
+                file=sys.stderr,
+            )
         if found:
             seqio.MixtureRegistry.add(f"{prefix}_{split}", [(name, _num_training_examples) for name in found])
     _registered[prefix] = registration
