@@ -28,7 +28,7 @@ from poly_jax.tasks.super_natural_instructions.splits import (
 
 @dataclasses.dataclass(frozen=True)
 class _Registration:
-    """What a call of `register` was given."""
+    """The arguments of one call of `register`."""
 
     folder: str
     vocabulary: seqio.Vocabulary
@@ -63,7 +63,7 @@ def register(
 
     The mixtures hold the tasks of `<folder>/splits/default/{train,test}_tasks.txt` that have a file, at rates
     that are their numbers of training examples. No task file is read before its task is used. A second call
-    with the same arguments does nothing. Splits are those of `splits.py`: tasks of the test list have `test`,
+    with the same arguments does nothing. `splits.py` makes the splits: tasks of the test list have `test`,
     `train`, `validation` and the last two of each few-shot seed (`train_13`), others `train` and
     `validation`; a split without instances is absent.
 
@@ -118,8 +118,8 @@ def register(
         found = sorted({task_name(stem, prefix) for stem in stems if stem in files})
         if len(found) < len(stems):
             print(
-                f"{folder}: {len(found)} of the {len(stems)} tasks of the {split} list have a file; the other "
-                f"tasks are left out of {prefix}_{split}",
+                f"{folder}: {len(found)} of the {len(stems)} tasks of the {split} list have a file; "
+                f"{prefix}_{split} leaves out the others",
                 file=sys.stderr,
             )
         if found:

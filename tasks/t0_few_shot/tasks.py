@@ -26,7 +26,7 @@ _SHOTS_FOLDER = re.compile(r"(\d+)_shot")
 
 @dataclasses.dataclass(frozen=True)
 class _Registration:
-    """What a call of `register` was given."""
+    """The arguments of one call of `register`."""
 
     folder: str
     vocabulary: seqio.Vocabulary
