@@ -29,7 +29,7 @@ class Sizes:
 
     Attributes:
         train: examples of a training task for multi-task training.
-        validation: examples of a training task that are held back; tuning tasks divide them among their splits.
+        validation: examples of a training task that are held back, which tuning tasks divide up.
         test: test examples of a training task.
         few_shot: examples of a held-out or tuning task to adapt to.
         heldout_test: test examples of a held-out task.
