@@ -1,4 +1,4 @@
-"""Which sites of a model get which skills, and who picks among them."""
+"""Which sites of a model get skills, which skills, and the router that mixes them."""
 
 import dataclasses
 import functools
@@ -20,18 +20,19 @@ class Adapters:
 
     Attributes:
       skill: kind of adapter.
-      router: how a task picks.
-      n_tasks: rows of a learned router; task ids are below it.
-      n_skills: size of the inventory (K), where the router does not fix it.
-      n_splits: heads that are mixed on their own (h); 1 is Poly, more is MHR. Divides every adapted width.
+      router: how a task's mix is found.
+      n_tasks: number of tasks, which are the rows of a learned router's table. Task ids are below it.
+      n_skills: number of skills in the inventory (K), unless the router fixes it.
+      n_splits: number of splits (MHR heads, h) that mix on their own: 1 is Poly, more is MHR. It must divide
+        the widths of every adapted site.
       sites: regular expressions over site paths (`encoder/attention/query`, listed by
         `poly_jax.weights.t5_dimensions.sites`); a site is adapted when one of them matches its whole path.
-      granularity: who shares a router: "fine" is one per site, "layer" one per sub-layer (attention or MLP),
-        "block" one per transformer block, "stack" one for the encoder and one for the decoder, "coarse" one
-        for the model.
-      private_skill: a skill that every task has for itself beside the inventory, applied after the mix and
-        with full weight (C-Poly, arXiv 2312.03248); None for none. Several LoRA skills of a task's own would
-        be one of their ranks' sum.
+      granularity: which sites share a router: "fine" has one for each site, "layer" one for each sub-layer
+        (attention or MLP), "block" one for each transformer block, "stack" one each for the encoder and the
+        decoder, "coarse" one for the model.
+      private_skill: the kind of skill that each task has to itself beside the inventory. It is applied after
+        the mix, with weight 1 (C-Poly, arXiv 2312.03248). None for no such skill. Several private LoRA skills
+        per task would equal one LoRA whose rank is their sum, so there is only one.
     """
 
     skill: Skill
@@ -56,7 +57,7 @@ class Adapters:
 
     @functools.cached_property
     def inventory_size(self) -> int:
-        """Skills at each site, as the router needs them."""
+        """Number of skills at each site, as the router fixes it or takes it from `n_skills`."""
         return self.router.n_skills(self.n_skills, self.n_tasks)
 
     @property
@@ -65,10 +66,10 @@ class Adapters:
         return Sizes(self.n_tasks, self.n_splits, self.inventory_size)
 
     def for_tasks(self, names: Sequence[str]) -> "Adapters":
-        """These for the tasks of these names, in the order of their ids.
+        """The adapters for the tasks of these names, given in the order of their ids.
 
         Raises:
-          UserError: the router does not know one of them.
+          UserError: the router does not know one of the names.
         """
         router = self.router
         if isinstance(router, NamesTasks):
@@ -76,20 +77,19 @@ class Adapters:
         return dataclasses.replace(self, router=router, n_tasks=len(names))
 
     def adapts(self, site: str) -> bool:
-        """Whether the site of this path has skills."""
+        """Whether the site at this path has skills."""
         return any(re.fullmatch(pattern, site) for pattern in self.sites)
 
     def check(self, widths: dict[str, tuple[int, int]]) -> None:
-        """Raises a UserError where this does not fit a model with these sites (path to widths)."""
+        """Raise a UserError unless the adapters fit a model with these sites (their widths by path)."""
         for pattern in self.sites:
             try:
                 matched = [site for site in widths if re.fullmatch(pattern, site)]
             except re.error as e:
-                raise UserError(f"Adapters.sites has {pattern!r}, not a regular expression: {e}") from None
+                raise UserError(f"Adapters.sites has {pattern!r}, not a regular expression ({e})") from None
             if not matched:
                 raise UserError(
-                    f"Adapters.sites has {pattern!r}, which matches no site; the sites are"
-                    f" {', '.join(widths)}"
+                    f"Adapters.sites has {pattern!r}, which matches no site; choose from {', '.join(widths)}"
                 )
             for site in matched:
                 for width in widths[site]:

@@ -15,7 +15,7 @@ from poly_jax.weights.parameter_spec import ParameterSpec
 class IA3:
     """`y = (x W0) * v` with v mixed per split (T-Few, arXiv 2205.05638, section 3.3). v starts at 1.
 
-    Averaging the skills' outputs would be the same: they are linear in v.
+    Averaging the outputs of skills would give the same, since they are linear in v.
     """
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
@@ -35,12 +35,12 @@ class IA3:
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
-        """Rescales the frozen output by the float32 vector (as PEFT) and rounds to the output's dtype."""
+        """Rescale the frozen output by the float32 vector, as PEFT does, and round to the output's dtype."""
         v = mixed["ia3"]
         return (outputs.astype(jnp.float32) * (v if v.ndim == 1 else v[:, None, :])).astype(outputs.dtype)
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
-        """All of it, in float32."""
+        """The whole mix, in float32."""
         return mixed
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
@@ -48,7 +48,7 @@ class IA3:
         return (kernel.astype(jnp.float32) * mixed["ia3"]).astype(kernel.dtype)
 
     def averaged(self, n_skills: int) -> "IA3":
-        """As it is."""
+        """The same kind."""
         return self
 
     def average(self, parameters: Mixed) -> Mixed:

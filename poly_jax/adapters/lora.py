@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from poly_jax.errors import UserError
 from poly_jax.routing.router import Uniform
 from poly_jax.weights.parameter_spec import Initializer, ParameterSpec, uniform_init
 
-INITS = ("mhr", "kaiming", "gaussian")
+Init = Literal["mhr", "kaiming", "gaussian"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,29 +25,29 @@ class LoRA:
     Attributes:
       rank: inner dimension of the update.
       alpha: the update is scaled by alpha / rank.
-      dropout: probability of dropping an input of the update while training; the frozen map sees all of them
+      dropout: probability of dropping an input of the update while training; the frozen map sees all inputs
         (arXiv 2106.09685; PEFT's `lora_dropout`).
-      merge_after: average the skills' outputs instead of their factors: the output of head q is
-        `(alpha / rank) sum_k w[q,k] (x A[k]) B[q,k]`, with the A of all heads of a skill stacked. There are
-        no terms of one skill's A with another's B; the update's rank is that of all skills together.
-      init: what A is drawn from: "mhr" is U(-g, g) / sqrt(d_in) with g = sqrt(1/3), as the MHR paper's code
-        has it; "kaiming" is U(-1, 1) / sqrt(d_in / splits), as PEFT's Poly and, with one split, its LoRA;
-        "gaussian" is N(0, 1 / rank^2), as PEFT's LoRA with `init_lora_weights="gaussian"`.
+      merge_after: whether the outputs of skills are averaged instead of their factors. The output of split q
+        is then `(alpha / rank) sum_k w[q,k] (x A[k]) B[q,k]`, with the A of all splits of a skill stacked. No
+        term combines one skill's A with another's B; the update's rank is that of all skills together.
+      init: the distribution of a fresh A. "mhr" is U(-g, g) / sqrt(d_in) with g = sqrt(1/3), as in the MHR
+        paper's code. "kaiming" is U(-1, 1) / sqrt(d_in / splits), as in PEFT's Poly and, with one split, its
+        LoRA. "gaussian" is N(0, 1 / rank^2), as in PEFT's LoRA with `init_lora_weights="gaussian"`.
     """
 
     rank: int = 1
     alpha: float = 1.0
     dropout: float = 0.0
     merge_after: bool = False
-    init: Literal["mhr", "kaiming", "gaussian"] = "mhr"
+    init: Init = "mhr"
 
     def __post_init__(self):
         if self.rank < 1:
             raise UserError(f"LoRA.rank is {self.rank}; it must be at least 1")
         if not 0 <= self.dropout < 1:
             raise UserError(f"LoRA.dropout is {self.dropout}; it must be in [0, 1)")
-        if self.init not in INITS:
-            raise UserError(f"LoRA.init is {self.init!r}; use one of {', '.join(INITS)}")
+        if self.init not in get_args(Init):
+            raise UserError(f"LoRA.init is {self.init!r}; use one of {', '.join(get_args(Init))}")
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`lora_a` [splits, skills, d_in/splits, rank] and `lora_b` [splits, skills, rank, d_out/splits]."""
@@ -76,8 +76,8 @@ class LoRA:
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
         """`lora_a` [*rows, d_in, rank] and `lora_b` [*rows, rank, d_out], each averaged on its own.
 
-        With `merge_after` the factors of all skills side by side, the weights on B alone: `lora_a`
-        [d_in, skills * rank], the same for all rows, and `lora_b` [*rows, skills * rank, d_out].
+        With `merge_after` the factors of all skills stand side by side, and only B is weighted: `lora_a`
+        [d_in, skills * rank], which all rows share, and `lora_b` [*rows, skills * rank, d_out].
         """
         rows = weights.shape[:-2]
         a, b = parameters["lora_a"], parameters["lora_b"]
@@ -96,7 +96,7 @@ class LoRA:
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
-        """Adds the low-rank update to the frozen output, in the output's dtype."""
+        """Add the low-rank update to the frozen output, in the output's dtype."""
         if uniform is not None and self.dropout:
             keep = uniform(inputs.shape) >= self.dropout
             inputs = jnp.where(keep, inputs / (1 - self.dropout), 0).astype(inputs.dtype)
@@ -105,7 +105,7 @@ class LoRA:
         return outputs + (inputs @ a) @ b
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
-        """The factors as `apply` uses them; B as it is where the scale would round it a second time."""
+        """The factors as `apply` uses them; B stays float32 where its scale would round it a second time."""
         exact = math.frexp(self.alpha / self.rank)[0] == 0.5  # A power of two.
         b = mixed["lora_b"]
         return {"lora_a": mixed["lora_a"].astype(dtype), "lora_b": b.astype(dtype) if exact else b}
@@ -116,13 +116,13 @@ class LoRA:
         return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
     def averaged(self, n_skills: int) -> "LoRA":
-        """As it is; with `merge_after` of `n_skills` times the rank, at the same scale."""
+        """The same kind; with `merge_after`, of `n_skills` times the rank at the same scale."""
         if not self.merge_after:
             return self
         return dataclasses.replace(self, rank=n_skills * self.rank, alpha=n_skills * self.alpha)
 
     def average(self, parameters: Mixed) -> Mixed:
-        """The means of A and of B; with `merge_after` all factors side by side, as no mean equals them."""
+        """The means of A and of B; with `merge_after` all factors side by side, since no mean equals them."""
         a, b = parameters["lora_a"], parameters["lora_b"]
         if not self.merge_after:
             return {"lora_a": jnp.mean(a, -3, keepdims=True), "lora_b": jnp.mean(b, -3, keepdims=True)}

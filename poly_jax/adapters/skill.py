@@ -14,10 +14,10 @@ Mixed = Mapping[str, Float[Array, "..."]]
 
 @runtime_checkable
 class Skill(Protocol):
-    """A kind of adapter: which parameters a site owns, how skills mix, how a mix changes the site's output.
+    """A kind of adapter: the parameters that a site owns, how skills mix, and how a mix changes the output.
 
     Every parameter has leading axes `[splits, skills]`. `*rows` stands for the leading axes of the mixing
-    weights: `[batch]` where each example has its own mix, nothing where all share one.
+    weights: `batch` where each example has a mix of its own, none where all examples share one.
     """
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
@@ -25,7 +25,7 @@ class Skill(Protocol):
         ...
 
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
-        """One adapter per row out of the inventory; what is the same for all rows may lack their axes."""
+        """One adapter for each row out of the inventory; an array that all rows share may lack their axes."""
         ...
 
     def apply(
@@ -42,20 +42,20 @@ class Skill(Protocol):
         ...
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
-        """What to keep of a mix while decoding, with which `apply` to inputs of `dtype` gives the same."""
+        """The mix in the form that decoding keeps: `apply` to inputs of `dtype` gives the same with it."""
         ...
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
-        """The kernel that gives the adapted output by itself; `mixed` has no row axes."""
+        """The kernel that computes the adapted output on its own; `mixed` has no row axes."""
         ...
 
     def averaged(self, n_skills: int) -> "Skill":
-        """The kind of skill that the average of `n_skills` of these is."""
+        """The kind of skill that an average of `n_skills` such skills is."""
         ...
 
     def average(self, parameters: Mixed) -> Mixed:
-        """One skill, of the kind `averaged`, that does what all do at equal weights (MHR-mu).
+        """The one skill, of the kind `averaged`, that computes what all compute at equal weights (MHR-mu).
 
-        Takes parameters with any axes before `[splits, skills]` and keeps them; `skills` becomes 1.
+        The parameters may have any axes before `[splits, skills]`, which stay; the `skills` axis becomes 1.
         """
         ...

@@ -120,6 +120,7 @@ def _batches(
         split=data.split,
         sequence_length=data.sequence_length,
         batch_size=size,
+        start_id=restored.model.config.decoder_start_id,
     )
     for number, batch in enumerate(itertools.islice(batches, -(-n_examples // size))):
         batch["decoder_loss_weights"][max(n_examples - number * size, 0) :] = 0

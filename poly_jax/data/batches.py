@@ -9,9 +9,10 @@ import numpy as np
 
 from poly_jax.data.feature_converter import CHOICE_FEATURES, RoutedEncDecFeatureConverter
 from poly_jax.data.quiet import seqio, tf
-from poly_jax.data.routed import RoutedMixture, routed
+from poly_jax.data.routed import RoutedMixture, RoutedTask, routed
 from poly_jax.data.stream import Batch, BatchStream
 from poly_jax.data.task_table import TaskTable
+from poly_jax.data.user_code import reading_error
 from poly_jax.errors import UserError
 
 # Evaluation is not shuffled; the seed fixes what a task's own preprocessors draw.
@@ -30,6 +31,7 @@ def train_batches(
     shuffle: bool = True,
     use_cached: bool = False,
     choices: bool = False,
+    start_id: int = 0,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> BatchStream:
@@ -50,6 +52,7 @@ def train_batches(
       use_cached: whether to read seqio's offline caches, of the tasks that allow it.
       choices: whether to add the examples' answer choices (see `RoutedEncDecFeatureConverter`), which all
         must have; examples of tasks with fewer than others get absent ones.
+      start_id: the id that `decoder_input_tokens` begin with; the model's is `T5Config.decoder_start_id`.
       num_shards: number of hosts that share the examples.
       shard_id: which of them this is, from 0; every host gives the same seed.
 
@@ -57,6 +60,7 @@ def train_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
+    mixture.check_rates(split)
 
     # As seqio.get_dataset, which lets nothing pass that is not a task's feature.
     def unconverted(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
@@ -74,7 +78,7 @@ def train_batches(
     most = None
     if choices:
         most = _most_choices({task.name: unconverted(task, shuffle=False).element_spec for task in tasks})
-    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
+    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
 
     def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
         return converter(unconverted(source, **options), dict(sequence_length))
@@ -104,7 +108,10 @@ def train_batches(
         empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
         return next(empty, mixture.unrouted.name)
 
-    return BatchStream(make_dataset, stream, empty_task)
+    def explain(error: Exception) -> UserError:
+        return reading_error([task.unrouted for task in tasks], split, sequence_length, error)
+
+    return BatchStream(make_dataset, stream, empty_task, explain)
 
 
 def eval_batches(
@@ -117,6 +124,7 @@ def eval_batches(
     use_cached: bool = False,
     choices: bool = False,
     every_target: bool = False,
+    start_id: int = 0,
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> Iterator[Batch]:
@@ -134,7 +142,7 @@ def eval_batches(
       UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target)
+    rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target, start_id)
     try:
         first = next(rows)
     except StopIteration:
@@ -169,6 +177,7 @@ def _rows(
     use_cached: bool,
     choices: bool,
     every_target: bool,
+    start_id: int,
 ) -> Iterator[Batch]:
     tasks = {task.name: task for task in mixture.tasks if split in task.splits}
     drawn = {name: task.one_row_per_target() for name, task in tasks.items()} if every_target else {}
@@ -187,9 +196,9 @@ def _rows(
     specs = {name: dataset.element_spec for name, dataset in datasets.items()}
     choices = choices and all(set(spec) >= _HAS_CHOICES for spec in specs.values())
     most = _most_choices(specs) if choices else None
-    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most)
+    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
     for name, dataset in datasets.items():
-        rows = converter(dataset, dict(sequence_length)).as_numpy_iterator()
+        rows = _explained(converter(dataset, dict(sequence_length)), tasks[name], split, sequence_length)
         if choices or not drawn:
             yield from rows
             continue
@@ -198,6 +207,16 @@ def _rows(
             numbers = dataset.map(operator.itemgetter("example_id")).as_numpy_iterator()
         for row, number in zip(rows, numbers, strict=False):
             yield {**row, "example_ids": np.asarray(number, np.int32)}
+
+
+def _explained(
+    dataset: tf.data.Dataset, task: RoutedTask, split: str, sequence_length: Mapping[str, int]
+) -> Iterator[Batch]:
+    """The rows of a task's examples; an error inside the task's code is told in one line."""
+    try:
+        yield from dataset.as_numpy_iterator()
+    except tf.errors.OpError as error:
+        raise reading_error([task.unrouted], split, sequence_length, error) from error
 
 
 def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:

@@ -21,6 +21,8 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
     (rows of one id show the same example, each by another prompt), from the examples' `choices`, `label` and
     `example_id`. Examples with fewer than `n_choices` get absent ones; None for as many as all have.
 
+    `decoder_input_tokens` begin with `bos_id`, which is 0 unless given: the model's `decoder_start_id`.
+
     Raises:
       UserError: packing is asked for: a packed row needs one id per segment.
     """

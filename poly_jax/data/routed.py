@@ -1,12 +1,15 @@
 """A view of any seqio task or mixture whose examples say, by id, which task they are from."""
 
+import functools
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
+from poly_jax.data.user_code import blaming, cause, watched
 from poly_jax.errors import UserError
 
 TASK_IDS = "task_ids"
@@ -53,10 +56,14 @@ class RoutedTask(seqio.Task):
             return None
         return RoutedTask(self.unrouted.replace(preprocessors=every), self.task_id, self._num_tasks)
 
+    @functools.cached_property
+    def _watched(self) -> seqio.Task:
+        return watched(self.unrouted)
+
     @property
     def metric_objs(self) -> Sequence[Any]:
         """The task's own metrics."""
-        return self.unrouted.metric_objs
+        return self._watched.metric_objs
 
     @property
     def splits(self) -> Sequence[str]:
@@ -81,22 +88,23 @@ class RoutedTask(seqio.Task):
         try_in_mem_cache: bool = True,
     ) -> tf.data.Dataset:
         """The task's own dataset (see `seqio.Task.get_dataset`), with the id added at its end."""
-        task = self.unrouted
+        task = self._watched
         if seed is not None and not use_cached:
             task = _with_seedable_source(task)
         split_late = num_epochs is None and shard_info and self._is_small(split, shard_info.num_shards)
-        dataset = task.get_dataset(
-            sequence_length=sequence_length,
-            split=split,
-            use_cached=use_cached,
-            shuffle=shuffle,
-            shuffle_buffer_size=shuffle_buffer_size,
-            seed=seed,
-            shard_info=None if split_late else shard_info,
-            num_epochs=num_epochs,
-            trim_output_features=trim_output_features,
-            try_in_mem_cache=try_in_mem_cache,
-        )
+        with blaming(f"the data of task {self.name!r}, split {split!r},"):
+            dataset = task.get_dataset(
+                sequence_length=sequence_length,
+                split=split,
+                use_cached=use_cached,
+                shuffle=shuffle,
+                shuffle_buffer_size=shuffle_buffer_size,
+                seed=seed,
+                shard_info=None if split_late else shard_info,
+                num_epochs=num_epochs,
+                trim_output_features=trim_output_features,
+                try_in_mem_cache=try_in_mem_cache,
+            )
         if shard_info and split_late:
             dataset = dataset.shard(shard_info.num_shards, shard_info.index)
 
@@ -134,6 +142,41 @@ class RoutedMixture(seqio.Mixture):
         self.unrouted = unrouted
         self.table = table
 
+    def get_rate(self, task: seqio.Task) -> float:
+        """The share at which the original mixture draws a task's examples, before normalisation.
+
+        Raises:
+          UserError: the rate cannot be computed, such as one by a number of examples that the task does not
+            tell, or it is negative or not finite.
+        """
+        mixture = self.unrouted.name
+        try:
+            rate = float(super().get_rate(task))
+        except Exception as error:
+            if task.num_input_examples(_training_split(task)) is None:
+                raise UserError(
+                    f"task {task.name!r} does not say how many examples it has, which its rate in mixture "
+                    f"{mixture!r} needs; give its data source num_input_examples, or the mixture a rate"
+                ) from error
+            raise UserError(
+                f"the rate of task {task.name!r} in mixture {mixture!r} cannot be computed: {cause(error)}"
+            ) from error
+        if not (rate >= 0 and math.isfinite(rate)):
+            raise UserError(
+                f"the rate of task {task.name!r} in mixture {mixture!r} is {rate:g}; give a finite number, "
+                "0 or more"
+            )
+        return rate
+
+    def check_rates(self, split: str) -> None:
+        """Raises a UserError where the mixture cannot draw examples of a split by its rates."""
+        tasks = [task for task in self.tasks if split in task.splits]
+        if not any([self.get_rate(task) for task in tasks]):
+            raise UserError(
+                f"every task of mixture {self.unrouted.name!r} with a split {split!r} has rate 0; give at "
+                "least one a rate above 0"
+            )
+
 
 def routed(name: str, table: TaskTable) -> RoutedMixture:
     """The view of a registered task or mixture whose examples carry their task's id in `table`.
@@ -164,6 +207,10 @@ def routed(name: str, table: TaskTable) -> RoutedMixture:
     mixture = RoutedMixture(view, unrouted, table)
     seqio.MixtureRegistry.add_provider(view, mixture)
     return mixture
+
+
+def _training_split(task: seqio.Task) -> str:
+    return "train" if "train" in task.splits else next(iter(task.splits))
 
 
 def _equal_rate(task: seqio.Task) -> float:

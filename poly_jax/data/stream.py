@@ -37,6 +37,7 @@ class BatchStream(TfDatasetIterator):
         make_dataset: Callable[[], tf.data.Dataset],
         stream: Mapping[str, Any],
         empty_task: Callable[[], str],
+        explain: Callable[[Exception], UserError],
     ) -> None:
         """Made by `poly_jax.data.batches.train_batches`.
 
@@ -44,11 +45,13 @@ class BatchStream(TfDatasetIterator):
           make_dataset: makes the endless dataset of batches, the same each time.
           stream: the settings that must be the same to restore a position.
           empty_task: finds the task without examples that ended the dataset.
+          explain: says which task's code failed with an error of TensorFlow.
         """
         super().__init__(make_dataset(), checkpoint=True)
         self._make_dataset = make_dataset
         self._stream = dict(stream)
         self._empty_task = empty_task
+        self._explain = explain
         self._drawn = 0
         _open_streams.add(self)
 
@@ -61,6 +64,8 @@ class BatchStream(TfDatasetIterator):
                 f"(shard {self._stream['shard_id']} of {self._stream['num_shards']}); leave it out of "
                 f"{self._stream['mixture']!r}"
             ) from None
+        except tf.errors.OpError as error:
+            raise self._explain(error) from error
         self._drawn += 1
         return batch
 

@@ -1,7 +1,6 @@
 """`poly-jax eval`: the tasks' own metrics through seqio's Evaluator."""
 
 import dataclasses
-import json
 import sys
 import time
 from typing import Any
@@ -13,13 +12,23 @@ from rich.console import Console
 from rich.text import Text
 
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
-from poly_jax.data.quiet import seqio
+from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import TASK_IDS, RoutedMixture, routed
 from poly_jax.data.task_table import TaskTable
+from poly_jax.data.user_code import own_errors, reading_error
 from poly_jax.errors import UserError
 from poly_jax.evaluation.model_functions import model_functions
 from poly_jax.evaluation.predict import Predictor
-from poly_jax.evaluation.report import PredictionFiles, Results, show, with_mean
+from poly_jax.evaluation.report import (
+    PredictionFiles,
+    Results,
+    as_json,
+    not_finite,
+    show,
+    summarised,
+    with_mean,
+)
+from poly_jax.evaluation.text_encoding import say_if_endless
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.training.checkpoints import read_table, step_folder
@@ -74,7 +83,7 @@ def evaluate(
     step = step_folder(run)
     name = mixture or experiment.data.mixture
     table = TaskTable.of(name) if zero_shot else _table(experiment, run, name)
-    check_vocabularies(name, experiment.model.vocab_size)
+    check_vocabularies(name, experiment.model)
     view = routed(name, table)
     _check_tasks(view, name, split)
     # What precedes needs neither data nor a model: a mistake shows at once.
@@ -82,16 +91,24 @@ def evaluate(
         epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / _label(name, split, zero_shot)
     )
     writes = jax.process_index() == 0
-    evaluator = seqio.Evaluator(
-        view.name,
-        RoutedEncDecFeatureConverter(choices=True),
-        eval_split=split,
-        sequence_length={**experiment.data.sequence_length, TASK_IDS: 1},
-        seed=_SEED,
-        logger_cls=[PredictionFiles] if writes else [],
-        log_dir=str(folder / PREDICTIONS),
-        async_compute_metrics=False,
-    )
+    lengths = experiment.data.sequence_length
+    evaluated = [task for task in view.tasks if split in task.splits and task.metric_objs]
+    try:
+        evaluator = seqio.Evaluator(
+            view.name,
+            RoutedEncDecFeatureConverter(choices=True),
+            eval_split=split,
+            sequence_length={**lengths, TASK_IDS: 1},
+            seed=_SEED,
+            logger_cls=[PredictionFiles] if writes else [],
+            log_dir=str(folder / PREDICTIONS),
+            async_compute_metrics=False,
+        )
+    except tf.errors.OpError as error:
+        raise reading_error([task.unrouted for task in evaluated], split, lengths, error) from error
+    if writes:
+        for task in evaluated:
+            say_if_endless(task.unrouted, lengths)
     examples = _count_examples(evaluator, name, split)
     restored = restore(experiment, run, mesh)
     restored = averaged(restored, table) if zero_shot else dataclasses.replace(restored, table=table)
@@ -99,11 +116,16 @@ def evaluate(
     began = time.perf_counter()
     metrics = _run(evaluator, predictor, examples)
     seconds = time.perf_counter() - began
-    results = with_mean(metrics)
+    results, notices = summarised(with_mean(metrics), [task.unrouted for task in evaluated], metrics)
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / METRICS, json.dumps(results, indent=1) + "\n")
+        write_whole(folder / METRICS, as_json(results, metrics))
         show(results, f"{name}, {split}{', zero-shot' if zero_shot else ''}")
+        broken = not_finite(results)
+        if broken:
+            notices.append(f"not finite, and null in {METRICS}: {listing(broken)}")
+        for notice in notices:
+            print(notice, file=sys.stderr)
         total = sum(examples.values())
         print(
             f"{total:,} examples in {seconds:.1f} s ({total / seconds:.1f} examples/s); results in {folder}",
@@ -184,5 +206,6 @@ def _run(evaluator: seqio.Evaluator, predictor: Predictor, examples: dict[str, i
     with bars.Progress(*columns, console=console, disable=jax.process_index() != 0) as progress:
         bar = progress.add_task("evaluating", total=work)
         functions = model_functions(predictor, lambda count: progress.advance(bar, count))
-        metrics, _ = evaluator.evaluate(compute_metrics=True, model_fns=functions)
+        with own_errors():
+            metrics, _ = evaluator.evaluate(compute_metrics=True, model_fns=functions)
     return metrics.result()

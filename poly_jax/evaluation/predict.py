@@ -11,10 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from poly_jax.errors import UserError
 from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.scoring import sequence_scores
+from poly_jax.model.scoring import decoder_inputs, sequence_scores
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.training.mesh import batch_sharding, check_batch_size, on_mesh, replicated
 from poly_jax.training.restore import Restored
@@ -91,6 +92,7 @@ class Predictor:
             # Indexing a device array would compile anew for the last batch: cut on the host.
             tokens[rows] = np.asarray(decoded.tokens)[: rows.stop - rows.start]
             scores[rows] = np.asarray(decoded.scores)[: rows.stop - rows.start]
+            self._check_numbers(scores[rows], rows, task_ids)
             if advance:
                 advance(rows.stop - rows.start)
         return Predictions(tokens, scores)
@@ -136,9 +138,24 @@ class Predictor:
         for rows, batch in self._batches(arrays):
             done = program(self._restored.parameters, batch["inputs"], batch["targets"], batch["task_ids"])
             scores[rows] = np.asarray(done)[: rows.stop - rows.start]
+            self._check_numbers(scores[rows], rows, task_ids)
             if advance:
                 advance(rows.stop - rows.start)
         return scores
+
+    def _check_numbers(
+        self, scores: Float[np.ndarray, "rows *choices"], rows: slice, task_ids: Int[np.ndarray, "examples"]
+    ) -> None:
+        """Refuse outputs of a model that computes NaN: they would count as answers, and as wrong ones."""
+        broken = np.isnan(scores).reshape(len(scores), -1).any(axis=-1)
+        if broken.any():
+            example = rows.start + int(np.argmax(broken))
+            task = self._restored.table.name(int(task_ids[example]))
+            raise UserError(
+                f"the log-probability of example {example}, of task {task!r}, is not a number (NaN): the "
+                f"weights of {self._restored.step} are not finite, or {self._restored.model.config.dtype} is "
+                "too small for what they compute; use an earlier checkpoint, or T5Config.dtype = 'float32'"
+            )
 
     def _batches(self, arrays: Arrays) -> Iterator[tuple[slice, dict[str, jax.Array]]]:
         """Which rows a batch holds, and the batch on the mesh; the last one repeats its last row."""
@@ -173,7 +190,7 @@ class Predictor:
         targets: Int[Array, "batch target_length"],
         task_ids: Int[Array, "batch"],
     ) -> Float[Array, "batch"]:
-        shifted = jnp.pad(targets[:, :-1], ((0, 0), (1, 0)))
+        shifted = decoder_inputs(targets, self._restored.model.config.decoder_start_id)
         logits: Any = self._restored.model.apply({"params": parameters}, inputs, shifted, task_ids)
         return sequence_scores(logits, targets, (targets > 0).astype(jnp.float32))
 

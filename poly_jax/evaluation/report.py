@@ -1,6 +1,8 @@
 """The results of an evaluation as files and as a table."""
 
 import json
+import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,14 +12,21 @@ from rich.console import Console
 from rich.table import Table
 
 from poly_jax.data.quiet import seqio, tf
+from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
 
 Results = dict[str, dict[str, float]]
 MEAN = "mean"
+# Python writes these names, which are not JSON.
+_NOT_FINITE = re.compile(r"NaN|Infinity")
 
 
 def with_mean(metrics: Mapping[str, Mapping[str, Any]]) -> Results:
-    """The numbers among the tasks' metrics; under "mean", each metric's mean over the tasks that have it."""
+    """The numbers among the tasks' metrics; under "mean", each metric's mean over the tasks that have it.
+
+    Raises:
+      UserError: a metric is neither a number nor one of seqio's other values.
+    """
     results: Results = {}
     for task in sorted(metrics):
         values = {
@@ -25,7 +34,7 @@ def with_mean(metrics: Mapping[str, Mapping[str, Any]]) -> Results:
             for name, value in metrics[task].items()
         }
         results[task] = {
-            name: float(value)
+            name: _number(value, name, task)
             for name, value in values.items()
             if not isinstance(value, seqio.metrics.MetricValue)
         }
@@ -36,8 +45,69 @@ def with_mean(metrics: Mapping[str, Mapping[str, Any]]) -> Results:
     return results
 
 
+def _number(value: Any, name: str, task: str) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"metric {name!r} of task {task!r} is {value!r:.80}, which is not a number; change its metric"
+        ) from None
+
+
+def summarised(
+    results: Results, tasks: Sequence[seqio.Task], metrics: Mapping[str, Mapping[str, Any]]
+) -> tuple[Results, list[str]]:
+    """Add what the tasks' metrics say about several tasks at once.
+
+    A metric function may have a method `summary` from the tasks that share it, by name, and their metrics, to
+    results under names of its own and notices.
+
+    Args:
+      results: numbers by task and their means.
+      tasks: the tasks that were evaluated.
+      metrics: the metrics of each task.
+
+    Returns:
+      The results with the summaries after the mean, and the notices.
+    """
+    sharing: dict[Any, dict[str, seqio.Task]] = {}
+    for task in tasks:
+        for metric in task.metric_fns:
+            if hasattr(metric, "summary"):
+                sharing.setdefault(metric, {})[task.name] = task
+    added, notices = dict(results), []
+    for metric, of in sharing.items():
+        groups, said = metric.summary(of, {name: metrics[name] for name in of})
+        added |= groups
+        notices += said
+    return added, notices
+
+
+def as_json(results: Results, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    """The results as JSON, with the texts that tasks report; a number that is not finite becomes null."""
+    content: dict[str, dict[str, Any]] = {
+        name: {metric: value if math.isfinite(value) else None for metric, value in values.items()}
+        for name, values in results.items()
+    }
+    for task, values in metrics.items():
+        for name, value in values.items():
+            if isinstance(value, seqio.metrics.Text):
+                content[task][name] = value.textdata
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def not_finite(results: Results) -> list[str]:
+    """The metrics that are not finite numbers, as `task: metric`."""
+    return [
+        f"{task}: {name}"
+        for task, values in results.items()
+        for name, value in values.items()
+        if not math.isfinite(value)
+    ]
+
+
 def table(results: Results, title: str) -> Table:
-    """Task by metric, the mean last."""
+    """A table of tasks by metrics; the mean and the summaries come last."""
     shown = Table(title=title)
     shown.add_column("task", no_wrap=True)
     for name in results[MEAN]:
@@ -46,12 +116,12 @@ def table(results: Results, title: str) -> Table:
         if task == MEAN:
             shown.add_section()
         cells = [f"{values[name]:.2f}" if name in values else "" for name in results[MEAN]]
-        shown.add_row(task, *cells)
+        shown.add_row("mean over tasks" if task == MEAN else task, *cells)
     return shown
 
 
 def show(results: Results, title: str) -> None:
-    """Prints the table; to a file or pipe in its full width, whatever the terminal's is."""
+    """Print the table; to a file or pipe in its full width, whatever the terminal's is."""
     console, shown = Console(), table(results, title)
     if not console.is_terminal:
         console.width = max(console.width, Console(width=10_000).measure(shown).maximum)
@@ -59,11 +129,12 @@ def show(results: Results, title: str) -> None:
 
 
 class PredictionFiles(seqio.Logger):
-    """Writes a task's examples to `<output_dir>/<task>.jsonl`, an object an example, in the data's order.
+    """Writes a task's examples to `<output_dir>/<task>.jsonl`, one object per example, in the data's order.
 
-    `input`: its text. `target` and `prediction`: as the metrics see them, postprocessed. `output`: the
-    decoded text, where postprocessing changed it. Where metrics ask for them, `score`: the target's
-    log-probability, or those of the answer choices, and `prediction_score`: that of the prediction.
+    `input` is the example's text. `target` and `prediction` are what the metrics see, after postprocessing.
+    `output` is the decoded text, where postprocessing changed it. Where metrics ask for them, `score` is the
+    log-probability of the target, or of each answer choice, and `prediction_score` that of the prediction. A
+    number that is not finite, such as the score of an absent choice, becomes null.
     """
 
     def __call__(
@@ -75,7 +146,7 @@ class PredictionFiles(seqio.Logger):
         inferences: Mapping[str, Sequence[Any]] | None,
         targets: Sequence[Any] | None,
     ) -> None:
-        """Writes the file of one task; `seqio.Logger` says what the arguments are."""
+        """Write the file of one task; `seqio.Logger` documents the arguments."""
         del step, metrics
         columns: dict[str, Sequence[Any]] = {"input": _inputs(task_name, dataset)}
         if targets is not None:
@@ -90,7 +161,11 @@ class PredictionFiles(seqio.Logger):
             record = dict(zip(columns, values, strict=True))
             if record.get("output") == record.get("prediction"):
                 record.pop("output", None)
-            lines.append(json.dumps(record, cls=seqio.TensorAndNumpyEncoder, ensure_ascii=False) + "\n")
+            text = json.dumps(record, cls=seqio.TensorAndNumpyEncoder, ensure_ascii=False)
+            if _NOT_FINITE.search(text):
+                plain = json.loads(text, parse_constant=lambda token: None)
+                text = json.dumps(plain, ensure_ascii=False, allow_nan=False)
+            lines.append(text + "\n")
         folder = epath.Path(self.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / f"{task_name}.jsonl", "".join(lines))

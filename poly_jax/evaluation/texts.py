@@ -1,47 +1,55 @@
-"""Texts without a data set: the lines or JSON lines that a user wants predictions for, and the answers."""
+"""Read the lines or JSON lines that a user wants predictions for, and write the answers."""
 
 import json
 import sys
 from collections.abc import Sequence
 from typing import Any
 
-from etils import epath
-
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import shown
+from poly_jax.files.json_file import parse_json
+from poly_jax.files.text_file import read_text
 from poly_jax.files.whole_file import check_writable, write_whole
 
 STANDARD = "-"
 _KEYS = ("inputs", "input")
 _ADDED = ("prediction", "score")
+# All texts are held in memory, with their tokens.
+_MAX_BYTES = 1 << 30
 
 Record = dict[str, Any]
 
 
 def read_records(path: str) -> list[Record]:
-    """What to predict for, an object a line.
+    """Read what to predict for, one object per line.
+
+    A byte order mark and the carriage returns of Windows' line ends are dropped.
 
     Args:
-      path: `.jsonl` with the text under "inputs" or "input"; any other file, or "-" for standard input, has a
-        text per line, which becomes `{"inputs": text}`.
+      path: a `.jsonl` file has the text under "inputs" or "input"; any other file, or "-" for standard input,
+        has one text per line, which becomes `{"inputs": text}`.
 
     Raises:
-      UserError: nothing there, or a line is no object with a text.
+      UserError: the file cannot be read, is empty, or has a line that is not an object with a text.
     """
+    name = "standard input" if path == STANDARD else path
     if path == STANDARD:
-        text = sys.stdin.read()
-    else:
         try:
-            text = epath.Path(path).read_text()
+            text = sys.stdin.read().removeprefix("\ufeff")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path} is not UTF-8 text: {error}") from error
-        except OSError as error:
-            raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+            raise UserError(f"{name} is not UTF-8 text: {error}") from None
+    else:
+        text = read_text(path, _MAX_BYTES, "give a file of texts in UTF-8")
+    text = text.replace("\r\n", "\n")
     if not text.strip():
-        raise UserError(f"{'standard input' if path == STANDARD else path} is empty: nothing to predict for")
+        raise UserError(f"{name} is empty: there is nothing to predict for")
     # Not splitlines: that would also cut at the rarer line ends that a text may hold.
     lines = text.removesuffix("\n").split("\n")
     if path.endswith(".jsonl"):
         return [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    for number, line in enumerate(lines, 1):
+        if not line.isascii() and any("\ud800" <= letter <= "\udfff" for letter in line):
+            raise UserError(f"{name}, line {number} is not UTF-8 text")
     return [{"inputs": line} for line in lines]
 
 
@@ -51,7 +59,7 @@ def text_of(record: Record) -> str:
 
 
 def check_output(path: str) -> None:
-    """Raises a UserError where the answers could not be written."""
+    """Raise a UserError where the answers could not be written."""
     if path != STANDARD:
         check_writable(path)
 
@@ -59,18 +67,18 @@ def check_output(path: str) -> None:
 def write_answers(
     path: str, records: Sequence[Record], predictions: Sequence[str], scores: Sequence[float]
 ) -> None:
-    """Writes an answer a line, all or nothing.
+    """Write one answer per line, all or nothing.
 
     Args:
-      path: `.jsonl` for the records with "prediction" and "score"; any other file, and "-" for standard
-        output, gets the predictions as lines, with spaces in place of the line breaks in them.
-      records: as read.
-      predictions: of each.
-      scores: log-probability of each prediction.
+      path: a `.jsonl` file gets the records with "prediction" and "score"; any other file, and "-" for
+        standard output, gets the predictions as lines, with spaces in place of the line breaks in them.
+      records: the records as they were read.
+      predictions: the prediction for each record.
+      scores: the log-probability of each prediction.
     """
     if path.endswith(".jsonl"):
         answers = [
-            json.dumps(record | dict(zip(_ADDED, answer, strict=True)), ensure_ascii=False)
+            json.dumps(record | dict(zip(_ADDED, answer, strict=True)), ensure_ascii=False, allow_nan=False)
             for record, *answer in zip(records, predictions, scores, strict=True)
         ]
     else:
@@ -83,12 +91,9 @@ def write_answers(
 
 
 def _parse(line: str, place: str) -> Record:
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{place}: not JSON ({error.msg} at column {error.colno})") from None
+    record = parse_json(line, place, object, advice='write an object with the text under "inputs"')
     if not isinstance(record, dict) or not any(key in record for key in _KEYS):
         raise UserError(f'{place}: needs an object with the text under "inputs" or "input"')
     if not isinstance(text_of(record), str):
-        raise UserError(f"{place}: the text to predict for is {text_of(record)!r}, which is no text")
+        raise UserError(f"{place}: the text to predict for is {shown(text_of(record))}, which is not a text")
     return record

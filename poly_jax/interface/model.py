@@ -18,8 +18,8 @@ from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.evaluation.infer import encode
 from poly_jax.evaluation.predict import Predictor
+from poly_jax.evaluation.text_encoding import encoder_of
 from poly_jax.interface.vocabulary import feature
 from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
@@ -140,7 +140,7 @@ class Model:
         if len(targets) != len(texts):
             raise UserError(f"{len(texts)} texts have {len(targets)} targets; give one for each")
         length = max(len(self._feature.vocabulary.encode(target)) + 1 for target in targets)
-        encoded = encode(list(targets), self._feature, length)
+        encoded = encoder_of(task, self._feature.vocabulary, length, "targets")(targets)
         return self._predictor.score(inputs, encoded, ids).tolist()
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -205,5 +205,6 @@ class Model:
                 f"say which of the {len(self.tasks)} tasks is meant, such as task={self.tasks[0]!r}"
             )
         task_id = 0 if task is None else self.restored.table.id(task)
-        inputs = encode(list(texts), self._feature, self.inputs_length)
+        name = self.tasks[task_id] if self.tasks else None
+        inputs = encoder_of(name, self._feature.vocabulary, self.inputs_length)(texts)
         return inputs, np.full(len(inputs), task_id, np.int32)

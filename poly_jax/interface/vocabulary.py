@@ -9,6 +9,7 @@ from poly_jax.data.quiet import seqio
 from poly_jax.data.tokenizer import check_room, find_tokenizer
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
+from poly_jax.training.vocabulary_room import check_eos
 
 _BYTES = "bytes"
 
@@ -35,7 +36,7 @@ def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
       config: the T5.
 
     Raises:
-      UserError: it is None, or does not fit the embedding.
+      UserError: it is None, or does not fit the model.
     """
     if vocabulary is None:
         raise UserError(
@@ -47,4 +48,5 @@ def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
     elif isinstance(vocabulary, str | os.PathLike):
         vocabulary = vocabularies.sentencepiece(os.fspath(vocabulary))
     check_room("the vocabulary", vocabulary.vocab_size, config.vocab_size)
+    check_eos("the vocabulary", vocabulary, config)
     return seqio.Feature(vocabulary, add_eos=True)

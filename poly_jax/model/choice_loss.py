@@ -27,10 +27,10 @@ class ChoiceLoss:
     example without a right choice (a row that fills up a batch) counts nowhere.
 
     Attributes:
-      lm: weight of the first term; a term of weight 0 is not computed.
-      multiple_choice: of the second.
-      unlikelihood: of the third.
-      length_norm: 1 in the recipes; 0 compares sums.
+      lm: weight of the term `lm`. A term of weight 0 is not computed.
+      multiple_choice: weight of the term `multiple_choice`.
+      unlikelihood: weight of the term `unlikelihood`.
+      length_norm: exponent of the number of tokens in a score: 1 in the recipes; 0 compares sums.
     """
 
     lm: float = 1.0
@@ -48,11 +48,11 @@ class ChoiceLoss:
 
     @property
     def needs_choices(self) -> bool:
-        """Yes: `choices` [batch, choices, length] and `labels` [batch], the right ones' indices."""
+        """True: `choices` [batch, choices, length] and `labels` [batch], the index of each right choice."""
         return True
 
     def totals(self, apply: Apply, batch: Batch) -> Terms:
-        """Each term's total over the batch; every input is encoded once."""
+        """The total of each term over the batch. Every input is encoded once."""
         logits = apply(
             batch["encoder_input_tokens"], batch["choices"], batch["task_ids"], method="choice_logits"
         )
@@ -64,7 +64,7 @@ class ChoiceLoss:
         choices: Int[Array, "batch choices length"],
         labels: Int[Array, "batch"],
     ) -> Terms:
-        """Each term's total, times its weight."""
+        """The total of each term, times its weight."""
         log_probs = token_log_probs(logits, choices)
         right, wrong = _right_and_wrong(choices, labels)
         totals = {
@@ -77,14 +77,14 @@ class ChoiceLoss:
         return {name: weight * totals[name]() for name, weight in self._weights.items()}
 
     def divisors(self, batch: Batch) -> Terms:
-        """Tokens of right choices, examples, and tokens of wrong choices.
+        """The numbers of tokens of right choices, of examples, and of tokens of wrong choices.
 
         Raises:
           UserError: the batch has no choices.
         """
         if "choices" not in batch:
             raise UserError(
-                "ChoiceLoss needs examples with answer choices, and the task's have none; use TokenLoss"
+                "ChoiceLoss needs examples with answer choices, and the task's have no choices; use TokenLoss"
             )
         right, wrong = _right_and_wrong(batch["choices"], batch["labels"])
         divisors = {
@@ -101,7 +101,7 @@ class ChoiceLoss:
 
 
 def _right_and_wrong(choices: Int[Array, "batch choices length"], labels: Int[Array, "batch"]):
-    """Which tokens are of right and which of wrong choices."""
+    """Which tokens belong to right choices, and which to wrong ones."""
     is_right = jnp.arange(choices.shape[1]) == labels[:, None]
     right = (choices > 0) & is_right[..., None]
     # A row without its right choice only fills up a batch.

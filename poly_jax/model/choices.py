@@ -10,7 +10,7 @@ from poly_jax.model.transformer import Transformer
 
 
 def present(choices: Int[Array, "*batch choices length"]) -> Bool[Array, "*batch choices"]:
-    """Which choices are there: one without a token fills up a row that has fewer than others."""
+    """Which choices exist: a choice without tokens only fills up a row that has fewer choices than others."""
     return jnp.any(choices > 0, axis=-1)
 
 
@@ -41,7 +41,7 @@ def choice_scores(
     task_ids: Int[Array, "batch"] | None,
     length_norm: float = 1.0,
 ) -> Float[Array, "batch choices"]:
-    """How likely the model, in evaluation mode, finds each of a row's choices; -inf for an absent one.
+    """Score each choice of a row by its log-probability, in evaluation mode; an absent choice has -inf.
 
     Choices are tokens up to and with the end of sequence, then padding (0). Each input is encoded once. A
     plain function of arrays: jit it with `model` and `length_norm` static, or vmap it over stacked adapters.

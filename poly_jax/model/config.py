@@ -21,17 +21,17 @@ class T5Config(T5Dimensions):
     """Dimensions (see `T5Dimensions`) and numerics of a T5 encoder-decoder; the field names are T5X's.
 
     Attributes:
-      dropout_rate: dropout of every block.
-      relative_attention_max_distance: distance from which on all positions share a bucket.
+      dropout_rate: probability of dropping an activation while training.
+      relative_attention_max_distance: distance beyond which all positions share a bucket.
       eos_id: token id that ends a target.
       decoder_start_id: token id that the decoder reads first. Padding is 0, as seqio pads.
       dtype: dtype of activations; parameters keep the dtype they were stored in.
-      scan_layers: compile one layer and scan it; parameters then carry a leading layer axis.
-      remat: rematerialisation: "none"; "minimal" keeps the outputs of matrix products with parameters; "full"
-        keeps nothing inside a layer.
+      scan_layers: whether one layer is compiled and scanned; parameters then have a leading layer axis.
+      remat: rematerialisation. "none" keeps everything, "minimal" the outputs of matrix products with
+        parameters, "full" nothing inside a layer.
 
     Raises:
-      UserError: a value cannot be.
+      UserError: a value is not possible.
     """
 
     dropout_rate: float = 0.0
@@ -62,14 +62,14 @@ class T5Config(T5Dimensions):
 
     @classmethod
     def of_checkpoint(cls, fields: Mapping[str, Any], source: object) -> "T5Config":
-        """Make the configuration of a checkpoint's T5; how it is computed stays at the defaults.
+        """Make the configuration of a checkpoint's T5. Fields of how a run computes keep their defaults.
 
         Args:
           fields: values of fields, as `Backbone.stated_fields` gives them.
-          source: where they are from, for messages.
+          source: where the fields are from, for messages.
 
         Raises:
-          UserError: a field is not known, or has a value that cannot be.
+          UserError: a field is not known, or its value is not possible.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := sorted(set(fields) - known):

@@ -1,4 +1,4 @@
-"""Predicting target tokens for the rows of a batch, each with its own task's adapters."""
+"""Predicts outputs for the rows of a batch, each with the adapters of its own task."""
 
 import dataclasses
 from typing import Any
@@ -19,15 +19,15 @@ from poly_jax.model.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How outputs are chosen: greedy unless beams or a temperature are set.
+    """How outputs are chosen: greedily, unless beams or a temperature are set.
 
     Attributes:
-      max_length: most tokens of an output, end of sequence included.
-      n_beams: 1 to decode token by token, more for beam search.
+      max_length: largest number of tokens in an output, the end of sequence included.
+      n_beams: number of beams; 1 decodes token by token without a search.
       length_penalty: beams are ranked by log-probability / length ** length_penalty.
-      temperature: 0 for greedy; else tokens are sampled at this temperature.
-      top_k: sample among the k likeliest tokens only; 0 for all.
-      top_p: sample among the likeliest tokens that together reach this probability; 1 for all.
+      temperature: temperature at which tokens are sampled; 0 is greedy.
+      top_k: number of likeliest tokens among which to sample; 0 is all.
+      top_p: probability that the likeliest tokens, among which to sample, reach together; 1 is all tokens.
 
     Raises:
       UserError: a value is out of its range, or beams and a temperature are both set.

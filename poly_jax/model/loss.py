@@ -1,8 +1,8 @@
-"""What a training loss is, and the loss of the target tokens."""
+"""The interface of a training loss, and the loss of the target tokens."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,13 @@ from poly_jax.errors import UserError
 Batch = Mapping[str, Any]
 Apply = Callable[..., Any]
 Terms = dict[str, Float[Array, ""]]
+NormalizeBy = Literal["tokens", "examples"]
 
 
 class Loss(Protocol):
-    """A sum of terms, each a total over the batch divided by something that no parameter changes.
+    """A sum of terms. Each is a total over the batch, divided by a number that depends on no parameter.
 
-    Divisors are apart, so that a batch can be cut into parts whose totals add up.
+    Totals and divisors are computed apart, so that a batch can be cut into parts whose totals add up.
     """
 
     @property
@@ -28,7 +29,7 @@ class Loss(Protocol):
         ...
 
     def totals(self, apply: Apply, batch: Batch) -> Terms:
-        """Each term's total, by its name.
+        """The total of each term, by the term's name.
 
         Args:
           apply: the model with its parameters and random keys, called as `Transformer` is; a keyword `method`
@@ -38,45 +39,46 @@ class Loss(Protocol):
         ...
 
     def divisors(self, batch: Batch) -> Terms:
-        """What each total is divided by."""
+        """The divisor of each total."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenLoss:
-    """Cross-entropy of the target tokens, summed over tokens and divided by what `normalize_by` says.
+    """Cross-entropy of the target tokens: the sum over tokens, divided as `normalize_by` says.
 
     Attributes:
       label_smoothing: eps in `(1 - eps) NLL + (eps / V) sum_v -log p_v`, the form of fairseq that the
         Super-NaturalInstructions recipes use.
       z_loss: weight of log(Z)^2, which keeps the softmax's normaliser near 1 (Mesh TensorFlow, T5X).
-      normalize_by: "tokens" is the mean over target tokens; "examples" divides the sum by the number of
-        examples, so that the loss grows with the length of the targets (the SuperNI recipes).
+      normalize_by: the divisor of the sum. "tokens" gives the mean over target tokens. "examples" divides by
+        the number of examples, so that the loss grows with the length of the targets (the SuperNI recipes).
     """
 
     label_smoothing: float = 0.0
     z_loss: float = 0.0
-    normalize_by: Literal["tokens", "examples"] = "tokens"
+    normalize_by: NormalizeBy = "tokens"
 
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"TokenLoss.label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
-        if self.normalize_by not in ("tokens", "examples"):
-            raise UserError(f"TokenLoss.normalize_by is {self.normalize_by!r}; use 'tokens' or 'examples'")
+        if self.normalize_by not in get_args(NormalizeBy):
+            choices = ", ".join(get_args(NormalizeBy))
+            raise UserError(f"TokenLoss.normalize_by is {self.normalize_by!r}; use one of {choices}")
 
     @property
     def needs_choices(self) -> bool:
-        """No."""
+        """False: token losses read no answer choices."""
         return False
 
     def totals(self, apply: Apply, batch: Batch) -> Terms:
-        """The one term: see `total`."""
+        """The one term, which `total` computes."""
         logits = apply(batch["encoder_input_tokens"], batch["decoder_input_tokens"], batch["task_ids"])
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
         return {"tokens": self.total(logits, batch["decoder_target_tokens"], weights)}
 
     def divisors(self, batch: Batch) -> Terms:
-        """Its divisor: see `divisor`."""
+        """The divisor of that term, which `divisor` computes."""
         return {"tokens": self.divisor(batch["decoder_loss_weights"].astype(jnp.float32))}
 
     def total(
@@ -97,7 +99,7 @@ class TokenLoss:
         return jnp.sum(losses * weights)
 
     def divisor(self, weights: Float[Array, "batch length"]) -> Float[Array, ""]:
-        """What the total is divided by: target tokens, or examples with at least one."""
+        """The divisor of the total: the number of target tokens, or of examples that have at least one."""
         if self.normalize_by == "tokens":
             return jnp.sum(weights)
         return jnp.sum(jnp.any(weights > 0, axis=-1).astype(jnp.float32))

@@ -1,4 +1,4 @@
-"""How likely a model finds given targets."""
+"""Log-probabilities of given targets, and the decoder inputs that predict them."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ def decoder_inputs(targets: Int[Array, "*rows length"], start_id: int) -> Int[Ar
 def token_log_probs(
     logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:
-    """Log-probability of every target token, in float32."""
+    """The log-probability of every target token, in float32."""
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     return jnp.take_along_axis(log_probs, targets[..., None], axis=-1)[..., 0]
 

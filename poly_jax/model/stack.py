@@ -1,4 +1,4 @@
-"""Running a stack's layers one by one or under a scan, with rematerialisation."""
+"""Runs the layers of a stack, one by one or under a scan, with rematerialisation."""
 
 from collections.abc import Callable
 from typing import Any

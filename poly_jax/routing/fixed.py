@@ -1,4 +1,4 @@
-"""Routers without parameters: every task alike, one skill for all, one skill a task."""
+"""Routers without parameters: equal weights, one skill for all tasks, one skill for each task."""
 
 import dataclasses
 from typing import ClassVar
@@ -17,7 +17,7 @@ class AverageRouter(Router):
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "splits skills"]:
-        """1/K everywhere, shared by all rows."""
+        """1/K everywhere, one mix that all rows share."""
         return jnp.full((sizes.n_splits, sizes.n_skills), 1 / sizes.n_skills, jnp.float32)
 
 
@@ -37,12 +37,12 @@ class PrivateRouter(Router):
     owns_skills: ClassVar[bool] = True
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As many as tasks."""
+        """One skill for each task."""
         return n_tasks
 
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """One-hot at the task's own skill."""
+        """1 at the task's own skill, 0 at every other."""
         one_hot = jax.nn.one_hot(task_ids, sizes.n_skills, dtype=jnp.float32)
         return jnp.broadcast_to(one_hot[..., None, :], (*task_ids.shape, sizes.n_splits, sizes.n_skills))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 from poly_jax.errors import UserError
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
+
+Scores = Literal["sigmoid", "straight_through", "l2", "softmax"]
 
 _EPSILON = 1e-12
 
@@ -24,29 +26,28 @@ class LearnedRouter(Router):
     Attributes:
       sampling: while training, draw each weight from a relaxed Bernoulli distribution whose logit is Z, anew
         for every example. Evaluation always uses the sigmoid.
-      temperature: of the sigmoid, in training and in evaluation.
+      temperature: temperature of the sigmoid or softmax, in training and in evaluation.
       scores: how a logit becomes a non-negative score: "sigmoid"; "straight_through" (rounded sigmoid
         forward, the sigmoid's gradient backward); "l2" (logits divided by their L2 norm over skills, which
         may be negative and are not normalised further); "softmax".
-      top_k: with "softmax", keep the k largest logits; 0 keeps all.
+      top_k: number of largest logits that "softmax" keeps; 0 keeps all.
       logit_dropout: probability of dropping a score while training, before the weights are normalised.
-      shared_skill: the last skill's score is 1 for every task, before the weights are normalised.
-      average_correction: instead of normalising over skills, scale scores by sqrt(splits / skills).
+      shared_skill: whether the last skill's score is 1 for every task, before the weights are normalised.
+      average_correction: whether scores are scaled by sqrt(splits / skills), not normalised over skills.
     """
 
     sampling: bool = True
     temperature: float = 1.0
-    scores: Literal["sigmoid", "straight_through", "l2", "softmax"] = "sigmoid"
+    scores: Scores = "sigmoid"
     top_k: int = 0
     logit_dropout: float = 0.0
     shared_skill: bool = False
     average_correction: bool = False
 
     def __post_init__(self):
-        if self.scores not in ("sigmoid", "straight_through", "l2", "softmax"):
+        if self.scores not in get_args(Scores):
             raise UserError(
-                f"LearnedRouter.scores is {self.scores!r}; use 'sigmoid', 'straight_through', 'l2' or"
-                " 'softmax'"
+                f"LearnedRouter.scores is {self.scores!r}; use one of {', '.join(get_args(Scores))}"
             )
         if self.temperature <= 0:
             raise UserError(f"LearnedRouter.temperature is {self.temperature}; it must be above 0")
@@ -71,7 +72,7 @@ class LearnedRouter(Router):
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """Mixing weights [*rows, splits, skills] of each row's task; see `Router.weights`."""
+        """The mixing weights of each row's task; see `Router.weights`."""
         logits = jnp.take(parameters["logits"], task_ids, axis=0).astype(jnp.float32)
         if self.sampling and uniform is not None and self.scores in ("sigmoid", "straight_through"):
             logits = _relaxed_bernoulli_logits(logits, uniform(logits.shape))

@@ -12,28 +12,28 @@ from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 
 @dataclasses.dataclass(frozen=True)
 class RandomRouter(Router):
-    """Every task and head has a mix of its own, uniform over all mixes, that stays as it is drawn.
+    """Each task and split has a mix of its own, drawn uniformly from all mixes and never changed.
 
-    A row is a function of the seed and the task's name, so that it is the same in another mixture and is
-    another's for a new task. All sites draw alike. It is not the control that adapts fresh skills to a new
-    task; there the skills are random.
+    A row is a function of the seed and the task's name. A task thus has the same row in every mixture, and a
+    new task has a row unlike the old ones. All sites have the same rows. This is not the control that adapts
+    fresh skills to a new task: there the skills are random.
 
     Attributes:
-      seed: of the rows.
-      names: hashes of the tasks' names, in the order of their ids; ids stand in where there are none.
+      seed: seed of the rows.
+      names: hashes of the tasks' names, in the order of their ids; without names, ids take their place.
     """
 
     seed: int = 0
     names: tuple[int, ...] = ()
 
     def for_tasks(self, names: tuple[str, ...]) -> "RandomRouter":
-        """With rows that go by these names."""
+        """The router whose rows are drawn for these names."""
         return dataclasses.replace(self, names=tuple(zlib.crc32(name.encode()) for name in names))
 
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """Shares of 1 for every task and head: exponential draws over their sum."""
+        """Weights that sum to 1 for each task and split: exponential draws over their sum."""
         task_ids = jnp.asarray(task_ids)
         hashes = jnp.asarray(self.names, jnp.uint32)[task_ids] if self.names else task_ids
         key = jax.random.key(self.seed)

@@ -70,12 +70,12 @@ class Router(abc.ABC):
 
 @runtime_checkable
 class NamesTasks(Protocol):
-    """A router whose weights depend on the tasks' names: what a name means stays when ids change."""
+    """A router whose weights depend on the tasks' names, so that a task keeps them when its id changes."""
 
     def for_tasks(self, names: tuple[str, ...]) -> Router:
-        """The router of the tasks of these names, in the order of their ids.
+        """The router for the tasks of these names, given in the order of their ids.
 
         Raises:
-          UserError: it has nothing for one of them.
+          UserError: the router does not know one of the names.
         """
         ...

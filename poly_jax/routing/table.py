@@ -1,4 +1,4 @@
-"""Routers whose weights are given: a table of tasks by skills, the "expert" baseline."""
+"""Routers whose weights are given as a table of tasks by skills: the "expert" baseline."""
 
 import dataclasses
 
@@ -6,15 +6,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
+from poly_jax.files.weight_table import check_table, read_weight_table, table_width
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
-from poly_jax.routing.table_file import check_table, read_weight_table, table_width
 
 
 class GivenRouter(Router):
-    """Mixes skills as a row says that is given for each task id; a subclass says where rows come from.
+    """Mixes skills by a given row of weights for each task id; a subclass says where the rows come from.
 
     Attributes:
-      rows: weights of at least 0, a row for every task id; None where the tasks are not known yet.
+      rows: weights of at least 0, one row for each task id; None while the tasks are not known.
     """
 
     rows: tuple[tuple[float, ...], ...] | None
@@ -22,10 +22,10 @@ class GivenRouter(Router):
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
-        """The row of each task, normalised, for every head."""
+        """The row of each task, normalised, the same for every split."""
         if self.rows is None:
             raise UserError(
-                f"the rows of {self} go by the names of tasks; use Adapters.for_tasks, which tells them"
+                f"{self} looks its rows up by task name; call Adapters.for_tasks, which passes the names on"
             )
         table = jnp.asarray(self.rows, jnp.float32)
         rows = (table / table.sum(-1, keepdims=True))[jnp.asarray(task_ids)]
@@ -34,16 +34,16 @@ class GivenRouter(Router):
 
 @dataclasses.dataclass(frozen=True)
 class TableRouter(GivenRouter):
-    """Mixes skills as a table says that knows which skills each task needs; nothing is learned.
+    """Mixes skills by a table that states which skills each task needs; nothing is learned.
 
-    The table's columns are the skills, whatever `Adapters.n_skills` says; a row is normalised to a sum of 1
-    and is the same for all heads. A new task that the run adapts to has its row in the same table, under its
-    own name; without one it can start from the skills' average only (MHR-mu).
+    The table's columns are the skills, whatever `Adapters.n_skills` says. A row is normalised to a sum of 1
+    and is the same for all splits. A new task that the run adapts to needs a row in the same table, under its
+    own name; without one it can start only from the average of the skills (MHR-mu).
 
     Attributes:
-      path: file of the table; see `poly_jax.routing.table_file.read_weight_table`. It may have rows for
+      path: file of the table; see `poly_jax.files.weight_table.read_weight_table`. It may have rows for
         tasks that the run does not have.
-      rows: the table itself, a row for every task id; read from the file where there is one.
+      rows: the table itself, one row for each task id; read from the file where `path` is given.
     """
 
     path: str | None = None
@@ -58,7 +58,7 @@ class TableRouter(GivenRouter):
             object.__setattr__(self, "rows", rows)
 
     def for_tasks(self, names: tuple[str, ...]) -> "TableRouter":
-        """With the rows of these tasks."""
+        """The router with the rows of these tasks."""
         if self.path is not None:
             return dataclasses.replace(self, rows=read_weight_table(self.path, names))
         assert self.rows is not None
@@ -67,7 +67,7 @@ class TableRouter(GivenRouter):
         return self
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As many as the table has columns."""
+        """The number of the table's columns."""
         if self.rows is not None:
             return len(self.rows[0])
         assert self.path is not None

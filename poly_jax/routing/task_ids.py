@@ -6,12 +6,12 @@ from poly_jax.errors import UserError
 
 
 def check_task_ids(task_ids: np.ndarray, n_tasks: int) -> None:
-    """Raises a UserError where an id is outside [0, n_tasks).
+    """Raise a UserError where an id is outside [0, n_tasks).
 
-    Done on the host, before anything runs: on a device an id out of range would silently read another row.
+    Call it on the host before anything runs: on a device, an id out of range would silently read another row.
     """
     wrong = task_ids[(task_ids < 0) | (task_ids >= n_tasks)]
     if wrong.size:
         raise UserError(
-            f"task id {int(wrong[0])} is not in the table of {n_tasks} task(s): ids are 0..{n_tasks - 1}"
+            f"task id {int(wrong[0])} is not in the table of {n_tasks} task(s); give ids 0 to {n_tasks - 1}"
         )

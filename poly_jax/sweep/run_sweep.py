@@ -24,6 +24,7 @@ from poly_jax.sweep.summary import Summary
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.new_adapters import new_adapters
 from poly_jax.transfer.settings import Settings, adapting_settings
 from poly_jax.transfer.start import check_old_tasks
@@ -166,6 +167,7 @@ def _checked(method: Method, settings: Settings, cells: Sequence[Cell], split: s
     experiment.data.register_tasks()
     for cell in cells:
         check_scorable(cell.seqio_task, split)
+        check_vocabularies(cell.seqio_task, experiment.model)
     adapters = experiment.adapters
     if adapters is not None:
         adapters = dataclasses.replace(adapters, n_tasks=2)

@@ -1,4 +1,4 @@
-"""Parameters that shrink to 0 over the last steps: routers that end with equal weights for all tasks."""
+"""Shrinks parameters to 0 over the last steps, so that routers end with equal weights for all tasks."""
 
 import dataclasses
 from typing import NamedTuple
@@ -17,15 +17,16 @@ class _State(NamedTuple):
 
 
 def remaining(step: Int[Array, ""] | int, steps: int, last: int) -> Float[Array, ""]:
-    """What is left of a parameter after `step` of `steps` steps: over the `last` ones half a cosine to 0."""
+    """The fraction of a parameter that is left after a step: half a cosine to 0 over the `last` steps."""
     done = jnp.clip((step - (steps - last)) / last, 0.0, 1.0)
     return 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
 
 def anneal_to_zero(steps: int, last: int) -> optax.GradientTransformation:
-    """After a rule's own updates: multiplies the parameters so that over the last steps they shrink to 0.
+    """A transformation that follows a rule's updates and shrinks the parameters to 0 over the last steps.
 
-    A parameter without gradient is `remaining(step)` times what it was; after the last step it is exactly 0.
+    A parameter without a gradient is `remaining(step)` times its first value. After the last step
+    it is exactly 0.
     """
     last = min(last, steps)
 
@@ -36,7 +37,7 @@ def anneal_to_zero(steps: int, last: int) -> optax.GradientTransformation:
         updates: optax.Updates, state: _State, params: optax.Params | None = None
     ) -> tuple[optax.Updates, _State]:
         before, after = remaining(state.step, steps, last), remaining(state.step + 1, steps, last)
-        # The cosine of float32's pi leaves a trace where nothing shall be left.
+        # The cosine of pi in float32 is not exactly -1, which would leave a trace.
         ratio = jnp.where(state.step + 1 >= steps, 0.0, after / jnp.where(before > 0, before, 1.0))
         shrunk = jax.tree.map(lambda u, p: ratio * (p + u) - p, updates, params)
         return shrunk, _State(state.step + 1)
@@ -45,7 +46,7 @@ def anneal_to_zero(steps: int, last: int) -> optax.GradientTransformation:
 
 
 def check_uniform_at_zero(adapters: Adapters | None) -> None:
-    """Raises a UserError where a router's weights are not equal once its logits are 0."""
+    """Raise a UserError unless the router's weights are equal where its logits are 0."""
     if adapters is None:
         return
     router, sizes = adapters.router, dataclasses.replace(adapters.sizes, n_tasks=1)
@@ -54,7 +55,7 @@ def check_uniform_at_zero(adapters: Adapters | None) -> None:
     weights = router.weights(zeros, jnp.zeros((1,), jnp.int32), sizes, None)
     if not specs or not jnp.allclose(weights, 1 / sizes.n_skills):
         raise UserError(
-            f"train.router_anneal_steps needs a router whose weights are equal at logits of 0, and"
-            f" {type(router).__name__} as it is set has none; use LearnedRouter.scores 'sigmoid' or 'softmax'"
-            " without a shared skill"
+            "train.router_anneal_steps needs a router whose weights are equal where its logits are 0, and"
+            f" those of {type(router).__name__} with its settings are not; use LearnedRouter.scores 'sigmoid'"
+            " or 'softmax' without a shared skill"
         )

@@ -1,4 +1,4 @@
-"""Parameters as a run begins with them, drawn on the mesh."""
+"""Draws the initial parameters of a run on the mesh."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +15,9 @@ from poly_jax.weights.tree import split
 def fresh_parameters(
     model: Transformer, seed: int, mesh: Mesh, wanted: Callable[[str], bool] = is_adapter_parameter
 ) -> dict[str, Any]:
-    """The wanted part of a model's initial parameters, a function of the seed; by default its adapters.
+    """The wanted part of a model's initial parameters, by default its adapters. The seed determines them.
 
-    XLA drops what is not returned: no backbone is drawn for the sake of its adapters.
+    XLA drops what is not returned, so that drawing adapters does not draw the backbone.
     """
     shapes, axes = parameter_shapes(model)
     places, _ = split(shardings(shapes, axes, mesh), wanted)

@@ -60,5 +60,5 @@ def registered_table(experiment: Experiment, mixture: str) -> TaskTable:
     """
     experiment.data.register_tasks()
     table = TaskTable.of(mixture)
-    check_vocabularies(mixture, experiment.model.vocab_size)
+    check_vocabularies(mixture, experiment.model)
     return table

@@ -1,4 +1,4 @@
-"""Which part of every batch a host reads: the rows that its devices compute."""
+"""The part of every batch that a host reads, which is the rows that its devices compute."""
 
 import dataclasses
 
@@ -28,20 +28,21 @@ def host_share(mesh: Mesh) -> HostShare:
 
 
 def share_of(processes: Int[np.ndarray, "data fsdp model"], process: int) -> HostShare:
-    """The share of a process, where `processes` has the process of every device of a mesh.
+    """The share of a process, given the process of every device of a mesh.
 
-    Processes whose devices compute the same rows, as under tensor parallelism across hosts, have the same
-    share.
+    Processes whose devices compute the same rows have the same share, as under tensor parallelism across
+    hosts.
 
     Raises:
-      UserError: some processes compute the same rows in part, so that there are no equal shares.
+      UserError: two processes share only some of their rows, so that there are no equal shares.
     """
     rows = processes.reshape(-1, processes.shape[-1])
     read = {int(name): tuple(np.flatnonzero((rows == name).any(axis=1))) for name in np.unique(processes)}
     shares = sorted(set(read.values()))
     if sum(map(len, shares)) != len(rows) or len({len(share) for share in shares}) != 1:
         raise UserError(
-            f"on a mesh of data, fsdp and model {processes.shape} hosts share some of a batch's rows and not"
-            " others; choose a Partitioning.model that divides a host's devices, or is a multiple of them"
+            f"on a mesh of data, fsdp and model {processes.shape} hosts share some of a batch's rows"
+            " but not all; choose a Partitioning.model that divides the number of a host's devices, or is a"
+            " multiple of it"
         )
     return HostShare(shares.index(read[process]), len(shares))

@@ -1,4 +1,4 @@
-"""The device mesh, and where on it each logical axis lives."""
+"""The device mesh, and the sharding of parameters and batches on it."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -18,21 +18,21 @@ class Partitioning:
     """Shape of the device mesh: axes `data`, `fsdp` and `model`. One device is a mesh of one.
 
     Attributes:
-      fsdp: devices that share one copy of the parameters, each with its own examples.
-      model: devices that share the work on one example (tensor parallelism).
-      The rest of the devices form the axis `data`: copies with their own examples.
+      fsdp: number of devices that share one copy of the parameters, each with its own examples.
+      model: number of devices that share the work on one example (tensor parallelism).
+      The axis `data` has the remaining devices: groups that each have a copy and examples of their own.
     """
 
     fsdp: int = 1
     model: int = 1
 
     def mesh(self) -> Mesh:
-        """All devices as a mesh."""
+        """All devices as a mesh. Raises a UserError where the axes do not divide their number."""
         count = jax.device_count()
         if self.fsdp < 1 or self.model < 1 or count % (self.fsdp * self.model):
             raise UserError(
                 f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {count}"
-                " device(s)"
+                " device(s); choose two numbers whose product does"
             )
         shape = (count // (self.fsdp * self.model), self.fsdp, self.model)
         return jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
@@ -50,11 +50,11 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
 
     Args:
       shapes: nested dict of arrays or shape structs.
-      axes: nested dict of logical `PartitionSpec`s; may hold more than `shapes`.
+      axes: nested dict of logical `PartitionSpec`s, which may have more leaves than `shapes`.
       mesh: the device mesh.
 
     Returns:
-      A nested dict like `shapes`. An axis is cut by those of its mesh axes that divide it, taken in order.
+      A nested dict like `shapes`. The mesh axes of an axis's rule cut it as far as they divide it, in order.
     """
     if isinstance(shapes, dict):
         return {name: shardings(child, axes[name], mesh) for name, child in shapes.items()}
@@ -62,7 +62,7 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of a value that every device holds whole."""
+    """The sharding of a value that every device holds as a whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -81,7 +81,7 @@ def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raises a UserError where the batch cannot be spread evenly."""
+    """Raise a UserError where the rows of a batch do not spread evenly over the mesh."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % rows:
         raise UserError(f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes")

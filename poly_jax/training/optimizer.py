@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import optax
@@ -14,6 +14,9 @@ from poly_jax.training.annealing import anneal_to_zero
 from poly_jax.training.per_layer import per_layer
 from poly_jax.weights.parameter_names import is_router
 
+Algorithm = Literal["adamw", "adafactor"]
+Decay = Literal["linear", "cosine", "constant", "rsqrt"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
@@ -21,25 +24,25 @@ class Optimizer:
 
     Attributes:
       algorithm: "adamw" (arXiv 1711.05101) or "adafactor" (arXiv 1804.04235).
-      learning_rate: peak rate of skills, or of the backbone where that is trained.
-      router_learning_rate: peak rate of routers.
-      warmup_fraction: part of the steps in which the rate rises from 0.
-      decay: after the warm-up: "linear" or "cosine" to 0 at the last step, "constant", or "rsqrt" with the
-        inverse square root of the step.
-      weight_decay: decoupled, times the learning rate; routers are never decayed, or rows of tasks absent
-        from a batch would shrink.
-      clip_norm: gradients of a larger global norm are scaled down to it; 0 for no clipping.
-      b1: AdamW's decay of the first moment.
-      b2: AdamW's decay of the second moment.
-      parameter_scaling: Adafactor's steps relative to the parameter's size. Never for routers: a fresh router
-        is so close to 0 that it would crawl.
+      learning_rate: peak learning rate of skills, or of the backbone where the backbone is trained.
+      router_learning_rate: peak learning rate of routers.
+      warmup_fraction: fraction of the steps in which the learning rate rises from 0.
+      decay: the learning rate after the warm-up: "linear" or "cosine" falls to 0 at the last step, "constant"
+        stays, "rsqrt" falls with the inverse square root of the step.
+      weight_decay: decoupled weight decay, multiplied by the learning rate. Routers have none, because the
+        rows of tasks that are absent from a batch would shrink.
+      clip_norm: largest global norm of the gradients, which are scaled down to it; 0 does not clip.
+      b1: AdamW's decay rate of the first moment.
+      b2: AdamW's decay rate of the second moment.
+      parameter_scaling: whether Adafactor's steps are relative to the parameter's size. Routers' steps never
+        are: a fresh router is so close to 0 that it would hardly move.
     """
 
-    algorithm: Literal["adamw", "adafactor"] = "adamw"
+    algorithm: Algorithm = "adamw"
     learning_rate: float = 1e-3
     router_learning_rate: float = 0.1
     warmup_fraction: float = 0.06
-    decay: Literal["linear", "cosine", "constant", "rsqrt"] = "linear"
+    decay: Decay = "linear"
     weight_decay: float = 0.0
     clip_norm: float = 1.0
     b1: float = 0.9
@@ -47,24 +50,21 @@ class Optimizer:
     parameter_scaling: bool = False
 
     def __post_init__(self):
-        if self.algorithm not in ("adamw", "adafactor"):
-            raise UserError(f"Optimizer.algorithm is {self.algorithm!r}; use 'adamw' or 'adafactor'")
-        if self.decay not in ("linear", "cosine", "constant", "rsqrt"):
-            raise UserError(
-                f"Optimizer.decay is {self.decay!r}; use 'linear', 'cosine', 'constant' or 'rsqrt'"
-            )
+        for field, choices in (("algorithm", get_args(Algorithm)), ("decay", get_args(Decay))):
+            if (value := getattr(self, field)) not in choices:
+                raise UserError(f"Optimizer.{field} is {value!r}; use one of {', '.join(choices)}")
         if not 0 <= self.warmup_fraction <= 1:
             raise UserError(f"Optimizer.warmup_fraction is {self.warmup_fraction}; it must be in [0, 1]")
 
     def schedule(self, peak: float, steps: int) -> optax.Schedule:
-        """Learning rate of each of `steps` steps; that of step 0 is 0 where there is a warm-up."""
+        """The learning rate of each of `steps` steps; with a warm-up, step 0 has learning rate 0."""
         warmup = round(self.warmup_fraction * steps)
         rest, first = max(steps - warmup, 1), max(warmup, 1)
         decays = {
             "linear": optax.linear_schedule(peak, 0.0, rest),
             "cosine": optax.cosine_decay_schedule(peak, rest),
             "constant": optax.constant_schedule(peak),
-            # It is asked about the warm-up too, where the step is negative.
+            # The schedule is also called for steps of the warm-up, which are negative here.
             "rsqrt": lambda step: peak * jax.numpy.sqrt(first / jax.numpy.maximum(step + first, 1)),
         }
         if not warmup:
@@ -72,7 +72,7 @@ class Optimizer:
         return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[self.decay]], [warmup])
 
     def transformation(self, steps: int, router_anneal_steps: int = 0) -> optax.GradientTransformation:
-        """The gradient transformation for a run of this many steps; see `train` for the annealing."""
+        """The gradient transformation for a run of `steps` steps; see `train` for the annealing."""
         router = self._rule(self.schedule(self.router_learning_rate, steps), 0.0, False)
         if router_anneal_steps:
             router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
@@ -100,13 +100,13 @@ class Optimizer:
 
 
 def like_parameters(state: Any, parameters: Any, values: Any, otherwise: Any) -> Any:
-    """A tree of the form of an optimizer's state: at a parameter's moments its value, else `otherwise`.
+    """A tree shaped like an optimizer's state, with each parameter's value in place of its moments.
 
     Args:
-      state: of an optimizer of the parameters, or the shapes of one.
-      parameters: nested dictionaries.
-      values: of the same form, with something for each parameter.
-      otherwise: for counters, and for statistics of another shape than their parameter's.
+      state: the state of an optimizer for these parameters, or its shapes.
+      parameters: nested dictionaries of parameters.
+      values: a tree of the same form with a value for each parameter.
+      otherwise: the value in place of counters, and of statistics whose shape is not their parameter's.
     """
     shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(parameters).items()}
     found = traverse_util.flatten_dict(values)

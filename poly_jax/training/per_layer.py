@@ -1,4 +1,4 @@
-"""An update rule for each layer's own arrays, also where layers are stacked for a scan."""
+"""Applies an update rule to each layer's arrays on their own, also where layers are stacked for a scan."""
 
 from typing import Any
 
@@ -10,16 +10,16 @@ from poly_jax.weights.parameter_names import STACKED
 
 
 def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The rule with every layer's part of a stacked array as an array of its own.
+    """The rule, applied to every layer's part of a stacked array as if it were an array of its own.
 
-    For rules that look at whole arrays: Adafactor's update clipping, its steps relative to the parameter and
-    its factors of the second moment are of one matrix each (arXiv 1804.04235; T5X's Adafactor likewise leaves
-    the axis of scanned layers out). Parameters below `layers` have the layers on axis 0.
+    Rules that look at whole arrays need this. Adafactor's update clipping, its relative steps and its factors
+    of the second moment concern one matrix each (arXiv 1804.04235; T5X's Adafactor also leaves out the axis
+    of scanned layers). Parameters below `layers` have the layers on axis 0.
     """
 
     def init(params: optax.Params) -> Any:
         parts = _parts(params)
-        # Without stacks the state is the rule's own, as checkpoints have it.
+        # Without stacked arrays the state is the rule's own, which is what checkpoints hold.
         if list(parts) == [_APART]:
             return rule.init(params)
         return {name: _over(name, rule.init)(part) for name, part in parts.items()}
@@ -50,10 +50,10 @@ def _over(name: str, function: Any) -> Any:
 
 
 def _parts(tree: Any) -> dict[str, Any]:
-    """The tree without stacks, and for each depth the stacks of so many layers: a vmap has but one size."""
+    """The tree without stacked arrays, and the stacked arrays by depth, since a vmap has one size."""
     parts: dict[str, dict[Any, Any]] = {_APART: {}}
     for path, leaf in traverse_util.flatten_dict(tree).items():
-        # Optax's masks leave nodes without arrays.
+        # Optax's masks leave nodes that hold no array.
         stacked = STACKED in path and not isinstance(leaf, optax.MaskedNode)
         parts.setdefault(f"stacks_of_{leaf.shape[0]}" if stacked else _APART, {})[path] = leaf
     return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}

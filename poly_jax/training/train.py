@@ -76,7 +76,8 @@ def train(
     model = experiment.transformer(table)
     guards.check_routers(model.adapters, prior, router_anneal_steps)
 
-    batches = host_batches(experiment.data, table, seed, loss.needs_choices, mesh)
+    start_id = experiment.model.decoder_start_id
+    batches = host_batches(experiment.data, table, seed, loss.needs_choices, mesh, start_id)
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
     folder = epath.Path(output_dir)
     claim(folder, texts)
@@ -91,7 +92,9 @@ def train(
     return fit(start, update, batches, Run(folder, table, mesh, steps, seed, save_every, report_every))
 
 
-def host_batches(data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh) -> BatchStream:
+def host_batches(
+    data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh, start_id: int
+) -> BatchStream:
     """This host's share of a mixture's endless stream of batches; see `train_batches`."""
     share = host_share(mesh)
     return train_batches(
@@ -101,6 +104,7 @@ def host_batches(data: Data, table: TaskTable, seed: int, choices: bool, mesh: M
         sequence_length=data.sequence_length,
         batch_size=data.batch_size // share.count,
         seed=seed,
+        start_id=start_id,
         choices=choices,
         num_shards=share.count,
         shard_id=share.index,

@@ -20,12 +20,12 @@ Batch = dict[str, Any]
 
 @flax.struct.dataclass
 class TrainState:
-    """What changes in a step.
+    """Everything that a step changes.
 
     Attributes:
-      step: steps taken.
-      trained: the parameters that are trained, and nothing else.
-      optimizer: the optimizer's state for them.
+      step: number of steps taken.
+      trained: the parameters that are trained, and no others.
+      optimizer: the optimizer's state for these parameters.
     """
 
     step: Int[Array, ""]
@@ -43,11 +43,12 @@ class Update:
     """A pure step function; jit it, or vmap it over states to train several at once on one frozen tree.
 
     Attributes:
-      model: in training mode.
-      loss: what falls.
-      optimizer: of the trained tree.
-      microbatches: parts that a batch is cut into, whose gradients are added up before the optimizer's step.
-      prior: a loss on the routers that is added with its weight, once a step; None for none.
+      model: the network, in training mode.
+      loss: the objective that the step minimises.
+      optimizer: the gradient transformation for the trained tree.
+      microbatches: number of parts that a batch is cut into; their gradients are added before the optimizer's
+        step.
+      prior: a loss on the routers that each step adds once, with its weight; None for no such loss.
     """
 
     model: Transformer
@@ -61,10 +62,9 @@ class Update:
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """The next state, and the step's `loss` and `gradient_norm` (before clipping).
 
-        Where the loss has several terms they are there too, by name, and `prior` (before its weight, and no
-        part of `loss`) where there is one. `key` is the run's: the step's own
-        randomness is derived from it and the step, so that a resumed run draws what an uninterrupted one
-        draws.
+        A loss of several terms reports each of them as well, by name. A prior is reported as `prior`, before
+        its weight, and is not part of `loss`. `key` is the run's: a step's own randomness is derived from it
+        and the step's number, so that a resumed run draws what an uninterrupted one draws.
         """
         step_key = jax.random.fold_in(key, state.step)
         loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key)

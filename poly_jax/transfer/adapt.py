@@ -118,6 +118,7 @@ def adapt(
         examples=examples,
         old_tasks=init_router_from,
     )
+    start_id = experiment.model.decoder_start_id
     data = dataclasses.replace(experiment.data, mixture=task, split=split_name, batch_size=batch_size)
     folder = epath.Path(output_dir)
     adapted = AdaptedFrom.chosen(
@@ -139,7 +140,7 @@ def adapt(
     if not chosen.trains:
         return save_untrained(start, folder, table)
     update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
-    stream = batches or host_batches(data, table, seed, loss.needs_choices, mesh)
+    stream = batches or host_batches(data, table, seed, loss.needs_choices, mesh, start_id)
     return fit(start, update, stream, Run(folder, table, mesh, steps, seed, save_every, report_every))
 
 
@@ -173,6 +174,7 @@ def read_examples(
         split=split_name,
         sequence_length=experiment.data.sequence_length,
         batch_size=1,
+        start_id=experiment.model.decoder_start_id,
         choices=True,
         every_target=True,
     )

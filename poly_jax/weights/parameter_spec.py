@@ -1,4 +1,4 @@
-"""What a part of the model says of a parameter before it exists."""
+"""The description of a parameter before it exists."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Initializer = Callable[..., Float[Array, "..."]]
 class ParameterSpec:
     """Shape, initialiser and logical axis names of one parameter.
 
-    The axis names are mapped to mesh axes by the partitioner's rules; an axis without a rule is not sharded.
+    The rules in `poly_jax.model.sharding` map axis names to mesh axes. An axis without a rule is not sharded.
     """
 
     shape: tuple[int, ...]

@@ -1,12 +1,18 @@
 """Reads the original files: one JSON file per task and the lists of task names per split."""
 
 import dataclasses
-import json
 from typing import Any
 
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import shown
+from poly_jax.files.json_file import read_json
+from poly_jax.files.text_file import read_text
+
+_FETCH = "fetch the file again or take it out of the folder"
+# The largest files of the collection have some ten megabytes.
+_MAX_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +50,15 @@ class TaskFile:
 
 
 def read_task(path: epath.Path) -> TaskFile:
-    """Reads one task file, of the present format or of the first (definition as a plain text).
+    """Read one task file, in the present format or the first (where the definition is a plain text).
 
     Raises:
-      UserError: the file is no JSON (the message has line and column), or a field is missing or of a wrong
-        type (the message has its name).
+      UserError: the file is not strict JSON (the message has line and column), has no instance, or a field is
+        missing or of a wrong type (the message has its name).
     """
-    try:
-        content = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}; "
-            "fetch the file again or take it out of the folder"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text, at byte {error.start}; fetch the file again") from None
+    content = read_json(path, object, max_bytes=_MAX_BYTES, allow_nan=True, advice=_FETCH)
     definitions = _texts(content, "Definition", path)
-    return TaskFile(
+    file = TaskFile(
         path=path,
         definition=definitions[0],
         categories=tuple(_texts(content, "Categories", path)) if "Categories" in content else (),
@@ -72,29 +70,37 @@ def read_task(path: epath.Path) -> TaskFile:
         else (),
         instances=tuple(
             Instance(
-                id=str(instance.get("id", f"{path.stem}-{place}")),
+                id=str(_scalar(instance.get("id", f"{path.stem}-{place}"), "id", path, where)),
                 input=_texts(instance, "input", path, where)[0],
                 references=tuple(_texts(instance, "output", path, where)),
             )
             for place, (instance, where) in enumerate(_records(content, "Instances", path))
         ),
     )
+    if not file.instances:
+        raise UserError(f"{path}: the file has no instance in 'Instances'; take it out of the folder")
+    return file
 
 
 def read_names(path: epath.Path) -> list[str]:
-    """Reads a list of task names, one a line.
+    """Read a list of task names, one per line.
 
     Raises:
-      UserError: there is no such file.
+      UserError: there is no such file, or it is not UTF-8 text.
     """
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"no list of tasks at {path}; a Super-NaturalInstructions folder has splits/default/"
             "train_tasks.txt, test_tasks.txt and excluded_tasks.txt"
-        ) from None
+        )
+    lines = read_text(path, advice=_FETCH).splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def _scalar(value: Any, key: str, path: epath.Path, where: str) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UserError(f"{path}: {where}field {key!r} must be a text or a number, got {shown(value)}")
+    return value
 
 
 def _field(record: Any, key: str, path: epath.Path, where: str = "") -> Any:
@@ -110,7 +116,7 @@ def _texts(record: Any, key: str, path: epath.Path, where: str = "") -> list[str
     value = _field(record, key, path, where)
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"{path}: {where}field {key!r} must be a text or a list of texts, got {value!r:.80}")
+        raise UserError(f"{path}: {where}field {key!r} must be a text or a list of texts, got {shown(value)}")
     return [text.strip() for text in texts]
 
 
@@ -118,7 +124,7 @@ def _records(record: Any, key: str, path: epath.Path) -> list[tuple[dict[str, An
     """The elements of a list field, each with the words that name it in an error."""
     value = _field(record, key, path)
     if not isinstance(value, list):
-        raise UserError(f"{path}: field {key!r} must be a list, got {value!r:.80}")
+        raise UserError(f"{path}: field {key!r} must be a list, got {shown(value)}")
     for place, element in enumerate(value):
         if not isinstance(element, dict):
             raise UserError(f"{path}: {key!r} number {place} is not a JSON object")

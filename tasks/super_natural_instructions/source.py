@@ -55,16 +55,20 @@ class TaskFileSource(seqio.DataSource):
         return False
 
     @property
+    def categories(self) -> tuple[str, ...]:
+        """The task's categories, as the official results name them: lower case, "_" for blanks."""
+        return tuple("_".join(name.lower().split()) for name in self._content[0].categories)
+
+    @property
     def category(self) -> str:
-        """The task's first category, as the official results name it: lower case, "_" for blanks.
+        """The first of the task's categories, by which the official results group tasks.
 
         Raises:
           UserError: the file names none.
         """
-        categories = self._content[0].categories
-        if not categories:
+        if not self.categories:
             raise UserError(f"{self._path}: the file has no field 'Categories', which results are grouped by")
-        return categories[0].lower().replace(" ", "_")
+        return self.categories[0]
 
     def list_shards(self, split: str) -> Sequence[str]:
         """One shard, the file."""

@@ -17,6 +17,7 @@ from poly_jax.tasks.super_natural_instructions import metrics
 from poly_jax.tasks.super_natural_instructions.encoding import Encoding
 from poly_jax.tasks.super_natural_instructions.prompts import form
 from poly_jax.tasks.super_natural_instructions.reading import read_names
+from poly_jax.tasks.super_natural_instructions.rouge_tokens import RougeTokens
 from poly_jax.tasks.super_natural_instructions.source import TaskFileSource
 from poly_jax.tasks.super_natural_instructions.splits import (
     NUM_TEST,
@@ -37,6 +38,8 @@ class _Registration:
     seed: int
     shots: int
     few_shot_seeds: tuple[int, ...]
+    rouge_tokens: RougeTokens
+    gpt2_merges: str | None
 
 
 _registered: dict[str, _Registration] = {}
@@ -52,6 +55,8 @@ def register(
     seed: int = 42,
     shots: int = 32,
     few_shot_seeds: Sequence[int] = (13, 42, 58),
+    rouge_tokens: RougeTokens = "auto",
+    gpt2_merges: str | None = None,
     prefix: str = "sni",
 ) -> None:
     """Registers a seqio task per file of `<folder>/tasks/` and the mixtures `<prefix>_train` and `_test`.
@@ -71,11 +76,13 @@ def register(
       seed: shuffles the instances of a train task.
       shots: training instances that a test task has for few-shot learning.
       few_shot_seeds: shuffle a test task's pool, each for splits of its own.
+      rouge_tokens: what ROUGE-L compares, see `rouge_tokens.py`.
+      gpt2_merges: path of GPT-2's `merges.txt`, whose tokens the official cross-lingual evaluation compares.
       prefix: begins the names, so that two folders or prompt forms can stand side by side.
 
     Raises:
-      UserError: no task file, no split list, an unknown prompt form, or the prefix is taken by other
-        arguments.
+      UserError: there is no task file or no split list, a setting is not known, or the prefix is taken by
+        other arguments.
     """
     registration = _Registration(
         os.fspath(folder),
@@ -86,11 +93,14 @@ def register(
         seed,
         shots,
         tuple(few_shot_seeds),
+        rouge_tokens,
+        gpt2_merges,
     )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
         return
     encoding = Encoding(form(prompt), vocabulary)
+    metric = metrics.Scores(rouge_tokens, gpt2_merges)
     if not registration.few_shot_seeds or min(max_instances_per_task, shots) < 1 or positive_examples < 0:
         raise UserError(
             f"max_instances_per_task {max_instances_per_task} and shots {shots} must be 1 or more, "
@@ -103,7 +113,7 @@ def register(
     }
     held_out = frozenset(lists["test"])
     for stem, path in files.items():
-        _add_task(task_name(stem, prefix), path, stem in held_out, registration, encoding)
+        _add_task(task_name(stem, prefix), path, stem in held_out, registration, encoding, metric)
     for split, stems in lists.items():
         found = sorted({task_name(stem, prefix) for stem in stems if stem in files})
         absl.logging.info(
@@ -148,7 +158,12 @@ def _files(folder: epath.Path) -> dict[str, epath.Path]:
 
 
 def _add_task(
-    name: str, path: epath.Path, held_out: bool, settings: _Registration, encoding: Encoding
+    name: str,
+    path: epath.Path,
+    held_out: bool,
+    settings: _Registration,
+    encoding: Encoding,
+    metric: metrics.Scores,
 ) -> None:
     if held_out:
         split = functools.partial(test_task_splits, seeds=settings.few_shot_seeds, shots=settings.shots)
@@ -171,7 +186,7 @@ def _add_task(
             feature: seqio.Feature(settings.vocabulary, add_eos=True) for feature in ("inputs", "targets")
         },
         postprocess_fn=metrics.all_references,
-        metric_fns=[metrics.scores],
+        metric_fns=[metric],
         # seqio shuffles the repeated stream, so that a larger buffer would only hold more copies.
         shuffle_buffer_size=max(NUM_TEST, settings.max_instances_per_task),
     )

@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from poly_jax.errors import UserError
+
 
 def labelled(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
-    """seqio postprocessor: of a target its `label`, the choices' numbers of tokens and the template."""
+    """seqio postprocessor: give a target's `label`, its choices' numbers of tokens and its template."""
     if not is_target or example is None:
         return text
     return {
@@ -27,17 +29,35 @@ def rank_accuracy(
 ) -> dict[str, float]:
     """Percentage of examples whose best choice is the right one.
 
+    Where several choices are equally good, the example counts as the chance of drawing the right one among
+    them, so that equal scores give chance level and do not favour the first choice.
+
     Args:
-      targets: of `labelled`.
-      scores: summed log-probabilities of the choices; -inf where there is none.
+      targets: for each example, what `labelled` makes of it.
+      scores: summed log-probabilities of the choices; a choice without tokens is absent, whatever its score.
       length_norm: a score is divided by (number of tokens) ^ length_norm; 1 in the recipes (T-Few, arXiv
         2205.05638).
       by_template: whether every template shows every example: then `accuracy` is the mean over templates, and
         `median_accuracy` their median, which T0 reports (arXiv 2110.08207).
+
+    Raises:
+      UserError: a choice has a score that is not a number.
     """
     tokens = np.array([target["tokens"] for target in targets])
-    best = np.argmax(scores / np.maximum(tokens, 1.0) ** length_norm, axis=-1)
-    hits = 100.0 * (best == [target["label"] for target in targets])
+    labels = np.array([target["label"] for target in targets])
+    rows = np.arange(len(labels))
+    present = tokens > 0
+    broken = (np.isnan(scores) & present).any(axis=-1)
+    if broken.any():
+        place = int(np.argmax(broken))
+        raise UserError(
+            f"{int(broken.sum())} of {len(labels)} examples have a choice whose score is not a number (NaN), "
+            f"first example {place} (template {targets[place]['template']!r}, label {labels[place]}); "
+            "evaluate a checkpoint whose weights are finite"
+        )
+    normalised = np.where(present, scores / np.maximum(tokens, 1.0) ** length_norm, -np.inf)
+    tied = present & (normalised == normalised.max(axis=-1, keepdims=True))
+    hits = 100.0 * tied[rows, labels] / tied.sum(axis=-1)
     results = {"accuracy": float(hits.mean())}
     if by_template:
         templates = np.array([target["template"] for target in targets])

@@ -1,14 +1,20 @@
 """Reads a file of examples, and shows each by a task's templates."""
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import is_kind
+from poly_jax.files.json_file import parse_json
+from poly_jax.files.text_file import read_text
 from poly_jax.tasks.t0_few_shot.templates import Renderer, Template
+
+_FETCH = "fetch the file again"
+# A data set's whole evaluation set is one file.
+_MAX_BYTES = 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,30 +37,24 @@ class Shown:
 
 
 def read_examples(path: epath.Path) -> list[dict[str, Any]]:
-    """The examples of a JSONL file, each an object with the right choice's index in `label`.
+    """Read the examples of a JSONL file, each an object with the right choice's index in `label`.
 
     Raises:
-      UserError: there is no such file, or a line is not such an object (the message has its number).
+      UserError: there is no such file, it has no example, or a line is not such an object (the message has
+        its number).
     """
-    try:
-        # Not splitlines: JSON may hold other line separators inside its texts.
-        lines = path.read_text().rstrip("\n").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"no examples at {path}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text, at byte {error.start}; fetch the file again") from None
+    if not path.exists():
+        raise UserError(f"no examples at {path}")
+    # Not splitlines: JSON may hold other line separators inside its texts.
+    lines = read_text(path, _MAX_BYTES, _FETCH).rstrip("\n").split("\n")
+    if lines == [""]:
+        raise UserError(f"{path} has no example; {_FETCH}")
     examples = []
     for number, line in enumerate(lines, 1):
-        try:
-            example = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(
-                f"{path}: broken JSON at line {number}, column {error.colno}: {error.msg}; "
-                "fetch the file again"
-            ) from None
+        example = parse_json(line, f"{path}, line {number}", object, allow_nan=True, advice=_FETCH)
         label = example.get("label") if isinstance(example, dict) else None
-        if not isinstance(label, int) or label < 0:
-            raise UserError(f"{path}: line {number} is not an object with an integer 'label', 0 or more")
+        if not is_kind(label, int) or label < 0:
+            raise UserError(f"{path}, line {number} is not an object with an integer 'label', 0 or more")
         examples.append(example)
     return examples
 

@@ -7,12 +7,13 @@ from typing import Any, NamedTuple
 
 import jinja2
 import jinja2.filters
-import jinja2.runtime
-import jinja2.sandbox
 import yaml
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_fields import shown
+from poly_jax.files.text_file import read_text
+from poly_jax.tasks.t0_few_shot.bounded_jinja import BoundedEnvironment, TooLargeError
 
 # What divides input from target, and choices from one another.
 _SEPARATOR = "|||"
@@ -20,6 +21,7 @@ _SEPARATOR = "|||"
 _PROTECTED = "\ue000"
 # promptsource cuts every value that a template inserts.
 _LONGEST_VALUE = 2048
+_FETCH = "fetch the file again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,15 @@ class Rendered(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads promptsource's two tags as plain mappings."""
+    """Reads promptsource's two tags as plain mappings, and no merges, which can stand for any size."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge":
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a merge (<<), which promptsource's files do not have", key.start_mark
+                )
+        super().flatten_mapping(node)
 
 
 for _tag in ("!Template", "!TemplateMetadata"):
@@ -56,60 +66,73 @@ for _tag in ("!Template", "!TemplateMetadata"):
 
 
 def read_templates(path: epath.Path) -> list[Template]:
-    """The templates of a `templates.yaml`.
+    """Read the templates of a `templates.yaml`.
 
     Raises:
-      UserError: the file is missing, no YAML (the message has the place) or not of promptsource's form.
+      UserError: the file is missing, is not YAML (the message has the place) or not of promptsource's form.
     """
-    try:
-        content = yaml.load(path.read_text(), _Loader)
-    except FileNotFoundError:
+    if not path.exists():
         raise UserError(
             f"no templates at {path}; copy promptsource's folder 'templates' there (promptsource_templates)"
-        ) from None
+        )
+    text = read_text(path, advice=_FETCH)
+    try:
+        content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path}: broken YAML{place}: {error.problem}; fetch the file again") from None
-    try:
-        return [
-            Template(
-                name=str(fields["name"]),
-                text=str(fields["jinja"]),
-                answer_choices=fields["answer_choices"],
-                original_task=bool(fields["metadata"]["original_task"]),
-            )
-            for fields in content["templates"].values()
-        ]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(
-            f"{path} is no file of promptsource's templates ({type(error).__name__}: {error}); fetch it again"
-        ) from None
+        raise UserError(f"{path}: broken YAML{place}: {error.problem}; {_FETCH}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{path}: broken YAML: {' '.join(str(error).split())}; {_FETCH}") from None
+    except RecursionError:
+        raise UserError(f"{path}: the YAML nests too deep; {_FETCH}") from None
+    templates = content.get("templates") if isinstance(content, dict) else None
+    if not isinstance(templates, dict):
+        raise UserError(f"{path} has no field 'templates' as promptsource's files have; {_FETCH}")
+    return [_template(fields, f"{path}: template {shown(key)}") for key, fields in templates.items()]
+
+
+def _template(fields: Any, place: str) -> Template:
+    kinds: dict[str, type] = {
+        "name": str,
+        "jinja": str,
+        "answer_choices": str | None,
+        "metadata": dict,
+    }
+    if not isinstance(fields, dict):
+        raise UserError(f"{place} is not a mapping; {_FETCH}")
+    for name, kind in kinds.items():
+        if name not in fields:
+            raise UserError(f"{place} has no field {name!r}; {_FETCH}")
+        if not isinstance(fields[name], kind):
+            raise UserError(f"{place}: field {name!r} is {shown(fields[name])}; {_FETCH}")
+    original = fields["metadata"].get("original_task")
+    if not isinstance(original, bool | None):
+        raise UserError(f"{place}: field 'original_task' is {shown(original)}, not true or false; {_FETCH}")
+    return Template(fields["name"], fields["jinja"], fields["answer_choices"], bool(original))
 
 
 class Renderer:
-    """Renders templates as promptsource does, but that an unknown field is an error rather than nothing."""
+    """Renders templates as promptsource does, except that an unknown field is an error, not nothing."""
 
     def __init__(self) -> None:
-        # Templates are data that somebody downloaded: they may compute, not reach into the program.
-        self._jinja = jinja2.sandbox.ImmutableSandboxedEnvironment(
-            undefined=jinja2.StrictUndefined, finalize=self._cut
+        # Templates are data that somebody downloaded.
+        self._jinja = BoundedEnvironment(
+            {"choice": self._draw}, undefined=jinja2.StrictUndefined, finalize=self._cut
         )
-        self._jinja.globals["zip"] = zip
-        self._jinja.filters["choice"] = self._draw
         self._random = random.Random()
         self._compiled: dict[str, jinja2.Template] = {}
 
     def render(self, template: Template, example: Mapping[str, Any], seed: str) -> Rendered:
-        """Shows an example.
+        """Show an example.
 
         Args:
           template: the prompt, with answer choices.
           example: its fields.
-          seed: of templates that draw; the same seed draws the same.
+          seed: seed for templates that draw; the same seed draws the same.
 
         Raises:
-          ValueError: the template does not fit the example, or has no choices.
+          ValueError: the template does not fit the example, has no choices, or takes too much time or memory.
         """
         if template.answer_choices is None:
             raise ValueError("it has no answer choices")
@@ -118,8 +141,17 @@ class Renderer:
         try:
             choices = self._parts(template.answer_choices, fields)
             parts = self._parts(template.text, {**fields, "answer_choices": choices})
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
-            raise ValueError(f"{type(error).__name__}: {error}") from error
+        except TooLargeError:
+            raise
+        except (
+            jinja2.TemplateError,
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:
+            raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
         if len(parts) != 2 or not all(parts) or not all(choices):
             raise ValueError("its input, its target or one of its choices is empty")
         source, target = (part.replace(_PROTECTED, _SEPARATOR) for part in parts)
@@ -127,16 +159,14 @@ class Renderer:
 
     def _parts(self, text: str, fields: Mapping[str, Any]) -> list[str]:
         if text not in self._compiled:
-            self._compiled[text] = self._jinja.from_string(text)
-        return [part.strip() for part in self._compiled[text].render(fields).split(_SEPARATOR)]
+            self._compiled[text] = self._jinja.bounded_template(text)
+        rendered = self._jinja.render_bounded(self._compiled[text], fields)
+        return [part.strip() for part in rendered.split(_SEPARATOR)]
 
     def _cut(self, value: Any) -> str:
         return jinja2.filters.do_truncate(self._jinja, str(value), _LONGEST_VALUE)
 
-    # With the context Jinja draws at every rendering; without, a draw from a constant list is made once.
-    @jinja2.pass_context
-    def _draw(self, context: jinja2.runtime.Context, values: Sequence[Any]) -> Any:
-        del context
+    def _draw(self, values: Sequence[Any]) -> Any:
         return self._random.choice(values)
 
 

@@ -2,15 +2,17 @@
 
 import json
 import pathlib
+from types import SimpleNamespace
 
 import absl.logging
 import numpy as np
 import pytest
 
 from poly_jax import cli, configuration
+from poly_jax.data.quiet import seqio
 from poly_jax.errors import UserError
 from poly_jax.evaluation.evaluate import evaluate
-from poly_jax.evaluation.report import show, with_mean
+from poly_jax.evaluation.report import as_json, not_finite, show, summarised, with_mean
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
 
@@ -135,8 +137,6 @@ def test_restoring_says_nothing_of_how_it_is_stored(run):
 
 
 def test_numbers_are_averaged_over_the_tasks_that_have_them_and_texts_are_not():
-    from poly_jax.data.quiet import seqio
-
     metrics = {
         "b": {"x": np.float32(1), "y": 4, "note": seqio.metrics.Text("no number")},
         "a": {"x": seqio.metrics.Scalar(2)},
@@ -152,3 +152,39 @@ def test_a_table_in_a_pipe_is_not_cut_to_a_terminal(capsys, monkeypatch):
     show(with_mean({name: {"exact_match": 12.345}}), "all")
     line = next(line for line in capsys.readouterr().out.splitlines() if name in line)
     assert line.replace("│", " ").split() == [name, "12.35"]
+
+
+def test_a_number_that_is_not_finite_is_null_and_named():
+    metrics = {"b": {"loss": float("nan"), "note": seqio.metrics.Text("words")}, "a": {"loss": 2.0}}
+    results = with_mean(metrics)
+    assert json.loads(as_json(results, metrics)) == {
+        "a": {"loss": 2.0},
+        "b": {"loss": None, "note": "words"},
+        "mean": {"loss": None},
+    }
+    assert not_finite(results) == ["b: loss", "mean: loss"]
+
+
+def test_a_metric_that_is_not_a_number_is_named():
+    with pytest.raises(UserError, match=r"metric 'share' of task 'a' is \[1\], which is not a number"):
+        with_mean({"a": {"share": [1]}})
+
+
+def test_metrics_may_sum_up_the_tasks_that_share_them():
+    class Counted:
+        def __call__(self, targets, predictions):
+            return {}
+
+        def summary(self, tasks, metrics):
+            return {"overall": {"n": sum(metrics[name]["n"] for name in tasks)}}, ["mind the gap"]
+
+    counted = Counted()
+    tasks = [
+        SimpleNamespace(name=name, metric_fns=[metric])
+        for name, metric in (("a", counted), ("b", counted), ("c", len))
+    ]
+    metrics = {"a": {"n": 1.0}, "b": {"n": 2.0}, "c": {"n": 4.0}}
+    results, notices = summarised(with_mean(metrics), tasks, metrics)
+    assert list(results) == ["a", "b", "c", "mean", "overall"]
+    assert results["overall"] == {"n": 3.0}
+    assert notices == ["mind the gap"]

@@ -1,5 +1,6 @@
 """Predictions for texts: those of an evaluation, beside what was asked, and never half a file."""
 
+import dataclasses
 import io
 import json
 import pathlib
@@ -8,10 +9,8 @@ import pytest
 from etils import epath
 
 from poly_jax import cli
-from poly_jax.data import vocabularies
-from poly_jax.data.quiet import seqio
 from poly_jax.errors import UserError
-from poly_jax.evaluation.infer import encode, infer
+from poly_jax.evaluation.infer import infer, restore
 
 
 def read_jsonl(path):
@@ -87,12 +86,18 @@ def test_an_empty_line_between_others_gets_a_line_of_its_own(here):
             "x",
             "task 'evaluation_aa' is not in the table of 4 tasks .did you mean 'evaluation_a'",
         ),
-        ("evaluation_a", '{"inputs": "x"}\n{"inputs": \n', r"asked\.jsonl, line 2: not JSON .* column 12"),
+        (
+            "evaluation_a",
+            '{"inputs": "x"}\n{"inputs": \n',
+            r"asked\.jsonl, line 2 is not valid JSON .* column 12",
+        ),
         ("evaluation_a", '{"inputs": "x"}\n{"text": "y"}\n', r"asked\.jsonl, line 2: needs an object"),
         ("evaluation_a", '["x"]\n', r"asked\.jsonl, line 1: needs an object"),
         ("evaluation_a", '{"input": 3}\n', r"asked\.jsonl, line 1: the text to predict for is 3"),
+        ("evaluation_a", '{"inputs": "\\ud83d"}\n', r"asked\.jsonl, line 1 has half of a surrogate pair"),
+        ("evaluation_a", "[" * 100_000, r"asked\.jsonl, line 1 nests JSON deeper"),
         ("evaluation_a", "\n", r"asked\.jsonl is empty"),
-        ("evaluation_a", None, r"asked\.jsonl cannot be read: No such file"),
+        ("evaluation_a", None, r"asked\.jsonl is missing"),
     ],
 )
 def test_what_cannot_be_predicted_is_an_error_that_names_it(here, task, content, message):
@@ -133,9 +138,17 @@ def test_an_answer_file_is_replaced_whole_or_not_at_all(here, tasks, monkeypatch
     assert pathlib.Path("answers.txt").read_text().count("\n") == tasks.sizes["evaluation_a"]
 
 
-def test_a_long_text_is_cut_and_still_ends():
-    feature = seqio.Feature(vocabularies.byte(), add_eos=True)
-    rows = encode(["abcdef", "a", ""], feature, 4)
-    assert rows.tolist() == [[100, 101, 102, 1], [100, 1, 0, 0], [1, 0, 0, 0]]
-    without = seqio.Feature(vocabularies.byte(), add_eos=False)
-    assert encode(["abcdef"], without, 4).tolist() == [[100, 101, 102, 103]]
+def test_an_answer_whose_score_is_not_a_number_is_an_error_and_no_file(here, monkeypatch):
+    """A diverged run: its weights are NaN."""
+    import jax
+    import numpy as np
+
+    def broken(*arguments):
+        restored = restore(*arguments)
+        nothing = jax.tree.map(lambda leaf: leaf * np.nan, restored.parameters)
+        return dataclasses.replace(restored, parameters=nothing)
+
+    monkeypatch.setattr("poly_jax.evaluation.infer.restore", broken)
+    with pytest.raises(UserError, match="example 0, of task 'evaluation_a', is not a number"):
+        infer(here.folder, "evaluation_a", "asked.jsonl", "answers.jsonl", here.experiment)
+    assert not pathlib.Path("answers.jsonl").exists()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from poly_jax.model.attention import Attention
+from poly_jax.model.context import Context
 from poly_jax.model.relative_position import distance_buckets
 
 
@@ -76,19 +77,20 @@ def test_attention_drops_a_key_for_all_queries_of_a_head(tiny):
         "query": {"kernel": np.zeros_like(eye)},
         "key": {"kernel": np.zeros_like(eye)},
         "value": {"kernel": eye},
-        "out": {"kernel": np.eye(width, dtype=np.float32)},
     }
     x = np.tile(np.eye(length, dtype=np.float32), (3, 1, 1))
 
-    class Weights(Attention):
-        def _projection(self, name, features, axes):
-            return super()._projection(name, width if name == "out" else features, axes)
+    attention = Attention(Context(config, train=True), "encoder/attention")
 
-    attention = Weights(config, None, "encoder/attention", train=True)
-    run = jax.jit(
-        lambda key: attention.apply({"params": parameters}, x, x, None, None, rngs={"dropout": key})
-    )
-    weights = np.asarray(run(jax.random.key(0))).reshape(3, length, heads, length)
+    @jax.jit
+    def run(key, out):
+        variables = {"params": {**parameters, "out": {"kernel": out}}}
+        return attention.apply(variables, x, None, None, None, rngs={"dropout": key})
+
+    # One head at a time goes into the output, each time with the same masks.
+    outs = np.eye(width, dtype=np.float32).reshape(heads, length, heads, length)
+    outs = [outs[head].transpose(1, 0, 2).reshape(width, length) for head in range(heads)]
+    weights = np.stack([np.asarray(run(jax.random.key(0), out)) for out in outs], axis=2)
     # Kept weights are divided by the probability of being kept.
     kept = weights > 0
     np.testing.assert_allclose(weights[kept], 1 / length / (1 - rate), rtol=1e-5)

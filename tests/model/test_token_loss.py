@@ -106,7 +106,7 @@ def test_token_log_probs_are_those_of_the_targets(case):
     [
         ({"label_smoothing": 1.0}, "label_smoothing is 1.0"),
         ({"label_smoothing": -0.1}, "label_smoothing is -0.1"),
-        ({"normalize_by": "batch"}, "normalize_by is 'batch'; use 'tokens' or 'examples'"),
+        ({"normalize_by": "batch"}, "normalize_by is 'batch'; use one of tokens, examples"),
     ],
 )
 def test_settings_out_of_range_are_named(settings, named):

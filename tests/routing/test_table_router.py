@@ -127,5 +127,5 @@ def test_rows_by_id_need_no_file_and_count_the_tasks():
 
 
 def test_weights_before_the_names_are_known_say_what_is_missing():
-    with pytest.raises(UserError, match="go by the names of tasks"):
+    with pytest.raises(UserError, match=r"looks its rows up by task name; call Adapters\.for_tasks"):
         TableRouter("t.csv").weights({}, np.array(0), Sizes(1, 1, 2), None)

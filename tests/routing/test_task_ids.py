@@ -13,7 +13,7 @@ from poly_jax.routing.task_ids import check_task_ids
 def test_an_id_out_of_range_is_named_with_the_range(ids, named):
     with pytest.raises(UserError, match=named) as caught:
         check_task_ids(np.array(ids, np.int32), n_tasks=4)
-    assert "ids are 0..3" in str(caught.value)
+    assert "give ids 0 to 3" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

@@ -35,13 +35,15 @@ def test_the_older_format_has_plain_texts(tmp_path):
 
 
 def test_broken_json_is_named_with_its_position(tmp_path):
-    with pytest.raises(UserError, match=r"task7_sums\.json: broken JSON at line 3, column 2: "):
+    with pytest.raises(
+        UserError, match=r"task7_sums\.json is not valid JSON \(Expecting .,. delimiter: line 3 column 2 "
+    ):
         read(tmp_path, '{\n "Definition": "Add."\n "Instances": []\n}')
 
 
 def test_text_that_is_not_utf8_is_named_with_its_position(tmp_path):
     (tmp_path / "task8.json").write_bytes(b'{"Definition": "caf\xe9"}')
-    with pytest.raises(UserError, match=r"task8\.json: not UTF-8 text, at byte 19"):
+    with pytest.raises(UserError, match=r"task8\.json is not UTF-8 text \(.* at byte 19\)"):
         read_task(epath.Path(tmp_path) / "task8.json")
 
 
@@ -51,9 +53,15 @@ def test_text_that_is_not_utf8_is_named_with_its_position(tmp_path):
         ({"Definition": None}, r"field 'Definition' must be a text or a list of texts, got None"),
         ({"Definition": []}, r"field 'Definition' must be"),
         ({"Instances": {}}, r"field 'Instances' must be a list"),
+        ({"Instances": []}, r"the file has no instance in 'Instances'"),
         ({"Instances": ["text"]}, r"'Instances' number 0 is not a JSON object"),
         ({"Instances": [{"input": "x"}]}, r"'Instances' number 0 has no field 'output'"),
         ({"Instances": [{"input": "x", "output": []}]}, r"'Instances' number 0 field 'output' must be"),
+        (
+            {"Instances": [{"id": True, "input": "x", "output": "y"}]},
+            r"'Instances' number 0 field 'id' must be",
+        ),
+        ({"Categories": 3}, r"field 'Categories' must be a text or a list of texts, got 3"),
         ({"Positive Examples": [{"input": "x"}]}, r"'Positive Examples' number 0 has no field 'output'"),
     ],
 )
@@ -73,6 +81,20 @@ def test_a_missing_field_is_named(tmp_path, task_file, field):
 def test_a_file_of_another_kind_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"task7_sums\.json: the file is not a JSON object"):
         read(tmp_path, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[" * 100_000, "nests JSON deeper than 100 levels"),
+        ('{"Definition": "half a \\ud83d pair", "Instances": []}', "half of a surrogate pair"),
+        ('{"Definition": "a", "Definition": "b", "Instances": []}', "the key 'Definition' twice"),
+        ('{"Definition": "a", "Instances"', "is not valid JSON"),
+    ],
+)
+def test_hostile_json_is_refused_by_its_file(tmp_path, content, complaint):
+    with pytest.raises(UserError, match=rf"task7_sums\.json .*{complaint}"):
+        read(tmp_path, content)
 
 
 def test_names_are_the_lines_that_are_not_blank(tmp_path):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from poly_jax.errors import UserError
 from poly_jax.tasks.t0_few_shot.metrics import labelled, rank_accuracy
 
 
@@ -26,6 +27,32 @@ def test_scores_are_compared_for_their_length(length_norm, label):
 def test_an_absent_choice_is_never_the_best():
     scores = np.array([[-9.0, -np.inf, -8.0]])
     assert rank_accuracy([target(2, [4, 0, 4])], scores) == {"accuracy": 100.0}
+
+
+@pytest.mark.parametrize(
+    ("scores", "tokens", "labels", "accuracy"),
+    [
+        # Each of two equal choices is drawn half of the time, whichever is right.
+        ([-5.0, -5.0], [3, 3], (0, 1, 0, 0), 50.0),
+        # Two of three tie; where the right one is among them it counts half.
+        ([-2.0, -1.0, -1.0], [1, 1, 1], (0, 1, 2, 1), 100 * 1.5 / 4),
+        # An absent choice takes no part, whatever its score.
+        ([-1.0, -1.0, -1.0, np.nan], [1, 1, 1, 0], (0, 1), 100 / 3),
+        ([-np.inf, -np.inf], [1, 1], (0, 0), 50.0),
+    ],
+)
+def test_equally_good_choices_count_as_chance(scores, tokens, labels, accuracy):
+    targets = [target(label, tokens) for label in labels]
+    result = rank_accuracy(targets, np.tile(scores, (len(labels), 1)))
+    assert result == {"accuracy": pytest.approx(accuracy)}
+
+
+def test_a_score_that_is_not_a_number_is_an_error_that_names_the_example():
+    targets = [target(0, [1, 1]), target(1, [1, 1], "does it follow")]
+    with pytest.raises(
+        UserError, match=r"1 of 2 examples .* example 1 \(template 'does it follow', label 1\)"
+    ):
+        rank_accuracy(targets, np.array([[-1.0, -2.0], [np.nan, -1.0]]))
 
 
 def test_by_template_the_median_is_over_templates():

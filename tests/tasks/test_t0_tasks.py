@@ -132,14 +132,14 @@ def test_registering_again_does_nothing_and_otherwise_is_an_error(folder):
         (
             "few_shot/rte/3_shot/42_seed.jsonl",
             '{"label": 0}\n{"label"',
-            r"42_seed\.jsonl: broken JSON at line 2, column",
+            r"42_seed\.jsonl, line 2 is not valid JSON",
         ),
         (
             "few_shot/rte/3_shot/42_seed.jsonl",
             '{"premise": "p"}\n',
-            r"42_seed\.jsonl: line 1 is not an object with",
+            r"42_seed\.jsonl, line 1 is not an object with",
         ),
-        ("few_shot/rte/3_shot/42_seed.jsonl", "", r"42_seed\.jsonl: broken JSON at line 1"),
+        ("few_shot/rte/3_shot/42_seed.jsonl", "", r"42_seed\.jsonl has no example"),
         (
             "few_shot/rte/3_shot/42_seed.jsonl",
             '{"label": 0}\n',

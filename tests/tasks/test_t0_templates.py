@@ -7,6 +7,7 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.tasks.t0_few_shot.held_out import HELD_OUT_TASKS
+from poly_jax.tasks.t0_few_shot.reading import read_examples
 from poly_jax.tasks.t0_few_shot.templates import Renderer, Template, read_templates
 
 
@@ -62,6 +63,98 @@ def test_a_template_that_draws_draws_the_same_by_the_same_seed_only():
 def test_what_cannot_be_rendered_says_why(text, answer_choices, message):
     with pytest.raises(ValueError, match=message):
         render(text, answer_choices, x="It is.")
+
+
+DOUBLED = "{% set s = s ~ s %}" * 60
+ENDLESS = [
+    ("{% for i in range(10000000000) %}x{% endfor %}", "OverflowError"),
+    ("{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}", "too many steps"),
+    ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "may not have the statement 'macro'"),
+    ("{% for i in [1, 2] recursive %}{{ loop([1, 2]) }}{% endfor %}", "'recursive for'"),
+    ("{% set x %}a{% endset %}{{ x }}", "may not have the statement 'assignblock'"),
+    ("{{ 'a' * 10000000000 }}", "product is larger"),
+    ("{{ 9 ** 9 ** 9 }}", "may not compute powers"),
+    ("{% set s = 99 %}" + "{% set s = s * s %}" * 60 + "{{ s }}", "product is larger"),
+    ("{% set s = 'ab' %}" + DOUBLED + "{{ s }}", "more than 1,000,000 characters"),
+    ("{% set s = [1] %}" + "{% set s = [s, s] %}" * 60 + "{{ s }}", "more than 1,000,000"),
+    ("{% set s = [1] %}" + "{% set s = s + s %}" * 60 + "{{ s }}", "more than 1,000,000"),
+    ("{{ ('a' * 900000) | replace('a', 'b' * 900000) }}", "longer than 1,000,000 characters"),
+    ("{{ ('a' * 900000).replace('a', 'b' * 900000) }}", "longer than 1,000,000 characters"),
+    ("{{ ('a' * 900000).join(['b', 'b', 'b']) }}", "longer than 1,000,000 characters"),
+    ("{{ ['b', 'b', 'b'] | join('a' * 900000) }}", "longer than 1,000,000 characters"),
+    ("{{ '%1000000000d' % 1 }}", "may not format"),
+    ("{{ '{:1000000000}'.format(1) }}", "may not format|unsafe"),
+    ("{{ 'x'.center(1000000000) }}", "unsafe"),
+    ("{{ 'x' | center(1000000000) }}", "No filter named 'center'"),
+    ("{{ lipsum(n=100000000) }}", "'lipsum' is undefined"),
+    ("{% for i in range(9000) %}" + "y" * 1000 + "{% endfor %}", "longer than 1,000,000 characters"),
+    ("{{" + "(" * 5000 + "1" + ")" * 5000 + "}}", "nests too deep"),
+    ("{% if 1 %}" * 3000 + "{% endif %}" * 3000, "nests too deep"),
+]
+
+
+@pytest.mark.parametrize(("text", "message"), ENDLESS)
+def test_a_template_without_end_or_of_any_size_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        render(text + " ||| Yes")
+
+
+def test_loops_sets_filters_and_methods_of_ordinary_templates_work():
+    shown = render(
+        "{% set names = x.split(', ') %}{% for name in names %}{{ loop.index }}. {{ name | capitalize }}"
+        "{% if not loop.last %}; {% endif %}{% endfor %} {{ names[1:] | join('+') }} {{ 1 + 2 * 3 }}"
+        " {{ x ~ '!' }} {{ {'a': 'b'}['a'] }} {{ [3, 1] | sort | list }} ||| {{ answer_choices[0] }}",
+        x="ant, bee, cat",
+    )
+    assert shown.input == "1. Ant; 2. Bee; 3. Cat bee+cat 7 ant, bee, cat! b [1, 3]"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("jinja", "3", "field 'jinja' is 3"),
+        ("jinja", None, "has no field 'jinja'"),
+        ("answer_choices", "[a, b]", "field 'answer_choices' is a list"),
+        ("metadata", "[]", "field 'metadata' is a list"),
+        (
+            "metadata",
+            "!TemplateMetadata {original_task: 'yes'}",
+            "'original_task' is 'yes', not true or false",
+        ),
+        ("metadata", "{<<: {original_task: true}}", "a merge"),
+        ("metadata", "[" * 3000, "nests too deep|broken YAML"),
+    ],
+)
+def test_a_template_s_fields_have_their_types(tmp_path, field, value, message):
+    fields = {
+        "name": "n",
+        "jinja": "x ||| y",
+        "answer_choices": "y ||| z",
+        "metadata": "{original_task: true}",
+    }
+    lines = [f"    {name}: {text}" for name, text in (fields | {field: value}).items() if text is not None]
+    path = epath.Path(tmp_path) / "templates.yaml"
+    path.write_text("\n".join(["templates:", "  a: !Template", *lines, ""]))
+    with pytest.raises(UserError, match=rf"templates\.yaml.*({message})"):
+        read_templates(path)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"label": true}', "line 2 is not an object with an integer 'label'"),
+        ('{"label": 1.0}', "line 2 is not an object"),
+        ('{"label": -1}', "line 2 is not an object"),
+        ("[" * 100_000, "line 2 nests JSON deeper"),
+        ('{"label": 0, "x": "\\ud83d"}', "line 2 has half of a surrogate pair"),
+        ("{", "line 2 is not valid JSON"),
+    ],
+)
+def test_a_line_that_is_not_an_example_is_named(tmp_path, line, message):
+    path = epath.Path(tmp_path) / "42_seed.jsonl"
+    path.write_text('{"label": 0}\n' + line + "\n")
+    with pytest.raises(UserError, match=rf"42_seed\.jsonl, {message}"):
+        read_examples(path)
 
 
 def test_a_file_that_is_missing_broken_or_something_else_is_named(tmp_path):

@@ -213,8 +213,8 @@ def test_clipping_is_by_the_norm_of_skills_and_routers_together(clip_norm):
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"algorithm": "sgd"}, "algorithm is 'sgd'; use 'adamw' or 'adafactor'"),
-        ({"decay": "step"}, "decay is 'step'; use 'linear'"),
+        ({"algorithm": "sgd"}, "algorithm is 'sgd'; use one of adamw, adafactor"),
+        ({"decay": "step"}, "decay is 'step'; use one of linear, cosine, constant, rsqrt"),
         ({"warmup_fraction": 1.5}, r"warmup_fraction is 1\.5; it must be in \[0, 1\]"),
     ],
 )

@@ -20,14 +20,14 @@ def described_experiment() -> Experiment:
 
 
 def registered_experiment() -> Experiment:
-    """The experiment that gin describes, after making its tasks known to seqio."""
+    """The experiment that gin describes, with its tasks registered in seqio."""
     experiment = described_experiment()
     experiment.data.register_tasks()
     return experiment
 
 
 def mixture() -> str:
-    """The mixture that `Data` names."""
+    """The name of the mixture that `Data` names. Raises a UserError where it names none."""
     name = registered_experiment().data.mixture
     if not name:
         raise UserError("no mixture is named: bind MIXTURE_OR_TASK_NAME or Data.mixture")
@@ -35,7 +35,7 @@ def mixture() -> str:
 
 
 def feature_lengths() -> dict[str, int]:
-    """The lengths of inputs and targets that `Data` gives, in tokens."""
+    """The lengths of inputs and targets in `Data`, in tokens. Raises a UserError where they are missing."""
     lengths = described_experiment().data.sequence_length
     if not all(lengths.values()):
         raise UserError("no lengths are given: bind TASK_FEATURE_LENGTHS, or Data.* with its mixture")
@@ -43,7 +43,7 @@ def feature_lengths() -> dict[str, int]:
 
 
 def batch_size() -> int:
-    """The examples of a step that `Data` says."""
+    """The number of examples per step in `Data`."""
     return described_experiment().data.batch_size
 
 
@@ -54,7 +54,7 @@ def table_of(mixture: str) -> TaskTable:
 
 
 def routed_name(mixture: str, table: TaskTable) -> str:
-    """The registered name of the view of a mixture, or task, whose examples carry their ids in a table.
+    """Register a view of a mixture or task whose examples carry their ids in a table, and return its name.
 
     Raises:
       UserError: nothing is registered under the name, or one of its tasks is not in the table.
@@ -70,14 +70,14 @@ def train_eval_datasets(
     eval_steps: int,
     feature_converter_cls: Callable[..., seqio.FeatureConverter],
 ) -> dict[str, tf.data.Dataset]:
-    """`t5x.utils.get_training_eval_datasets` of a routed mixture: that one finds tasks by name, without ids.
+    """The data sets of `t5x.utils.get_training_eval_datasets`, with task ids, which t5x's own function drops.
 
     Args:
-      cfg: of a mixture that `routed_name` named.
+      cfg: t5x's configuration of a mixture that `routed_name` named.
       shard_id: which of the hosts this is.
-      num_shards: hosts that share a batch.
-      eval_steps: batches of every task.
-      feature_converter_cls: the model's.
+      num_shards: number of hosts that share a batch.
+      eval_steps: number of batches of every task.
+      feature_converter_cls: makes the model's feature converter.
 
     Returns:
       The batches of each task that has the split, and of the mixture under the name it had.

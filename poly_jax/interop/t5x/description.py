@@ -1,4 +1,4 @@
-"""The task table of t5x's runs: written beside their checkpoints, and found there to evaluate them."""
+"""The task table of a t5x run: written beside its checkpoints, and read there for evaluation."""
 
 from collections.abc import Sequence
 
@@ -14,13 +14,13 @@ from poly_jax.interop.t5x import description_files as t5x_run
 def summarize(
     model_dir: str, summary_writer: metric_writers.MetricWriter | None, step: int, table: TaskTable
 ) -> None:
-    """t5x's `summarize_gin_config`, and what is needed to use the checkpoints elsewhere.
+    """Do what t5x's `summarize_gin_config` does, and write what other programs need to use the checkpoints.
 
     Args:
-      model_dir: of the run.
+      model_dir: folder of the run.
       summary_writer: gets the configuration as text.
-      step: of the summary.
-      table: of the mixture that is trained on.
+      step: step of the summary.
+      table: task table of the mixture that is trained on.
     """
     gin_utils.summarize_gin_config(model_dir, summary_writer, step)
     if jax.process_index() == 0:
@@ -28,9 +28,9 @@ def summarize(
 
 
 def table_beside(checkpoint: str | Sequence[str]) -> TaskTable:
-    """The table of a checkpoint, or of the first of several.
+    """The task table of a checkpoint, or of the first of several checkpoints.
 
     Raises:
-      UserError: there is none beside it.
+      UserError: no table lies beside the checkpoint.
     """
     return t5x_run.read_described_tasks(checkpoint if isinstance(checkpoint, str) else checkpoint[0])

@@ -1,6 +1,7 @@
 """The model class: t5x's encoder-decoder interface over this project's T5 with adapters."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from poly_jax.interop.t5x.data import registered_experiment
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
+from poly_jax.training.vocabulary_room import check_eos
 from poly_jax.weights.parameter_names import Trainable, selects
 from poly_jax.weights.tree import merge, split
 
@@ -28,7 +30,7 @@ Parameters = Any
 
 
 class RoutedModel(models.EncoderDecoderModel):
-    """A t5x model whose batches carry `task_ids`, which choose every row's adapters.
+    """A t5x model whose batches carry `task_ids`, which select the adapters of every row.
 
     Losses, scores and decoding are this project's own, so that a checkpoint has the same metrics in both.
     """
@@ -45,8 +47,21 @@ class RoutedModel(models.EncoderDecoderModel):
         loss: TokenLoss = TokenLoss(),
         trainable: Trainable = "adapters",
     ) -> None:
-        """Args: as the attributes of `Experiment` and the arguments of `poly_jax.training.train.train`."""
-        super().__init__(module, input_vocabulary, output_vocabulary, optimizer_def)
+        """Make the model from attributes of `Experiment` and arguments of `poly_jax.training.train.train`.
+
+        Raises:
+          UserError: the vocabulary of the outputs ends targets with another id than the model.
+        """
+        check_eos("the vocabulary of the targets", output_vocabulary, module.config)
+        super().__init__(
+            module,
+            input_vocabulary,
+            output_vocabulary,
+            optimizer_def,
+            feature_converter_cls=functools.partial(
+                RoutedEncDecFeatureConverter, bos_id=module.config.decoder_start_id
+            ),
+        )
         self.decoding, self.loss = decoding, loss
         self._trained = selects(trainable)
 
@@ -67,7 +82,7 @@ class RoutedModel(models.EncoderDecoderModel):
         self, params: Parameters, batch: Batch, dropout_rng: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], metrics.MetricsMap]:
         """The loss of `TokenLoss`, and t5x's metrics of the sum over tokens."""
-        # What is not trained has no gradient, so that nothing is spent on it.
+        # Parameters that are not trained get no gradient, so that none is computed.
         trained, frozen = split(core.unfreeze(params), self._trained)
         logits = self._compute_logits(merge(jax.lax.stop_gradient(frozen), trained), batch, dropout_rng)
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
@@ -94,25 +109,25 @@ class RoutedModel(models.EncoderDecoderModel):
         num_decodes: int | None = None,
         prompt_with_targets: bool = False,
     ) -> tuple[Int[Array, "batch *decodes length"], dict[str, Float[Array, "batch *decodes"]]]:
-        """Decodes every row as `Decoding` says; all beams of a row have its task.
+        """Decode every row as `Decoding` says. All beams of a row have the row's task.
 
         Args:
-          params: of the model.
+          params: the model's parameters.
           batch: `encoder_input_tokens` and `task_ids` are read.
-          rng: for a decoding that samples.
+          rng: random key of a decoding that samples.
           decoder_params: may give `decode_rng` and `eos_id`.
-          return_all_decodes: all beams, the best one last, as t5x orders them.
-          num_decodes: number of beams, if not `Decoding.n_beams`.
+          return_all_decodes: whether all beams are returned, the best one last, as t5x orders them.
+          num_decodes: number of beams; None for `Decoding.n_beams`.
           prompt_with_targets: not supported.
 
         Raises:
-          UserError: something is asked for that `Decoding` decides.
+          UserError: an argument asks for something that `Decoding` decides.
         """
         given = dict(decoder_params or {})
-        rng, eos_id = given.pop("decode_rng", rng), given.pop("eos_id", self.output_vocabulary.eos_id or 1)
+        rng, eos_id = given.pop("decode_rng", rng), given.pop("eos_id", None)
         if given or prompt_with_targets:
             names = ", ".join([*given, *(["prompt_with_targets"] if prompt_with_targets else [])])
-            raise UserError(f"{names}: not settings of this model; how it decodes is bound as Decoding.*")
+            raise UserError(f"{names}: this model has no such setting; bind Decoding.* to say how it decodes")
         decoding = dataclasses.replace(self.decoding, n_beams=num_decodes or self.decoding.n_beams)
         decoded = generate(
             self.module,
@@ -164,9 +179,9 @@ def routed_model(
 
     Args:
       mixture: a registered mixture or task, for its vocabularies.
-      table: the tasks that its routers know, those of the mixture that it was trained on.
-      optimizer_def: see `poly_jax.interop.t5x.optimizer`; not needed to evaluate.
-      trainable: as of `poly_jax.training.train.train`.
+      table: the tasks that its routers know: those of the mixture that it was trained on.
+      optimizer_def: see `poly_jax.interop.t5x.optimizer`; evaluation needs none.
+      trainable: which parameters are trained; see `poly_jax.training.train.train`.
     """
     experiment = registered_experiment()
     experiment = dataclasses.replace(

@@ -15,7 +15,7 @@ Tree = Any
 
 
 class TrainedOnly(optimizers.OptaxWrapper):
-    """An optax optimizer of the selected parameters: the others have no state and stay bit for bit."""
+    """An optax optimizer of the selected parameters; all other parameters have no state and never change."""
 
     def __init__(self, transformation: optax.GradientTransformation, trainable: Trainable) -> None:
         """The transformation sees the trained parameters only, as in `poly_jax.training.update`."""
@@ -38,9 +38,9 @@ class TrainedOnly(optimizers.OptaxWrapper):
     def derive_logical_axes(
         self, optimizer: optimizers.Optimizer, param_logical_axes: Tree
     ) -> optimizers.Optimizer:
-        """The optimizer with the names of axes in place of arrays: moments are laid out as their parameters.
+        """The optimizer with names of axes in place of arrays: moments are laid out like their parameters.
 
-        t5x's own rules know a list of optax's states; this works for any.
+        t5x's own function knows only some of optax's states; this one works for all.
         """
         trained, axes = self._split(optimizer.target)[0], self._split(param_logical_axes)[0]
         states = like_parameters(optimizer.state.param_states, trained, axes, None)

@@ -1,4 +1,4 @@
-"""Where on t5x's mesh the logical axes of skills and routers live."""
+"""Rules that map the logical axes of skills and routers to t5x's mesh."""
 
 from t5x import partitioning
 
@@ -8,9 +8,9 @@ _AXES = ("tasks", "splits", "skills", "lora_in", "lora_out", "lora_rank")
 def logical_axis_rules(
     activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1
 ) -> partitioning.LogicalAxisRules:
-    """t5x's rules for a T5, and those of adapters, which are small: every device has all of them.
+    """t5x's rules for a T5, and rules that keep adapters, which are small, whole on every device.
 
-    Args: as of `t5x.partitioning.standard_logical_axis_rules`.
+    The arguments are those of `t5x.partitioning.standard_logical_axis_rules`.
     """
     ours = [(axis, None) for axis in _AXES]
     return partitioning.standard_logical_axis_rules(

@@ -1,4 +1,4 @@
-"""Starting from a checkpoint of a stock T5: its parameters are taken, and the adapters are fresh."""
+"""Starts t5x's training from a checkpoint of a stock T5: takes its parameters and keeps fresh adapters."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,8 +23,8 @@ def backbone_only(
 
     Args:
       checkpoint: state in the checkpoint, its arrays not yet read.
-      state: that of the model.
-      is_resuming: whether a run goes on from its own checkpoint, which is taken as it is.
+      state: state of the model.
+      is_resuming: whether a run continues from its own checkpoint, which is then taken unchanged.
 
     Raises:
       UserError: the checkpoint's backbone is not this model's.

@@ -61,7 +61,8 @@ def beam_search(
         Indices stay among a row's own beams, so what these share (the encoder's keys and values) can stay.
       length_penalty: an output's score is its summed log-probability / (emitted tokens, EOS included and the
         start token not) ** length_penalty. Above 0 favours long outputs, 0 ranks by probability.
-      eos_id: ends an output. An id outside the vocabulary, such as -1, lets all run to max_length.
+      eos_id: the token that ends an output. With an id outside the vocabulary, such as -1, all run to
+        max_length.
       start_id: the token fed first.
 
     Returns:
@@ -119,7 +120,7 @@ def beam_search(
     )
     start = _Progress(
         length=jnp.zeros((), jnp.int32),
-        # All beams hold the start token alone: but for one they are dead, or every beam would be the same.
+        # All beams hold the start token alone, so all but the first start with probability 0.
         running=nothing._replace(scores=nothing.scores.at[:, 0].set(0.0)),
         finished=nothing,
         improvable=jnp.ones((batch_size,), bool),
@@ -152,7 +153,7 @@ def _best(hypotheses: _Hypotheses, n: int) -> tuple[_Hypotheses, Int[Array, "bat
 
 
 def check_beams(n_beams: int, length_penalty: float) -> None:
-    """Raise `UserError` unless beams can be kept and ranked so."""
+    """Raise `UserError` unless beams can be kept and ranked with these settings."""
     if n_beams < 1:
         raise UserError(f"n_beams={n_beams} keeps no output; give 1 or more")
     if not math.isfinite(length_penalty):

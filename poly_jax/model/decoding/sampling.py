@@ -48,7 +48,8 @@ def sample(
       top_p: draw among the fewest most probable tokens whose probabilities, after temperature and top-k, add
         up to top_p (Holtzman et al. 2020, "The Curious Case of Neural Text Degeneration"); 1 for all. The
         order of the three is that of Hugging Face's `generate`.
-      eos_id: ends a row. An id outside the vocabulary, such as -1, lets every row run to max_length.
+      eos_id: the token that ends a row. With an id outside the vocabulary, such as -1, every row runs to
+        max_length.
       start_id: the token fed first.
 
     Returns:
@@ -136,7 +137,7 @@ def nucleus(logits: Float[Array, "vocab"], top_p: float) -> Float[Array, "vocab"
 
 
 def check_drawing(temperature: float, top_k: int, top_p: float) -> None:
-    """Raise `UserError` unless tokens can be chosen so."""
+    """Raise `UserError` unless tokens can be drawn with these settings."""
     if not 0 <= temperature < math.inf:
         raise UserError(f"temperature={temperature:g} is not 0 (greedy) or a positive number")
     if top_k < 0:

@@ -1,4 +1,4 @@
-"""What every decoding loop asks of a model, and what it gives back."""
+"""The step function that every decoding loop calls, and the result that it returns."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

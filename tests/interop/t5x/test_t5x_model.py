@@ -100,7 +100,7 @@ def test_greedy_decoding_is_ours(model, module, parameters, batch):
 
 @pytest.mark.parametrize("given", [{"decoder_params": {"alpha": 0.6}}, {"prompt_with_targets": True}])
 def test_settings_of_t5xs_decoders_are_refused(model, parameters, batch, given):
-    with pytest.raises(UserError, match=r"^(alpha|prompt_with_targets): not settings of this model"):
+    with pytest.raises(UserError, match=r"^(alpha|prompt_with_targets): this model has no such setting"):
         model.predict_batch_with_aux(parameters, batch, **given)
 
 

@@ -1,0 +1,146 @@
+"""Errors inside the code of a user's task, as one line that names the task, the part and the cause."""
+
+import contextlib
+import dataclasses
+import functools
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.errors import UserError
+
+# Python's last line about an error. TensorFlow quotes it in the middle of its own text.
+_ERROR_LINE = re.compile(
+    r"^\s*(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt)): +(\S.*)$", re.M
+)
+# TensorFlow's own preface, and the place in its graph.
+_GRAPH_PLACES = re.compile(r"\{\{[^}]*\}\}|\[\[.*?\]\]|\[Op:[^]]*\]")
+# A source may have no end, so that reading all of it would never say anything.
+_SECONDS_TO_SEARCH = 60
+
+
+def cause(error: BaseException) -> str:
+    """What went wrong, in one line: the Python error that TensorFlow or seqio reports in many."""
+    text = str(error)
+    quoted = _ERROR_LINE.findall(text)
+    if quoted:
+        name, message = quoted[-1]
+    else:
+        lines = [line.strip() for line in _GRAPH_PLACES.sub("", text).splitlines()]
+        name, message = type(error).__name__, next((line for line in lines if line), "no message")
+    return message if name == UserError.__name__ else f"{name}: {message}"
+
+
+@contextlib.contextmanager
+def blaming(part: str) -> Iterator[None]:
+    """Turns an error inside the block into a UserError that says that `part` failed, and why."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{part} failed: {cause(error)} (POLY_JAX_DEBUG=1 shows the traceback)") from error
+
+
+@contextlib.contextmanager
+def own_errors() -> Iterator[None]:
+    """Let a UserError that seqio has wrapped into an error of its own out again; others name their task."""
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        inner: BaseException | None = error
+        while inner is not None and not isinstance(inner, UserError):
+            inner = inner.__cause__
+        if inner is not None:
+            raise UserError(str(inner)) from error
+        raise UserError(f"{cause(error)} (POLY_JAX_DEBUG=1 shows the traceback)") from error
+
+
+def watched(task: seqio.Task) -> seqio.Task:
+    """The same task, whose preprocessors, postprocessor and metrics say in one line why they fail."""
+    # A subclass may do more than its parts do, and `replace` makes a plain task.
+    if type(task) is not seqio.Task:
+        return task
+    of = f"of task {task.name!r}"
+    changes: dict[str, Any] = {
+        "preprocessors": [
+            part if _is_found_by_class(part) else _watched(part, f"preprocessor {name(part)!r} {of}")
+            for part in task.preprocessors
+        ],
+        "metric_fns": [_watched(part, f"metric {name(part)!r} {of}") for part in task.metric_fns],
+    }
+    if task.postprocessor is not None:
+        part = task.postprocessor
+        changes["postprocess_fn"] = _watched(part, f"postprocessor {name(part)!r} {of}")
+    return task.replace(**changes)
+
+
+def reading_error(
+    tasks: Sequence[seqio.Task], split: str, sequence_length: Mapping[str, int], error: Exception
+) -> UserError:
+    """What to tell a user about an error that came while examples were read.
+
+    TensorFlow does not say whose code failed. Each task is read once more, part by part, until one fails.
+
+    Args:
+      tasks: those that were read.
+      split: the split that was read.
+      sequence_length: tokens of each feature.
+      error: what was raised.
+    """
+    for task in tasks:
+        part = _failing_part(task, split, sequence_length)
+        if part is not None:
+            failing, why = part
+            return UserError(f"{failing} of task {task.name!r} failed on split {split!r}: {cause(why)}")
+    names = ", ".join(repr(task.name) for task in tasks[:3]) + (", ..." if len(tasks) > 3 else "")
+    return UserError(f"reading split {split!r} of {names} failed: {cause(error)}")
+
+
+def _failing_part(
+    task: seqio.Task, split: str, sequence_length: Mapping[str, int]
+) -> tuple[str, Exception] | None:
+    """The first part of a task that cannot make all examples of a split, and its error."""
+    part, deadline = "the data source", time.monotonic() + _SECONDS_TO_SEARCH
+    try:
+        dataset = task.source.get_dataset(split=split, shuffle=False)
+        _read_through(dataset, deadline)
+        with seqio.utils.map_seed_manager(0):
+            for preprocessor in task.preprocessors:
+                part = f"preprocessor {name(preprocessor)!r}"
+                dataset = seqio.utils.add_kwargs_to_transform(
+                    preprocessor, sequence_length=dict(sequence_length), output_features=task.output_features
+                )(dataset)
+                _read_through(dataset, deadline)
+    except Exception as error:
+        return part, error
+    return None
+
+
+def _read_through(dataset: tf.data.Dataset, deadline: float) -> None:
+    for _ in dataset:
+        if time.monotonic() > deadline:
+            return
+
+
+def _is_found_by_class(preprocessor: Any) -> bool:
+    # seqio finds the placeholder by its class, and fills in the fields of dataclasses.
+    return isinstance(preprocessor, seqio.CacheDatasetPlaceholder) or dataclasses.is_dataclass(preprocessor)
+
+
+def _watched(part: Callable[..., Any], called: str) -> Callable[..., Any]:
+    @functools.wraps(part)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        with blaming(called):
+            return part(*args, **kwargs)
+
+    return call
+
+
+def name(part: Any) -> str:
+    """What a user calls a function or object that is part of a task."""
+    return seqio.utils.function_name(part) or type(part).__name__

@@ -1,0 +1,193 @@
+"""From texts that belong to no data set to tokens, as a task's own preprocessors encode its examples.
+
+`seqio.Feature.add_eos` does not say whether inputs end with the end of sequence: only the preprocessors
+`append_eos` and `append_eos_after_trim` read it, and a task may have neither.
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.user_code import cause, watched
+from poly_jax.errors import UserError
+
+_TOKENIZERS = (seqio.preprocessors.tokenize, seqio.preprocessors.tokenize_and_append_eos)
+# Examples that are looked at, to see whether a feature ends with the end of sequence.
+_LOOKED_AT = 64
+
+Lengths = Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEncoder:
+    """Encodes texts as one feature of a task.
+
+    Attributes:
+      vocabulary: vocabulary of the feature.
+      length: tokens of an encoded text; longer ones are cut.
+      encode_whole: encodes texts of any length, as the task's preprocessors do, at most `length` tokens each;
+        None where the vocabulary's tokens are all that there is, but for the end of sequence.
+      ends: whether a text ends with the end of sequence, also where it is cut; used without `encode_whole`.
+    """
+
+    vocabulary: seqio.Vocabulary
+    length: int
+    ends: bool = True
+    encode_whole: Callable[[Sequence[str]], list[list[int]]] | None = None
+
+    def __call__(self, texts: Sequence[str]) -> Int[np.ndarray, "texts length"]:
+        """Encode texts, padded with 0; standard error says how many had to be cut.
+
+        Raises:
+          UserError: a text cannot be encoded.
+        """
+        tokens = [_tokens(self.vocabulary, text) for text in texts]
+        end = [self.vocabulary.eos_id] if self.ends else []
+        if self.encode_whole is None:
+            encoded = [[*row[: self.length - len(end)], *end] for row in tokens]
+        else:
+            encoded = self.encode_whole(texts)
+        # The end of sequence may be there or not: what counts is the text's own tokens.
+        cut = sum(row[: len(own)] != own for row, own in zip(encoded, tokens, strict=True))
+        if cut:
+            print(
+                f"{cut} of {len(texts)} texts were cut to {self.length} tokens; what follows was not read",
+                file=sys.stderr,
+            )
+        rows = np.zeros((len(texts), self.length), np.int32)
+        for place, row in enumerate(encoded):
+            rows[place, : len(row)] = row
+        return rows
+
+
+def t5_encoder(vocabulary: seqio.Vocabulary, length: int) -> TextEncoder:
+    """The encoder of T5's own tasks: a text ends with the end of sequence, also where it is cut."""
+    return TextEncoder(vocabulary, length)
+
+
+def task_encoder(task: seqio.Task, lengths: Lengths, feature: str = "inputs") -> TextEncoder:
+    """The encoder that gives a text the tokens that the task's preprocessors give it in training.
+
+    Where the task tokenizes by seqio's preprocessors, the text passes through these and all that follow them.
+    Where it tokenizes by its own, a look at its examples tells whether they end with the end of sequence;
+    where these cannot be read, T5's convention holds, and standard error says so.
+
+    Args:
+      task: a registered task.
+      lengths: tokens of `inputs` and `targets`.
+      feature: the feature that the texts are.
+
+    Raises:
+      UserError: the feature is not made of a text's tokens.
+    """
+    description = task.output_features[feature]
+    if description.rank != 1 or description.vocabulary.eos_id is None:
+        raise UserError(
+            f"the feature {feature!r} of task {task.name!r} is not made of tokens: texts cannot be encoded"
+        )
+    steps = _encoding_steps(task)
+    if steps:
+        encode = functools.partial(_run, task, steps, lengths, feature)
+        try:
+            encode([""])
+        except Exception:
+            pass  # The steps need more of an example than its texts.
+        else:
+            return TextEncoder(description.vocabulary, lengths[feature], encode_whole=encode)
+    return TextEncoder(description.vocabulary, lengths[feature], _examples_end(task, lengths, feature))
+
+
+def encoder_of(
+    name: str | None, vocabulary: seqio.Vocabulary, length: int, feature: str = "inputs"
+) -> TextEncoder:
+    """The encoder of the registered task of that name; T5's where there is none with this vocabulary."""
+    if name in seqio.TaskRegistry.names():
+        task = seqio.TaskRegistry.get(name)
+        if task.output_features[feature].vocabulary == vocabulary:
+            return task_encoder(task, {"inputs": length, "targets": length}, feature)
+    return t5_encoder(vocabulary, length)
+
+
+def say_if_endless(task: seqio.Task, lengths: Lengths) -> None:
+    """Say on standard error that a task's targets have no end of sequence, so that its outputs never end."""
+    encoder = task_encoder(task, lengths, "targets")
+    ends = encoder.ends
+    if encoder.encode_whole is not None:
+        # Short enough that an end of sequence has room.
+        ends = encoder.encode_whole([""])[0][-1:] == [encoder.vocabulary.eos_id]
+    if not ends:
+        print(
+            f"the targets of task {task.name!r} have no end of sequence, so that its outputs do not end "
+            "before Decoding.max_length; add seqio.preprocessors.append_eos to the task and train again",
+            file=sys.stderr,
+        )
+
+
+def _encoding_steps(task: seqio.Task) -> list[Callable[..., tf.data.Dataset]]:
+    """The task's preprocessors from the one of seqio's that tokenizes; none where it has none of these."""
+    preprocessors = list(watched(task).preprocessors)
+    for place, step in enumerate(task.preprocessors):
+        while isinstance(step, functools.partial):
+            step = step.func
+        if step in _TOKENIZERS:
+            return [
+                each for each in preprocessors[place:] if not isinstance(each, seqio.CacheDatasetPlaceholder)
+            ]
+    return []
+
+
+def _run(
+    task: seqio.Task,
+    steps: Sequence[Callable[..., tf.data.Dataset]],
+    lengths: Lengths,
+    feature: str,
+    texts: Sequence[str],
+) -> list[list[int]]:
+    """What the preprocessors make of texts, one row of tokens each, cut as seqio cuts."""
+    blank = [""] * len(texts)
+    columns: dict[str, Any] = {name: blank for name in task.output_features} | {feature: list(texts)}
+    dataset = tf.data.Dataset.from_tensor_slices(columns)
+    with seqio.utils.map_seed_manager(0):
+        for step in steps:
+            dataset = seqio.utils.add_kwargs_to_transform(
+                step, sequence_length=dict(lengths), output_features=task.output_features
+            )(dataset)
+    rows = [row[feature][: lengths[feature]].tolist() for row in dataset.as_numpy_iterator()]
+    if len(rows) != len(texts):
+        raise UserError(
+            f"the preprocessors of task {task.name!r} make {len(rows)} examples of {len(texts)} texts: "
+            "texts cannot be encoded"
+        )
+    return rows
+
+
+def _examples_end(task: seqio.Task, lengths: Lengths, feature: str) -> bool:
+    """Whether the task's examples end with the end of sequence."""
+    end = task.output_features[feature].vocabulary.eos_id
+    try:
+        split = next(iter(task.splits))
+        dataset = watched(task).get_dataset(dict(lengths), split=split, shuffle=False, num_epochs=1)
+        rows = [example[feature] for example in dataset.take(_LOOKED_AT).as_numpy_iterator()]
+    except Exception as error:
+        print(
+            f"the examples of task {task.name!r} cannot be read ({cause(error)}): {feature} are encoded with "
+            "an end of sequence, as T5's are",
+            file=sys.stderr,
+        )
+        return True
+    # A text that was cut may have lost its end.
+    whole = [row for row in rows if len(row) < lengths[feature]] or rows
+    return not whole or any(len(row) and int(row[-1]) == end for row in whole)
+
+
+def _tokens(vocabulary: seqio.Vocabulary, text: str) -> list[int]:
+    try:
+        return list(vocabulary.encode(text))
+    except UnicodeEncodeError:
+        raise UserError(f"{text!a:.80} has half of a surrogate pair, which no tokenizer reads") from None

@@ -1,0 +1,149 @@
+"""How each subject of the fuzz test is read: the words of a command, or a function of Python."""
+
+import functools
+import pathlib
+import shutil
+from collections.abc import Callable
+
+Reading = list[str] | Callable[[], object]
+RESUME = (
+    "--gin_file=recipes/skillbench/mhr.gin",
+    "--gin.Adapters.sites=('.*/attention/query', '.*/mlp/wo')",
+    "--gin.train.steps=2",
+    "--gin.Data.batch_size=8",
+)
+_NAMES = "names.json"
+TASKS = ("ant", "bee", "cat")
+
+
+def _resume(folder: pathlib.Path, file: str) -> Reading:
+    return ["train", *RESUME, f"--output_dir={folder}"]
+
+
+def _out(folder: pathlib.Path) -> str:
+    place = folder.parent / "out"
+    shutil.rmtree(place, ignore_errors=True)
+    for path in place.parent.glob("out.*"):
+        path.unlink()
+    return str(place)
+
+
+def _export(folder: pathlib.Path, file: str) -> Reading:
+    return ["export", f"--run={folder}", "--format=peft_poly", f"--output={_out(folder)}"]
+
+
+def _load(folder: pathlib.Path, file: str) -> Reading:
+    import poly_jax
+
+    return functools.partial(poly_jax.load, folder)
+
+
+def _export_backbone(folder: pathlib.Path, file: str) -> Reading:
+    # The file itself, or the folder that it is somewhere in.
+    backbone = folder / pathlib.PurePath(file).parts[0]
+    return ["export", f"--backbone={backbone}", "--format=t5x", f"--output={_out(folder)}"]
+
+
+def _import_backbone(folder: pathlib.Path, file: str) -> Reading:
+    return ["import", f"--from={folder / 'model'}", f"--output={_out(folder)}.safetensors"]
+
+
+def _import_adapter(folder: pathlib.Path, file: str) -> Reading:
+    adapter = folder / ("adapter" if (folder / "adapter").is_dir() else "adapter.safetensors")
+    words = ["import", f"--from={adapter}", f"--backbone={folder / 'model'}", f"--output={_out(folder)}"]
+    return [*words, f"--tasks={folder / _NAMES}"] if file == _NAMES else words
+
+
+def _tokenizer(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from poly_jax.interface.vocabulary import beside
+        from poly_jax.model.config import T5Config
+
+        vocabulary = beside(str(folder / "model"), T5Config(vocab_size=128))
+        if vocabulary is not None:
+            vocabulary.encode("a b")
+
+    return read
+
+
+def _natural_instructions(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from etils import epath
+
+        from poly_jax.tasks.super_natural_instructions.reading import read_names, read_task
+        from poly_jax.tasks.super_natural_instructions.source import TaskFileSource
+
+        place = epath.Path(folder)
+        for name in read_names(place / "splits" / "train_tasks.txt"):
+            path = place / "tasks" / f"{name}.json"
+            read_task(path)
+            source = TaskFileSource(path, lambda instances: {"train": instances}, 2)
+            list(source.get_dataset("train"))
+
+    return read
+
+
+def _t0(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from etils import epath
+
+        from poly_jax.tasks.t0_few_shot.reading import show_examples
+        from poly_jax.tasks.t0_few_shot.templates import read_templates
+
+        templates = read_templates(epath.Path(folder / "templates.yaml"))
+        show_examples(epath.Path(folder / "train.jsonl"), templates, lambda place: [0])
+
+    return read
+
+
+def _table(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from poly_jax.routing.table_file import read_table
+
+        read_table(str(folder / file), TASKS)
+
+    return read
+
+
+def _grouping(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from poly_jax.analysis.reference import read_grouping
+
+        read_grouping(str(folder / file), TASKS)
+
+    return read
+
+
+def _texts(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from poly_jax.evaluation.texts import read_records
+
+        read_records(str(folder / file))
+
+    return read
+
+
+def _gin(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from poly_jax.configuration import Configuration
+
+        Configuration((str(folder / "run.gin"),)).load()
+
+    return read
+
+
+READERS: dict[str, Callable[[pathlib.Path, str], Reading]] = {
+    "resume": _resume,
+    "export": _export,
+    "load": _load,
+    "export_backbone": _export_backbone,
+    "import_backbone": _import_backbone,
+    "import_adapter": _import_adapter,
+    "tokenizer": _tokenizer,
+    "natural_instructions": _natural_instructions,
+    "t0": _t0,
+    "table": _table,
+    "grouping": _grouping,
+    "texts": _texts,
+    "gin": _gin,
+}

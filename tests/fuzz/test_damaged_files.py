@@ -1,0 +1,77 @@
+"""Whatever happens to a file, its reader ends soon, with 0 or with one line that says what is wrong.
+
+A sample is run. `POLY_JAX_FUZZ=whole python -m pytest tests/fuzz` runs everything.
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+
+import pytest
+from mutations import kinds_for
+from subjects import Subject, make_subjects
+
+pytestmark = [pytest.mark.slow]
+
+_SAMPLE = 40
+_SEED = 0
+_WORKER = pathlib.Path(__file__).parent / "worker.py"
+
+Case = dict[str, str]
+
+
+def cases_of(subjects: list[Subject]) -> list[Case]:
+    """Every damage to every file of every subject; and each subject as it is."""
+    cases = []
+    for subject in subjects:
+        for reader in subject.readers:
+            common = {"subject": str(subject.folder), "reader": reader, "seed": str(_SEED)}
+            cases.append({**common, "file": subject.damaged()[0], "kind": ""})
+            for file in subject.damaged():
+                kinds = kinds_for(subject.folder / file)
+                cases += [{**common, "file": file, "kind": kind} for kind in kinds]
+    return cases
+
+
+def run(cases: list[tuple[int, Case]], folder: pathlib.Path) -> dict[int, dict]:
+    """How the reading of each case ended; a process that dies is started again after the case it was at."""
+    ended: dict[int, dict] = {}
+    results, todo = folder / "results.jsonl", folder / "cases.json"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    left = list(cases)
+    while left:
+        results.write_text("")
+        todo.write_text(json.dumps(left))
+        command = [sys.executable, str(_WORKER), str(todo), str(results)]
+        process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        lines = [json.loads(line) for line in results.read_text().splitlines()]
+        ended |= {line["ended"]: line for line in lines if "ended" in line}
+        begun = [line["begun"] for line in lines if "begun" in line]
+        assert begun, process.stderr
+        if begun[-1] not in ended:
+            how = f"the process died with {process.returncode}: {process.stderr[-3000:]}"
+            ended[begun[-1]] = {"code": -1, "errors": "", "fault": how}
+        left = [case for case in cases if case[0] not in ended]
+    return ended
+
+
+def test_a_damaged_file_ends_in_one_line_or_is_read(short_runs, tmp_path):
+    root = tmp_path / "subjects"
+    root.mkdir()
+    cases = list(enumerate(cases_of(make_subjects(root, pathlib.Path(short_runs["mhr"])))))
+    undamaged = {number for number, case in cases if not case["kind"]}
+    if os.environ.get("POLY_JAX_FUZZ") != "whole":
+        damaged = [case for case in cases if case[1]["kind"]]
+        cases = [case for case in cases if case[0] in undamaged] + random.Random(_SEED).sample(
+            damaged, _SAMPLE
+        )
+    ended = run(cases, tmp_path)
+    described = {number: f"{case['reader']} of {case['file']}, {case['kind']}" for number, case in cases}
+    faults = [f"{described[number]}: {end['fault']}" for number, end in ended.items() if end["fault"]]
+    # The check of damaged files means something only if the readers read the undamaged ones.
+    faults += [f"{described[n]}: {ended[n]['errors']}" for n in undamaged if ended[n]["code"] != 0]
+    assert not faults, f"{len(faults)} of {len(cases)} cases:\n" + "\n\n".join(faults)
+    assert any(end["code"] == 1 for end in ended.values())

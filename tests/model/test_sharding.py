@@ -1,0 +1,151 @@
+"""Constraints are in the model's programs whenever there is a mesh, and cut what the mesh divides."""
+
+import collections
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AbstractMesh, AxisType, PartitionSpec
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.lora import LoRA
+from poly_jax.model.config import T5Config
+from poly_jax.model.sharding import constrain, mesh_axes
+from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.routing.fixed import AverageRouter, PrivateRouter
+from poly_jax.routing.learned import LearnedRouter
+
+ROWS, LENGTH, HEADS, KV, EMBED, MLP, VOCAB, SPLITS, SKILLS = 8, 6, 4, 10, 16, 32, 60, 2, 3
+BATCH = ("data", "fsdp")
+CONFIG = T5Config(
+    vocab_size=VOCAB,
+    emb_dim=EMBED,
+    num_heads=HEADS,
+    head_dim=KV,
+    mlp_dim=MLP,
+    num_encoder_layers=1,
+    num_decoder_layers=1,
+)
+ADAPTERS = Adapters(
+    LoRA(),
+    LearnedRouter(sampling=False),
+    n_tasks=8,
+    n_skills=SKILLS,
+    n_splits=SPLITS,
+    sites=(".*/attention/query", ".*/mlp/wo"),
+)
+# Three attentions have three projections each; the adapted sites are one query and two output projections.
+EXPECTED = {
+    ("heads", PartitionSpec(BATCH, None, ("model",), None)): 9,
+    ("residual", PartitionSpec(BATCH, None, None)): 2,
+    ("mlp", PartitionSpec(BATCH, None, ("model",))): 2,
+    ("logits", PartitionSpec(BATCH, None, ("model",))): 1,
+    ("weights", PartitionSpec(BATCH, None, None)): 3,
+}
+
+
+def kind_of(shape):
+    kinds = {
+        (ROWS, LENGTH, HEADS, KV): "heads",
+        (ROWS, LENGTH, EMBED): "residual",
+        (ROWS, LENGTH, MLP): "mlp",
+        (ROWS, LENGTH, VOCAB): "logits",
+        (ROWS, SPLITS, SKILLS): "weights",
+        (ROWS, 1, 8): "private weights",
+    }
+    return kinds.get(shape, shape)
+
+
+def constraints(jaxpr):
+    """How often a program constrains an array of each kind to each layout, inner programs included."""
+    found = collections.Counter()
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "sharding_constraint":
+            found[kind_of(equation.invars[0].aval.shape), equation.params["sharding"].spec] += 1
+        for inner in jax.core.jaxprs_in_params(equation.params):
+            found += constraints(inner)
+    return found
+
+
+def program(adapters=ADAPTERS, **settings):
+    """The constraints of the forward pass."""
+    model = Transformer(dataclasses.replace(CONFIG, **settings), adapters)
+    shapes, _ = parameter_shapes(model)
+    tokens = np.ones((ROWS, LENGTH), np.int32)
+    run = lambda parameters: model.apply({"params": parameters}, tokens, tokens, np.arange(ROWS) % 8)  # noqa: E731
+    return constraints(jax.make_jaxpr(run)(shapes).jaxpr)
+
+
+@pytest.fixture
+def three_axes():
+    mesh = AbstractMesh((2, 2, 2), ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
+    with jax.sharding.use_abstract_mesh(mesh):
+        yield
+
+
+def test_activations_and_mixing_weights_are_constrained(three_axes):
+    assert program() == EXPECTED
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_a_scan_constrains_the_layer_that_it_repeats(three_axes, remat):
+    assert program(scan_layers=True, remat=remat, num_encoder_layers=3, num_decoder_layers=3) == EXPECTED
+
+
+def test_one_router_for_the_model_is_constrained_once(three_axes):
+    coarse = program(dataclasses.replace(ADAPTERS, granularity="coarse"))
+    assert coarse == EXPECTED | {("weights", PartitionSpec(BATCH, None, None)): 1}
+
+
+def test_every_tasks_own_skills_are_constrained_like_the_mix(three_axes):
+    found = program(dataclasses.replace(ADAPTERS, private_skill=LoRA()))
+    assert found == EXPECTED | {("private weights", PartitionSpec(BATCH, None, None)): 3}
+    owned = program(dataclasses.replace(ADAPTERS, router=PrivateRouter(), n_splits=1))
+    assert owned[("private weights", PartitionSpec(BATCH, None, None))] == 3
+
+
+def test_one_mix_for_all_rows_has_no_rows_to_spread(three_axes):
+    found = program(dataclasses.replace(ADAPTERS, router=AverageRouter()))
+    assert {kind for kind, _ in found} == {"heads", "residual", "mlp", "logits"}
+
+
+def test_a_program_without_a_mesh_has_no_constraint():
+    assert not program()
+    one = AbstractMesh((1, 1, 1), ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
+    with jax.sharding.use_abstract_mesh(one):
+        assert not program()
+
+
+def test_under_vmap_the_new_axis_is_left_to_the_compiler(three_axes):
+    traced = jax.make_jaxpr(jax.vmap(lambda x: constrain(x, "batch", "embed")))(jnp.ones((3, 8, 4)))
+    (equation,) = traced.jaxpr.eqns
+    assert equation.params["sharding"].spec == PartitionSpec(PartitionSpec.UNCONSTRAINED, BATCH, None)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "expected"),
+    [
+        ((8, 6, 16), ("batch", "length", "embed"), (BATCH, None, None)),
+        # What the whole of a rule's axes does not divide, a part of them may.
+        ((6, 6, 16), ("batch", "length", "embed"), (("data",), None, ("fsdp",))),
+        ((5, 4), ("batch", "heads"), (None, ("model",))),
+        ((8, 3), ("tasks", "skills"), (("fsdp", "model"), None)),
+    ],
+)
+def test_an_axis_is_cut_by_the_mesh_axes_of_its_rule_that_divide_it(shape, names, expected):
+    from poly_jax.model.sharding import LOGICAL_AXIS_RULES
+
+    sizes = {"data": 2, "fsdp": 2, "model": 2}
+    assert mesh_axes(shape, names, LOGICAL_AXIS_RULES, sizes) == PartitionSpec(*expected)
+
+
+def test_rules_are_read_as_flax_reads_them():
+    # t5x names an axis several times: the first rule that finds a free mesh axis decides, and its meshes
+    # have no axis `fsdp`.
+    rules = (("batch", "data"), ("embed", "data"), ("embed", "model"), ("mlp", "fsdp"), ("vocab", None))
+    sizes = {"data": 2, "model": 4}
+    assert mesh_axes((8, 16), ("batch", "embed"), rules, sizes) == PartitionSpec(("data",), ("model",))
+    assert mesh_axes((16, 8), ("embed", "mlp"), rules, sizes) == PartitionSpec(("data",), None)
+    assert mesh_axes((8,), ("vocab",), rules, sizes) == PartitionSpec(None)
