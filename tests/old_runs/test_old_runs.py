@@ -1,9 +1,10 @@
 """Runs of November 2026 restore, resume, predict and export as the version that wrote them did.
 
-`runs.zip` was written by the program at commit 2d791cf, on the embedded benchmark: `source` (MHR, 2 steps),
-`scanned` (C-Poly with scanned layers, 2 steps) and `adapted` (`source` adapted as mhr-z to skillbench_ktv, stopped
-after 2 of 4 steps). `expected.npz` in it holds, as that version computed them: every trained array of these
-three and of `whole` (`adapted` without the stop), the scores of two predictions, and the export to PEFT.
+`runs.zip` was written by the program at commit 2d791cf, on the embedded benchmark. It holds `source` (MHR,
+2 steps), `scanned` (C-Poly with scanned layers, 2 steps) and `adapted` (`source` adapted as mhr-z to
+skillbench_ktv, stopped after 2 of 4 steps). Its `expected.npz` holds what that version computed: every
+trained array of these three and of `whole` (`adapted` without the stop), the scores of two predictions, and the
+export to PEFT.
 """
 
 import json
@@ -67,7 +68,13 @@ def test_every_trained_array_restores_bit_for_bit(runs, expected, run):
 def test_predictions_and_their_scores_are_the_same(runs, expected, run, tmp_path):
     texts, answers = tmp_path / "in.txt", tmp_path / "out.jsonl"
     texts.write_text("abc fbdaj\nqrt hgca\n")
-    words = ["infer", f"--run={runs / run}", f"--task={TASKS[run]}", f"--input={texts}", f"--output={answers}"]
+    words = [
+        "infer",
+        f"--run={runs / run}",
+        f"--task={TASKS[run]}",
+        f"--input={texts}",
+        f"--output={answers}",
+    ]
     assert cli.main(words) == 0
     scores = [json.loads(line)["score"] for line in answers.read_text().splitlines()]
     np.testing.assert_allclose(scores, expected[f"scores/{run}"], rtol=1e-4, atol=1e-6)
