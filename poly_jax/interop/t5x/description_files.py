@@ -57,7 +57,7 @@ def settings_file(checkpoint: str) -> str | None:
 
 
 def _beside(checkpoint: str, name: str) -> epath.Path | None:
-    """The nearest file of this name, in a checkpoint's folder or one of the two above it; None without one."""
+    """The nearest file of this name in a checkpoint's folder or one of the two above it, or None."""
     place = epath.Path(checkpoint).expanduser()
     found = (folder / name for folder in (place, place.parent, place.parent.parent))
     return next((file for file in found if file.exists()), None)
