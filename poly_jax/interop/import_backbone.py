@@ -129,6 +129,6 @@ def download(hub_id: str) -> pathlib.Path:
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(
-            f"{hub_id} is not a local path and cannot be downloaded from the Hugging Face hub ({reason}); "
-            "check the id and the network, or give a local folder"
+            f"{hub_id} is not a local path and cannot be downloaded from the Hugging Face hub ({reason});"
+            " check the id and the network, or give a local folder"
         ) from e
