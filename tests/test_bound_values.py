@@ -22,6 +22,9 @@ WRONG = [
     ("train.steps=True", f"train.steps is True; {WHOLE}"),
     ("train.steps=1.5", f"train.steps is 1.5; {WHOLE}"),
     ("train.steps=None", f"train.steps is None; {WHOLE}"),
+    ("train.steps=1e30", f"train.steps is 1e+30; {WHOLE}"),
+    ("train.seed=99999999999999999999", f"train.seed is 99999999999999999999; {WHOLE}"),
+    ("LoRA.alpha=1e400", "LoRA.alpha is inf; it must be a number"),
     ("Data.inputs_length='12'", f"Data.inputs_length is '12'; {WHOLE}"),
     ("Data.batch_size=[8]", f"Data.batch_size is [8]; {WHOLE}"),
     ("Partitioning.model='2'", f"Partitioning.model is '2'; {WHOLE}"),
@@ -171,6 +174,8 @@ def test_home_in_flags_is_expanded(monkeypatch, tmp_path, capsys):
         ("1 / 0\n", "ZeroDivisionError: division by zero"),
         ("import not_there_at_all\n", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("raise RuntimeError('a\\nb')\n", "RuntimeError: a b"),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
+        ("def again():\n    again()\n\n\nagain()\n", "RecursionError: maximum recursion depth exceeded"),
     ],
 )
 @pytest.mark.parametrize("debug", ["0", "1"])

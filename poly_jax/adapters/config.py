@@ -95,4 +95,6 @@ class Adapters:
                             f"Adapters.n_splits is {self.n_splits}, which does not divide the width {width}"
                             f" of {site}"
                         )
+        if not self.sites:
+            raise UserError(f"Adapters.sites is empty; choose from {', '.join(widths)}")
         _ = self.inventory_size

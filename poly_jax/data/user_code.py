@@ -40,7 +40,7 @@ def blaming(part: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{part} failed: {cause(error)} (POLY_JAX_DEBUG=1 shows the traceback)") from error
 
 

@@ -137,6 +137,7 @@ def test_fixed_routers_have_no_parameters_and_set_the_size_of_the_inventory(rout
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
+        ({"sites": ()}, "Adapters.sites is empty; choose from encoder/attention/query"),
         ({"sites": ".*/qeury"}, r"'\.\*/qeury', which matches no site"),
         ({"sites": "query"}, "'query', which matches no site"),
         ({"sites": (".*/query", "encoder/[")}, r"'encoder/\[', not a regular expression"),

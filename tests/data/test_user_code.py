@@ -43,6 +43,15 @@ def fails_on_an_example(dataset):
     return dataset.map(change)
 
 
+def test_a_preprocessor_that_ends_the_process_is_named(plain_task):
+    def leaves(dataset):
+        raise SystemExit(3)
+
+    plain_task("owl", preprocessors=[leaves])
+    with pytest.raises(UserError, match=r"preprocessor '.*leaves.*' of task 'owl' failed: SystemExit: 3"):
+        next(train("owl"))
+
+
 @pytest.mark.parametrize("preprocessor", [fails_when_built, fails_inside_a_map, fails_on_an_example])
 def test_an_error_in_a_preprocessor_names_it_and_its_task(plain_task, preprocessor):
     causes = {

@@ -119,6 +119,17 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(here, monk
         infer(here.folder, "evaluation_a", "asked.txt", "folder", here.experiment)
 
 
+def test_neither_the_texts_nor_a_file_of_the_run_is_replaced(here):
+    texts = pathlib.Path("asked.txt").read_text()
+    config = pathlib.Path(here.folder) / "config.gin"
+    bound = config.read_text()
+    with pytest.raises(UserError, match=r"asked\.txt is the file of the texts"):
+        infer(here.folder, "evaluation_a", "asked.txt", "./asked.txt", here.experiment)
+    with pytest.raises(UserError, match=r"config\.gin is a file of the training run"):
+        infer(here.folder, "evaluation_a", "asked.txt", str(config), here.experiment)
+    assert (pathlib.Path("asked.txt").read_text(), config.read_text()) == (texts, bound)
+
+
 def test_an_answer_file_is_replaced_whole_or_not_at_all(here, tasks, monkeypatch):
     pathlib.Path("answers.txt").write_text("old\n")
     write = type(epath.Path("x")).write_text

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from poly_jax.errors import UserError
 from poly_jax.model.attention import Attention
 from poly_jax.model.context import Context
 from poly_jax.model.relative_position import distance_buckets
@@ -64,6 +65,12 @@ def test_the_routers_draws_are_a_function_of_their_own_key(tiny, logits_of, eval
     np.testing.assert_array_equal(once, again)
     assert np.abs(once - other).max() > 0.1
     assert np.abs(once - evaluated).max() > 0.1
+
+
+@pytest.mark.parametrize("rate", [1.0, -0.5])
+def test_a_dropout_rate_that_is_no_probability_below_one_is_named(tiny, rate):
+    with pytest.raises(UserError, match=rf"T5Config\.dropout_rate is {rate}; it must be in \[0, 1\)"):
+        with_config(tiny.model, dropout_rate=rate)
 
 
 def test_attention_drops_a_key_for_all_queries_of_a_head(tiny):

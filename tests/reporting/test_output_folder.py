@@ -5,7 +5,7 @@ import json
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.reporting.output_folder import check_output_file, check_output_folder
 
 PROGRAMS = ("sweep", "reproduce", "demo", "routing")
 
@@ -59,3 +59,24 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; give a folder"):
         check_output_folder(tmp_path / "file", "sweep")
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *("config.gin", "operative_config.gin", "metrics.jsonl", "events.out.tfevents.1.host"),
+        *("checkpoints/new.txt", "checkpoints/7/trained/new.txt", "data/7-host0.json"),
+    ],
+)
+def test_a_file_of_a_run_is_not_replaced(tmp_path, own):
+    (tmp_path / "config.gin").write_text("")
+    with pytest.raises(UserError, match=rf"a file of the training run in {tmp_path}; .*answers\.txt$"):
+        check_output_file(tmp_path / own)
+
+
+def test_other_files_in_a_run_and_the_same_names_elsewhere_are_free(tmp_path):
+    check_output_file(tmp_path / "metrics.jsonl")
+    check_output_file(tmp_path / "data" / "answers.txt")
+    (tmp_path / "config.gin").write_text("")
+    check_output_file(tmp_path / "answers.txt")
+    check_output_file(tmp_path / "answers" / "metrics.jsonl")

@@ -262,6 +262,7 @@ def test_bfloat16_logits_are_mixed_in_float32():
         ({"scores": "sigmod"}, "scores is 'sigmod'; use one of sigmoid, straight_through, l2, softmax"),
         ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": float("inf")}, "temperature is inf"),
         ({"logit_dropout": 1.0}, "logit_dropout is 1.0; it must be in"),
         ({"logit_dropout": -0.1}, "logit_dropout is -0.1"),
         ({"top_k": 2}, "top_k is 2; it needs LearnedRouter.scores = 'softmax'"),

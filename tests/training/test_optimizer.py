@@ -216,6 +216,12 @@ def test_clipping_is_by_the_norm_of_skills_and_routers_together(clip_norm):
         ({"algorithm": "sgd"}, "algorithm is 'sgd'; use one of adamw, adafactor"),
         ({"decay": "step"}, "decay is 'step'; use one of linear, cosine, constant, rsqrt"),
         ({"warmup_fraction": 1.5}, r"warmup_fraction is 1\.5; it must be in \[0, 1\]"),
+        ({"learning_rate": -1.0}, r"learning_rate is -1\.0; it must be 0 or more"),
+        ({"router_learning_rate": float("inf")}, "router_learning_rate is inf; it must be 0 or more"),
+        ({"clip_norm": -1.0}, r"clip_norm is -1\.0; it must be 0 or more"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan; it must be 0 or more"),
+        ({"b1": 1.0}, r"b1 is 1\.0; it must be in \[0, 1\)"),
+        ({"b2": -0.5}, r"b2 is -0\.5; it must be in \[0, 1\)"),
     ],
 )
 def test_settings_that_cannot_be_are_named(settings, named):
