@@ -52,7 +52,7 @@ def test_a_file_that_is_no_table_is_named(tmp_path, content):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no task table is at .*absent\.json"):
+    with pytest.raises(UserError, match=r"there is no task table at .*absent\.json"):
         TaskTable.load(tmp_path / "absent.json")
 
 

@@ -122,7 +122,7 @@ def test_registering_again_does_nothing_and_otherwise_is_an_error(folder):
     before = seqio.TaskRegistry.get("t0_rte")
     register(str(folder), vocabularies.byte())
     assert seqio.TaskRegistry.get("t0_rte") is before
-    with pytest.raises(UserError, match=r"'t0' is registered with length_norm 1\.0, now asked for with 0\.0"):
+    with pytest.raises(UserError, match=r"'t0' is registered with length_norm 1\.0, and cannot be registered again with 0\.0"):
         register(folder, BYTES, length_norm=0.0)
 
 
