@@ -184,7 +184,7 @@ def routed(name: str, table: TaskTable) -> RoutedMixture:
 
     The view is registered too, and programs find it by its name. This name is `<name>@routed` for the
     mixture's own table; for another table, the table's digest is appended. A second call returns the same
-    object. The view has the same caching, rates, splits, metrics, postprocessors and features as the original.
+    object. Caching, rates, splits, metrics, postprocessors and features are the same as in the original.
 
     Args:
       name: name of any registered task or mixture; it needs no special preprocessors.

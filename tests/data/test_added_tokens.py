@@ -179,7 +179,7 @@ def test_a_tokenizer_json_that_cuts_texts_in_another_way_is_refused(folder, mode
                     "single": [{"SpecialToken": {}}, {"Sequence": {}}],
                 }
             },
-            "adds tokens to a text (post_processor) other than the one at its end",
+            r"adds tokens to a text \(post_processor\) other than the one at its end",
         ),
     ]
     for changes, message in cases:

@@ -115,7 +115,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(here, monk
     ):
         infer(here.folder, "evaluation_a", "asked.txt", "nowhere/answers.txt", here.experiment)
     pathlib.Path("folder").mkdir()
-    with pytest.raises(UserError, match="folder is no file"):
+    with pytest.raises(UserError, match="folder is not a file"):
         infer(here.folder, "evaluation_a", "asked.txt", "folder", here.experiment)
 
 

@@ -90,7 +90,7 @@ def test_examples_that_cannot_be_read_leave_t5_s_convention_and_a_word(task, cap
 
 def test_texts_that_are_cut_are_counted(task, capsys):
     task_encoder(task([TOKENIZE, APPEND]), LENGTHS)(TEXTS)
-    assert capsys.readouterr().err == "1 of 4 texts were cut to 6 tokens; what follows was not read\n"
+    assert capsys.readouterr().err == "1 of 4 texts were cut to 6 tokens; the rest was not read\n"
     task_encoder(task([TOKENIZE, AFTER_TRIM]), LENGTHS)(TEXTS)
     assert capsys.readouterr().err.startswith("2 of 4 texts were cut to 6 tokens")
     task_encoder(task([TOKENIZE]), LENGTHS)(["ab"])
@@ -146,4 +146,4 @@ def test_the_case_of_a_mark_and_a_cut(shared_cases, task, capsys):
     assert [record["inputs"] for record in marked] == ["lqm hdcgib", "lqm ihgc"]
     asked = [record["inputs"] for record in read_records(str(folder / "in.txt"))]
     task_encoder(task([TOKENIZE, APPEND]), {"inputs": 12, "targets": 8})(asked)
-    assert capsys.readouterr().err == "1 of 4 texts were cut to 12 tokens; what follows was not read\n"
+    assert capsys.readouterr().err == "1 of 4 texts were cut to 12 tokens; the rest was not read\n"
