@@ -1,4 +1,4 @@
-"""One task of a run with merge-after skills or skills of tasks' own, merged or as PEFT's LoRA."""
+"""One task of a run with merge-after skills or private skills of tasks, merged or as PEFT's LoRA."""
 
 import json
 
