@@ -75,7 +75,7 @@ def test_a_text_has_the_form_that_the_preprocessors_before_the_tokenizer_make(ta
     assert rows.tolist() == [[116, 61, 35, 100, 101, 1]]
 
 
-def test_the_examples_of_a_task_with_a_tokenizer_of_its_own_tell_whether_texts_end(task, capsys):
+def test_the_examples_of_a_task_with_its_own_tokenizer_show_whether_texts_end(task, capsys):
     made = task([own_tokenizer])
     assert task_encoder(made, LENGTHS)(["ab"]).tolist() == [[100, 101, 1, 0, 0, 0]]
     assert task_encoder(made, LENGTHS, "targets")(["ab"]).tolist() == [[100, 101, 0, 0, 0, 0]]

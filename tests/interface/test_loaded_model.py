@@ -211,7 +211,7 @@ def test_mistakes_are_one_line(model, bare, call, message):
         call(model, bare)
 
 
-def test_an_unknown_vocabulary_says_what_to_give(file):
+def test_an_unknown_vocabulary_is_an_error_that_says_what_to_give(file):
     with pytest.raises(
         poly_jax.UserError, match="the vocabulary is not known; load the model with vocabulary="
     ):

@@ -1,6 +1,6 @@
 """PiSSA and OLoRA, where LoRA starts from a part of the kernel, which PEFT subtracts from the kernel.
 
-PEFT computes y = x (W - s A0 B0) + s (x A) B, where A0 B0 is a part of the kernel W that follows from W alone,
+PEFT computes y = x (W - s A0 B0) + s (x A) B, where A0 B0 is a part of the kernel W that W determines,
 and saves A and B. The same function is an update of W with twice the rank, from [A, A0] and [B, -B0].
 """
 
