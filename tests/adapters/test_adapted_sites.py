@@ -1,4 +1,4 @@
-"""The adapted sites of a model, the places of its routers, and settings that are refused before anything runs."""
+"""The adapted sites of a model, the places of its routers, and settings that are refused at the start."""
 
 import re
 

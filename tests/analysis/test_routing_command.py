@@ -20,7 +20,7 @@ GROUPS = {"<b>": "<i>one</i>", "a&b": "<i>one</i>", "cost_$x^{": "$_{", "d": "$_
 
 
 def preferring(path, shape):
-    """Make logits with which the first two tasks prefer skill 0 and the last two skill 2; skills differ too."""
+    """Make logits: the first two tasks prefer skill 0 and the last two skill 2. Skills differ too."""
     if path.endswith("router/logits"):
         rows = np.array([[9.0, -9, -9], [9, -9, -9], [-9, -9, 9], [-9, -9, 9]])
         return np.broadcast_to(rows[:, None], shape)

@@ -1,4 +1,4 @@
-"""Predictions for texts equal an evaluation's, are written beside their inputs, and never leave half a file."""
+"""Predictions for texts equal an evaluation's, keep their inputs, and never leave half a file."""
 
 import dataclasses
 import io

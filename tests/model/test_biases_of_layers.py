@@ -1,4 +1,4 @@
-"""Separate relative position biases per layer, as in umT5, act like one bias of the stack where all are equal."""
+"""Separate relative position biases per layer, as in umT5, act like one shared bias where all are equal."""
 
 import dataclasses
 

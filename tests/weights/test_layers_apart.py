@@ -25,7 +25,7 @@ VERSIONS = ["t5x_tiny_v1_0", "t5x_tiny_v1_1"]
 
 
 def scalable(tree, heads, kv):
-    """Convert an example's tree to scalable_t5's, without biases: layers on axis 1, and a separate axis of heads."""
+    """Convert a tree to scalable_t5's form, without biases: layers on axis 1, a separate axis of heads."""
     stacked = {}
     for name, leaf in flatten(stack_layers(tree)).items():
         stack, _, rest = name.partition("/layers/")
