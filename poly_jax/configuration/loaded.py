@@ -105,10 +105,7 @@ class Loaded:
     def bound(self, kind: str) -> dict[str, Any]:
         """The arguments of a configurable that are bound, made; without its defaults."""
         with self._making(self._state):
-            try:
-                return gin.get_bindings(kind)
-            except ValueError:  # Nothing of this name is registered.
-                return {}
+            return gin.get_bindings(kind)
 
     def bindings(self) -> list[tuple[str, str]]:
         """For each binding, the name of its configurable in gin, and the binding as text."""

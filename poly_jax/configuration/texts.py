@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import gin
 
+from poly_jax.configurables import import_configurables
 from poly_jax.configuration.gin_state import GinState
 
 _WIDTH = 100
@@ -35,6 +36,7 @@ class Texts:
 
     def with_bindings(self, lines: Sequence[str]) -> "Texts":
         """These texts with further bindings in `config`, which win over those that are there."""
+        import_configurables()
         with GinState().in_force():
             gin.parse_config(self.config)
             gin.parse_config(list(lines))

@@ -35,7 +35,7 @@ def train_batches(
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> BatchStream:
-    """An endless stream over a registered mixture or task, the same for the same seed.
+    """Make an endless stream over a registered mixture or task, the same for the same seed.
 
     Every batch has `encoder_input_tokens` [batch_size, inputs], `decoder_input_tokens`,
     `decoder_target_tokens` and `decoder_loss_weights` [batch_size, targets] and `task_ids` [batch_size], all
@@ -43,7 +43,7 @@ def train_batches(
 
     Args:
       mixture_name: a registered seqio mixture or task, not routed yet.
-      table: gives the ids; must hold all the mixture's tasks.
+      table: the task table, which must hold all the mixture's tasks.
       sequence_length: tokens of `inputs` and of `targets`; longer examples are cut.
       batch_size: examples per batch of this shard.
       seed: orders the examples, mixes the tasks and draws what preprocessors draw.
@@ -57,7 +57,7 @@ def train_batches(
       shard_id: which of them this is, from 0; every host gives the same seed.
 
     Raises:
-      UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
+      UserError: the mixture, split or task is unknown, there are no examples, or a setting is out of range.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
     mixture.check_rates(split)
@@ -134,12 +134,12 @@ def eval_batches(
     filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
     batches.
 
-    Args and arrays: as of `train_batches`, but that `choices` come only where all tasks have them. With
-    `every_target`, an example whose target is drawn among several has a row for each, and where a task is so,
-    `example_ids` [batch] says, task by task, which rows are one example.
+    Arguments and arrays are those of `train_batches`, except that `choices` come only where all tasks have
+    them. With `every_target`, an example whose target is drawn among several has a row for each of them;
+    `example_ids` [batch] then says, task by task, which rows are one example.
 
     Raises:
-      UserError: unknown mixture, split or task, no examples, or a setting that cannot be.
+      UserError: the mixture, split or task is unknown, there are no examples, or a setting is out of range.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
     rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target, start_id)

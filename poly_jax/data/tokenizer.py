@@ -62,7 +62,7 @@ def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
       vocab_size: rows of the model's embedding.
 
     Returns:
-      The vocabulary; None if there is none that seqio can read.
+      The vocabulary; None if there is no vocabulary that seqio can read.
 
     Raises:
       UserError: the vocabulary has more ids than the embedding has rows, its files are broken or disagree, or

@@ -112,11 +112,13 @@ def table(results: Results, title: str) -> Table:
     shown.add_column("task", no_wrap=True)
     for name in results[MEAN]:
         shown.add_column(name, justify="right", no_wrap=True)
+    # Beside means over instances, the row says what it is the mean over.
+    mean = MEAN if next(reversed(results)) == MEAN else "mean over tasks"
     for task, values in results.items():
         if task == MEAN:
             shown.add_section()
         cells = [f"{values[name]:.2f}" if name in values else "" for name in results[MEAN]]
-        shown.add_row("mean over tasks" if task == MEAN else task, *cells)
+        shown.add_row(mean if task == MEAN else task, *cells)
     return shown
 
 

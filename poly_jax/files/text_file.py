@@ -7,6 +7,8 @@ from poly_jax.errors import UserError
 MAX_BYTES = 64 << 20
 """The default limit: far above any configuration, index or tokenizer, and small enough to parse in memory."""
 
+_PIECE = 1 << 20
+
 COPY = "copy it again"
 """What to do about a broken file that belongs to a model or to a run."""
 
@@ -44,13 +46,16 @@ def decode(content: bytes, place: object, advice: str = COPY) -> str:
 
 
 def _read_bytes(path: epath.PathLike, max_bytes: int, advice: str) -> bytes:
+    content = bytearray()
     try:
         with epath.Path(path).open("rb") as file:
-            content = file.read(max_bytes + 1)
+            # In pieces: a file reserves the memory of everything that it is asked for.
+            while len(content) <= max_bytes and (piece := file.read(_PIECE)):
+                content += piece
     except FileNotFoundError:
         raise UserError(f"{path} is missing; {advice}") from None
     except OSError as e:
         raise UserError(f"{path} cannot be read ({e.strerror or e}); {advice}") from None
     if len(content) > max_bytes:
         raise UserError(f"{path} is larger than {max_bytes} bytes, the most that is read of it; {advice}")
-    return content
+    return bytes(content)

@@ -45,10 +45,10 @@ def export_run(
       output: for "backbone" a `.safetensors` file or a folder, for "t5x" the folder that gets
         `checkpoint_<step>`, else the folder of the model or adapter.
       format: "backbone" (this project's own form), "t5x" and "hugging_face" are a T5 without adapters: a
-        task's are merged into its kernels. "t5x_adapters" is a T5 with all skills and routers, for the
-        plug-in of t5x; "peft_poly" is these alone, "peft_lora" one task's mix.
-      experiment: that of the run.
-      task: whose adapters are meant; None where the run has only one, or no adapters.
+        task's adapters are merged into its kernels. "t5x_adapters" is a T5 with all skills and routers, for
+        the plug-in of t5x. "peft_poly" is the skills and routers alone, "peft_lora" one task's mix.
+      experiment: the run's experiment.
+      task: name of the task whose adapters are meant; None where the run has one task, or no adapters.
       tokenizer: written beside a Hugging Face model whose backbone has none; None for none.
 
     Raises:
@@ -159,7 +159,7 @@ def _check_output(output: str, format: Format) -> None:
     place = epath.Path(output)
     if format == "backbone" and place.suffix not in ("", ".safetensors"):
         raise UserError(
-            f"--output={output} must end in .safetensors, so that it is known for what it is, or be a folder"
+            f"--output={output} must end in .safetensors, or be a folder: a name without a suffix"
         )
     if format not in ("t5x", "t5x_adapters") and "://" in output:
         raise UserError(

@@ -93,8 +93,10 @@ def _named_backbone(source: str) -> str:
     named = read_json(config).get("base_model_name_or_path") if config.exists() else None
     if not named:
         raise UserError(f"{source} does not say what it adapts; give its backbone with --backbone")
-    if not pathlib.Path(named).exists():
-        raise UserError(f"{source} adapts {named}, which is no local path; give its folder with --backbone")
+    if not isinstance(named, str) or not pathlib.Path(named).exists():
+        raise UserError(
+            f"{source} adapts {named}, which is not a local path; give its folder with --backbone"
+        )
     return named
 
 

@@ -42,8 +42,8 @@ def import_backbone(
         folder, with `model.gin` in it and shards where there is much to write. A SentencePiece vocabulary of
         a Hugging Face folder goes with it.
       dtype: floats are cast to it; None keeps what is stored.
-      fields: values of `T5Config` fields that count more than what the checkpoint says; for what T5X
-        checkpoints do not say, and to have the shapes checked.
+      fields: values of `T5Config` fields, which override those that the checkpoint states; for fields that
+        T5X checkpoints do not state, and to have the shapes checked.
 
     Returns:
       The gin file: bind its `T5Config` and `Experiment.backbone` by including it.
@@ -120,7 +120,7 @@ def download(hub_id: str) -> pathlib.Path:
         import huggingface_hub
     except ImportError as e:
         raise UserError(
-            f"{hub_id} is no local path; to have it from the Hugging Face hub install huggingface_hub, or "
+            f"{hub_id} is not a local path; to get it from the Hugging Face hub install huggingface_hub, or "
             "download its folder and give that"
         ) from e
     try:
@@ -129,6 +129,6 @@ def download(hub_id: str) -> pathlib.Path:
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(
-            f"{hub_id} is no local path and cannot be had from the Hugging Face hub ({reason}); check the id "
-            "and the network, or give a local folder"
+            f"{hub_id} is not a local path and cannot be downloaded from the Hugging Face hub ({reason});"
+            " check the id and the network, or give a local folder"
         ) from e

@@ -1,17 +1,19 @@
 """The names of a foreign adapter's tasks, and its routers in the order of the names."""
 
-import json
 import pathlib
 
 import numpy as np
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_file import parse_json
+from poly_jax.files.text_file import read_text
 from poly_jax.weights.parameter_names import axis as axis_of
 from poly_jax.weights.parameter_names import is_router
 from poly_jax.weights.tree import ParameterTree, flatten, unflatten
 
 # Beside an adapter's own files; PEFT numbers its tasks only.
 FILE = "tasks.json"
+_ADVICE = "give a list of names of tasks"
 
 
 def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
@@ -24,20 +26,16 @@ def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
     Raises:
       UserError: the file cannot be read, or its names are not as many as needed or not unique.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        raise UserError(f"{path} cannot be read as names of tasks: {e}") from e
+    if not path.is_file():
+        raise UserError(f"{path} cannot be read as names of tasks: there is no such file")
+    text = read_text(path, advice=_ADVICE)
     if text.lstrip().startswith(("[", "{")):
-        try:
-            content = json.loads(text)
-        except ValueError as e:
-            raise UserError(f"{path} is not valid JSON ({e}); give a list of names") from e
+        content = parse_json(text, path, object, advice=_ADVICE)
         names = content.get("tasks") if isinstance(content, dict) else content
     else:
         names = [line.strip() for line in text.splitlines() if line.strip()]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError(f"{path} holds no list of names of tasks")
+        raise UserError(f"{path} does not hold a list of names of tasks")
     if not names:
         raise UserError(f"{path} names no task; give the names of the adapter's tasks")
     if n_tasks is not None and len(names) != n_tasks:

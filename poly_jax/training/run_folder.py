@@ -13,8 +13,11 @@ from poly_jax.configuration import Texts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
+from poly_jax.files.text_file import read_text
 from poly_jax.training.checkpoints import FOLDER, Origin, saved_steps
 
+# A run may go on with its backbone's check turned off.
+_WITHOUT_MEANING = ("#", "import ", "from ", "Experiment.check_backbone ")
 OPERATIVE = "operative_config.gin"
 
 
@@ -80,16 +83,13 @@ def _write(path: epath.Path, text: str) -> None:
 
 
 def _read(path: epath.Path) -> str:
-    try:
-        return path.read_text()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not text ({error}); choose another --output_dir") from None
+    return read_text(path, advice="choose another --output_dir")
 
 
 def _meaning(config: str) -> list[str]:
-    """The lines that bind something; comments and names of imported modules aside."""
+    """The lines that bind something that the run's numbers depend on; comments and imports are left out."""
     lines = (line.strip() for line in config.splitlines())
-    return [line for line in lines if line and not line.startswith(("#", "import ", "from "))]
+    return [line for line in lines if line and not line.startswith(_WITHOUT_MEANING)]
 
 
 def _difference(there: str, here: str) -> str:

@@ -1,6 +1,7 @@
 """How a configuration says that runs are adapted, without adapting one."""
 
 import dataclasses
+from typing import Any
 
 from poly_jax.configuration import Loaded
 from poly_jax.experiment import Experiment
@@ -42,7 +43,13 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
 
 
 def with_configured_choice(variant: Variant, loaded: Loaded) -> Variant:
-    """The variant with its way to choose among skills, if it has one, set as a configuration says."""
+    """The variant with the settings that a configuration binds for its way to choose among skills.
+
+    Settings that are not bound stay as the variant has them.
+    """
     if variant.choice is None:
         return variant
-    return dataclasses.replace(variant, choice=loaded.make(type(variant.choice)))
+    choice: Any = variant.choice
+    return dataclasses.replace(
+        variant, choice=dataclasses.replace(choice, **loaded.bound(type(choice).__name__))
+    )

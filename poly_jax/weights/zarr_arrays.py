@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,9 @@ ADVICE = "copy the checkpoint again"
 # The most of a foreign error's text that is passed on.
 _SHOWN = 200
 _CAUSE = 500
+# A chunk may stand over its array's edges, but no writer makes one that is so much larger than the array.
+_CHUNK_TO_ARRAY = 16
+_SMALL_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +98,10 @@ def _open(array: ZarrArray, advice: str) -> Tensor:
     with _explained(array, advice):
         store = ts.open(spec, open=True, read=True).result()
     shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
+    # A damaged file may say that a chunk of a small array is larger than the memory.
+    chunk = math.prod(store.chunk_layout.read_chunk.shape or ())
+    if chunk > max(_CHUNK_TO_ARRAY * math.prod(shape), _SMALL_CHUNK):
+        raise UserError(f"{array.location} has chunks of {chunk} numbers for {list(shape)}; {advice}")
     if array.shape is not None and shape != array.shape:
         raise UserError(
             f"{array.location} is stored as {list(shape)}, but its checkpoint says {list(array.shape)};"

@@ -28,11 +28,11 @@ class Sizes:
     """Examples per task and split.
 
     Attributes:
-        train: of a training task, for multi-task training.
-        validation: of a training task, held back; tuning tasks divide these among their own splits.
-        test: of a training task.
-        few_shot: of a held-out or tuning task, to adapt to.
-        heldout_test: of a held-out task.
+        train: examples of a training task for multi-task training.
+        validation: examples of a training task that are held back, which tuning tasks divide up.
+        test: test examples of a training task.
+        few_shot: examples of a held-out or tuning task to adapt to.
+        heldout_test: test examples of a held-out task.
     """
 
     train: int = 64

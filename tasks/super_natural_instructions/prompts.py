@@ -17,13 +17,13 @@ _END_OF_SEQUENCE = "</s>"
 
 @dataclasses.dataclass(frozen=True)
 class PromptForm:
-    """A prompt is the head, the demonstrations that fit and the tail; `{name}` stands for an example's field.
+    """A prompt: the head, the demonstrations that fit and the tail; `{name}` stands for an example's field.
 
     Attributes:
-      head: before the demonstrations.
-      demonstration: one positive example, number `{number}` from 1.
-      tail: the instance.
-      kept_end: what a prompt that is cut ends with all the same.
+      head: the text before the demonstrations.
+      demonstration: the text of one positive example, whose number `{number}` counts from 1.
+      tail: the text of the instance.
+      kept_end: the text that a prompt ends with even where it is cut.
     """
 
     head: str
@@ -50,10 +50,10 @@ FORMS: Mapping[str, PromptForm] = {
 
 
 def form(name: str) -> PromptForm:
-    """The form of that name.
+    """The prompt form of a name.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no form of that name.
     """
     if name not in FORMS:
         raise UserError(f"prompt {name!r} is not known; give one of {', '.join(map(repr, FORMS))}")

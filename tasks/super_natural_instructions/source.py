@@ -51,7 +51,7 @@ class TaskFileSource(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """No: seqio shards the examples."""
+        """False, since one file cannot be split: seqio shards the examples."""
         return False
 
     @property
@@ -71,7 +71,7 @@ class TaskFileSource(seqio.DataSource):
         return self.categories[0]
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """One shard, the file."""
+        """The file, which is the only shard."""
         return [str(self._path)]
 
     def num_input_examples(self, split: str) -> int:

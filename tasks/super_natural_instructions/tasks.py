@@ -4,10 +4,10 @@ import dataclasses
 import functools
 import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-import absl.logging
 from etils import epath
 
 from poly_jax.data.quiet import seqio
@@ -28,7 +28,7 @@ from poly_jax.tasks.super_natural_instructions.splits import (
 
 @dataclasses.dataclass(frozen=True)
 class _Registration:
-    """What a call of `register` was given."""
+    """The arguments of one call of `register`."""
 
     folder: str
     vocabulary: seqio.Vocabulary
@@ -63,7 +63,7 @@ def register(
 
     The mixtures hold the tasks of `<folder>/splits/default/{train,test}_tasks.txt` that have a file, at rates
     that are their numbers of training examples. No task file is read before its task is used. A second call
-    with the same arguments does nothing. Splits are those of `splits.py`: tasks of the test list have `test`,
+    with the same arguments does nothing. `splits.py` makes the splits: tasks of the test list have `test`,
     `train`, `validation` and the last two of each few-shot seed (`train_13`), others `train` and
     `validation`; a split without instances is absent.
 
@@ -116,9 +116,12 @@ def register(
         _add_task(task_name(stem, prefix), path, stem in held_out, registration, encoding, metric)
     for split, stems in lists.items():
         found = sorted({task_name(stem, prefix) for stem in stems if stem in files})
-        absl.logging.info(
-            "%s: %d of the %d tasks of the %s list have a file", folder, len(found), len(stems), split
-        )
+        if len(found) < len(stems):
+            print(
+                f"{folder}: {len(found)} of the {len(stems)} tasks of the {split} list have a file; "
+                f"{prefix}_{split} leaves out the others",
+                file=sys.stderr,
+            )
         if found:
             seqio.MixtureRegistry.add(f"{prefix}_{split}", [(name, _num_training_examples) for name in found])
     _registered[prefix] = registration

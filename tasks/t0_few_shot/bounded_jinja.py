@@ -8,7 +8,7 @@ measured.
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import jinja2.nodes as nodes
@@ -228,8 +228,8 @@ class _Measuring(NodeTransformer):
         return _through(_MEASURED, node) if node.ctx == "load" else node
 
 
-def _through(name: str, node: nodes.Expr) -> nodes.Expr:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _through(name: str, node: nodes.Node) -> nodes.Expr:
+    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
 
 
 def _check_statements(tree: nodes.Template) -> None:

@@ -53,7 +53,7 @@ def read_examples(path: epath.Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, 1):
         example = parse_json(line, f"{path}, line {number}", object, allow_nan=True, advice=_FETCH)
         label = example.get("label") if isinstance(example, dict) else None
-        if not is_kind(label, int) or label < 0:
+        if label is None or not is_kind(label, int) or label < 0:
             raise UserError(f"{path}, line {number} is not an object with an integer 'label', 0 or more")
         examples.append(example)
     return examples

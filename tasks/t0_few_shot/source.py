@@ -25,7 +25,7 @@ class HeldOutSource(seqio.DataSource):
 
     Its examples have the scalar texts `inputs`, `targets` (the right choice) and `template`, the vector of
     texts `choices`, and the numbers `label` and `example_id` (int32). A training split has every example by
-    every template, in the order of its file; who draws batches shows one of them each time.
+    every template, in the order of its file; a program that draws batches shows one of them each time.
 
     Args:
       task: which of the tasks.
@@ -57,11 +57,11 @@ class HeldOutSource(seqio.DataSource):
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
-        """No: seqio shards the examples."""
+        """False, since one file cannot be split: seqio shards the examples."""
         return False
 
     def list_shards(self, split: str) -> Sequence[str]:
-        """One shard, the file."""
+        """The file, which is the only shard."""
         return [str(self._files[split])]
 
     def num_input_examples(self, split: str) -> int:

@@ -5,6 +5,7 @@ import functools
 import os
 import re
 from collections.abc import Mapping
+from typing import get_args
 
 from etils import epath
 
@@ -25,7 +26,7 @@ _SHOTS_FOLDER = re.compile(r"(\d+)_shot")
 
 @dataclasses.dataclass(frozen=True)
 class _Registration:
-    """What a call of `register` was given."""
+    """The arguments of one call of `register`."""
 
     folder: str
     vocabulary: seqio.Vocabulary
@@ -76,9 +77,10 @@ def register(
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
         return
-    if evaluation_templates not in ("drawn", "all"):
+    if evaluation_templates not in get_args(EvaluationTemplates):
         raise UserError(
-            f"t0_few_shot.register.evaluation_templates is {evaluation_templates!r}; use 'drawn' or 'all'"
+            f"t0_few_shot.register.evaluation_templates is {evaluation_templates!r}; use "
+            + " or ".join(map(repr, get_args(EvaluationTemplates)))
         )
     root = epath.Path(folder)
     files = {task: _files(root, task.name, chosen.get(task.name), seed) for task in HELD_OUT_TASKS}

@@ -93,7 +93,7 @@ def read_templates(path: epath.Path) -> list[Template]:
 
 
 def _template(fields: Any, place: str) -> Template:
-    kinds: dict[str, type] = {
+    kinds: dict[str, Any] = {
         "name": str,
         "jinja": str,
         "answer_choices": str | None,

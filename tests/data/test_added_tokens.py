@@ -5,7 +5,6 @@ import io
 import json
 import pathlib
 
-import gin
 import numpy as np
 import pytest
 import sentencepiece
@@ -98,8 +97,7 @@ def test_equal_vocabularies_are_equal_and_can_be_copied(folder, model):
 def test_gin_binds_added_tokens(folder, model, own_folder):
     found = find_tokenizer(folder(added_tokens={"{": size(model), "'": size(model) + 1}), 400)
     pathlib.Path("vocabulary.gin").write_text("\n".join(found.gin_lines(found.model)))
-    configuration.load(["vocabulary.gin"])
-    bound = gin.get_bindings("vocabularies.sentencepiece")
+    bound = configuration.load(["vocabulary.gin"]).bound("vocabularies.sentencepiece")
     assert make(**bound) == beside(str(found.model.parent), CONFIG)
 
 
@@ -118,7 +116,10 @@ def test_tokens_that_transformers_finds_in_another_way_are_named(folder, model):
     first = size(model)
     cases = [
         ({"tokenizer_config": described("\n", first)}, r"'\\n' is looked for in the normalised text"),
-        ({"tokenizer_config": described("x", first, single_word=True)}, "'x' is to be found as a whole word"),
+        (
+            {"tokenizer_config": described("zz", first, single_word=True)},
+            "'zz' is to be found as a whole word",
+        ),
         ({"added_tokens": {"{": 7}}, "token '{' the id 7, and .*spiece.model has another piece there"),
         ({"added_tokens": {"</s>": first}}, rf"'</s>' the id {first}, and .*spiece.model gives it 1"),
         ({"added_tokens": {"<extra_id_0>": first}}, "'<extra_id_0>' the id"),
@@ -143,9 +144,9 @@ def test_two_ids_of_a_token_are_refused(folder, model):
         beside(str(folder(tokenizer_config=config, added_tokens={"{": size(model) + 1})), CONFIG)
 
 
-def tokenizer_json(model, **changes):
+def tokenizer_json(proto, **changes):
     """A tokenizer.json of the model's own pieces and sentinels."""
-    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     n = processor.get_piece_size()
     vocab = [[processor.id_to_piece(i), processor.get_score(i)] for i in range(n)]
     vocab += [[f"<extra_id_{9 - i}>", 0.0] for i in range(10)]

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from poly_jax.interop.hugging_face.writer import write_hugging_face
 from poly_jax.model.config import T5Config
 from poly_jax.weights import backbone_folder, single_file
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.t5x_writer import write_t5x
 from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import unflatten
@@ -63,7 +63,7 @@ class Subject:
 def make_subjects(root: pathlib.Path, run: pathlib.Path) -> list[Subject]:
     """Every subject, in folders below `root`; `run` is the folder of a trained run."""
     rng = np.random.default_rng(0)
-    shapes = parameter_shapes(CONFIG)
+    shapes = t5_parameter_shapes(CONFIG)
     tensors = of_tree({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()})
     subjects = [Subject(run, ("resume", "export", "load"), _run_files(run))]
     for name, make in _BACKBONES.items():

@@ -1,15 +1,20 @@
 """A loaded model predicts for tasks by name, and is the same after it was saved."""
 
+import dataclasses
+import pathlib
+
+import gin
 import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 
 import poly_jax
+from poly_jax import cli
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.weights import single_file
-from poly_jax.weights.tree import flatten
+from poly_jax.weights.tree import flatten, unflatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -38,8 +43,6 @@ TASKS = ["c", "a", "b"]
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
     """A T5 of bytes with random weights."""
-    import dataclasses
-
     path = tmp_path_factory.mktemp("interface") / "t5.safetensors"
     draw = jax.jit(lambda key: init_parameters(Transformer(CONFIG), key)[0])
     single_file.save(path, draw(jax.random.key(0)), dataclasses.asdict(CONFIG))
@@ -53,23 +56,22 @@ def bare(file):
     )
 
 
-@pytest.fixture(scope="module")
-def model(bare):
-    """Adapters of three tasks that all change the output."""
-    import dataclasses
-
-    attached = bare.attach(MHR, TASKS)
-    noisy = {
+def noisy(attached):
+    """The model with normal noise on its skills and routers."""
+    changed = {
         name: leaf + jax.random.normal(jax.random.key(i), leaf.shape)
         if {"skills", "router"} & set(name.split("/"))
         else leaf
         for i, (name, leaf) in enumerate(flatten(attached.restored.parameters).items())
     }
-    from poly_jax.weights.tree import unflatten
+    restored = dataclasses.replace(attached.restored, parameters=unflatten(changed))
+    return dataclasses.replace(attached, restored=restored)
 
-    return dataclasses.replace(
-        attached, restored=dataclasses.replace(attached.restored, parameters=unflatten(noisy))
-    )
+
+@pytest.fixture(scope="module")
+def model(bare):
+    """Adapters of three tasks that all change the output."""
+    return noisy(bare.attach(MHR, TASKS))
 
 
 def test_a_backbone_has_its_configuration_and_no_tasks(bare):
@@ -124,6 +126,55 @@ def test_a_loaded_run_is_saved_with_its_configuration(model):
     again.save("copy")
     with open("run/config.gin") as one, open("copy/config.gin") as other:
         assert one.read() == other.read()
+
+
+def test_a_loaded_run_changes_nothing_that_is_made_after_it(model):
+    made = poly_jax.LoRA(rank=2), poly_jax.LearnedRouter(), poly_jax.Decoding(max_length=10), T5Config()
+    model.save("run")
+    poly_jax.load("run", vocabulary="bytes")
+    again = poly_jax.LoRA(rank=2), poly_jax.LearnedRouter(), poly_jax.Decoding(max_length=10), T5Config()
+    assert again == made
+    assert gin.config_str() == ""
+
+
+def test_a_run_of_another_mesh_is_loaded_on_the_devices_that_there_are(model):
+    model.save("run")
+    config = pathlib.Path("run/config.gin")
+    config.write_text(config.read_text() + "\nPartitioning.model = 7\n")
+    again = poly_jax.load("run", vocabulary="bytes", batch_size=2, inputs_length=8)
+    assert again.predict(["ab", "c"], task="b") == model.predict(["ab", "c"], task="b")
+    mesh = poly_jax.Partitioning().mesh()
+    assert poly_jax.load("run", mesh=mesh).mesh is mesh
+    with pytest.raises(poly_jax.UserError, match=r"Partitioning\.model 7 does not divide"):
+        poly_jax.load("run", mesh=poly_jax.Partitioning(model=7).mesh())
+
+
+@pytest.mark.parametrize("scores", ["sigmoid", "softmax"])
+def test_an_exported_router_gives_pefts_formula_the_weights_of_the_run(bare, scores):
+    """PEFT's Poly mixes by the sigmoids of its logits, divided by their sum."""
+    router = poly_jax.LearnedRouter(sampling=False, scores=scores)
+    attached = noisy(bare.attach(dataclasses.replace(MHR, router=router), TASKS))
+    attached.save("run")
+    assert cli.main(["export", "--run=run", "--format=peft_poly", "--output=out"]) == 0
+
+    def normalised(values):
+        return values / values.sum(-1, keepdims=True)
+
+    formulas = {
+        "softmax": lambda z: normalised(np.exp(z)),
+        "sigmoid": lambda z: normalised(1 / (1 + np.exp(-z))),
+    }
+    expected = [
+        formulas[scores](np.asarray(leaf, np.float64))
+        for name, leaf in flatten(attached.restored.parameters).items()
+        if name.endswith("router/logits")
+    ]
+    exported = safetensors.numpy.load_file("out/adapter_model.safetensors")
+    logits = [leaf for name, leaf in exported.items() if name.endswith("module_logits")]
+    assert logits
+    for leaf in logits:
+        got = formulas["sigmoid"](leaf.astype(np.float64).reshape(3, 2, 2))
+        assert min(np.abs(got - weights).max() for weights in expected) < 1e-5
 
 
 def test_another_systems_adapters_are_attached_by_name(bare, tmp_path):

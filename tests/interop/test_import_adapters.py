@@ -63,7 +63,7 @@ def test_names_beside_the_adapter_are_taken(poly_fixture, tmp_path):
 
 @pytest.mark.parametrize(
     ("named", "message"),
-    [(None, "does not say what it adapts"), ("t5-small", "adapts t5-small, which is no local path")],
+    [(None, "does not say what it adapts"), ("t5-small", "adapts t5-small, which is not a local path")],
 )
 def test_an_adapter_without_its_backbone_is_refused(poly_fixture, tmp_path, named, message, capsys):
     config = json.loads((poly_fixture / "adapter" / "adapter_config.json").read_text())
@@ -156,6 +156,10 @@ def test_what_the_reference_implementation_does_not_store_is_bound(poly_fixture,
     assert cli.main(["import", *arguments]) == 1
     assert "Adapters.router is not set" in capsys.readouterr().err
     bound = ["--gin.Adapters.router=@AverageRouter()", "--gin.LoRA.alpha=16.0"]
+    assert cli.main(["import", *arguments, *bound]) == 1
+    assert "does not say how many tasks there are; name them with --tasks" in capsys.readouterr().err
+    pathlib.Path("names.txt").write_text("one\ntwo\nthree\n")
+    bound.append("--tasks=names.txt")
     assert cli.main(["import", *arguments, *bound]) == 0
     adapters = restored("run").model.adapters
     assert isinstance(adapters.router, AverageRouter)

@@ -223,7 +223,7 @@ def read_tensors(folder):
 def test_a_hub_id_without_the_hubs_library_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert cli.main(["import", "--from=google/t5-v1_1-small", "--output=b"]) == 1
-    assert "google/t5-v1_1-small is no local path; to have it from the" in capsys.readouterr().err
+    assert "google/t5-v1_1-small is not a local path; to get it from the" in capsys.readouterr().err
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, capsys):
@@ -236,7 +236,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, capsys):
     assert cli.main(["import", "--from=google/t5-v1_1-small", "--output=b"]) == 1
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1
-    assert "cannot be had from the Hugging Face hub (Cannot resolve host huggingface.co)" in shown
+    assert "cannot be downloaded from the Hugging Face hub (Cannot resolve host huggingface.co)" in shown
 
 
 def test_a_vocabulary_beside_a_file_goes_into_a_folder(shared_data, zeros, tmp_path):

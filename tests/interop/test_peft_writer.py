@@ -107,7 +107,7 @@ def test_alpha_is_multiplied_into_b(tmp_path):
 @pytest.mark.parametrize("router", [LearnedRouter(average_correction=True), LearnedRouter(scores="l2")])
 def test_weights_that_are_no_shares_are_refused(router, tmp_path):
     run, adapters = run_of(router)
-    with pytest.raises(UserError, match="LearnedRouter gives weights that are no shares of 1"):
+    with pytest.raises(UserError, match="LearnedRouter gives weights that do not sum to 1"):
         write_peft_poly(str(tmp_path / "out"), run, adapters)
 
 

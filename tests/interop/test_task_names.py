@@ -18,7 +18,7 @@ def test_names_come_as_json_or_lines(tmp_path, text):
     [
         ("a", "names 1 tasks, and the adapter has 2"),
         ("a\na", "names 'a' twice"),
-        ("[1, 2]", "holds no list of names"),
+        ("[1, 2]", "does not hold a list of names"),
         ("[", "is not valid JSON"),
     ],
 )

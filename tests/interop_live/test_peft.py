@@ -78,7 +78,17 @@ def test_poly_computes_the_same_here(peft_model, their_logits, our_logits, split
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"use_rslora": True}, {"target_modules": ["q", "v"], "lora_alpha": 7}]
+    "options",
+    [
+        {},
+        {"use_rslora": True},
+        {"target_modules": ["q", "v"], "lora_alpha": 7},
+        {"alpha_pattern": {"q": 5}, "rank_pattern": {"wo": 2}},
+        {"layers_to_transform": [1], "layers_pattern": "block"},
+        {"target_modules": r"encoder\.block\.0\..*\.(q|wo)"},
+        {"init_lora_weights": "olora"},
+        {"init_lora_weights": "pissa", "rank_pattern": {"wo": 2}},
+    ],
 )
 def test_lora_computes_the_same_here(peft_model, their_logits, our_logits, options):
     from peft import LoraConfig

@@ -11,7 +11,7 @@ from etils import epath
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.training.checkpoints import Checkpoints, Origin, step_folder
-from poly_jax.training.skills_below import on_skills_of, skills_below
+from poly_jax.training.skills_below import check_resumed, on_skills_of, skills_below
 from poly_jax.training.update import TrainState
 
 
@@ -59,3 +59,19 @@ def test_skills_that_are_gone_are_named(below, tmp_path):
         UserError, match=r"runs/new/checkpoints/3 trains .*source/checkpoints/5, which is gone"
     ):
         skills_below(origin, STEP)
+
+
+def test_a_run_without_a_checkpoint_may_begin_on_anything(tmp_path):
+    check_resumed(epath.Path(tmp_path / "new"), Origin("backbone", "a hash"))
+
+
+def test_a_run_goes_on_with_the_backbone_and_skills_that_it_was_trained_on(below, tmp_path):
+    run = epath.Path(tmp_path / "source")
+    # The path may be another one: the contents count.
+    check_resumed(run, Origin("elsewhere", "its hash"))
+    with pytest.raises(
+        UserError, match=r"elsewhere is not the backbone that .*source/checkpoints/5 was trained"
+    ):
+        check_resumed(run, Origin("elsewhere", "another hash"))
+    with pytest.raises(UserError, match="was trained on other skills than there holds now"):
+        check_resumed(run, Origin("backbone", "its hash", "there", "a hash"))

@@ -9,12 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from poly_jax import cli
+from poly_jax import cli, configuration
 from poly_jax.errors import UserError
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.checkpoints import open_trained, step_folder
+from poly_jax.transfer.gradient_free_search import SearchedWeights
 from poly_jax.transfer.new_adapters import new_adapters
+from poly_jax.transfer.settings import with_configured_choice
 from poly_jax.transfer.variants import VARIANTS, Variant, find, register
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -64,6 +66,16 @@ def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
     with pytest.raises(UserError, match=told):
         new_adapters(find("lorahub-trained"), adapters)
     assert new_adapters(find("lorahub-trained"), many.model.adapters).inventory_size == 1
+
+
+def test_bound_settings_win_over_a_variant_s_own_and_the_others_stay(tmp_path):
+    loaded = configuration.load([], ["SearchedWeights.l1 = 0.5"])
+    own = SearchedWeights(evaluations=7, l1=0.1)
+    mine = Variant("mine", "combined", "skills", choice=own)
+    assert with_configured_choice(mine, loaded).choice == SearchedWeights(evaluations=7, l1=0.5)
+    # A class of the user's own need not be known to gin.
+    other = dataclasses.make_dataclass("Other", [("count", int, 3)], frozen=True)()
+    assert with_configured_choice(dataclasses.replace(mine, choice=other), loaded).choice == other
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def write_hugging_face(
       shard_bytes: the most that a shard holds.
 
     Raises:
-      UserError: the model is none that transformers computes, or the folder is in use or cannot be written.
+      UserError: transformers does not compute the model, or the folder is in use or cannot be written.
     """
     content = hugging_face_config(config, tensors["token_embedder/embedding"].dtype)
     renamed = {tensor_name(name): _turned(name, tensor) for name, tensor in tensors.items()}
@@ -60,7 +60,7 @@ def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
         )
     own_biases = config.relative_bias_in_layers
     if own_biases and config.logits_via_embedding:
-        raise UserError("an umT5 whose head is its embedding is none that transformers computes")
+        raise UserError("transformers does not compute an umT5 whose head is its embedding")
     return {
         "architectures": ["UMT5ForConditionalGeneration" if own_biases else "T5ForConditionalGeneration"],
         "model_type": "umt5" if own_biases else "t5",
@@ -87,8 +87,8 @@ def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
 def _special_ids(config: T5Config) -> dict[str, int]:
     return {
         "pad_token_id": 0,
-        "eos_token_id": getattr(config, "eos_id", 1),
-        "decoder_start_token_id": getattr(config, "decoder_start_id", 0),
+        "eos_token_id": config.eos_id,
+        "decoder_start_token_id": config.decoder_start_id,
     }
 
 

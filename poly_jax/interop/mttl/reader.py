@@ -83,7 +83,7 @@ def mttl_adapters(
             maps.setdefault(path, {})[m[2]] = tensor.load()
     if unknown or not maps:
         raise UserError(
-            f"{source} has {len(unknown)} tensors that are no adapters of a T5 ({listing(unknown)}); keep "
+            f"{source} has {len(unknown)} tensors that are not adapters of a T5 ({listing(unknown)}); keep "
             "only lora_a, lora_b, multi_lora_b and selector.module_logits"
         )
     tables = {path: arrays.pop("selector.module_logits", None) for path, arrays in maps.items()}

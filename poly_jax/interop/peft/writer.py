@@ -180,7 +180,7 @@ def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:
     totals = weights.sum(-1)
     if (weights < 0).any() or not (np.isclose(totals, 1, atol=1e-5) | (totals == 0)).all():
         raise UserError(
-            f"the run's {type(router).__name__} gives weights that are no shares of 1, which PEFT's Poly "
+            f"the run's {type(router).__name__} gives weights that do not sum to 1, which PEFT's Poly "
             "does not compute; export one task with --format=peft_lora"
         )
     # Half a share, so that no sigmoid has to reach 1.

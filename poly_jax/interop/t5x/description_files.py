@@ -1,4 +1,4 @@
-"""What lies beside T5X checkpoints of a model with adapters: the names of its tasks, and its settings."""
+"""The files beside T5X checkpoints of a model with adapters: the names of its tasks, and its settings."""
 
 from etils import epath
 
@@ -14,12 +14,12 @@ _HEADER = "# The T5, its adapters and how it decodes, of the checkpoints beside 
 
 
 def write_description(folder: str, experiment: Experiment, table: TaskTable) -> None:
-    """Writes `tasks.json`, names in the order of their ids, and `model.gin`, what makes the model again.
+    """Write `tasks.json`, the names in the order of their ids, and `model.gin`, which makes the model again.
 
     Args:
-      folder: that of the checkpoints; local or gs://.
+      folder: folder of the checkpoints; local or gs://.
       experiment: its model, adapters and decoding are written.
-      table: of the tasks that its routers know.
+      table: the tasks that its routers know.
     """
     place = epath.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def read_described_tasks(checkpoint: str) -> TaskTable:
       checkpoint: its folder, or the one that holds it.
 
     Raises:
-      UserError: there is no table in either.
+      UserError: neither folder has a table.
     """
     found = _beside(checkpoint, TASKS)
     if found is not None:
@@ -57,7 +57,7 @@ def settings_file(checkpoint: str) -> str | None:
 
 
 def _beside(checkpoint: str, name: str) -> epath.Path | None:
-    """The file of a name in a checkpoint's folder or one of the two above it, the nearest; None for none."""
+    """The nearest file of this name in a checkpoint's folder or one of the two above it, or None."""
     place = epath.Path(checkpoint).expanduser()
     found = (folder / name for folder in (place, place.parent, place.parent.parent))
     return next((file for file in found if file.exists()), None)

@@ -1,0 +1,37 @@
+"""docs/checkpoints.md shows the tables of options that the readers check files against."""
+
+import pathlib
+
+import pytest
+
+from poly_jax.interop.peft import options
+from poly_jax.weights.hugging_face_config import OPTIONS
+from poly_jax.weights.option_table import OptionTable, neutral, refused, used
+
+DOCS = pathlib.Path(__file__).parents[2] / "docs" / "checkpoints.md"
+
+
+@pytest.mark.parametrize("table", [OPTIONS, *options.TABLES], ids=lambda table: table.title)
+def test_the_docs_show_the_table_that_the_code_uses(table):
+    shown = f"### {table.title}\n\n{table.markdown()}\n"
+    assert shown in DOCS.read_text(), f"put this into {DOCS}:\n\n{shown}"
+
+
+@pytest.mark.parametrize("table", [OPTIONS, *options.TABLES], ids=lambda table: table.title)
+def test_every_option_stands_once(table):
+    names = [name for option in table.options for name in option.names]
+    assert len(names) == len(set(names))
+
+
+def test_a_table_is_a_line_for_each_fate():
+    table = OptionTable(
+        "x",
+        (used("a b", "sizes"), neutral("c", "a name"), refused("d", None, 1.5, note="no other")),
+        (None, {}),
+    )
+    assert table.markdown().splitlines()[2:] == [
+        "| `a`, `b` | used | sizes |",
+        "| `c` | neutral | a name |",
+        "| `d` | refused unless `null` or `1.5` | no other |",
+        "| any other | refused unless `null`, `{}` | it is not known what it changes |",
+    ]

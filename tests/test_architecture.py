@@ -1,0 +1,101 @@
+"""The rooms of the package: no import runs upwards, gin is read in one room, and the picture is up to date.
+
+Run this file as a program to draw the picture in docs/architecture.md again.
+"""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tomllib
+
+import grimp
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+BLOCK = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
+
+
+def rooms() -> set[str]:
+    package = ROOT / "poly_jax"
+    folders = {place.parent.name for place in package.glob("*/__init__.py")}
+    modules = {place.stem for place in package.glob("*.py")} - {"__init__"}
+    # The top-level folder tasks/ is a package of its own, which stands above the rooms.
+    return (folders | modules) - {"tasks"}
+
+
+def arrows() -> set[tuple[str, str]]:
+    """Pairs of rooms of which the first imports the second."""
+    graph = grimp.build_graph("poly_jax", cache_dir=None)
+    known = rooms()
+    found = set()
+    for module in graph.modules:
+        for imported in graph.find_modules_directly_imported_by(module):
+            pair = tuple(name.split(".")[1] for name in (module, imported) if "." in name)
+            if len(pair) == 2 and pair[0] != pair[1] and set(pair) <= known:
+                found.add(pair)
+    return found
+
+
+def picture(found: set[tuple[str, str]]) -> str:
+    """A Mermaid flow chart. An arrow is left out where a longer way of arrows leads to the same room."""
+    below: dict[str, set[str]] = {}
+    for start, end in found:
+        below.setdefault(start, set()).add(end)
+
+    def reach(room: str) -> set[str]:
+        direct = below.get(room, set())
+        return direct | {further for end in direct for further in reach(end)}
+
+    kept = [
+        (start, end)
+        for start, end in sorted(found)
+        if not any(end in reach(other) for other in below[start] - {end})
+    ]
+    return "flowchart TD\n" + "".join(f"    {start} --> {end}\n" for start, end in kept)
+
+
+def layers() -> list[set[str]]:
+    """The rooms of each layer in pyproject.toml, the highest layer first."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (ordered,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
+    return [{name.strip() for name in layer.split("|")} for layer in ordered]
+
+
+def test_the_contracts_on_imports_are_kept():
+    command = [pathlib.Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_room_has_its_layer():
+    known = layers()
+    assert set().union(*known) == rooms()
+    assert sum(map(len, known)) == len(rooms())
+
+
+def test_every_arrow_runs_down():
+    height = {room: number for number, layer in enumerate(layers()) for room in layer}
+    upwards = [(start, end) for start, end in sorted(arrows()) if height[start] >= height[end]]
+    assert not upwards
+
+
+def test_the_picture_is_drawn_from_the_imports():
+    (drawn,) = BLOCK.findall(PAGE.read_text())
+    assert drawn == picture(arrows()), f"draw it again: python {pathlib.Path(__file__).relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize(
+    ("found", "drawn"),
+    [
+        ({("a", "b"), ("b", "c"), ("a", "c")}, "    a --> b\n    b --> c\n"),
+        ({("a", "b"), ("a", "c")}, "    a --> b\n    a --> c\n"),
+    ],
+)
+def test_the_picture_leaves_out_shortcuts_only(found, drawn):
+    assert picture(found) == f"flowchart TD\n{drawn}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(BLOCK.sub(lambda _: picture(arrows()), PAGE.read_text()))
