@@ -98,9 +98,9 @@ def _t0(folder: pathlib.Path, file: str) -> Reading:
 
 def _table(folder: pathlib.Path, file: str) -> Reading:
     def read() -> None:
-        from poly_jax.routing.table_file import read_table
+        from poly_jax.files.weight_table import read_weight_table
 
-        read_table(str(folder / file), TASKS)
+        read_weight_table(str(folder / file), TASKS)
 
     return read
 
