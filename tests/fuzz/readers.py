@@ -8,7 +8,7 @@ from collections.abc import Callable
 Reading = list[str] | Callable[[], object]
 RESUME = (
     "--gin_file=recipes/skillbench/mhr.gin",
-    "--gin.Adapters.sites=('.*/attention/query', '.*/mlp/wo')",
+    "--gin.Adapters.sites='encoder/mlp/wo'",
     "--gin.train.steps=2",
     "--gin.Data.batch_size=8",
 )
