@@ -102,7 +102,8 @@ def _open(array: ZarrArray, advice: str) -> Tensor:
         store = ts.open(spec, open=True, read=True).result()
     shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
     # A damaged file may say that a chunk of a small array is larger than the memory.
-    chunk = math.prod(store.chunk_layout.read_chunk.shape or ())
+    sides = store.chunk_layout.read_chunk.shape or ()
+    chunk = math.prod(side for side in sides if side is not None)
     if chunk > max(_CHUNK_TO_ARRAY * math.prod(shape), _SMALL_CHUNK):
         raise UserError(f"{array.location} has chunks of {chunk} numbers for {list(shape)}; {advice}")
     if array.shape is not None and shape != array.shape:
