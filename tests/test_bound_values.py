@@ -28,7 +28,8 @@ WRONG = [
     ("Optimizer.learning_rate='1e-3'", "Optimizer.learning_rate is '1e-3'; it must be a number"),
     ("adapt/Optimizer.learning_rate=True", "adapt/Optimizer.learning_rate is True; it must be a number"),
     ("T5Config.scan_layers=1", "T5Config.scan_layers is 1; it must be True or False"),
-    ("T5Config.dtype=32", "T5Config.dtype is 32; it must be a text in quotes"),
+    ("T5Config.dtype=32", "T5Config.dtype is 32; use 'float32' or 'bfloat16'"),
+    ("Data.split=32", "Data.split is 32; it must be a text in quotes"),
     (
         "Optimizer.decay='linea'",
         "Optimizer.decay is 'linea'; use 'linear', 'cosine', 'constant' or 'rsqrt'",

@@ -1,4 +1,4 @@
-"""Texts that say something of every task by its name: JSON objects and CSV lines."""
+"""Text files with one value per task, keyed by task name: JSON objects and CSV lines."""
 
 import csv
 import json
@@ -6,22 +6,26 @@ from typing import Any
 
 
 def json_pairs(text: str) -> list[tuple[str, Any]]:
-    """Each task's name and what an object has for it; a name that is there twice is twice in the list.
+    """The names and values of a JSON object, in its order; a repeated name is in the list as often.
 
     Raises:
-      ValueError: it is no JSON, or no object.
+      ValueError: the text is not JSON, or does not hold an object.
     """
-    pairs = json.loads(text, object_pairs_hook=list)
+    try:
+        pairs = json.loads(text.removeprefix("\ufeff"), object_pairs_hook=list)
+    except RecursionError:
+        raise ValueError("it nests JSON deeper than any table of tasks") from None
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
-        raise ValueError("it holds no object of tasks")
+        raise ValueError("it does not hold an object with a value for every task")
     return pairs
 
 
 def csv_pairs(text: str) -> list[tuple[str, list[str]]]:
-    """Each task's name and the other cells of its line, after a header; empty lines are left out.
+    """The first cell of every line, a task's name, and the other cells; without header and empty lines.
 
     Raises:
-      csv.Error: it is no CSV.
+      csv.Error: the text is not CSV.
     """
+    text = text.removeprefix("\ufeff")
     lines = [[cell.strip() for cell in line] for line in csv.reader(text.splitlines()) if line]
     return [(line[0], line[1:]) for line in lines[1:]]

@@ -1,6 +1,5 @@
 """Reads a table of tasks by skills from JSON, CSV or npz."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,18 +11,19 @@ from poly_jax.errors import UserError
 from poly_jax.files.task_file import csv_pairs, json_pairs
 from poly_jax.suggestion import close_names, did_you_mean
 
+_SHOWN = 200
 Table = tuple[tuple[float, ...], ...]
 
 
 def read_weight_table(path: str, names: Sequence[str]) -> Table:
-    """The rows of these tasks, in their order; the file may have others as well.
+    """Read the rows of some tasks; the file may have rows of further tasks.
 
     Args:
-      path: of one of
-        `.json`: an object of a list of weights for every task;
-        `.csv`: a header, then lines of a task's name and its weights;
+      path: a file of one of these kinds:
+        `.json`: an object with a list of weights for every task;
+        `.csv`: a header, then lines with a task's name and its weights;
         `.npz`: arrays `tasks` [tasks] of names and `weights` [tasks, skills].
-      names: of the tasks.
+      names: the tasks whose rows are wanted, in their order.
 
     Raises:
       UserError: the file cannot be read, lacks a task or has one twice, its rows are not equally long, or a
@@ -50,15 +50,16 @@ def _read(path: str) -> dict[str, tuple[float, ...]]:
         table = readers[place.suffix](place)
     except FileNotFoundError:
         raise UserError(f"TableRouter.path is {path!r}, and there is no such file") from None
-    # What the parsers raise of a broken file.
-    except (OSError, ValueError, KeyError, TypeError, EOFError, csv.Error) as e:
-        raise UserError(f"{path} is no table of tasks by skills ({' '.join(str(e).split())})") from None
+    # The parsers of broken files, the one of npz above all, raise whatever they come upon.
+    except Exception as e:
+        reason = " ".join(str(e).split())[:_SHOWN] or type(e).__name__
+        raise UserError(f"{path} is not a table of tasks by skills ({reason})") from None
     check_table(path, table)
     return table
 
 
 def check_table(path: str, table: Mapping[str, tuple[float, ...]]) -> None:
-    """Raises a UserError where rows of a table from `path` are no weights of the same skills."""
+    """Raise a UserError where the rows of a table from `path` are not weights of the same skills."""
     if not table:
         raise UserError(f"{path} has no task; give it a row for every task")
     first = next(iter(table))
@@ -81,7 +82,7 @@ def _rows(pairs: Sequence[tuple[str, Sequence[Any]]]) -> dict[str, tuple[float, 
             raise ValueError(f"{name!r} is there twice")
         try:
             table[name] = tuple(float(weight) for weight in row)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise ValueError(f"the row of {name!r} is {row!r}, not a list of numbers") from None
     return table
 

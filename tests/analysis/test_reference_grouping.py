@@ -28,7 +28,7 @@ def test_json_and_csv_say_the_same(tmp_path):
         ("g.json", '{"a": "x", "a": "y"}', "'a' twice"),
         ("g.json", '{"a": []}', "no group for 'a'"),
         ("g.json", '{"a": 3}', "the value of 'a' is 3, not the name of a group"),
-        ("g.json", '["a"]', "no object of tasks"),
+        ("g.json", '["a"]', "does not hold an object"),
         ("g.json", '{"a": ', "no grouping of tasks"),
         ("g.json", '{"a": "x", "b": "x", "c": "x"}', "tells nothing"),
         ("g.csv", "task,group\na,x\na,y\n", "'a' twice"),

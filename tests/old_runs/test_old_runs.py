@@ -3,8 +3,8 @@
 `runs.zip` was written by the program at commit 2d791cf, on the embedded benchmark. It holds `source` (MHR,
 2 steps), `scanned` (C-Poly with scanned layers, 2 steps) and `adapted` (`source` adapted as mhr-z to
 skillbench_ktv, stopped after 2 of 4 steps). Its `expected.npz` holds what that version computed: every
-trained array of these three and of `whole` (`adapted` without the stop), the scores of two predictions, and the
-export to PEFT.
+trained array of these three and of `whole` (`adapted` without the stop), the scores of two predictions, and
+the export to PEFT.
 """
 
 import json

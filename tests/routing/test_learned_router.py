@@ -259,7 +259,7 @@ def test_bfloat16_logits_are_mixed_in_float32():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"scores": "sigmod"}, "scores is 'sigmod'; use 'sigmoid'"),
+        ({"scores": "sigmod"}, "scores is 'sigmod'; use one of sigmoid, straight_through, l2, softmax"),
         ({"temperature": 0.0}, "temperature is 0.0; it must be above 0"),
         ({"temperature": -1.0}, "temperature is -1.0"),
         ({"logit_dropout": 1.0}, "logit_dropout is 1.0; it must be in"),

@@ -72,12 +72,12 @@ def test_a_task_without_a_row_is_named_with_what_is_like_it(path):
         ("t.json", '{"a": [1], "a": [2]}', "'a' is there twice"),
         ("t.json", '{"a": 3}', "the row of 'a' is 3, not a list of numbers"),
         ("t.json", '{"a": ["x"]}', "not a list of numbers"),
-        ("t.json", "[[1, 2]]", "it holds no object of tasks"),
-        ("t.json", '{"a": [1,', "is no table of tasks by skills"),
+        ("t.json", "[[1, 2]]", "it does not hold an object"),
+        ("t.json", '{"a": [1,', "is not a table of tasks by skills"),
         ("t.json", "{}", "has no task"),
         ("t.csv", "task,one\na,1\nb,much\n", r"the row of 'b' is \['much'\]"),
         ("t.csv", "task,one,two\na,1\nb,1,2\n", r"'b' has 2 weight\(s\), and 'a' has 1"),
-        ("t.npz", "no zip file", "is no table of tasks by skills"),
+        ("t.npz", "no zip file", "is not a table of tasks by skills"),
         ("t.txt", "", "use a file ending in .json, .csv, .npz"),
     ],
 )
@@ -93,12 +93,12 @@ def test_a_broken_table_is_one_line(tmp_path, name, text, named):
 @pytest.mark.parametrize(
     ("arrays", "named"),
     [
-        ({"weights": np.ones((2, 3))}, "is no table"),
+        ({"weights": np.ones((2, 3))}, "is not a table"),
         (
             {"tasks": np.array(["a", "b"]), "weights": np.ones((3, 2))},
             r"weights are \[3, 2\], and there are 2",
         ),
-        ({"tasks": np.array(["a"], object), "weights": np.ones((1, 2))}, "is no table"),
+        ({"tasks": np.array(["a"], object), "weights": np.ones((1, 2))}, "is not a table"),
     ],
 )
 def test_a_wrong_npz_is_one_line_and_no_pickle_is_opened(tmp_path, arrays, named):
