@@ -38,7 +38,7 @@ def module() -> Transformer:
 
 @pytest.fixture(scope="session")
 def parameters(module) -> dict:
-    """Draw random parameters, with which each task has a function far from that of any other task.
+    """Draw random parameters, with which each task has a function far from that of any other task."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: init_parameters(module, key)[0], jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
