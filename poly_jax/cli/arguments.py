@@ -20,9 +20,9 @@ Exit codes: 0 done, 1 something given is wrong (one line says what), 2 wrong usa
 Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error.
 """
 _CONFIGURATION = """\
-Later ones win: first the files in order, then --gin.NAME=VALUE, any number of times, where NAME is
-CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal, so a text needs quotes inside
-those of the shell: --gin.T5Config.dtype="'bfloat16'"."""
+The files are read in order, and --gin.NAME=VALUE after them; the last value counts. NAME is
+CONFIGURABLE.PARAMETER, or a macro of the files. VALUE is a Python literal, so a text needs quotes inside
+those of the shell: --gin.T5Config.dtype="'bfloat16'". Both may be given several times."""
 
 
 def registry() -> dict[str, Command]:
@@ -76,6 +76,6 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
             metavar="FILE",
             action="append",
             default=[],
-            help="a gin file; may be given several times",
+            help="a gin file from the current folder, or one that ships with poly_jax",
         )
     return parser
