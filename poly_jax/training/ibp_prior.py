@@ -79,7 +79,7 @@ class IBPPrior:
             kind = type(router).__name__
             scores = f" with scores {router.scores!r}" if isinstance(router, LearnedRouter) else ""
             raise UserError(
-                f"IBPPrior is of a LearnedRouter with scores 'sigmoid' or 'straight_through', and the run has"
+                f"IBPPrior needs a LearnedRouter with scores 'sigmoid' or 'straight_through', and the run has"
                 f" {kind}{scores}; bind train.prior = None"
             )
 
