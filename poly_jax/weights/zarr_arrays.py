@@ -14,6 +14,7 @@ import tensorstore as ts
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.files.json_file import parse_json
 from poly_jax.weights.tensors import Tensor
 
 # Enough to hide the latency of a bucket; each read may hold one more decoded copy of its array for a moment.
@@ -23,6 +24,7 @@ ADVICE = "copy the checkpoint again"
 # The most of a foreign error's text that is passed on.
 _SHOWN = 200
 _CAUSE = 500
+_METADATA = {"zarr": ".zarray", "zarr3": "zarr.json"}
 # A chunk may stand over its array's edges, but no writer makes one that is so much larger than the array.
 _CHUNK_TO_ARRAY = 16
 _SMALL_CHUNK = 1 << 20
@@ -96,10 +98,12 @@ def _open(array: ZarrArray, advice: str) -> Tensor:
         "fill_missing_data_reads": False,
     }
     with _explained(array, advice):
+        _check_metadata(array, advice)
         store = ts.open(spec, open=True, read=True).result()
     shape, dtype = tuple(store.shape), store.dtype.numpy_dtype
     # A damaged file may say that a chunk of a small array is larger than the memory.
-    chunk = math.prod(store.chunk_layout.read_chunk.shape or ())
+    sides = store.chunk_layout.read_chunk.shape or ()
+    chunk = math.prod(side for side in sides if side is not None)
     if chunk > max(_CHUNK_TO_ARRAY * math.prod(shape), _SMALL_CHUNK):
         raise UserError(f"{array.location} has chunks of {chunk} numbers for {list(shape)}; {advice}")
     if array.shape is not None and shape != array.shape:
@@ -120,10 +124,20 @@ def _open(array: ZarrArray, advice: str) -> Tensor:
     return Tensor(shape, np.dtype(dtype), load)
 
 
+def _check_metadata(array: ZarrArray, advice: str) -> None:
+    """Parse an array's metadata before TensorStore does, which crashes where they nest deeply (0.1.86)."""
+    file = _METADATA[array.driver]
+    found = ts.KvStore.open(array.kvstore).result().read(file).result()
+    if found.state == "value":
+        parse_json(found.value, f"{array.location}/{file}", allow_nan=True, advice=advice)
+
+
 @contextlib.contextmanager
 def _explained(array: ZarrArray, advice: str) -> Iterator[None]:
     try:
         yield
+    except UserError:
+        raise
     # TensorStore spreads its status codes over many of Python's exceptions.
     except Exception as e:
         cause = re.split(r" \[(?:tensorstore_spec|source locations)=", str(e).replace("\n", " "))[0]

@@ -234,3 +234,12 @@ def test_a_chunk_that_would_fill_the_memory_is_refused(legacy_t5x):
         UserError, match=r"target\.token_embedder\.embedding has chunks of 10+ numbers for \[4, 6\]"
     ):
         read_backbone(legacy_t5x[0])
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000 + "]" * 100_000, "[]", "{", '{"shape": "\\ud800"}'])
+def test_metadata_of_an_array_that_are_no_metadata_are_named(legacy_t5x, content):
+    (legacy_t5x[0] / "target.token_embedder.embedding" / ".zarray").write_text(content)
+    with pytest.raises(
+        UserError, match=r"target\.token_embedder\.embedding/\.zarray .*copy the checkpoint again"
+    ):
+        read_backbone(legacy_t5x[0])
