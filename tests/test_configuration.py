@@ -239,7 +239,7 @@ IN_A_FILE = {
     ),
     "required binding": (
         ["brew.leaf = %gin.REQUIRED"],
-        "brew.leaf is not set; add --gin.brew.leaf=VALUE or bind in a gin file",
+        "brew.leaf is not set; add --gin.brew.leaf=VALUE or bind it in a gin file",
     ),
     "required in a scope": (
         ["tea/brew.leaf = %gin.REQUIRED"],

@@ -76,6 +76,6 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
             metavar="FILE",
             action="append",
             default=[],
-            help="a gin file; may be given several times",
+            help="a gin file from the current folder, or one that ships with poly_jax",
         )
     return parser
