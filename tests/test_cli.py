@@ -308,3 +308,11 @@ def test_several_gin_files_are_read_in_order(calls, tmp_path):
     assert cli.main([*TRAIN, "--gin_file=a.gin", "--gin_file", "b.gin"]) == 0
     config = calls.train["experiment"].model
     assert (config.emb_dim, config.mlp_dim) == (1, 2)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_a_very_long_error_is_shortened(capsys):
+    assert cli.main(["train", f"--gin_file=runs/{'x' * 5000}.gin", "--output_dir=out"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 4100
+    assert line.startswith("poly-jax: error: ")

@@ -91,6 +91,8 @@ class Adapters:
                     f"Adapters.sites has {pattern!r}, which matches no site; choose from {', '.join(widths)}"
                 )
             adapted.update(matched)
+        if not adapted:
+            raise UserError(f"Adapters.sites is empty; choose from {', '.join(widths)}")
         common = math.gcd(*(width for site in adapted for width in widths[site]))
         for site in (site for site in widths if site in adapted):
             for width in widths[site]:

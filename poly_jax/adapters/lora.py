@@ -44,6 +44,8 @@ class LoRA:
     def __post_init__(self):
         if self.rank < 1:
             raise UserError(f"LoRA.rank is {self.rank}; it must be at least 1")
+        if not math.isfinite(self.alpha):
+            raise UserError(f"LoRA.alpha is {self.alpha}; it must be finite")
         if not 0 <= self.dropout < 1:
             raise UserError(f"LoRA.dropout is {self.dropout}; it must be in [0, 1)")
         if self.init not in get_args(Init):

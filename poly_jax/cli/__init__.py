@@ -11,6 +11,8 @@ from poly_jax.errors import UserError
 
 __all__ = ["main"]
 
+_LONGEST_LINE = 4000
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
@@ -34,8 +36,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        print(f"poly-jax: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"poly-jax: error: {_shortened(one_line(str(error)))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _shortened(line: str) -> str:
+    """The line without its middle where it is very long, as a damaged file may make it."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"

@@ -52,18 +52,19 @@ def registry_name(name: str) -> str:
     return registry.minimal_selector(registry.get_match(name).selector)
 
 
-def explain(error: Exception, source: str) -> UserError:
+def explain(error: BaseException, source: str) -> UserError:
     """What a user reads instead of `error`, which gin raised while it read `source`.
 
     Args:
       error: what gin raised.
       source: the gin file or the `--gin.NAME=VALUE`.
     """
-    if isinstance(error, RecursionError):
+    statement = _importing(error)
+    if isinstance(error, RecursionError) and statement is None:
         # The message repeats the place of every file in the circle.
         return UserError(f"{source}: the file includes itself, or files include each other in a circle")
     message = one_line(str(error))
-    if statement := _importing(error):
+    if statement:
         place = f"{statement.location.filename or source}, line {statement.location.line_num}"
         return UserError(f"{place}: {_failed_import(statement.module, error)}")
     if isinstance(error, SyntaxError | tokenize.TokenError):
@@ -88,7 +89,7 @@ def explain(error: Exception, source: str) -> UserError:
     return UserError(f"{_place(error, source)}: {advice}")
 
 
-def _importing(error: Exception) -> Any:
+def _importing(error: BaseException) -> Any:
     """The import statement of a gin file that raised this; None where something else did."""
     statements = [
         frame.f_locals["statement"]
@@ -98,14 +99,15 @@ def _importing(error: Exception) -> Any:
     return statements[-1] if statements else None
 
 
-def _failed_import(module: str, error: Exception) -> str:
+def _failed_import(module: str, error: BaseException) -> str:
     """Why a module cannot be imported: it is not there, or its own code raised an error."""
     reason = one_line(str(error))
     missing_module = re.fullmatch(r"No module named '(.+?)'", reason)
     if missing_module and f"{module}.".startswith(f"{missing_module[1]}."):
         return reason
     if isinstance(error, SyntaxError):
-        kind, reason, place = "SyntaxError", error.msg, f"{error.filename}, line {error.lineno}"
+        kind, reason = "SyntaxError", error.msg
+        place = f"{error.filename}, line {error.lineno}" if error.filename else ""
     else:
         lines = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.name == "<module>"]
         kind, place = type(error).__name__, f"{lines[-1].filename}, line {lines[-1].lineno}" if lines else ""
@@ -113,7 +115,7 @@ def _failed_import(module: str, error: Exception) -> str:
     return f"the module {module!r} cannot be imported: {cause}" + (f" ({place})" if place else "")
 
 
-def _place(error: Exception, source: str) -> str:
+def _place(error: BaseException, source: str) -> str:
     """`FILE, line N` of an error in a gin file, as exactly as gin tells; the flag itself for a flag."""
     if source.startswith("--"):
         return source

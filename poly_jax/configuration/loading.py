@@ -69,5 +69,6 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = ()) -> Loaded:
 def _parse(parse: Callable[[str], object], text: str, source: str) -> None:
     try:
         parse(text)
-    except Exception as error:  # gin files import modules of the user, which may raise anything.
+    # gin files import modules of the user, which may raise anything, and may call `sys.exit`.
+    except (Exception, SystemExit) as error:
         raise explanation.explain(error, source) from error

@@ -2,6 +2,7 @@
 
 import collections.abc
 import inspect
+import sys
 import types
 import typing
 from typing import Any, Literal, Union, get_args, get_origin
@@ -13,6 +14,10 @@ _SEQUENCES = (
     *(list, tuple, collections.abc.Set, set, frozenset),
 )
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+# What NumPy and JAX hold.
+_LARGEST_INTEGER = 2**63 - 1
 
 
 class MisfitError(Exception):
@@ -34,6 +39,8 @@ def annotations(wrapped: Any) -> dict[str, Any]:
 
 def fitting(value: Any, hint: Any) -> Any:
     """The value as a type takes it: a whole float becomes an integer, one text a sequence of it.
+
+    Integers have at most 64 bits, and numbers are finite.
 
     Args:
       value: a literal, with gin's references in it.
@@ -57,9 +64,10 @@ def fitting(value: Any, hint: Any) -> Any:
         return _require(value is None, value)
     if hint is int:
         whole = isinstance(value, float) and value.is_integer()
-        return int(value) if whole else _require(type(value) is int, value)
+        number = int(value) if whole else _require(type(value) is int, value)
+        return _require(abs(number) <= _LARGEST_INTEGER, number)
     if hint is float:
-        return _require(type(value) in (int, float), value)
+        return _require(type(value) in (int, float) and abs(value) <= sys.float_info.max, value)
     if hint in (bool, str):
         return _require(type(value) is hint, value)
     if (origin or hint) in _SEQUENCES:

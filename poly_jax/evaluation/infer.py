@@ -49,7 +49,7 @@ def infer(
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     task_id = read_table(step_folder(run)).id(task)
-    check_output(output)
+    check_output(output, input)
     records = read_records(input)
     experiment.data.register_tasks()
     described = _registered_task(task, experiment.data.mixture)

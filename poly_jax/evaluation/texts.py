@@ -1,6 +1,7 @@
 """Reads the lines or JSON lines that a user wants predictions for, and writes the answers."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from poly_jax.files.json_fields import shown
 from poly_jax.files.json_file import parse_json
 from poly_jax.files.text_file import read_text
 from poly_jax.files.whole_file import check_writable, write_whole
+from poly_jax.reporting.output_folder import check_output_file
 
 STANDARD = "-"
 _KEYS = ("inputs", "input")
@@ -58,10 +60,19 @@ def text_of(record: Record) -> str:
     return record[next(key for key in _KEYS if key in record)]
 
 
-def check_output(path: str) -> None:
-    """Raise a UserError where the answers could not be written."""
-    if path != STANDARD:
-        check_writable(path)
+def check_output(path: str, source: str) -> None:
+    """Raise a UserError where the answers could not be written, or would replace what they need.
+
+    Args:
+      path: the file for the answers.
+      source: the file of the texts.
+    """
+    if path == STANDARD:
+        return
+    check_writable(path)
+    if source != STANDARD and os.path.realpath(path) == os.path.realpath(source):
+        raise UserError(f"--output={path} is the file of the texts; give another file")
+    check_output_file(path)
 
 
 def write_answers(

@@ -53,6 +53,8 @@ class T5Config(T5Dimensions):
                     f"T5Config.{field} is {getattr(self, field)}; give a token id from {lowest} to"
                     f" {self.vocab_size - 1}, as the embedding has {self.vocab_size} rows and 0 is padding"
                 )
+        if not 0 <= self.dropout_rate < 1:
+            raise UserError(f"T5Config.dropout_rate is {self.dropout_rate}; it must be in [0, 1)")
         # In the decoder, the first half of the buckets hold one distance each.
         if self.relative_attention_max_distance <= self.relative_attention_num_buckets // 2:
             raise UserError(

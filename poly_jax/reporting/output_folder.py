@@ -13,6 +13,10 @@ Program = Literal["sweep", "reproduce", "demo", "routing"]
 # A file of this name is in the folder of every run that this project trains, adapts or imports.
 _RUN_FILE = "config.gin"
 _CHECKPOINTS = "checkpoints"
+# What training writes into a run's folder, beside its checkpoints.
+_RUN_FILES = (_RUN_FILE, "operative_config.gin", "metrics.jsonl")
+_RUN_FOLDERS = (_CHECKPOINTS, "data")
+_EVENTS = "events.out.tfevents."
 _RESULTS = "results.jsonl"
 
 
@@ -38,6 +42,25 @@ def check_output_folder(folder: epath.PathLike, program: Program) -> None:
             f"--output_dir={folder} holds the files of `poly-jax {owner}`; give `poly-jax {program}` another"
             " folder"
         )
+
+
+def check_output_file(path: epath.PathLike) -> None:
+    """Check that a file of answers does not take the place of a file that a run needs.
+
+    Raises:
+      UserError: the file is one of a run's own, which its training wrote.
+    """
+    place = epath.Path(path)
+    folders = list(place.parents)
+    for run, below in zip(folders, ("", *(folder.name for folder in folders)), strict=False):
+        own = below in _RUN_FOLDERS
+        if not below:
+            own = place.name in _RUN_FILES or place.name.startswith(_EVENTS)
+        if own and (run / _RUN_FILE).exists():
+            raise UserError(
+                f"--output={path} is a file of the training run in {run}; give another file, such as"
+                f" {run / 'answers.txt'}"
+            )
 
 
 def _run_around(folder: epath.Path) -> epath.Path | None:

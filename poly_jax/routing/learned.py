@@ -49,7 +49,7 @@ class LearnedRouter(Router):
             raise UserError(
                 f"LearnedRouter.scores is {self.scores!r}; use one of {', '.join(get_args(Scores))}"
             )
-        if self.temperature <= 0:
+        if not 0 < self.temperature < math.inf:
             raise UserError(f"LearnedRouter.temperature is {self.temperature}; it must be above 0")
         if not 0 <= self.logit_dropout < 1:
             raise UserError(f"LearnedRouter.logit_dropout is {self.logit_dropout}; it must be in [0, 1)")

@@ -135,6 +135,12 @@ def open_run(run: str, experiment: Experiment) -> OpenRun:
         trained = {**skills, **trained}
     own = selects("all" if origin.backbone is None else "adapters")
     shapes = flatten(parameter_shapes(model)[0])
-    check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
     frozen = None if origin.backbone is None else experiment.backbone or origin.backbone
+    try:
+        check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
+    except UserError:
+        # Where the T5 itself has another shape, its own file tells more than its adapters do.
+        if frozen not in (None, RANDOM) and epath.Path(frozen).exists():
+            check_tree(t5_parameter_shapes(model.config), open_backbone(frozen).tensors, frozen)
+        raise
     return OpenRun(model, table, origin, step, trained, frozen, experiment.check_backbone)

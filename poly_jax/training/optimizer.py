@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 from typing import Any, Literal, get_args
 
 import jax
@@ -55,6 +56,12 @@ class Optimizer:
                 raise UserError(f"Optimizer.{field} is {value!r}; use one of {', '.join(choices)}")
         if not 0 <= self.warmup_fraction <= 1:
             raise UserError(f"Optimizer.warmup_fraction is {self.warmup_fraction}; it must be in [0, 1]")
+        for field in ("learning_rate", "router_learning_rate", "weight_decay", "clip_norm"):
+            if not 0 <= getattr(self, field) < math.inf:
+                raise UserError(f"Optimizer.{field} is {getattr(self, field)}; it must be 0 or more")
+        for field in ("b1", "b2"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"Optimizer.{field} is {getattr(self, field)}; it must be in [0, 1)")
 
     def schedule(self, peak: float, steps: int) -> optax.Schedule:
         """Return the learning rate of each of `steps` steps; with a warm-up, step 0 has learning rate 0."""

@@ -15,6 +15,9 @@ from poly_jax.errors import UserError
 
 Fate = Literal["used", "neutral", "refused"]
 
+# Beyond it a number is infinite in float32, in which it is multiplied into weights.
+_LARGEST = 3e38
+
 
 @dataclasses.dataclass(frozen=True)
 class Option:
@@ -105,10 +108,11 @@ def number(content: Mapping[str, Any], name: str, default: float | None, file: o
     """Return an option that must be a number, or `default` where it is absent.
 
     Raises:
-      UserError: the value is not a number, or it is absent and there is no default.
+      UserError: the value is not a number that float32 holds, or it is absent and there is no default.
     """
     value = content.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or abs(value) == float("inf"):
+    kind_fits = isinstance(value, int | float) and not isinstance(value, bool)
+    if not kind_fits or not abs(value) <= _LARGEST:
         raise UserError(f"{file}: {name} is {_short(value)}, not a number; take the file that was saved")
     return value
 
