@@ -190,7 +190,7 @@ def test_a_position_of_other_settings_is_refused(plain_mixture, tmp_path):
     stream(plain_mixture).save(tmp_path / "position")
     with pytest.raises(UserError, match=r"has batch_size 4, and this run has 8"):
         stream(plain_mixture, batch_size=8).restore(tmp_path / "position")
-    with pytest.raises(UserError, match=r"has seed 1, this run 2"):
+    with pytest.raises(UserError, match=r"has seed 1, and this run has 2"):
         stream(plain_mixture, seed=2).restore(tmp_path / "position")
 
 
