@@ -115,7 +115,7 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("value", "hint", "expected"), FITS)
-def test_values_become_what_their_type_takes(value, hint, expected):
+def test_values_are_converted_to_their_type(value, hint, expected):
     found = fitting(value, hint)
     assert found == expected
     assert type(found) is type(expected)

@@ -129,7 +129,7 @@ def test_help_of_a_command_tells_how_to_configure_it(name, capsys):
     assert f"example:\n  poly-jax {name}" in shown
 
 
-def test_version_is_that_of_the_package(capsys):
+def test_version_is_the_version_of_the_package(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])
     assert stop.value.code == 0

@@ -1,4 +1,4 @@
-"""Which sites of a model get skills, where its routers sit, and what is refused before anything runs."""
+"""The adapted sites of a model, the places of its routers, and settings that are refused at the start."""
 
 import re
 

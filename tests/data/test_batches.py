@@ -83,7 +83,7 @@ def test_a_batch_has_the_models_arrays(plain_mixture, decode):
         assert decode(batch["decoder_target_tokens"][row]).startswith(f"{name} out ")
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_others(random_mixture):
+def test_the_same_seed_gives_the_same_batches_and_another_seed_different_ones(random_mixture):
     first, again, other = (draw(stream(random_mixture, seed=seed), 30) for seed in (1, 1, 2))
     assert_same(first, again)
     assert not same(first, other)

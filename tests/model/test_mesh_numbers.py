@@ -205,7 +205,7 @@ def t5x():
 
 
 def run(*arguments):
-    """What this file prints as a program with eight devices."""
+    """Run this file as a program with eight devices and return what it prints."""
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
@@ -220,7 +220,7 @@ def run(*arguments):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["apart", "scanned"])
-def test_eight_devices_compute_what_one_computes(form):
+def test_eight_devices_compute_the_same_as_one_device(form):
     found = run(form)
     assert sum("(2, 2, 2)" in name for name in found) == len(CASES)
     if form == "apart":

@@ -65,7 +65,7 @@ def test_registering_again_does_nothing_and_otherwise_is_an_error(small_folder):
     before = seqio.TaskRegistry.get("sni_task2_c")
     register(str(small_folder), vocabularies.byte())
     assert seqio.TaskRegistry.get("sni_task2_c") is before
-    with pytest.raises(UserError, match="'sni' is registered with prompt NEW, now asked for with OLD"):
+    with pytest.raises(UserError, match="with prompt NEW, and cannot be registered again with OLD"):
         register(small_folder, BYTES, prompt="OLD")
     register(small_folder, BYTES, prompt="OLD", prefix="old")
     assert TaskTable.of("old_test").names == ("old_task3_d", "old_task4_e")
@@ -87,7 +87,7 @@ def test_a_file_is_read_when_it_is_needed_and_once(small_folder, monkeypatch):
     assert reads == {"task2_c": 1}
 
 
-def test_a_broken_file_stops_only_what_needs_it(folder, task_file):
+def test_a_broken_file_stops_only_the_tasks_that_need_it(folder, task_file):
     register(
         folder({"task1_a": task_file(3), "task2_b": '{"Definition"'}, train=("task1_a", "task2_b")), BYTES
     )

@@ -55,7 +55,7 @@ def test_every_legacy_array_equals_its_chunk_unpacked_by_hand(shared_data, versi
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_shapes_are_those_of_the_configuration(shared_data, version):
+def test_shapes_follow_from_the_configuration(shared_data, version):
     folder = shared_data / "t5x" / version
     config = ast.literal_eval(str(np.load(folder / "expected.npz")["config"]))
     tree = read_backbone(folder / "checkpoint_1100000")
