@@ -22,7 +22,7 @@ Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error.
 _CONFIGURATION = """\
 The files are read in order, then each --gin.NAME=VALUE, and a later value replaces an earlier one. NAME is
 CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal: a text needs its own quotes inside
-the quotes of the shell, as in --gin.T5Config.dtype="'bfloat16'"."""
+the quotes of the shell, as in --gin.T5Config.dtype="'bfloat16'". Both may be given several times."""
 
 
 def registry() -> dict[str, Command]:
