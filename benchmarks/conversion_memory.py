@@ -1,10 +1,11 @@
-"""How much memory `poly-jax import` and `export` of a backbone take.
+"""Measures the memory that `poly-jax import` and `export` of a backbone need.
 
     python benchmarks/conversion_memory.py [--model=t5_1_1_xl]
 
-The model is a file of gin/models; its float32 parameters are zeros, in shards of a Hugging Face folder that
-take no room on the disk. They are imported and exported for T5X, and that is imported and exported for
-transformers, each in a process of its own, whose most memory Linux tells. The disk holds the model once.
+The model is a file of gin/models. Its float32 parameters are zeros, in shards of a Hugging Face folder that
+take no space on the disk. They are imported and exported for T5X; the result is imported again and exported
+for transformers. Each program runs in its own process, whose peak memory Linux reports. The disk holds the
+model once.
 """
 
 import argparse
@@ -31,7 +32,7 @@ SECONDS_BETWEEN_LOOKS = 0.02
 
 
 def make_zeros(folder: pathlib.Path, config: T5Config) -> int:
-    """Makes a Hugging Face folder of zeros, in shards without content; how many bytes they are."""
+    """Make a Hugging Face folder of zeros, in shards without content; return their number of bytes."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(hugging_face_config(config, FLOAT)))
     shards: list[dict[str, tuple[int, ...]]] = [{}]
@@ -53,7 +54,7 @@ def make_zeros(folder: pathlib.Path, config: T5Config) -> int:
 
 
 def make_shard(file: pathlib.Path, shapes: dict[str, tuple[int, ...]]) -> None:
-    """A safetensors file that is a header and a hole."""
+    """Make a safetensors file that consists of a header and a hole."""
     header, begin = {}, 0
     for name, shape in shapes.items():
         end = begin + math.prod(shape) * FLOAT.itemsize
@@ -66,7 +67,7 @@ def make_shard(file: pathlib.Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def measure(what: str, nbytes: int, *arguments: str) -> None:
-    """Runs a `poly-jax` program and prints its time and its most memory, with and without pages of files."""
+    """Run a `poly-jax` program; print its time and its peak memory, with and without pages of files."""
     begin = time.perf_counter()
     most = {"VmHWM": 0, "RssAnon": 0}
     command = [sys.executable, "-c", "import sys, poly_jax.cli; sys.exit(poly_jax.cli.main())", *arguments]
@@ -89,7 +90,7 @@ def measure(what: str, nbytes: int, *arguments: str) -> None:
 
 
 def main() -> None:
-    """Measures the four programs."""
+    """Measure the four programs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="t5_1_1_xl", help="a file of gin/models, without its ending")
     model = parser.parse_args().model

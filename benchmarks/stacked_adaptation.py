@@ -1,10 +1,10 @@
-"""Eighteen adaptations stacked in one program against eighteen runs of `adapt` in one process.
+"""Compares eighteen adaptations stacked in one program with eighteen runs of `adapt` in one process.
 
     python benchmarks/stacked_adaptation.py [--steps=100]
 
-Six held-out tasks of the embedded benchmark x three seeds, MHR on its tiny T5, compilation included on both
-sides. Prints the times of both, by the clock and of the processors, with their ratios; checks that the losses
-agree.
+The adaptations are six held-out tasks of the embedded benchmark with three seeds each, with MHR on the
+benchmark's tiny T5. Both times include compilation. The script prints the wall-clock times and the processor
+times of both ways with their ratios, and checks that the losses agree.
 """
 
 import argparse
@@ -32,13 +32,13 @@ VARIANT = "mhr"
 
 
 def load(run: pathlib.Path, steps: int) -> Loaded:
-    """The run's configuration, with these steps of adapting."""
+    """Load the run's configuration, with this number of adaptation steps."""
     bindings = (f"adapt.steps = {steps}", f"adapt.report_every = {steps}")
     return Configuration(bindings=bindings).load(run=str(run))
 
 
 def separately(run: pathlib.Path, tasks: list[str], steps: int, folder: pathlib.Path) -> np.ndarray:
-    """A loop over `adapt`: the loss over all steps of each run."""
+    """Call `adapt` in a loop, and return the mean loss over all steps of each run."""
     losses = []
     for task in tasks:
         for seed in SEEDS:
@@ -56,7 +56,7 @@ def separately(run: pathlib.Path, tasks: list[str], steps: int, folder: pathlib.
 
 
 def stacked(run: pathlib.Path, tasks: list[str], steps: int) -> np.ndarray:
-    """The same in one program, from restoring the run to the trained adapters."""
+    """Make the same adaptations in one program, from restoring the run to the trained adapters."""
     settings = adapting_settings(load(run, steps), VARIANT)
     source = restore(settings.experiment, str(run), settings.partitioning.mesh())
     cells = [(task, seed) for task in tasks for seed in SEEDS]

@@ -1,4 +1,4 @@
-"""What a run is made of: a T5, its backbone, its adapters and its data. Every program starts from one."""
+"""The parts of a run, which every program starts from: a T5, its backbone, its adapters and its data."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from poly_jax.model.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A seqio mixture and how its examples become batches.
+    """A seqio mixture and the shape of its batches.
 
     Attributes:
       mixture: name of a registered seqio mixture or task.
-      inputs_length: tokens of an input; longer ones are cut.
-      targets_length: tokens of a target; longer ones are cut.
-      register: registers the mixture's tasks with seqio, such as `@super_natural_instructions.register`; None
-        where importing a module (gin's `import`) does.
-      split: split to train on.
-      batch_size: examples per step, over all devices.
+      inputs_length: number of tokens of an input; longer inputs are cut.
+      targets_length: number of tokens of a target; longer targets are cut.
+      register: function that registers the mixture's tasks with seqio, such as
+        `@super_natural_instructions.register`; None where a module registers them when gin imports it.
+      split: name of the split to train on.
+      batch_size: number of examples in a step, over all devices.
     """
 
     mixture: str
@@ -34,11 +34,11 @@ class Data:
 
     @property
     def sequence_length(self) -> dict[str, int]:
-        """Lengths by seqio's feature names."""
+        """Number of tokens of each seqio feature, by its name."""
         return {"inputs": self.inputs_length, "targets": self.targets_length}
 
     def register_tasks(self) -> None:
-        """Makes the mixture known to seqio.
+        """Register the mixture with seqio.
 
         Raises:
           UserError: the function that registers it fails.
@@ -60,13 +60,13 @@ class Experiment:
     """The parts that training, adapting and evaluating share.
 
     Attributes:
-      model: shape of the T5.
-      data: what it learns from.
-      adapters: skills and router; the number of tasks is that of the task table. None for a bare T5.
+      model: configuration of the T5.
+      data: the mixture that the model learns from.
+      adapters: skills and router; None for a bare T5. The number of tasks comes from the task table.
       backbone: path of the frozen weights: a T5X checkpoint, a Hugging Face folder or a `.safetensors` file
-        of this project; "random" for untrained ones, as trials need; None where all weights are trained.
+        of this project; "random" for untrained weights in trials; None where all weights are trained.
       decoding: how outputs are chosen in evaluation.
-      check_backbone: whether a run is refused whose backbone's contents have changed since its training.
+      check_backbone: whether to refuse a run if the contents of its backbone have changed since its training.
     """
 
     model: T5Config
@@ -77,7 +77,7 @@ class Experiment:
     check_backbone: bool = True
 
     def transformer(self, table: TaskTable) -> Transformer:
-        """The model for the tasks of a table, in evaluation mode."""
+        """Make the model for the tasks of a table, in evaluation mode."""
         if self.adapters is None:
             return Transformer(self.model)
         return Transformer(self.model, self.adapters.for_tasks(table.names))

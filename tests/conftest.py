@@ -201,7 +201,7 @@ def _msgpack_array(array: np.ndarray) -> msgpack.ExtType:
 
 
 def _reference(name: str, array: np.ndarray, chunks: tuple[int, ...], driver: str) -> dict:
-    """What T5X leaves in the msgpack file in place of an array."""
+    """Return T5X's placeholder for an array in the msgpack file."""
     kvstore = {"driver": driver, "path": f"{name}/"} | (
         {"bucket": "t5x-dummy-bucket"} if driver == "gcs" else {}
     )

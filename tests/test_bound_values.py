@@ -25,6 +25,8 @@ WRONG = [
     ("train.steps=1e30", f"train.steps is 1e+30; {WHOLE}"),
     ("train.seed=99999999999999999999", f"train.seed is 99999999999999999999; {WHOLE}"),
     ("LoRA.alpha=1e400", "LoRA.alpha is inf; it must be a number"),
+    ("train.steps=1e300", f"train.steps is 1e+300; {WHOLE}"),
+    ("Optimizer.learning_rate=1e999", "Optimizer.learning_rate is inf; it must be a number"),
     ("Data.inputs_length='12'", f"Data.inputs_length is '12'; {WHOLE}"),
     ("Data.batch_size=[8]", f"Data.batch_size is [8]; {WHOLE}"),
     ("Partitioning.model='2'", f"Partitioning.model is '2'; {WHOLE}"),
@@ -48,6 +50,25 @@ WRONG = [
     ("train.prior=@LoRA()", "train.prior is @LoRA(); it must be an IBPPrior"),
     ("Data.register='mine'", "Data.register is 'mine'; it must be a function, written @NAME"),
 ]
+
+
+@pytest.mark.parametrize(
+    ("binding", "expected"),
+    [
+        ("Optimizer.learning_rate=-1.0", "Optimizer.learning_rate is -1.0; it must be 0 or more"),
+        ("Optimizer.b2=1.0", r"Optimizer.b2 is 1.0; it must be in \[0, 1\)"),
+        ("LoRA.alpha=3.5", None),
+        ("LearnedRouter.temperature=0.0", "LearnedRouter.temperature is 0.0; it must be above 0"),
+        ("T5Config.dropout_rate=1.0", r"T5Config.dropout_rate is 1.0; it must be in \[0, 1\)"),
+    ],
+)
+def test_a_number_out_of_its_range_is_one_line(binding, expected):
+    loaded = configuration.load([RECIPE], [binding])
+    if expected is None:
+        loaded.arguments("train", output_dir="x")
+        return
+    with pytest.raises(UserError, match=expected):
+        loaded.arguments("train", output_dir="x")
 
 
 @pytest.mark.parametrize(("binding", "expected"), WRONG, ids=[binding for binding, _ in WRONG])
@@ -118,7 +139,7 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("value", "hint", "expected"), FITS)
-def test_values_become_what_their_type_takes(value, hint, expected):
+def test_values_are_converted_to_their_type(value, hint, expected):
     found = fitting(value, hint)
     assert found == expected
     assert type(found) is type(expected)

@@ -129,7 +129,7 @@ def test_help_of_a_command_tells_how_to_configure_it(name, capsys):
     assert f"example:\n  poly-jax {name}" in shown
 
 
-def test_version_is_that_of_the_package(capsys):
+def test_version_is_the_version_of_the_package(capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(["--version"])
     assert stop.value.code == 0
@@ -308,3 +308,11 @@ def test_several_gin_files_are_read_in_order(calls, tmp_path):
     assert cli.main([*TRAIN, "--gin_file=a.gin", "--gin_file", "b.gin"]) == 0
     config = calls.train["experiment"].model
     assert (config.emb_dim, config.mlp_dim) == (1, 2)
+
+
+@pytest.mark.usefixtures("own_folder")
+def test_a_very_long_error_is_shortened(capsys):
+    assert cli.main(["train", f"--gin_file=runs/{'x' * 5000}.gin", "--output_dir=out"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert len(line) < 4100
+    assert line.startswith("poly-jax: error: ")

@@ -135,7 +135,7 @@ def test_what_is_named_is_made_once_into_plain_objects():
     assert all(field.name in vars(experiment) for field in dataclasses.fields(experiment))
 
 
-def test_the_optimizer_of_adapting_is_that_of_its_scope():
+def test_the_optimizer_of_adapting_is_bound_in_its_scope():
     loaded = configuration.load(["recipes/skillbench/mhr.gin"], ["Optimizer.b1=0.5"])
     adapting = loaded.arguments("adapt", run="r", task="t", output_dir="x")["optimizer"]
     training = loaded.arguments("train", output_dir="x")["optimizer"]

@@ -101,7 +101,7 @@ def test_every_shipped_file_is_a_gin_file_below_the_root():
 
 # Those of t5x/ are for t5x's programs: tests/interop/t5x runs them.
 @pytest.mark.parametrize("name", [name for name in configuration.shipped() if not name.startswith("t5x/")])
-def test_every_shipped_file_binds_only_what_exists(name):
+def test_every_shipped_file_binds_only_existing_parameters(name):
     problem = ""
     try:
         configuration.load([name])
@@ -125,7 +125,7 @@ def test_a_load_forgets_the_one_before():
     assert before.make(brew, "oolong") == ("oolong", 1, 3, None)
 
 
-def test_a_load_leaves_what_gin_holds_as_it_was():
+def test_a_load_leaves_the_state_of_gin_unchanged():
     gin.bind_parameter("brew.sugar", 7)
     try:
         configuration.load([], ["brew.minutes=4"]).make(brew, "oolong")
@@ -151,7 +151,7 @@ def test_a_missing_file_does_not_leave_a_log_line(capfd):
 # The configuration of a run.
 
 
-def test_what_a_run_left_configures_the_next_program_alike():
+def test_the_files_of_a_run_configure_the_next_program_equally():
     write("run.gin", "SUGAR = 7", "brew.sugar = %SUGAR", "brew.kettle = @kitchen.serve")
     loaded = configuration.load(["models/byt5_small.gin", "run.gin"], ["brew.minutes=4"])
     before = loaded.make(brew, "oolong"), loaded.make(T5Config)
@@ -173,7 +173,7 @@ def test_a_configuration_loads_the_run_then_the_given_files_then_the_bindings():
     assert given.load("recipe.gin", run="runs/mine").make(brew) == ("oolong", 2, 3, "tin")
 
 
-def test_a_folder_that_is_no_run_is_a_clear_error():
+def test_a_folder_that_is_not_a_run_is_a_clear_error():
     pathlib.Path("empty/folder/deep").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^--run=nowhere: there is no such folder; .*output folder"):
         configuration.run_config("nowhere")
@@ -239,7 +239,7 @@ IN_A_FILE = {
     ),
     "required binding": (
         ["brew.leaf = %gin.REQUIRED"],
-        "brew.leaf is not set; add --gin.brew.leaf=VALUE or bind in a gin file",
+        "brew.leaf is not set; add --gin.brew.leaf=VALUE or bind it in a gin file",
     ),
     "required in a scope": (
         ["tea/brew.leaf = %gin.REQUIRED"],
@@ -361,7 +361,7 @@ def test_a_binding_that_an_inner_program_needs_is_asked_for():
         loaded.make(brew, "oolong")
 
 
-def test_other_errors_of_a_program_stay_what_they_are():
+def test_other_errors_of_a_program_are_raised_unchanged():
     with pytest.raises(TypeError, match=r"pour\(\) missing 1"):
         configuration.load([]).make(serve)
     with pytest.raises(RuntimeError, match="the kettle is cold"), configuration.explain_unset_bindings():

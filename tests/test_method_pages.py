@@ -48,7 +48,7 @@ def test_a_method_has_a_formula_a_source_and_tests_that_are_there(page):
 
 
 @pytest.mark.parametrize("page", METHODS, ids=lambda page: page.stem)
-def test_the_gin_lines_of_a_method_name_what_there_is(page):
+def test_the_gin_lines_of_a_method_name_existing_parameters(page):
     text = page.read_text()
     for file in re.findall(r"include '([^']+)'", text):
         assert configuration.find(file)

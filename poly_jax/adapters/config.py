@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Sequence
 from typing import get_args
@@ -79,6 +80,7 @@ class Adapters:
 
     def check(self, widths: dict[str, tuple[int, int]]) -> None:
         """Raise a UserError unless the adapters fit a model with these sites (their widths by path)."""
+        adapted: set[str] = set()
         for pattern in self.sites:
             try:
                 matched = [site for site in widths if re.fullmatch(pattern, site)]
@@ -88,13 +90,15 @@ class Adapters:
                 raise UserError(
                     f"Adapters.sites has {pattern!r}, which matches no site; choose from {', '.join(widths)}"
                 )
-            for site in matched:
-                for width in widths[site]:
-                    if width % self.n_splits:
-                        raise UserError(
-                            f"Adapters.n_splits is {self.n_splits}, which does not divide the width {width}"
-                            f" of {site}"
-                        )
-        if not self.sites:
+            adapted.update(matched)
+        if not adapted:
             raise UserError(f"Adapters.sites is empty; choose from {', '.join(widths)}")
+        common = math.gcd(*(width for site in adapted for width in widths[site]))
+        for site in (site for site in widths if site in adapted):
+            for width in widths[site]:
+                if width % self.n_splits:
+                    raise UserError(
+                        f"Adapters.n_splits is {self.n_splits}, which does not divide the width {width} of"
+                        f" {site}; use a divisor of {common}, which divides all adapted widths"
+                    )
         _ = self.inventory_size

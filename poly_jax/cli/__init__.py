@@ -11,30 +11,40 @@ from poly_jax.errors import UserError
 
 __all__ = ["main"]
 
+_LONGEST_LINE = 4000
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Args:
-      argv: the words after the program's name; None takes those of the process.
+      argv: the words after the program's name; None takes the arguments of the process.
 
     Returns:
-      The exit code: 0; 1 after one line on standard error about something that the user gave; 130 when
-      interrupted. Wrong usage exits the process with 2, as argparse does.
+      The exit code: 0 for success; 1 after one line on standard error about something that the user gave; 130
+      when interrupted. Wrong usage exits the process with 2, as argparse does.
     """
-    # JAX and TensorFlow read it when they are imported, which no command has done yet. XLA's and CUDA's own
-    # messages, such as the one about a slow compilation, tell a user nothing that the program does not say.
+    # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
+    # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command, args, config = parse(argv)
     try:
         with explain_unset_bindings():
             command.run(args, config)
-    # An OSError is of a folder that cannot be made or written, or a full disk: what the user alone can mend.
+    # An OSError means that a folder cannot be made or written, or that a disk is full. Only the user can
+    # repair that.
     except (UserError, OSError) as error:
         if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
             traceback.print_exc()
-        print(f"poly-jax: error: {one_line(str(error))}", file=sys.stderr)
+        print(f"poly-jax: error: {_shortened(one_line(str(error)))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _shortened(line: str) -> str:
+    """The line without its middle where it is very long, as a damaged file may make it."""
+    if len(line) <= _LONGEST_LINE:
+        return line
+    return f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"

@@ -1,4 +1,4 @@
-"""The command line: the registry of commands, the flags that all share, and `--gin.NAME=VALUE`."""
+"""The command line: the list of commands, their common flags, and `--gin.NAME=VALUE`."""
 
 import argparse
 import importlib
@@ -20,20 +20,20 @@ Exit codes: 0 done, 1 something given is wrong (one line says what), 2 wrong usa
 Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error.
 """
 _CONFIGURATION = """\
-Later ones win: first the files in order, then --gin.NAME=VALUE, any number of times, where NAME is
-CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal, so a text needs quotes inside
-those of the shell: --gin.T5Config.dtype="'bfloat16'"."""
+The files are read in order, then each --gin.NAME=VALUE, and a later value replaces an earlier one. NAME is
+CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal: a text needs its own quotes inside
+the quotes of the shell, as in --gin.T5Config.dtype="'bfloat16'". Both may be given several times."""
 
 
 def registry() -> dict[str, Command]:
-    """Every command by name: the `COMMAND` of each module in `poly_jax.cli.commands`."""
+    """Return every command by name: the `COMMAND` of each module in `poly_jax.cli.commands`."""
     names = [f"{commands.__name__}.{module.name}" for module in pkgutil.iter_modules(commands.__path__)]
     found = [importlib.import_module(name).COMMAND for name in names]
     return {command.name: command for command in found}
 
 
 def parse(argv: Sequence[str] | None = None) -> tuple[Command, argparse.Namespace, Configuration]:
-    """Read a command line (None: that of the process); wrong usage exits the process with 2.
+    """Read a command line (None: the arguments of the process); wrong usage exits the process with 2.
 
     Returns:
       The command, its flags, and the gin files and bindings that were given.
@@ -76,6 +76,6 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
             metavar="FILE",
             action="append",
             default=[],
-            help="a gin file; may be given several times",
+            help="a gin file from the current folder, or one that ships with poly_jax",
         )
     return parser

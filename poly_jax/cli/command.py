@@ -1,4 +1,4 @@
-"""What one command of `poly-jax` is."""
+"""The interface of one command of `poly-jax`."""
 
 import abc
 import argparse
@@ -12,7 +12,7 @@ class Command(abc.ABC):
     """One command: a module of `poly_jax.cli.commands` holds an instance as `COMMAND`.
 
     Attributes:
-      name: what the user types.
+      name: the word that the user types.
       help: one line for the list of commands.
       example: a command line to show under the command's help.
     """
@@ -27,16 +27,16 @@ class Command(abc.ABC):
 
     @abc.abstractmethod
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Load the configuration and call the program, which is imported here and not before."""
+        """Load the configuration and call the program, which must be imported inside this method."""
 
 
 def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """The flags that the user gave; the configuration decides the others."""
+    """Return the flags that the user gave; the configuration decides the remaining arguments."""
     return {name: getattr(args, name) for name in names if getattr(args, name) is not None}
 
 
 def path(text: str) -> str:
-    """An argparse type: a path, with `~` and environment variables replaced by what they stand for."""
+    """An argparse type: a path, with `~` and environment variables replaced by their values."""
     return os.path.expanduser(os.path.expandvars(text))
 
 

@@ -163,8 +163,8 @@ def unset(names: Iterable[str]) -> UserError:
     """The error for bindings that a gin file or program requires and nobody gave."""
     names = list(names)
     flags = " ".join(f"--gin.{name}=VALUE" for name in names)
-    verb = "is" if len(names) == 1 else "are"
-    return UserError(f"{' and '.join(names)} {verb} not set; add {flags} or bind in a gin file")
+    verb, them = ("is", "it") if len(names) == 1 else ("are", "them")
+    return UserError(f"{' and '.join(names)} {verb} not set; add {flags} or bind {them} in a gin file")
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""seqio plumbing: task ids on examples, feature conversion, vocabularies, batches."""
+"""Data from seqio: task ids on examples, feature conversion, vocabularies, batches."""

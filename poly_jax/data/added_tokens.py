@@ -1,4 +1,4 @@
-"""A SentencePiece vocabulary with tokens that were added to it, as transformers' tokenizers have them."""
+"""A SentencePiece vocabulary with added tokens, which it splits a text at as transformers' tokenizers do."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,15 +7,16 @@ from typing import Any
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 
-# A character that is in no text; the texts are cut at it.
+# A character that no text contains; texts are split at it.
 _CUT = "\U0010ffff"
 
 
 class AddedTokensVocabulary(seqio.Vocabulary):
-    """A vocabulary that first cuts a text at its added tokens and encodes what is between them.
+    """A vocabulary that first splits a text at its added tokens and encodes the text between them.
 
-    The longest token that starts first is taken, as transformers does. Every piece of text between tokens is
-    encoded as if it stood alone. T5's own special tokens and its sentinels (`<extra_id_0>`) are cut out too.
+    Of the tokens that start first, the longest is taken, as in transformers. Every piece of text between
+    tokens is encoded as if it stood alone. T5's own special tokens and its sentinels (`<extra_id_0>`) are
+    split off too.
     """
 
     def __init__(self, pieces: seqio.SentencePieceVocabulary, added_tokens: Mapping[str, int]) -> None:
@@ -23,10 +24,10 @@ class AddedTokensVocabulary(seqio.Vocabulary):
 
         Args:
           pieces: the vocabulary of the text between the tokens.
-          added_tokens: ids by token.
+          added_tokens: id of each token.
 
         Raises:
-          UserError: a token is empty, or its id is not a whole number of 0 or more or stands for another one.
+          UserError: a token is empty, its id is not a whole number of 0 or more, or two tokens have one id.
         """
         super().__init__()
         self._pieces = pieces
@@ -47,13 +48,13 @@ class AddedTokensVocabulary(seqio.Vocabulary):
         self._pattern = f"({'|'.join(re.escape(token) for token in longest_first)})"
 
     def _own_special_ids(self) -> Iterable[int]:
-        """Ids of padding, end and unknown, and of the sentinels, which follow the pieces."""
+        """Ids of the padding, end and unknown tokens, and of the sentinels, which follow the pieces."""
         size = self._pieces.tokenizer.get_piece_size()
         return {0, self._pieces.eos_id, self._pieces.unk_id} | set(range(size - self._pieces.extra_ids, size))
 
     @property
     def added_tokens(self) -> dict[str, int]:
-        """Ids by added token."""
+        """Id of each added token."""
         return dict(self._added)
 
     @property
@@ -63,12 +64,12 @@ class AddedTokensVocabulary(seqio.Vocabulary):
 
     @property
     def eos_id(self) -> int | None:
-        """The id that ends a text, that of SentencePiece's model."""
+        """The id that ends a text, as SentencePiece's model states it."""
         return self._pieces.eos_id
 
     @property
     def unk_id(self) -> int | None:
-        """The id of unknown characters, that of SentencePiece's model."""
+        """The id of unknown characters, as SentencePiece's model states it."""
         return self._pieces.unk_id
 
     @property
@@ -82,7 +83,7 @@ class AddedTokensVocabulary(seqio.Vocabulary):
         return ids
 
     def _decode(self, ids: Sequence[int]) -> str:
-        """Joins runs of pieces and the tokens between them; as in transformers no space is made up."""
+        """Join runs of pieces and the tokens between them, without adding spaces, as transformers does."""
         text, run = "", []
         for number in [*ids, None]:
             if number is not None and number not in self._tokens:

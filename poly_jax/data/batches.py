@@ -15,7 +15,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.data.user_code import reading_error
 from poly_jax.errors import UserError
 
-# Evaluation is not shuffled; the seed fixes what a task's own preprocessors draw.
+# Evaluation is not shuffled; the seed fixes the random numbers of a task's own preprocessors.
 _EVALUATION_SEED = 0
 _HAS_CHOICES = set(CHOICE_FEATURES)
 
@@ -35,26 +35,26 @@ def train_batches(
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> BatchStream:
-    """Make an endless stream over a registered mixture or task, the same for the same seed.
+    """Make an endless stream of batches of a registered mixture or task; a seed always gives the same stream.
 
     Every batch has `encoder_input_tokens` [batch_size, inputs], `decoder_input_tokens`,
     `decoder_target_tokens` and `decoder_loss_weights` [batch_size, targets] and `task_ids` [batch_size], all
     int32.
 
     Args:
-      mixture_name: a registered seqio mixture or task, not routed yet.
+      mixture_name: name of a registered seqio mixture or task that is not routed yet.
       table: the task table, which must hold all the mixture's tasks.
-      sequence_length: tokens of `inputs` and of `targets`; longer examples are cut.
-      batch_size: examples per batch of this shard.
-      seed: orders the examples, mixes the tasks and draws what preprocessors draw.
-      split: which split of the tasks; tasks without it are left out.
+      sequence_length: number of tokens of `inputs` and of `targets`; longer examples are cut.
+      batch_size: number of examples in each batch of this shard.
+      seed: seed of the order of examples, the mixing of tasks, and the tasks' own preprocessors.
+      split: name of the split to read; tasks without this split are left out.
       shuffle: whether each task's examples are shuffled.
-      use_cached: whether to read seqio's offline caches, of the tasks that allow it.
-      choices: whether to add the examples' answer choices (see `RoutedEncDecFeatureConverter`), which all
-        must have; examples of tasks with fewer than others get absent ones.
+      use_cached: whether to read seqio's offline caches where a task allows it.
+      choices: whether to add the answer choices (see `RoutedEncDecFeatureConverter`), which every example
+        must then have. Examples with fewer choices than the most are filled up with absent choices.
       start_id: the id that `decoder_input_tokens` begin with; the model's is `T5Config.decoder_start_id`.
       num_shards: number of hosts that share the examples.
-      shard_id: which of them this is, from 0; every host gives the same seed.
+      shard_id: index of this host, from 0; every host gives the same seed.
 
     Raises:
       UserError: the mixture, split or task is unknown, there are no examples, or a setting is out of range.
@@ -62,7 +62,7 @@ def train_batches(
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
     mixture.check_rates(split)
 
-    # As seqio.get_dataset, which lets nothing pass that is not a task's feature.
+    # This is seqio.get_dataset, except that it also passes on arrays that are not features of the task.
     def unconverted(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
         return source.get_dataset(
             dict(sequence_length),
@@ -128,15 +128,15 @@ def eval_batches(
     num_shards: int = 1,
     shard_id: int = 0,
 ) -> Iterator[Batch]:
-    """One pass over every example of a mixture's tasks, task after task by name, in the order of the source.
+    """Yield batches with every example of a mixture's tasks once, in order of task name and of the source.
 
-    The mixture's rates play no part: seqio ends a mixture when its first task is exhausted. The last batch is
-    filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets equally many
-    batches.
+    The mixture's rates are ignored, because seqio ends a mixture when its first task is exhausted. The last
+    batch is filled up with rows of zeros, whose `decoder_loss_weights` are all 0. Every shard gets the same
+    number of batches.
 
-    Arguments and arrays are those of `train_batches`, except that `choices` come only where all tasks have
-    them. With `every_target`, an example whose target is drawn among several has a row for each of them;
-    `example_ids` [batch] then says, task by task, which rows are one example.
+    Arguments and arrays are the same as in `train_batches`, except that `choices` are present only where all
+    tasks have them. With `every_target`, an example whose target is drawn from several has one row for each
+    of its targets. `example_ids` [batch] is then equal for the rows of one example of a task.
 
     Raises:
       UserError: the mixture, split or task is unknown, there are no examples, or a setting is out of range.
@@ -151,13 +151,13 @@ def eval_batches(
 
 
 def _most_choices(specs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> int:
-    """The number of answer choices of the task that has most.
+    """Return the largest number of answer choices that a task has.
 
     Args:
-      specs: what examples are, by task.
+      specs: TensorFlow's description of the examples of each task.
 
     Raises:
-      UserError: a task has no choices, or does not say how many.
+      UserError: a task has no choices, or does not state their number.
     """
     for task, spec in specs.items():
         if not set(spec) >= _HAS_CHOICES:
@@ -165,7 +165,7 @@ def _most_choices(specs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> int:
         if spec["choices"].shape[0] is None:
             raise UserError(
                 f"task {task!r} does not tell how many answer choices its examples have; fill them up with"
-                " rows of zeros to one number, and set that by tf.ensure_shape in a preprocessor"
+                " rows of zeros to one number, and state the number with tf.ensure_shape in a preprocessor"
             )
     return max(spec["choices"].shape[0] for spec in specs.values())
 
@@ -212,7 +212,7 @@ def _rows(
 def _explained(
     dataset: tf.data.Dataset, task: RoutedTask, split: str, sequence_length: Mapping[str, int]
 ) -> Iterator[Batch]:
-    """The rows of a task's examples; an error inside the task's code is told in one line."""
+    """Yield the rows of a task's examples; an error inside the task's code becomes a message of one line."""
     try:
         yield from dataset.as_numpy_iterator()
     except tf.errors.OpError as error:
@@ -236,7 +236,7 @@ def _mixture(
     num_shards: int,
     shard_id: int,
 ) -> RoutedMixture:
-    """The routed mixture, after checking what the user gave."""
+    """Return the routed mixture, after checking the user's arguments."""
     if set(sequence_length) != {"inputs", "targets"} or min(sequence_length.values()) < 1:
         raise UserError(
             f"sequence_length {dict(sequence_length)} must give the tokens of inputs and targets, 1 or more"

@@ -1,4 +1,4 @@
-"""Turns examples with a task id into the model's batch."""
+"""Converts examples with a task id into the model's batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,23 +8,24 @@ from poly_jax.data.routed import TASK_IDS
 from poly_jax.errors import UserError
 
 _CHOICES = "choices"
-# The examples' own numbers, and what a batch calls them.
+# The numbers of an example that stay as they are, and their names in a batch.
 _NUMBERS = {"label": "labels", "example_id": "example_ids"}
 CHOICE_FEATURES = (_CHOICES, *_NUMBERS)
 
 
 class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
-    """seqio's encoder-decoder converter with `task_ids` carried along: int32 [] per example, [batch] batched.
+    """seqio's encoder-decoder converter, which also keeps `task_ids`: int32, [] per example, [batch] batched.
 
-    With `choices`, the answer choices of examples that have them come too, int32: `choices` [choices, targets
-    length] (tokens; a choice without any is absent), `labels` [] (the right one's place) and `example_ids` []
-    (rows of one id show the same example, each by another prompt), from the examples' `choices`, `label` and
-    `example_id`. Examples with fewer than `n_choices` get absent ones; None for as many as all have.
+    With `choices`, examples with answer choices get three more int32 arrays, from their fields `choices`,
+    `label` and `example_id`: `choices` [choices, targets length] holds tokens, and a choice without tokens is
+    absent; `labels` [] is the index of the correct choice; `example_ids` [] is equal for rows that show the
+    same example under different prompts. Examples with fewer than `n_choices` choices are filled up with
+    absent ones; `n_choices` None means that all examples have equally many.
 
-    `decoder_input_tokens` begin with `bos_id`, which is 0 unless given: the model's `decoder_start_id`.
+    `decoder_input_tokens` begin with `bos_id`, which should be the model's `decoder_start_id` (default 0).
 
     Raises:
-      UserError: packing is asked for: a packed row needs one id per segment.
+      UserError: `pack` is set. A packed row would need one task id per segment.
     """
 
     TASK_FEATURES: Mapping[str, Any] = {
@@ -46,10 +47,10 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
         self._n_choices = n_choices
 
     def __call__(self, ds: tf.data.Dataset, task_feature_lengths: Mapping[str, int]) -> tf.data.Dataset:
-        """Converts `ds`; the lengths need name only inputs and targets.
+        """Convert `ds`; the lengths need only name `inputs` and `targets`.
 
         Raises:
-          UserError: its examples have choices, not all equally many, and `n_choices` is None.
+          UserError: the examples have different numbers of choices, and `n_choices` is None.
         """
         if self._with_choices and _CHOICES in ds.element_spec:
             count = self._n_choices or ds.element_spec[_CHOICES].shape[0]
@@ -63,7 +64,7 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
         return {**super()._convert_example(features), TASK_IDS: features[TASK_IDS][0]}
 
     def get_model_feature_lengths(self, task_feature_lengths: Mapping[str, int]) -> Mapping[str, int]:
-        """The length of each of the model's features, in tokens; 1 for the id."""
+        """Return the length of each of the model's features in tokens; a task id has length 1."""
         return {**super().get_model_feature_lengths(task_feature_lengths), TASK_IDS: 1}
 
 
@@ -84,7 +85,7 @@ class _WithChoices(RoutedEncDecFeatureConverter):
         return super().__call__(ds, {**lengths, **task_feature_lengths})
 
     def _pack_or_pad(self, ds: tf.data.Dataset, packed_lengths: Mapping[str, int]) -> tf.data.Dataset:
-        # seqio pads along the first axis, which here is that of the choices, and has no scalars.
+        # seqio pads along the first axis, which is the axis of choices here, and does not handle scalars.
         done = {_CHOICES, *_NUMBERS}
         return super()._pack_or_pad(ds, {k: v for k, v in packed_lengths.items() if k not in done})
 

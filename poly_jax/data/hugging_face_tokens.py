@@ -1,7 +1,7 @@
-"""Tokens that a Hugging Face folder adds to its SentencePiece model, and whether tokenizer.json agrees.
+"""Tokens that a Hugging Face folder adds to its SentencePiece model, and a check against tokenizer.json.
 
-transformers reads them from four files. The ids here are those of transformers 5, which takes vocabulary and
-added tokens from tokenizer.json and makes the rest of a T5's tokenizer itself.
+transformers reads added tokens from four files. The ids here are the same as in transformers 5, which takes
+the vocabulary and the added tokens from tokenizer.json and builds the rest of a T5's tokenizer itself.
 """
 
 import base64
@@ -25,10 +25,10 @@ ADDED = "added_tokens.json"
 SPECIAL = "special_tokens_map.json"
 
 _SENTINEL = re.compile(r"<extra_id_(\d+)>")
-# Steps of tokenizer.json that do to a text what SentencePiece's own normalisation does.
+# Steps of tokenizer.json that have the same effect as SentencePiece's own normalisation.
 _NORMALIZERS = {"Precompiled", "Strip", "Replace", "Nmt", "NFKC"}
 _PRE_TOKENIZERS = {"WhitespaceSplit", "Metaspace"}
-# Padding, end and unknown.
+# Number of special ids of a byte vocabulary: padding, end of sequence and unknown characters.
 _BYTE_SPECIALS = 3
 _SCORE_TOLERANCE = 1e-4
 
@@ -47,9 +47,9 @@ class Pieces:
     """A SentencePiece model and the sentinels that T5 puts after its pieces.
 
     Attributes:
-      processor: the model, loaded, without sentinels.
+      processor: the loaded model, without sentinels.
       extra_ids: number of sentinels.
-      file: where the model is, for messages.
+      file: path of the model, for messages.
     """
 
     processor: sentencepiece.SentencePieceProcessor
@@ -62,19 +62,19 @@ class Pieces:
         return self.processor.get_piece_size() + self.extra_ids
 
     def id(self, token: str) -> int | None:
-        """The id of a piece or a sentinel; None for any other text."""
+        """Return the id of a piece or a sentinel; None for any other text."""
         number = self.processor.piece_to_id(token)
         if self.processor.id_to_piece(number) == token:
             return number
         sentinel = _SENTINEL.fullmatch(token)
         if sentinel and int(sentinel[1]) < self.extra_ids:
             return self.size - 1 - int(sentinel[1])
-        # mT5 has its sentinels among the pieces.
+        # mT5's sentinels are pieces of its SentencePiece model.
         number = self.processor.piece_to_id(f"▁{token}")
         return number if self.processor.id_to_piece(number) == f"▁{token}" and sentinel else None
 
     def is_special(self, number: int) -> bool:
-        """Whether an id is padding, end, unknown or a sentinel, rather than a piece of text."""
+        """Whether an id stands for padding, end, unknown or a sentinel, rather than a piece of text."""
         return number >= self.processor.get_piece_size() or not self._is_text(number)
 
     def _is_text(self, number: int) -> bool:
@@ -85,10 +85,10 @@ class Pieces:
 
 
 def added_tokens(folder: pathlib.Path, pieces: Pieces) -> dict[str, int]:
-    """Ids of the tokens that were added to a T5's vocabulary; its own special tokens are not among them.
+    """Read the ids of the tokens that were added to a T5's vocabulary, without its own special tokens.
 
     Args:
-      folder: a Hugging Face folder.
+      folder: path of a Hugging Face folder.
       pieces: the vocabulary of its SentencePiece model.
 
     Raises:
@@ -124,7 +124,7 @@ def added_tokens(folder: pathlib.Path, pieces: Pieces) -> dict[str, int]:
 
 
 def read_added_tokens(file: pathlib.Path) -> dict[str, int]:
-    """Ids by token from an added_tokens.json.
+    """Read the id of each token from an added_tokens.json.
 
     Raises:
       UserError: the file is broken or holds something else.
@@ -133,7 +133,7 @@ def read_added_tokens(file: pathlib.Path) -> dict[str, int]:
 
 
 def refuse_added_tokens(folder: pathlib.Path) -> None:
-    """Raises a UserError that names the tokens that a folder adds to a vocabulary of bytes."""
+    """Raise a UserError with the tokens that a folder adds to a byte vocabulary, if there are any."""
     new = [t.text for t in _stated(folder) if t.number >= _BYTE_SPECIALS and not _SENTINEL.fullmatch(t.text)]
     if new:
         raise UserError(
@@ -143,7 +143,7 @@ def refuse_added_tokens(folder: pathlib.Path) -> None:
 
 
 def _stated(folder: pathlib.Path) -> Iterator[_Token]:
-    """The tokens that the files of a folder state with their ids; the fullest descriptions come first."""
+    """Yield the tokens for which a folder's files state an id, the most detailed descriptions first."""
     if (folder / TOKENIZER).exists():
         file = folder / TOKENIZER
         for entry in _list(read_json(file).get("added_tokens"), file, "added_tokens"):
@@ -172,7 +172,7 @@ def _token(entry: Any, number: Any, file: pathlib.Path) -> _Token:
 
 
 def _check_supported(new: Mapping[str, _Token], found: Mapping[str, _Token], pieces: Pieces) -> None:
-    """Refuse tokens that transformers would not find by cutting the text where they stand."""
+    """Refuse tokens that transformers would find in another way than by splitting the text at them."""
     for token in new.values():
         if token.single_word:
             raise UserError(
@@ -202,7 +202,7 @@ def _starts_before(first: str, second: str) -> bool:
 
 
 def _check_named(folder: pathlib.Path, found: Mapping[str, _Token], pieces: Pieces) -> None:
-    """Compare the special tokens that two files name without ids."""
+    """Check the special tokens that two of the files name without their ids."""
     roles = {
         "pad_token": 0,
         "eos_token": pieces.processor.eos_id(),
@@ -230,7 +230,7 @@ def _check_named(folder: pathlib.Path, found: Mapping[str, _Token], pieces: Piec
 
 
 def _texts(value: Any, file: pathlib.Path, key: str) -> list[str]:
-    """The texts of one special token or of several, each a text or an object with its `content`."""
+    """Return the texts of one or several special tokens, each a text or an object with a `content`."""
     if value is None:
         return []
     if isinstance(value, dict) and "content" not in value:
@@ -245,7 +245,7 @@ def _texts(value: Any, file: pathlib.Path, key: str) -> list[str]:
 
 
 def _check_same_vocabulary(file: pathlib.Path, pieces: Pieces, added: Mapping[str, int]) -> None:
-    """Refuse a tokenizer.json that cuts texts in another way than the SentencePiece model beside it."""
+    """Refuse a tokenizer.json that splits texts differently from the SentencePiece model beside it."""
     content = read_json(file)
     model = _dict(content.get("model"), file, "model")
     proto = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
@@ -274,7 +274,7 @@ def _check_same_vocabulary(file: pathlib.Path, pieces: Pieces, added: Mapping[st
 
 
 def _check_steps(content: Mapping[str, Any], proto: Any, file: pathlib.Path, pieces: Pieces) -> None:
-    """Refuse steps of tokenizer.json before and after the vocabulary that SentencePiece does not take."""
+    """Refuse steps of a tokenizer.json that SentencePiece does not take before or after its vocabulary."""
     steps = [(step, _NORMALIZERS) for step in _steps(content.get("normalizer"), "normalizers")]
     steps += [(step, _PRE_TOKENIZERS) for step in _steps(content.get("pre_tokenizer"), "pretokenizers")]
     for step, known in steps:
@@ -298,13 +298,13 @@ def _check_steps(content: Mapping[str, Any], proto: Any, file: pathlib.Path, pie
         names = [next(iter(part), None) for part in single]
         if names not in (["Sequence"], ["Sequence", "SpecialToken"]):
             raise UserError(
-                f"{file} adds other tokens to a text than one at its end (post_processor), which is not"
-                " supported; put them into the texts"
+                f"{file} adds tokens to a text (post_processor) other than the one at its end, which is not"
+                " supported; put these tokens into the texts"
             )
 
 
 def _steps(step: Any, key: str) -> list[dict[str, Any]]:
-    """The steps of a sequence, or the only one."""
+    """Return the steps of a sequence, or the single step as a list."""
     if step is None:
         return []
     parts = step.get(key, [step]) if isinstance(step, dict) else [step]

@@ -22,9 +22,9 @@ _CHATTY = frozenset({"orbax", "seqio", "tensorflow_datasets", "tensorflow"})
 
 @contextlib.contextmanager
 def held_stderr() -> Iterator[None]:
-    """Holds back what is written to file descriptor 2, and lets it out only if the block fails.
+    """Hold back all output to file descriptor 2, and write it only if the block fails.
 
-    The C++ libraries log before their log level is in force, so that only the descriptor can stop them.
+    The C++ libraries log before their log level takes effect, so only the file descriptor can stop them.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
@@ -51,7 +51,7 @@ with held_stderr():
     import seqio
     import tensorflow as tf
 
-    # Too late where the process has already used TensorFlow: then the user has decided about its devices.
+    # This fails where the process has already used TensorFlow; the user then decided about its devices.
     with contextlib.suppress(RuntimeError):
         tf.config.set_visible_devices([], "GPU")
         tf.config.set_visible_devices([], "TPU")

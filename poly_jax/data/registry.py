@@ -1,4 +1,4 @@
-"""Finds a registered seqio task or mixture by its name; what registering twice may do."""
+"""Finds a registered seqio task or mixture by its name, and checks repeated registrations."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
-    """The registered mixture, else task, of that name.
+    """Return the registered mixture or task of a name; a mixture has precedence.
 
     Raises:
-      UserError: nothing of that name is registered; the message lists the closest names.
+      UserError: no mixture or task has this name; the message lists the closest names.
     """
     from poly_jax.data.quiet import seqio
 
@@ -31,18 +31,18 @@ def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
 
 
 def close_to(name: str, known: Iterable[str]) -> str:
-    """A phrase for an error message: the known names closest to `name`, or how many there are."""
+    """Return a phrase for an error message: the known names closest to `name`, or the number of names."""
     known = list(known)
     otherwise = f"{len(known)} others are known" if known else "none is known"
     return did_you_mean(close_names(name, known)) or otherwise
 
 
 def check_registered_alike(prefix: str, before: Any, now: Any) -> None:
-    """Raises a UserError where two registrations under one prefix, dataclasses of one class, differ."""
+    """Raise a UserError where two registrations (dataclasses of one class) differ under one prefix."""
     for field in dataclasses.fields(before):
         old, new = getattr(before, field.name), getattr(now, field.name)
         if old != new:
             raise UserError(
-                f"{prefix!r} is registered with {field.name} {old}, now asked for with {new}; give register "
-                "another prefix to have both"
+                f"{prefix!r} is registered with {field.name} {old}, and cannot be registered again with "
+                f"{new}; give register another prefix to have both"
             )

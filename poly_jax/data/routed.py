@@ -1,4 +1,4 @@
-"""A view of any seqio task or mixture whose examples say, by id, which task they are from."""
+"""A view of any seqio task or mixture whose examples carry the id of their task."""
 
 import functools
 import inspect
@@ -14,21 +14,22 @@ from poly_jax.errors import UserError
 
 TASK_IDS = "task_ids"
 
-# A task with fewer examples than this per shard is split after it repeats: splitting before would leave
-# shards empty, or show some examples visibly more often than others.
+# A task with fewer examples per shard than this number is divided into shards after it is repeated. If it
+# were divided before, some shards could be empty, and some examples would come visibly more often.
 _LEAST_EXAMPLES_PER_SHARD = 16
 
 
 class RoutedTask(seqio.Task):
     """A seqio task under its own name whose examples carry `task_ids`, int32 [1].
 
-    A vector rather than a scalar, because seqio measures, trims and packs features along their first axis.
+    The id is a vector and not a scalar, because seqio measures, trims and packs features along their first
+    axis.
     """
 
     def __init__(self, task: seqio.Task, task_id: int, num_tasks: int) -> None:
         if TASK_IDS in task.output_features:
             raise UserError(
-                f"task {task.name!r} already has a feature {TASK_IDS!r}; rename it, poly_jax adds its own"
+                f"task {task.name!r} already has a feature {TASK_IDS!r}, which poly_jax adds; rename yours"
             )
         ids = seqio.Feature(seqio.PassThroughVocabulary(num_tasks), add_eos=False, dtype=tf.int32)
         super().__init__(
@@ -46,10 +47,10 @@ class RoutedTask(seqio.Task):
         self._num_tasks = num_tasks
 
     def one_row_per_target(self) -> "RoutedTask | None":
-        """The task with a row for each target an example may have; None for one that draws no targets.
+        """Return the task with one row for each possible target of an example; None if it draws no targets.
 
-        A task draws them by a preprocessor with the method `one_row_per_target`, itself a preprocessor, which
-        gives the rows of one example the same `example_id`.
+        A task that draws targets has a preprocessor with a method `one_row_per_target`. This method is itself
+        a preprocessor and gives the rows of one example the same `example_id`.
         """
         every = [getattr(each, "one_row_per_target", each) for each in self.unrouted.preprocessors]
         if every == list(self.unrouted.preprocessors):
@@ -71,7 +72,7 @@ class RoutedTask(seqio.Task):
         return self.unrouted.splits
 
     def num_input_examples(self, split: str) -> int | None:
-        """The task's own number of examples in a split, if it knows."""
+        """Return the number of examples in a split, if the task states it."""
         return self.unrouted.num_input_examples(split)
 
     def get_dataset(
@@ -87,7 +88,7 @@ class RoutedTask(seqio.Task):
         trim_output_features: bool = True,
         try_in_mem_cache: bool = True,
     ) -> tf.data.Dataset:
-        """The task's own dataset (see `seqio.Task.get_dataset`), with the id added at its end."""
+        """Return the task's own dataset (see `seqio.Task.get_dataset`) with the task id added at the end."""
         task = self._watched
         if seed is not None and not use_cached:
             task = _with_seedable_source(task)
@@ -120,7 +121,7 @@ class RoutedTask(seqio.Task):
 
 
 class RoutedMixture(seqio.Mixture):
-    """The tasks of a seqio mixture (or the one task), routed, at the mixture's own rates."""
+    """The routed tasks of a seqio mixture, at the mixture's own rates, or a single routed task."""
 
     def __init__(self, name: str, unrouted: seqio.Mixture | seqio.Task, table: TaskTable) -> None:
         sampling: dict[str, Any] = {}
@@ -132,7 +133,7 @@ class RoutedMixture(seqio.Mixture):
         super().__init__(
             name,
             [
-                # A function, as a task may know its size only when it is read.
+                # The rate is a function, because a task may know its size only when it is read.
                 (RoutedTask(task, table.id(task.name), len(table)), lambda view: rate(view.unrouted))
                 for task in tasks
             ],
@@ -143,11 +144,11 @@ class RoutedMixture(seqio.Mixture):
         self.table = table
 
     def get_rate(self, task: seqio.Task) -> float:
-        """The share at which the original mixture draws a task's examples, before normalisation.
+        """Return the rate at which the original mixture draws a task's examples, before normalisation.
 
         Raises:
-          UserError: the rate cannot be computed, such as one by a number of examples that the task does not
-            tell, or it is negative or not finite.
+          UserError: the rate is negative or not finite, or cannot be computed, for example because it depends
+            on a number of examples that the task does not state.
         """
         mixture = self.unrouted.name
         try:
@@ -169,7 +170,7 @@ class RoutedMixture(seqio.Mixture):
         return rate
 
     def check_rates(self, split: str) -> None:
-        """Raises a UserError where the mixture cannot draw examples of a split by its rates."""
+        """Raise a UserError where the mixture cannot draw examples of a split by its rates."""
         tasks = [task for task in self.tasks if split in task.splits]
         if not any([self.get_rate(task) for task in tasks]):
             raise UserError(
@@ -179,15 +180,15 @@ class RoutedMixture(seqio.Mixture):
 
 
 def routed(name: str, table: TaskTable) -> RoutedMixture:
-    """The view of a registered task or mixture whose examples carry their task's id in `table`.
+    """Return the view of a registered task or mixture whose examples carry the id of their task.
 
-    The view is registered too, so that programs that know mixtures by name find it: as `<name>@routed` for
-    the mixture's own table, and with the table's digest appended for another. Calling again returns the same
-    object. Caching, rates, splits, metrics, postprocessors and features are those of the original.
+    The view is registered too, and programs find it by its name. This name is `<name>@routed` for the
+    mixture's own table; for another table, the table's digest is appended. A second call returns the same
+    object. Caching, rates, splits, metrics, postprocessors and features are the same as in the original.
 
     Args:
-      name: a registered task or mixture, of any kind: it needs no special preprocessors.
-      table: gives the ids; it may hold more tasks than the mixture.
+      name: name of any registered task or mixture; it needs no special preprocessors.
+      table: table of the task ids, which may hold more tasks than the mixture.
 
     Raises:
       UserError: nothing is registered under the name, or a task is not in the table.
@@ -202,7 +203,7 @@ def routed(name: str, table: TaskTable) -> RoutedMixture:
         registered = seqio.MixtureRegistry.get(view)
         if registered.unrouted is unrouted:
             return registered
-        # The name was given to another mixture since, which happens in notebooks.
+        # Another mixture has taken the name since, as happens in notebooks.
         seqio.MixtureRegistry.remove(view)
     mixture = RoutedMixture(view, unrouted, table)
     seqio.MixtureRegistry.add_provider(view, mixture)
@@ -219,10 +220,10 @@ def _equal_rate(task: seqio.Task) -> float:
 
 
 def _with_seedable_source(task: seqio.Task) -> seqio.Task:
-    """The task, reading a source function that takes no seed as if it did.
+    """Return the task with a source function that accepts a seed, even if its own function does not.
 
-    seqio refuses to seed such a function. It is then read in its own order, so that the stream is
-    reproducible and only seqio's own shuffling orders it.
+    seqio refuses to pass a seed to a function that takes none. Such a function is read in its own order: the
+    stream is reproducible, and only seqio's own shuffling changes the order.
     """
     source = task.source
     if not isinstance(source, seqio.FunctionDataSource):

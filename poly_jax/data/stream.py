@@ -27,9 +27,9 @@ _open_streams: "weakref.WeakSet[BatchStream]" = weakref.WeakSet()
 class BatchStream(TfDatasetIterator):
     """An endless stream of batches whose position can be saved and restored.
 
-    A `clu.data.DatasetIterator`. Restoring continues with the batch that would have come next, bit for bit,
-    in this process or another. Where TensorFlow can write the iterator's state, that is what is saved: the
-    shuffle buffers make most of it. Else the stream is drawn again up to the position.
+    The stream is a `clu.data.DatasetIterator`. A restored stream continues with exactly the batch that would
+    have come next, in this process or another. Where TensorFlow can write the iterator's state, this state is
+    saved; most of it is shuffle buffers. Otherwise the stream is drawn again up to the position.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class BatchStream(TfDatasetIterator):
         empty_task: Callable[[], str],
         explain: Callable[[Exception], UserError],
     ) -> None:
-        """Made by `poly_jax.data.batches.train_batches`.
+        """Make a stream; `poly_jax.data.batches.train_batches` calls this.
 
         Args:
-          make_dataset: makes the endless dataset of batches, the same each time.
+          make_dataset: function that makes the endless dataset of batches, the same at each call.
           stream: the settings that must be the same to restore a position.
-          empty_task: finds the task without examples that ended the dataset.
-          explain: says which task's code failed with an error of TensorFlow.
+          empty_task: function that names the task whose lack of examples ended the dataset.
+          explain: function that names the task whose code failed, given TensorFlow's error.
         """
         super().__init__(make_dataset(), checkpoint=True)
         self._make_dataset = make_dataset
@@ -70,24 +70,24 @@ class BatchStream(TfDatasetIterator):
         return batch
 
     def reset(self) -> None:
-        """Goes back to the first batch."""
-        # Not the same dataset once more: TensorFlow shuffles every iteration of one differently.
+        """Go back to the first batch."""
+        # A new dataset is made, because TensorFlow shuffles each iteration of a dataset differently.
         super().__init__(self._make_dataset(), checkpoint=True)
         self._drawn = 0
 
     def close(self) -> None:
-        """Ends the stream's threads; it gives no batch after this. Streams still open at exit are closed."""
+        """End the stream's threads and its batches. Streams that are still open at exit are closed."""
         self.iterator = self._ckpt = None
 
     def save(self, filename: str | os.PathLike[str]) -> None:
-        """Writes the position to files that begin with `filename`; local or remote (gs://)."""
-        # TensorFlow logs what it also raises.
+        """Write the position to files whose local or remote (gs://) paths begin with `filename`."""
+        # TensorFlow logs the errors that it also raises.
         with held_stderr():
             try:
                 super().save(filename)
                 held = True
             except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
-                # A user's task has state of its own: a Python generator or function, say.
+                # A user's task has a state of its own, such as a Python generator's or a function's.
                 held = False
         position = {"stream": self._stream, "batches": self._drawn, "iterator": held}
         _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
@@ -96,7 +96,7 @@ class BatchStream(TfDatasetIterator):
         """Go to a saved position.
 
         Raises:
-          UserError: nothing was saved there, it is damaged, or a stream of other settings saved it.
+          UserError: nothing was saved there, it is damaged, or a stream with other settings saved it.
         """
         path = _position_file(filename)
         if not path.exists():
@@ -107,8 +107,8 @@ class BatchStream(TfDatasetIterator):
             saved = settings.get(setting)
             if saved != ours:
                 raise UserError(
-                    f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, this run "
-                    f"{ours!r}; resume with the same, or start a new run"
+                    f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, and this run "
+                    f"has {ours!r}; resume with the same, or start a new run"
                 )
         drawn = position.take("batches", int, at_least=0)
         if position.take("iterator", bool):
@@ -124,7 +124,7 @@ class BatchStream(TfDatasetIterator):
         try:
             with held_stderr():
                 super().restore(filename)
-        # TensorFlow raises whatever its reading comes upon, and an AssertionError for what it did not find.
+        # TensorFlow raises errors of many types while it reads, and an AssertionError for anything missing.
         except Exception as e:
             reason = " ".join(str(e).split())[:_SHOWN] or type(e).__name__
             raise UserError(
@@ -134,7 +134,7 @@ class BatchStream(TfDatasetIterator):
 
 @atexit.register
 def _close_streams() -> None:
-    """Without it, a stream that a user's Python generator feeds can hang the process at exit."""
+    """Close all open streams, because a stream fed by a Python generator can hang the process at exit."""
     for stream in list(_open_streams):
         stream.close()
 

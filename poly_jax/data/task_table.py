@@ -18,13 +18,13 @@ from poly_jax.files.json_file import read_json
 
 @dataclasses.dataclass(frozen=True)
 class TaskTable:
-    """Task names in sorted order; a task's id is its place.
+    """Task names in sorted order; the id of a task is the index of its name.
 
     Attributes:
-      names: at least one name, sorted, each once.
+      names: the task names: at least one, sorted, without repetition.
 
     Raises:
-      UserError: the names are none, unsorted or repeated.
+      UserError: there are no names, or they are unsorted or repeated.
     """
 
     names: tuple[str, ...]
@@ -39,10 +39,10 @@ class TaskTable:
 
     @classmethod
     def of(cls, mixture_or_task_name: str) -> "TaskTable":
-        """The table of a registered seqio mixture's tasks, or of one task.
+        """Make the table of a registered seqio mixture's tasks, or of one task.
 
         Raises:
-          UserError: nothing of that name is registered.
+          UserError: no mixture or task has this name.
         """
         found = mixture_or_task(mixture_or_task_name)
         return cls(tuple(sorted(task.name for task in getattr(found, "tasks", [found]))))
@@ -60,7 +60,7 @@ class TaskTable:
         return hashlib.sha256("\n".join(self.names).encode()).hexdigest()[:8]
 
     def id(self, name: str) -> int:
-        """The id of a task.
+        """Return the id of a task.
 
         Raises:
           UserError: the table has no task of that name.
@@ -73,7 +73,7 @@ class TaskTable:
             ) from None
 
     def name(self, id: int) -> str:
-        """The task of an id.
+        """Return the name of the task with an id.
 
         Raises:
           UserError: the id is not in [0, number of tasks).
@@ -84,19 +84,19 @@ class TaskTable:
         return self.names[place]
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the table as JSON; the path may be remote (gs://)."""
+        """Write the table as JSON; the path may be remote (gs://)."""
         epath.Path(path).write_text(json.dumps({"tasks": list(self.names)}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "TaskTable":
-        """Reads what `save` wrote.
+        """Read a table that `save` wrote.
 
         Raises:
           UserError: the file is missing or holds no task table.
         """
         advice = "give the file saved with a run"
         if not epath.Path(path).exists():
-            raise UserError(f"no task table is at {os.fspath(path)!r}; {advice}")
+            raise UserError(f"there is no task table at {os.fspath(path)!r}; {advice}")
         try:
             return cls(tuple(Fields(read_json(path), path).take_list("tasks", str)))
         except UserError as error:

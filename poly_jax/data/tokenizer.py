@@ -1,4 +1,4 @@
-"""The vocabulary that belongs to a backbone: which it is, and whether the embedding has room for it."""
+"""Finds the vocabulary that belongs to a backbone, and checks that the embedding has a row for every id."""
 
 import dataclasses
 import json
@@ -32,9 +32,9 @@ class Tokenizer:
     """A T5's vocabulary.
 
     Attributes:
-      model: SentencePiece's model file; None for one of bytes.
+      model: path of the SentencePiece model file; None for a byte vocabulary.
       extra_ids: number of sentinels after the pieces.
-      added_tokens: ids of the tokens that were added to both.
+      added_tokens: id of each token that was added to the pieces and sentinels.
     """
 
     model: pathlib.Path | None
@@ -42,7 +42,7 @@ class Tokenizer:
     added_tokens: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def gin_lines(self, model: pathlib.Path) -> list[str]:
-        """Bindings of the vocabulary, with SentencePiece's model at the path `model`."""
+        """Return the gin bindings of the vocabulary, with the SentencePiece model at the path `model`."""
         if self.model is None:
             return ["# Its vocabulary is bytes: @vocabularies.byte()."]
         lines = [
@@ -55,18 +55,18 @@ class Tokenizer:
 
 
 def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
-    """The vocabulary in the folder of a backbone, or beside its file as `poly-jax import` leaves it.
+    """Find the vocabulary in a backbone's folder, or beside its file, where `poly-jax import` writes it.
 
     Args:
-      backbone: a Hugging Face folder, or this project's folder or file.
-      vocab_size: rows of the model's embedding.
+      backbone: path of a Hugging Face folder, or of a backbone's folder or file in this project's format.
+      vocab_size: number of rows of the model's embedding.
 
     Returns:
       The vocabulary; None if there is no vocabulary that seqio can read.
 
     Raises:
       UserError: the vocabulary has more ids than the embedding has rows, its files are broken or disagree, or
-        they have tokens whose ids would not be transformers'.
+        some tokens would get other ids than in transformers.
     """
     config: dict[str, Any] = {}
     model, added = (backbone.with_suffix(f".{name}") for name in (SENTENCEPIECE, ADDED))
@@ -81,7 +81,7 @@ def find_tokenizer(backbone: pathlib.Path, vocab_size: int) -> Tokenizer | None:
         processor = _load(model)
         size = processor.get_piece_size()
         if extra_ids is None:
-            # transformers' T5 has 100 unless told; mT5 has its own among the pieces.
+            # transformers' T5 has 100 sentinels by default; mT5's sentinels are among its pieces.
             extra_ids = _T5_EXTRA_IDS if size + _T5_EXTRA_IDS <= vocab_size else 0
         check_room(model, size + extra_ids, vocab_size)
         tokens = {}
@@ -103,8 +103,8 @@ def write_beside(tokenizer: Tokenizer, backbone: pathlib.Path) -> pathlib.Path:
     """Write a SentencePiece vocabulary where `find_tokenizer` finds it, unless its model is there already.
 
     Args:
-      tokenizer: the vocabulary; its model is copied.
-      backbone: this project's folder or file of a backbone.
+      tokenizer: the vocabulary, whose model file is copied.
+      backbone: path of a backbone's folder or file in this project's format.
 
     Returns:
       Path of the model.
@@ -122,7 +122,7 @@ def write_beside(tokenizer: Tokenizer, backbone: pathlib.Path) -> pathlib.Path:
 
 
 def copy_tokenizer(source: pathlib.Path, target: pathlib.Path) -> bool:
-    """Copies the tokenizer's files from one folder to another as they are; whether there are any."""
+    """Copy the tokenizer's files from one folder to another unchanged; return whether there are any."""
     files = [source / name for name in _FILES if (source / name).is_file()]
     for file in files:
         shutil.copyfile(file, target / file.name)
@@ -137,7 +137,7 @@ def _load(model: pathlib.Path) -> sentencepiece.SentencePieceProcessor:
 
 
 def check_room(source: object, n_ids: int, vocab_size: int) -> None:
-    """Raises a UserError where a vocabulary has ids that the embedding has no rows for."""
+    """Raise a UserError where a vocabulary has ids that the embedding has no rows for."""
     if n_ids > vocab_size:
         raise UserError(
             f"{source} has ids 0 to {n_ids - 1}, and the embedding has {vocab_size} rows; give the "

@@ -1,4 +1,4 @@
-"""Errors inside the code of a user's task, as one line that names the task, the part and the cause."""
+"""Reports errors in the code of a user's task in one line that names the task, the part and the cause."""
 
 import contextlib
 import dataclasses
@@ -11,18 +11,18 @@ from typing import Any
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 
-# Python's last line about an error. TensorFlow quotes it in the middle of its own text.
+# The last line of a Python traceback, which TensorFlow quotes in the middle of its own text.
 _ERROR_LINE = re.compile(
     r"^\s*(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception|Exit|Interrupt)): +(\S.*)$", re.M
 )
 # TensorFlow's own preface, and the place in its graph.
 _GRAPH_PLACES = re.compile(r"\{\{[^}]*\}\}|\[\[.*?\]\]|\[Op:[^]]*\]")
-# A source may have no end, so that reading all of it would never say anything.
+# A source may have no end, and reading all of it would then take forever.
 _SECONDS_TO_SEARCH = 60
 
 
 def cause(error: BaseException) -> str:
-    """What went wrong, in one line: the Python error that TensorFlow or seqio reports in many."""
+    """Return in one line the Python error that TensorFlow or seqio reports in many lines."""
     text = str(error)
     quoted = _ERROR_LINE.findall(text)
     if quoted:
@@ -35,7 +35,7 @@ def cause(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def blaming(part: str) -> Iterator[None]:
-    """Turns an error inside the block into a UserError that says that `part` failed, and why."""
+    """Turn an error inside the block into a UserError that says that `part` failed, and why."""
     try:
         yield
     except UserError:
@@ -46,7 +46,7 @@ def blaming(part: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def own_errors() -> Iterator[None]:
-    """Let a UserError that seqio has wrapped into an error of its own out again; others name their task."""
+    """Raise the UserError that seqio has wrapped in a ValueError; make any other ValueError a UserError."""
     try:
         yield
     except UserError:
@@ -61,8 +61,8 @@ def own_errors() -> Iterator[None]:
 
 
 def watched(task: seqio.Task) -> seqio.Task:
-    """The same task, whose preprocessors, postprocessor and metrics say in one line why they fail."""
-    # A subclass may do more than its parts do, and `replace` makes a plain task.
+    """Return the task with preprocessors, postprocessor and metrics that say in one line why they fail."""
+    # A subclass may do more than its parts do, and `replace` would make a plain task of it.
     if type(task) is not seqio.Task:
         return task
     of = f"of task {task.name!r}"
@@ -82,15 +82,15 @@ def watched(task: seqio.Task) -> seqio.Task:
 def reading_error(
     tasks: Sequence[seqio.Task], split: str, sequence_length: Mapping[str, int], error: Exception
 ) -> UserError:
-    """What to tell a user about an error that came while examples were read.
+    """Make the UserError for an error that was raised while examples were read.
 
     TensorFlow does not say whose code failed. Each task is read once more, part by part, until one fails.
 
     Args:
-      tasks: those that were read.
+      tasks: the tasks that were read.
       split: the split that was read.
-      sequence_length: tokens of each feature.
-      error: what was raised.
+      sequence_length: number of tokens of each feature.
+      error: the error that was raised.
     """
     for task in tasks:
         part = _failing_part(task, split, sequence_length)
@@ -104,7 +104,7 @@ def reading_error(
 def _failing_part(
     task: seqio.Task, split: str, sequence_length: Mapping[str, int]
 ) -> tuple[str, Exception] | None:
-    """The first part of a task that cannot make all examples of a split, and its error."""
+    """Find the first part of a task that cannot make all examples of a split, and its error."""
     part, deadline = "the data source", time.monotonic() + _SECONDS_TO_SEARCH
     try:
         dataset = task.source.get_dataset(split=split, shuffle=False)
@@ -128,7 +128,7 @@ def _read_through(dataset: tf.data.Dataset, deadline: float) -> None:
 
 
 def _is_found_by_class(preprocessor: Any) -> bool:
-    # seqio finds the placeholder by its class, and fills in the fields of dataclasses.
+    # seqio recognises the cache placeholder by its class, and fills in the fields of dataclasses.
     return isinstance(preprocessor, seqio.CacheDatasetPlaceholder) or dataclasses.is_dataclass(preprocessor)
 
 
@@ -142,5 +142,5 @@ def _watched(part: Callable[..., Any], called: str) -> Callable[..., Any]:
 
 
 def name(part: Any) -> str:
-    """What a user calls a function or object that is part of a task."""
+    """Return a user's name for a function or object that is part of a task."""
     return seqio.utils.function_name(part) or type(part).__name__

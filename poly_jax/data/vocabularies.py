@@ -1,4 +1,4 @@
-"""The vocabularies that gin files bind: T5's SentencePiece model and bytes."""
+"""The vocabularies that gin files bind: SentencePiece, as T5 has, and bytes."""
 
 import os
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ class _SharedSentencePiece(seqio.SentencePieceVocabulary):
     @property
     def tf_tokenizer(self) -> Any:
         if self._tf_tokenizer is None:
-            # Outside the graph of the dataset that asks first, so that the others can use it too.
+            # The tokenizer is built outside the graph of the first dataset, and all datasets can use it.
             with tf.init_scope():
                 self._tf_tokenizer = super().tf_tokenizer
         return self._tf_tokenizer
@@ -37,16 +37,16 @@ class _SharedSentencePiece(seqio.SentencePieceVocabulary):
 def sentencepiece(
     path: str, extra_ids: int = 100, added_tokens: Mapping[str, int] | None = None
 ) -> seqio.Vocabulary:
-    """A SentencePiece vocabulary with `extra_ids` sentinels after its pieces, as T5 has.
+    """Make a SentencePiece vocabulary with `extra_ids` sentinels after its pieces, as T5 has.
 
     Args:
-      path: the model file, local or remote (gs://).
+      path: local or remote (gs://) path of the model file.
       extra_ids: number of sentinels.
-      added_tokens: ids of tokens that were added to both, at which texts are cut; see
-        `AddedTokensVocabulary`.
+      added_tokens: id of each token that was added to the pieces and sentinels; texts are split at these
+        tokens (see `AddedTokensVocabulary`).
 
     Raises:
-      UserError: there is no SentencePiece model at the path, or an added token cannot be.
+      UserError: there is no SentencePiece model at the path, or an added token or its id is invalid.
     """
     if not epath.Path(path).is_file():
         raise UserError(
@@ -62,5 +62,5 @@ def sentencepiece(
 
 
 def byte() -> seqio.ByteVocabulary:
-    """UTF-8 bytes after three special ids: 259 ids, no sentinels."""
+    """Make the vocabulary of UTF-8 bytes: 3 special ids, then 256 bytes, and no sentinels."""
     return seqio.ByteVocabulary(extra_ids=0)

@@ -1,4 +1,4 @@
-"""`poly-jax eval`: the tasks' own metrics through seqio's Evaluator."""
+"""`poly-jax eval`: evaluates a run with its tasks' own metrics, through seqio's Evaluator."""
 
 import dataclasses
 import sys
@@ -41,7 +41,7 @@ from poly_jax.weights.tree import listing
 METRICS = "metrics.json"
 PREDICTIONS = "predictions"
 
-# The data is not shuffled; the seed fixes what a task's own preprocessors draw.
+# The data is not shuffled; the seed fixes the random numbers of a task's own preprocessors.
 _SEED = 0
 
 
@@ -55,27 +55,28 @@ def evaluate(
     output_dir: str | None = None,
     partitioning: Partitioning = Partitioning(),
 ) -> Results:
-    """Evaluates a run on a mixture's tasks with their own metrics.
+    """Evaluate a run on a mixture's tasks with their own metrics.
 
-    Writes `metrics.json` and `predictions/<task>.jsonl` (see `PredictionFiles`), and prints the table.
+    The results are written to `metrics.json` and `predictions/<task>.jsonl` (see `PredictionFiles`), and
+    printed as a table.
 
     Args:
       run: folder of the run, or one of its checkpoints.
-      experiment: that of the run.
-      mixture: a registered seqio mixture or task; None for the run's own.
-      split: of the tasks; those without it are left out.
-      zero_shot: use the average of the run's skills for every task, also for those that it does not know.
-      batch_size: examples at a time, over all devices.
-      output_dir: where the files go; None for `eval/<mixture>-<split>` in the run's folder (with
-        `-zero_shot` where that is so).
+      experiment: the run's experiment.
+      mixture: name of a registered seqio mixture or task; None for the run's own mixture.
+      split: name of the split to evaluate on; tasks without this split are left out.
+      zero_shot: whether to use the average of the run's skills for every task, including unknown tasks.
+      batch_size: number of examples in a batch, over all devices.
+      output_dir: folder of the results; None for `eval/<mixture>-<split>` in the run's folder, with the
+        suffix `-zero_shot` in a zero-shot evaluation.
       partitioning: shape of the device mesh.
 
     Returns:
       The metrics by task and, under "mean", their means over tasks.
 
     Raises:
-      UserError: the mixture is unknown or holds tasks that the run does not know, or there is nothing to
-        evaluate: no such split, no examples or no metrics.
+      UserError: the mixture is unknown or has tasks that the run does not know, or there is nothing to
+        evaluate because the split, the examples or the metrics are missing.
     """
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
@@ -86,7 +87,7 @@ def evaluate(
     check_vocabularies(name, experiment.model)
     view = routed(name, table)
     _check_tasks(view, name, split)
-    # What precedes needs neither data nor a model: a mistake shows at once.
+    # The checks above need neither data nor a model, so a mistake shows at once.
     folder = (
         epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / _label(name, split, zero_shot)
     )
@@ -139,10 +140,10 @@ def _label(name: str, split: str, zero_shot: bool) -> str:
 
 
 def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
-    """The table that gives the mixture's tasks their ids: the run's, after checking that they are in it."""
+    """Return the run's task table, after checking that it has the mixture's tasks."""
     wanted = TaskTable.of(name)
     if experiment.adapters is None:
-        # A bare T5 has no use for ids, so that it can be evaluated on any task.
+        # A bare T5 ignores task ids and can be evaluated on any task.
         return wanted
     table = read_table(step_folder(run))
     unknown = [task for task in wanted.names if task not in table.names]
@@ -156,7 +157,7 @@ def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
 
 
 def _check_tasks(view: RoutedMixture, name: str, split: str) -> None:
-    """Says which tasks are left out, and raises a UserError where all are."""
+    """Print which tasks are left out, and raise a UserError where all are."""
     with_split = [task for task in view.tasks if split in task.splits]
     without_metrics = [task.name for task in with_split if not task.metric_objs]
     if not with_split:
@@ -186,7 +187,7 @@ def _count_examples(evaluator: seqio.Evaluator, name: str, split: str) -> dict[s
 
 class _Speed(bars.ProgressColumn):
     def render(self, task: bars.Task) -> Text:
-        """Examples per second, once it is known."""
+        """Render the number of examples per second, once it is known."""
         return Text(f"{task.speed:.1f} examples/s" if task.speed else "")
 
 

@@ -1,4 +1,4 @@
-"""`poly-jax infer`: predictions of one task for texts that are no data set."""
+"""`poly-jax infer`: predicts with one task's adapters for texts from a file."""
 
 import jax
 import numpy as np
@@ -26,23 +26,25 @@ def infer(
 ) -> None:
     """Predict for texts with a task's adapters.
 
-    A text is tokenized as the task's own preprocessors tokenize an example's `inputs`, and sees none of those
-    that come before: it must have the form that these give an example (its prompt, its prefix), as in the
-    field `input` of an evaluation's predictions. Standard error says how many texts had to be cut.
+    A text is tokenized as the task's own preprocessors tokenize the `inputs` of an example. The preprocessors
+    before tokenization are skipped: a text must already have the form that they give an example, with its
+    prompt or prefix, as in the field `input` of an evaluation's predictions. Standard error says how many
+    texts had to be cut.
 
     Args:
       run: folder of the run, or one of its checkpoints.
-      task: one of the run's tasks.
-      input: a file with one text per line, or `.jsonl` with "inputs" or "input" and other fields; "-" is
-        standard input.
-      output: the file for predictions as lines, or `.jsonl` with the input's fields, "prediction" and "score"
-        (the prediction's log-probability); "-" is standard output. It is written when all is done.
+      task: name of one of the run's tasks.
+      input: path of a file with one text per line, or of a `.jsonl` file with "inputs" or "input" and other
+        fields; "-" is standard input.
+      output: path of the file for predictions as lines, or of a `.jsonl` file with the input's fields,
+        "prediction" and "score" (the prediction's log-probability); "-" is standard output. The file is
+        written after all predictions have been made.
       experiment: the run's experiment.
-      batch_size: examples at a time, over all devices.
+      batch_size: number of examples in a batch, over all devices.
       partitioning: shape of the device mesh.
 
     Raises:
-      UserError: the run has no such task, the input cannot be read or the output not be written.
+      UserError: the run has no such task, the input cannot be read, or the output cannot be written.
     """
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
@@ -64,6 +66,6 @@ def infer(
 
 
 def _registered_task(task: str, mixture: str) -> seqio.Task:
-    """The task, or where it is not registered, the first of the run's mixture, which shares its features."""
+    """Return the task; where it is not registered, the mixture's first task, which has the same features."""
     found = mixture_or_task(task if task in seqio.TaskRegistry.names() else mixture)
     return found.tasks[0] if isinstance(found, seqio.Mixture) else found

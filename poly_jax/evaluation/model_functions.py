@@ -1,4 +1,4 @@
-"""What seqio's Evaluator calls to predict and to score: a Predictor over its enumerated data sets."""
+"""The functions that seqio's Evaluator calls to predict and score, which run a Predictor on its data sets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,11 +13,11 @@ _READ_AT_ONCE = 256
 
 
 def model_functions(predictor: Predictor, advance: Advance) -> dict[Any, Callable[[tf.data.Dataset], Any]]:
-    """The functions by the kind of output that a metric asks for: predictions, with scores, target scores.
+    """Return a function for each kind of output that a metric may need.
 
-    The score of an example with answer choices is a vector, the scores of its choices.
-
-    Each takes a data set of (index, model features) and returns what `seqio.Evaluator.evaluate` documents.
+    The kinds are predictions, predictions with scores, and scores of targets. The score of an example with
+    answer choices is a vector with the scores of its choices. Each function takes a data set of (index, model
+    features) and returns the output that `seqio.Evaluator.evaluate` documents.
     """
 
     def decode(dataset: tf.data.Dataset) -> tuple[list[int], Predictions]:

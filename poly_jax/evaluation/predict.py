@@ -1,4 +1,4 @@
-"""Predictions and scores for any number of examples, by a compiled program of one batch shape."""
+"""Predicts and scores any number of examples with a compiled program of one batch shape."""
 
 import copy
 import dataclasses
@@ -27,8 +27,8 @@ Arrays = dict[str, np.ndarray]
 class Predictions(NamedTuple):
     """Outputs of examples, in their order.
 
-    tokens: of each example's best output, up to and with end of sequence, then padding (0).
-    scores: the outputs' log-probabilities, over length ** length_penalty where beams were searched.
+    tokens: tokens of each example's best output, up to and with end of sequence, then padding (0).
+    scores: log-probabilities of the outputs, divided by length ** length_penalty after a beam search.
     """
 
     tokens: Int[np.ndarray, "examples max_length"]
@@ -38,17 +38,17 @@ class Predictions(NamedTuple):
 class Predictor:
     """A restored model that predicts and scores, each example with its own task's adapters.
 
-    Compiles once for every length of inputs and of targets. Each host gives all examples and gets all
-    results; the devices share every batch.
+    The program is compiled once for every length of inputs and of targets. Each host passes all examples and
+    gets all results; the devices share every batch.
     """
 
     def __init__(
         self, restored: Restored, decoding: Decoding, mesh: Mesh, batch_size: int = 32, seed: int = 0
     ) -> None:
-        """For batches of `batch_size` examples over all devices of the mesh that the parameters are on.
+        """Prepare batches of `batch_size` examples over all devices of the mesh that holds the parameters.
 
-        `seed` is for a decoding that samples: what it draws depends on the examples' places and the batch
-        size.
+        `seed` is used by a decoding that samples. Its samples depend on the order of the examples and the
+        batch size.
 
         Raises:
           UserError: the batch cannot be spread over the devices.
@@ -62,7 +62,7 @@ class Predictor:
         self._score_choices = jax.jit(self._score_batch_of_choices, out_shardings=replicated(mesh))
 
     def with_parameters(self, parameters: dict[str, Any]) -> "Predictor":
-        """The same programs for other parameters of the same model: nothing is compiled again."""
+        """Return a predictor for other parameters of the same model, without compiling again."""
         other = copy.copy(self)
         other._restored = dataclasses.replace(self._restored, parameters=parameters)
         return other
@@ -73,12 +73,12 @@ class Predictor:
         task_ids: Int[np.ndarray, "examples"],
         advance: Advance | None = None,
     ) -> Predictions:
-        """Decodes every example.
+        """Decode every example.
 
         Args:
-          inputs: tokens, padded with 0.
-          task_ids: in the table of the run.
-          advance: told how many examples have been done since it was last told.
+          inputs: tokens of the inputs, padded with 0.
+          task_ids: task ids from the run's table.
+          advance: called with the number of examples that were completed since its last call.
 
         Raises:
           UserError: a task id is not in the table.
@@ -89,7 +89,7 @@ class Predictor:
         for number, (rows, batch) in enumerate(self._batches({"inputs": inputs, "task_ids": task_ids})):
             key = jax.random.fold_in(self._key, number) if decoding.temperature else None
             decoded = self._decode(self._restored.parameters, batch["inputs"], batch["task_ids"], key)
-            # Indexing a device array would compile anew for the last batch: cut on the host.
+            # The last batch is cut on the host, because indexing a device array would compile again.
             tokens[rows] = np.asarray(decoded.tokens)[: rows.stop - rows.start]
             scores[rows] = np.asarray(decoded.scores)[: rows.stop - rows.start]
             self._check_numbers(scores[rows], rows, task_ids)
@@ -104,9 +104,9 @@ class Predictor:
         task_ids: Int[np.ndarray, "examples"],
         advance: Advance | None = None,
     ) -> Float[np.ndarray, "examples"]:
-        """The log-probability of every example's target, summed over its tokens and end of sequence.
+        """Return the log-probability of each example's target, summed over its tokens and end of sequence.
 
-        Args and errors: as of `predict`; targets are padded with 0.
+        Targets are padded with 0. The other arguments and the errors are the same as in `predict`.
         """
         return self._scores(self._score, inputs, targets, task_ids, advance)
 
@@ -117,10 +117,10 @@ class Predictor:
         task_ids: Int[np.ndarray, "examples"],
         advance: Advance | None = None,
     ) -> Float[np.ndarray, "examples choices"]:
-        """The log-probability of each of an example's choices, summed over its tokens and end of sequence.
+        """Return the log-probability of each choice of each example, summed over its tokens and its end.
 
-        Each input is encoded once. A choice without tokens is absent and has -inf. Args and errors: as of
-        `predict`; choices are padded with 0.
+        Each input is encoded once. A choice without tokens is absent and has -inf. Choices are padded with 0.
+        The other arguments and the errors are the same as in `predict`.
         """
         return self._scores(self._score_choices, inputs, choices, task_ids, advance)
 
@@ -132,7 +132,7 @@ class Predictor:
         task_ids: Int[np.ndarray, "examples"],
         advance: Advance | None,
     ) -> Float[np.ndarray, "examples *choices"]:
-        """What a program of batches gives for all examples."""
+        """Run a program on batches of all examples and join its results."""
         scores = np.zeros(targets.shape[:-1], np.float32)
         arrays = {"inputs": inputs, "targets": targets, "task_ids": task_ids}
         for rows, batch in self._batches(arrays):
@@ -146,7 +146,7 @@ class Predictor:
     def _check_numbers(
         self, scores: Float[np.ndarray, "rows *choices"], rows: slice, task_ids: Int[np.ndarray, "examples"]
     ) -> None:
-        """Refuse outputs of a model that computes NaN: they would count as answers, and as wrong ones."""
+        """Refuse outputs of a model that computes NaN, because metrics would count them as wrong answers."""
         broken = np.isnan(scores).reshape(len(scores), -1).any(axis=-1)
         if broken.any():
             example = rows.start + int(np.argmax(broken))
@@ -158,12 +158,12 @@ class Predictor:
             )
 
     def _batches(self, arrays: Arrays) -> Iterator[tuple[slice, dict[str, jax.Array]]]:
-        """Which rows a batch holds, and the batch on the mesh; the last one repeats its last row."""
+        """Yield the rows of each batch, and the batch on the mesh; the last batch repeats its last row."""
         check_task_ids(arrays["task_ids"], len(self._restored.table))
         count, sharding = len(arrays["task_ids"]), batch_sharding(self._mesh)
         with on_mesh(self._mesh):
             for first in range(0, count, self._batch_size):
-                # A repeated row ends when its original does, so that filling up does not prolong decoding.
+                # A repeated row ends when its original does, so the added rows do not prolong decoding.
                 places = np.minimum(np.arange(first, first + self._batch_size), count - 1)
                 batch = {
                     name: _spread(np.asarray(leaf[places], np.int32), sharding)
@@ -205,5 +205,5 @@ class Predictor:
 
 
 def _spread(rows: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
-    """Rows that every host holds whole, as one array over the devices of all hosts."""
+    """Make one array over the devices of all hosts from rows that every host holds completely."""
     return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)

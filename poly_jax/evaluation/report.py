@@ -1,4 +1,4 @@
-"""The results of an evaluation as files and as a table."""
+"""Reports the results of an evaluation as files and as a table."""
 
 import json
 import math
@@ -22,7 +22,7 @@ _NOT_FINITE = re.compile(r"NaN|Infinity")
 
 
 def with_mean(metrics: Mapping[str, Mapping[str, Any]]) -> Results:
-    """The numbers among the tasks' metrics; under "mean", each metric's mean over the tasks that have it.
+    """Return the numbers among the tasks' metrics and, under "mean", each metric's mean over its tasks.
 
     Raises:
       UserError: a metric is neither a number nor one of seqio's other values.
@@ -57,13 +57,13 @@ def _number(value: Any, name: str, task: str) -> float:
 def summarised(
     results: Results, tasks: Sequence[seqio.Task], metrics: Mapping[str, Mapping[str, Any]]
 ) -> tuple[Results, list[str]]:
-    """Add what the tasks' metrics say about several tasks at once.
+    """Add the results of metrics about several tasks at once.
 
-    A metric function may have a method `summary` from the tasks that share it, by name, and their metrics, to
-    results under names of its own and notices.
+    A metric function may have a method `summary`. Its arguments are the tasks that share the metric, by name,
+    and their metrics. It returns results, under names of its own, and notices.
 
     Args:
-      results: numbers by task and their means.
+      results: numbers of each task and their means.
       tasks: the tasks that were evaluated.
       metrics: the metrics of each task.
 
@@ -84,7 +84,7 @@ def summarised(
 
 
 def as_json(results: Results, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    """The results as JSON, with the texts that tasks report; a number that is not finite becomes null."""
+    """Format the results as JSON, with the texts of tasks; a number that is not finite becomes null."""
     content: dict[str, dict[str, Any]] = {
         name: {metric: value if math.isfinite(value) else None for metric, value in values.items()}
         for name, values in results.items()
@@ -97,7 +97,7 @@ def as_json(results: Results, metrics: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def not_finite(results: Results) -> list[str]:
-    """The metrics that are not finite numbers, as `task: metric`."""
+    """List the metrics that are not finite numbers, as `task: metric`."""
     return [
         f"{task}: {name}"
         for task, values in results.items()
@@ -107,12 +107,12 @@ def not_finite(results: Results) -> list[str]:
 
 
 def table(results: Results, title: str) -> Table:
-    """A table of tasks by metrics; the mean and the summaries come last."""
+    """Make a table of tasks by metrics; the mean and the summaries come last."""
     shown = Table(title=title)
     shown.add_column("task", no_wrap=True)
     for name in results[MEAN]:
         shown.add_column(name, justify="right", no_wrap=True)
-    # Beside means over instances, the row says what it is the mean over.
+    # Where there are also means over instances, the row says that it is a mean over tasks.
     mean = MEAN if next(reversed(results)) == MEAN else "mean over tasks"
     for task, values in results.items():
         if task == MEAN:
@@ -123,7 +123,7 @@ def table(results: Results, title: str) -> Table:
 
 
 def show(results: Results, title: str) -> None:
-    """Print the table; to a file or pipe in its full width, whatever the terminal's is."""
+    """Print the table; a file or pipe gets its full width, whatever the width of the terminal."""
     console, shown = Console(), table(results, title)
     if not console.is_terminal:
         console.width = max(console.width, Console(width=10_000).measure(shown).maximum)
@@ -133,10 +133,11 @@ def show(results: Results, title: str) -> None:
 class PredictionFiles(seqio.Logger):
     """Writes a task's examples to `<output_dir>/<task>.jsonl`, one object per example, in the data's order.
 
-    `input` is the example's text. `target` and `prediction` are what the metrics see, after postprocessing.
-    `output` is the decoded text, where postprocessing changed it. Where metrics ask for them, `score` is the
-    log-probability of the target, or of each answer choice, and `prediction_score` that of the prediction. A
-    number that is not finite, such as the score of an absent choice, becomes null.
+    `input` is the text of the example. `target` and `prediction` are the values that the metrics get, after
+    postprocessing. `output` is the decoded text, where postprocessing changed it. Where metrics need them,
+    `score` is the log-probability of the target or of each answer choice, and `prediction_score` is the
+    log-probability of the prediction. A number that is not finite, such as the score of an absent choice,
+    becomes null.
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""From texts that belong to no data set to tokens, as a task's own preprocessors encode its examples.
+"""Encodes texts from outside the data sets as a task's own preprocessors encode its examples.
 
 `seqio.Feature.add_eos` does not say whether inputs end with the end of sequence: only the preprocessors
 `append_eos` and `append_eos_after_trim` read it, and a task may have neither.
@@ -18,7 +18,7 @@ from poly_jax.data.user_code import cause, watched
 from poly_jax.errors import UserError
 
 _TOKENIZERS = (seqio.preprocessors.tokenize, seqio.preprocessors.tokenize_and_append_eos)
-# Examples that are looked at, to see whether a feature ends with the end of sequence.
+# The number of examples that are read to see whether a feature ends with the end of sequence.
 _LOOKED_AT = 64
 
 Lengths = Mapping[str, int]
@@ -30,10 +30,10 @@ class TextEncoder:
 
     Attributes:
       vocabulary: vocabulary of the feature.
-      length: tokens of an encoded text; longer ones are cut.
-      encode_whole: encodes texts of any length, as the task's preprocessors do, at most `length` tokens each;
-        None where the vocabulary's tokens are all that there is, but for the end of sequence.
-      ends: whether a text ends with the end of sequence, also where it is cut; used without `encode_whole`.
+      length: number of tokens of an encoded text; longer texts are cut.
+      encode_whole: function that encodes texts of any length as the task's preprocessors do, with at most
+        `length` tokens each; None where a text has only its vocabulary's tokens and the end of sequence.
+      ends: whether a text ends with the end of sequence, even where it is cut; used without `encode_whole`.
     """
 
     vocabulary: seqio.Vocabulary
@@ -53,11 +53,11 @@ class TextEncoder:
             encoded = [[*row[: self.length - len(end)], *end] for row in tokens]
         else:
             encoded = self.encode_whole(texts)
-        # The end of sequence may be there or not: what counts is the text's own tokens.
+        # Only the text's own tokens count here, with or without an end of sequence.
         cut = sum(row[: len(own)] != own for row, own in zip(encoded, tokens, strict=True))
         if cut:
             print(
-                f"{cut} of {len(texts)} texts were cut to {self.length} tokens; what follows was not read",
+                f"{cut} of {len(texts)} texts were cut to {self.length} tokens; the rest was not read",
                 file=sys.stderr,
             )
         rows = np.zeros((len(texts), self.length), np.int32)
@@ -67,24 +67,24 @@ class TextEncoder:
 
 
 def t5_encoder(vocabulary: seqio.Vocabulary, length: int) -> TextEncoder:
-    """The encoder of T5's own tasks: a text ends with the end of sequence, also where it is cut."""
+    """Make the encoder of T5's own tasks: a text ends with the end of sequence, even where it is cut."""
     return TextEncoder(vocabulary, length)
 
 
 def task_encoder(task: seqio.Task, lengths: Lengths, feature: str = "inputs") -> TextEncoder:
-    """The encoder that gives a text the tokens that the task's preprocessors give it in training.
+    """Make the encoder that gives a text the tokens that the task's preprocessors give it in training.
 
-    Where the task tokenizes by seqio's preprocessors, the text passes through these and all that follow them.
-    Where it tokenizes by its own, a look at its examples tells whether they end with the end of sequence;
-    where these cannot be read, T5's convention holds, and standard error says so.
+    Where the task tokenizes with seqio's preprocessors, the text passes through these and all later ones.
+    Where it tokenizes with a preprocessor of its own, its examples show whether they end with the end of
+    sequence. Where the examples cannot be read, T5's convention is used, and standard error says so.
 
     Args:
       task: a registered task.
-      lengths: tokens of `inputs` and `targets`.
-      feature: the feature that the texts are.
+      lengths: number of tokens of `inputs` and `targets`.
+      feature: name of the feature to which the texts belong.
 
     Raises:
-      UserError: the feature is not made of a text's tokens.
+      UserError: the feature does not consist of tokens of a text.
     """
     description = task.output_features[feature]
     if description.rank != 1 or description.vocabulary.eos_id is None:
@@ -106,7 +106,7 @@ def task_encoder(task: seqio.Task, lengths: Lengths, feature: str = "inputs") ->
 def encoder_of(
     name: str | None, vocabulary: seqio.Vocabulary, length: int, feature: str = "inputs"
 ) -> TextEncoder:
-    """The encoder of the registered task of that name; T5's where there is none with this vocabulary."""
+    """Make the encoder of a registered task; T5's encoder where no such task has this vocabulary."""
     if name in seqio.TaskRegistry.names():
         task = seqio.TaskRegistry.get(name)
         if task.output_features[feature].vocabulary == vocabulary:
@@ -119,18 +119,18 @@ def say_if_endless(task: seqio.Task, lengths: Lengths) -> None:
     encoder = task_encoder(task, lengths, "targets")
     ends = encoder.ends
     if encoder.encode_whole is not None:
-        # Short enough that an end of sequence has room.
+        # The target is short enough to leave room for an end of sequence.
         ends = encoder.encode_whole([""])[0][-1:] == [encoder.vocabulary.eos_id]
     if not ends:
         print(
-            f"the targets of task {task.name!r} have no end of sequence, so that its outputs do not end "
+            f"the targets of task {task.name!r} have no end of sequence, so its outputs do not end "
             "before Decoding.max_length; add seqio.preprocessors.append_eos to the task and train again",
             file=sys.stderr,
         )
 
 
 def _encoding_steps(task: seqio.Task) -> list[Callable[..., tf.data.Dataset]]:
-    """The task's preprocessors from the one of seqio's that tokenizes; none where it has none of these."""
+    """Return the task's preprocessors from seqio's tokenizing one onwards; empty if it has no such one."""
     preprocessors = list(watched(task).preprocessors)
     for place, step in enumerate(task.preprocessors):
         while isinstance(step, functools.partial):
@@ -149,7 +149,7 @@ def _run(
     feature: str,
     texts: Sequence[str],
 ) -> list[list[int]]:
-    """What the preprocessors make of texts, one row of tokens each, cut as seqio cuts."""
+    """Run the preprocessors on texts; return one row of tokens for each, cut as seqio cuts."""
     blank = [""] * len(texts)
     columns: dict[str, Any] = {name: blank for name in task.output_features} | {feature: list(texts)}
     dataset = tf.data.Dataset.from_tensor_slices(columns)
@@ -181,7 +181,7 @@ def _examples_end(task: seqio.Task, lengths: Lengths, feature: str) -> bool:
             file=sys.stderr,
         )
         return True
-    # A text that was cut may have lost its end.
+    # A text that was cut may have lost its end of sequence.
     whole = [row for row in rows if len(row) < lengths[feature]] or rows
     return not whole or any(len(row) and int(row[-1]) == end for row in whole)
 

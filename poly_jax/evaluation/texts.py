@@ -1,4 +1,4 @@
-"""Read the lines or JSON lines that a user wants predictions for, and write the answers."""
+"""Reads the lines or JSON lines that a user wants predictions for, and writes the answers."""
 
 import json
 import os
@@ -16,14 +16,14 @@ from poly_jax.reporting.output_folder import check_output_file
 STANDARD = "-"
 _KEYS = ("inputs", "input")
 _ADDED = ("prediction", "score")
-# All texts are held in memory, with their tokens.
+# All texts and their tokens are held in memory.
 _MAX_BYTES = 1 << 30
 
 Record = dict[str, Any]
 
 
 def read_records(path: str) -> list[Record]:
-    """Read what to predict for, one object per line.
+    """Read the texts to predict for, one object per line.
 
     A byte order mark and the carriage returns of Windows' line ends are dropped.
 
@@ -45,7 +45,7 @@ def read_records(path: str) -> list[Record]:
     text = text.replace("\r\n", "\n")
     if not text.strip():
         raise UserError(f"{name} is empty: there is nothing to predict for")
-    # Not splitlines: that would also cut at the rarer line ends that a text may hold.
+    # splitlines would also cut at rarer line ends, which a text may contain.
     lines = text.removesuffix("\n").split("\n")
     if path.endswith(".jsonl"):
         return [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
@@ -56,7 +56,7 @@ def read_records(path: str) -> list[Record]:
 
 
 def text_of(record: Record) -> str:
-    """The text that a record asks a prediction for."""
+    """Return the text that a record asks a prediction for."""
     return record[next(key for key in _KEYS if key in record)]
 
 
@@ -78,7 +78,7 @@ def check_output(path: str, source: str) -> None:
 def write_answers(
     path: str, records: Sequence[Record], predictions: Sequence[str], scores: Sequence[float]
 ) -> None:
-    """Write one answer per line, all or nothing.
+    """Write one answer per line; the file is written completely or not at all.
 
     Args:
       path: a `.jsonl` file gets the records with "prediction" and "score"; any other file, and "-" for

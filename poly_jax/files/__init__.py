@@ -1,1 +1,1 @@
-"""Files of any kind: JSON from outside, writing what appears when it is whole, new folders."""
+"""Reading and writing files: JSON from outside, files that appear only when complete, new folders."""

@@ -29,11 +29,11 @@ class Fields:
     poly_jax.errors.UserError: config.json: num_layers is 'x', and it must be ...
 
     Attributes:
-      place: what errors call the object.
+      place: name of the object in errors.
     """
 
     def __init__(self, content: Mapping[str, Any], place: object, advice: str = COPY):
-        """Fields of `content`; `advice` is what an error tells the user to do."""
+        """Take the fields of `content`; `advice` is the instruction to the user in an error message."""
         self.place = place
         self._content = content
         self._advice = advice
@@ -50,16 +50,16 @@ class Fields:
     def take(self, key: str, kind: type[T], *, default: D, at_least: float | None = ...) -> T | D: ...
 
     def take(self, key: str, kind: Any, *, at_least: float | None = None, **default: Any) -> Any:
-        """The value of a field.
+        """Return the value of a field.
 
         Args:
-          key: the field's name.
-          kind: `str`, `int`, `float` (a whole number is one too), `bool`, `dict`, `list`, or `object`.
+          key: name of the field.
+          kind: `str`, `int`, `float` (which includes whole numbers), `bool`, `dict`, `list`, or `object`.
           at_least: the smallest number that is accepted.
-          default: the value where the field is absent, or null; without it the field is needed.
+          default: the value where the field is absent or null; without a default the field is required.
 
         Raises:
-          UserError: the field is absent, of another type, or too small.
+          UserError: the field is absent, has another type, or is too small.
         """
         value: Any = self._content.get(key)
         if value is None and default:
@@ -75,7 +75,7 @@ class Fields:
         return value
 
     def take_list(self, key: str, kind: type[T]) -> list[T]:
-        """The list of a field, whose items are all of one kind.
+        """Return the list in a field, whose items must all be of one kind.
 
         Raises:
           UserError: the field is absent, is not a list, or has an item of another type.
@@ -85,7 +85,7 @@ class Fields:
         return items
 
     def inside(self, key: str) -> "Fields":
-        """The fields of the object that is a field's value.
+        """Return the fields of the object that is a field's value.
 
         Raises:
           UserError: the field is absent or is not an object.
@@ -93,7 +93,7 @@ class Fields:
         return Fields(self.take(key, dict), f"{self.place}: {key}", self._advice)
 
     def check_known(self, known: Collection[str]) -> None:
-        """Refuse fields that nobody reads.
+        """Refuse unknown fields.
 
         Raises:
           UserError: the object has a field that is not in `known`.
@@ -107,7 +107,7 @@ def check_items(items: list[Any], kind: type, place: object, advice: str = COPY)
     """Check that all items of a JSON list are of one kind.
 
     Raises:
-      UserError: names the first that is not.
+      UserError: an item is of another kind; the message names the first one.
     """
     for number, item in enumerate(items):
         if not is_kind(item, kind):
@@ -120,19 +120,19 @@ def is_kind(value: Any, kind: type) -> bool:
     """Whether a JSON value is of a kind; a whole number is also a number, and true is neither."""
     if isinstance(value, bool):
         return kind in (bool, object)
-    # Python's whole numbers have no bound, floats have.
+    # Python's integers have no bound, but floats do.
     if kind is float and isinstance(value, int):
         return abs(value) < 1e308
     return isinstance(value, kind)
 
 
 def kind_name(kind: type) -> str:
-    """What an error calls a kind of JSON value, with its article."""
+    """Return the name of a kind of JSON value for an error, with its article."""
     return _NAMES.get(kind, kind.__name__)
 
 
 def shown(value: Any) -> str:
-    """A JSON value for an error: on one line, and cut where it is long."""
+    """Format a JSON value for an error: on one line, and cut where it is long."""
     if isinstance(value, dict | list):
         return kind_name(type(value))
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)

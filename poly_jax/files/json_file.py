@@ -12,9 +12,9 @@ from poly_jax.files.json_fields import is_kind, kind_name, shown
 from poly_jax.files.text_file import COPY, MAX_BYTES, decode, read_text
 
 MAX_DEPTH = 100
-"""The most levels of nesting; real files have about ten."""
+"""The largest number of nested levels; real files have about ten."""
 
-# JSON can write half of a surrogate pair, which no UTF-8 file can hold and no tokenizer reads.
+# JSON can express half of a surrogate pair, which UTF-8 cannot encode and no tokenizer reads.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -29,14 +29,14 @@ def read_json(
     """Read a JSON file, local or remote (gs://).
 
     Args:
-      path: the file, in UTF-8 with or without a byte order mark.
-      kind: what its top level must be: `dict`, `list`, or `object` for either or a plain value.
+      path: path of the file, which is UTF-8 with or without a byte order mark.
+      kind: required type of its top level: `dict`, `list`, or `object` for either or a plain value.
       max_bytes: the largest size that is read.
       allow_nan: whether the tokens NaN, Infinity and -Infinity, which are not JSON, are read as Python does.
-      advice: what an error tells the user to do.
+      advice: instruction to the user in an error message.
 
     Raises:
-      UserError: the file is missing, too large, not UTF-8, or see `parse_json`.
+      UserError: the file is missing, too large or not UTF-8, or `parse_json` refuses it.
     """
     return parse_json(read_text(path, max_bytes, advice), path, kind, allow_nan=allow_nan, advice=advice)
 
@@ -53,14 +53,14 @@ def parse_json(
 
     Args:
       text: the JSON; bytes must be UTF-8.
-      place: what errors call it: a path, or a path and a line such as "input.jsonl, line 3".
-      kind: what its top level must be: `dict`, `list`, or `object` for anything.
+      place: name of the text in errors: a path, or a path and a line such as "input.jsonl, line 3".
+      kind: required type of its top level: `dict`, `list`, or `object` for anything.
       allow_nan: whether the tokens NaN, Infinity and -Infinity, which are not JSON, are read as Python does.
-      advice: what an error tells the user to do.
+      advice: instruction to the user in an error message.
 
     Raises:
-      UserError: it is not JSON, nests deeper than `MAX_DEPTH`, has one key twice in an object, a number that
-        no float holds, half of a surrogate pair, or another kind of top level.
+      UserError: the text is not JSON, nests deeper than `MAX_DEPTH`, has a key twice in an object, a number
+        too large for a float, half of a surrogate pair, or another type of top level.
     """
     if isinstance(text, bytes):
         text = decode(text, place, advice)

@@ -1,4 +1,4 @@
-"""What a conversion writes: nothing that is there is overwritten, and nothing half-written is left."""
+"""New output of a conversion, which overwrites nothing and leaves nothing half-written."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from poly_jax.errors import UserError
 
 
 def check_new(output: epath.PathLike) -> None:
-    """Raises a UserError where there is something already; an empty folder is nothing."""
+    """Raise a UserError if the output exists already, unless it is an empty folder."""
     place = epath.Path(output)
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise UserError(f"{output} exists; choose another output, or delete it")
@@ -17,10 +17,10 @@ def check_new(output: epath.PathLike) -> None:
 
 @contextlib.contextmanager
 def new_folder(output: epath.PathLike) -> Iterator[epath.Path]:
-    """Makes a folder, to be filled inside of this; where that fails the folder is deleted.
+    """Make a folder that the block fills; the folder is deleted if the block fails.
 
     Raises:
-      UserError: something is there already, or the folder or what is in it cannot be written.
+      UserError: the output exists already, or the folder or its contents cannot be written.
     """
     check_new(output)
     folder = epath.Path(output)

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def json_pairs(text: str) -> list[tuple[str, Any]]:
-    """The names and values of a JSON object, in its order; a repeated name is in the list as often.
+    """Return the names and values of a JSON object, in its order; a repeated name is listed repeatedly.
 
     Raises:
       ValueError: the text is not JSON, or does not hold an object.
@@ -21,7 +21,7 @@ def json_pairs(text: str) -> list[tuple[str, Any]]:
 
 
 def csv_pairs(text: str) -> list[tuple[str, list[str]]]:
-    """The first cell of every line, a task's name, and the other cells; without header and empty lines.
+    """Return the task's name and the other cells of every line, without the header and empty lines.
 
     Raises:
       csv.Error: the text is not CSV.

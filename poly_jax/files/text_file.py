@@ -10,16 +10,16 @@ MAX_BYTES = 64 << 20
 _PIECE = 1 << 20
 
 COPY = "copy it again"
-"""What to do about a broken file that belongs to a model or to a run."""
+"""The instruction to a user whose model or run has a broken file."""
 
 
 def read_text(path: epath.PathLike, max_bytes: int = MAX_BYTES, advice: str = COPY) -> str:
     """Read a UTF-8 text file, local or remote (gs://), without its byte order mark.
 
     Args:
-      path: the file.
+      path: path of the file.
       max_bytes: the largest size that is read.
-      advice: what an error tells the user to do about a broken file.
+      advice: instruction to the user in the message about a broken file.
 
     Raises:
       UserError: the file is missing, is not a file, cannot be read, is larger than `max_bytes`, or is not
@@ -33,8 +33,8 @@ def decode(content: bytes, place: object, advice: str = COPY) -> str:
 
     Args:
       content: the bytes.
-      place: what the error calls them: a path, or a path and a line.
-      advice: what the error tells the user to do.
+      place: name of the bytes in the error: a path, or a path and a line.
+      advice: instruction to the user in the error.
 
     Raises:
       UserError: the bytes are not UTF-8.
@@ -49,7 +49,7 @@ def _read_bytes(path: epath.PathLike, max_bytes: int, advice: str) -> bytes:
     content = bytearray()
     try:
         with epath.Path(path).open("rb") as file:
-            # In pieces: a file reserves the memory of everything that it is asked for.
+            # The file is read in pieces, because a read reserves memory for its whole requested size.
             while len(content) <= max_bytes and (piece := file.read(_PIECE)):
                 content += piece
     except FileNotFoundError:

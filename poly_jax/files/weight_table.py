@@ -16,7 +16,7 @@ Table = tuple[tuple[float, ...], ...]
 
 
 def read_weight_table(path: str, names: Sequence[str]) -> Table:
-    """Read the rows of some tasks; the file may have rows of further tasks.
+    """Read the rows of some tasks; the file may also have rows for other tasks.
 
     Args:
       path: a file of one of these kinds:
@@ -26,8 +26,8 @@ def read_weight_table(path: str, names: Sequence[str]) -> Table:
       names: the tasks whose rows are wanted, in their order.
 
     Raises:
-      UserError: the file cannot be read, lacks a task or has one twice, its rows are not equally long, or a
-        weight is negative, not a number, or all of a task's are 0.
+      UserError: the file cannot be read, lacks a task or has one twice, its rows are not equally long, a
+        weight is negative or not a number, or all weights of a task are 0.
     """
     table = _read(path)
     if missing := [name for name in names if name not in table]:
@@ -37,7 +37,7 @@ def read_weight_table(path: str, names: Sequence[str]) -> Table:
 
 
 def table_width(path: str) -> int:
-    """The number of skills that a table has; errors are those of `read_weight_table`."""
+    """Return the number of skills of a table; it raises the same errors as `read_weight_table`."""
     return len(next(iter(_read(path).values())))
 
 
@@ -50,7 +50,7 @@ def _read(path: str) -> dict[str, tuple[float, ...]]:
         table = readers[place.suffix](place)
     except FileNotFoundError:
         raise UserError(f"TableRouter.path is {path!r}, and there is no such file") from None
-    # The parsers of broken files, the one of npz above all, raise whatever they come upon.
+    # On broken files the parsers, above all the parser of npz, raise errors of many types.
     except Exception as e:
         reason = " ".join(str(e).split())[:_SHOWN] or type(e).__name__
         raise UserError(f"{path} is not a table of tasks by skills ({reason})") from None

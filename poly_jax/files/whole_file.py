@@ -1,4 +1,4 @@
-"""Writing a file that appears when it is whole, and never half of it."""
+"""Writes a file that appears only when it is complete."""
 
 import contextlib
 import os
@@ -9,22 +9,22 @@ from poly_jax.errors import UserError
 
 
 def check_writable(path: epath.PathLike) -> None:
-    """Raises a UserError where a file surely cannot be written, before any work is done for it."""
+    """Raise a UserError where a file surely cannot be written, before any work is done for it."""
     place = _behind_links(path)
-    # epath takes a pipe or a device for a file.
+    # epath treats a pipe or a device as a file.
     if place.is_dir() or (os.path.exists(place) and not os.path.isfile(place)):
-        raise UserError(f"{path} is no file, and none can take its place; give the path of a file")
+        raise UserError(f"{path} is not a file and cannot be replaced by one; give the path of a file")
     if not place.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {place.parent}")
 
 
 def write_whole(path: epath.PathLike, text: str) -> None:
-    """Writes a text file beside its place and moves it there; local or remote (gs://).
+    """Write a text file beside its path and move it there; the path may be local or remote (gs://).
 
-    A link stays a link: what it points to is replaced.
+    If the path is a link, it stays a link, and the file that it points to is replaced.
 
     Raises:
-      UserError: it cannot be written; what was at `path` is still there.
+      UserError: the file cannot be written; an earlier file at `path` is unchanged.
     """
     check_writable(path)
     place = _behind_links(path)
@@ -33,7 +33,7 @@ def write_whole(path: epath.PathLike, text: str) -> None:
         partial.write_text(text)
         partial.replace(place)
     except OSError as error:
-        with contextlib.suppress(OSError):  # Such as a file system that became full or read-only.
+        with contextlib.suppress(OSError):  # The file system may have become full or read-only.
             partial.unlink(missing_ok=True)
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 

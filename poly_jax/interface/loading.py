@@ -1,4 +1,4 @@
-"""Loading a run, or a T5 without adapters, into memory."""
+"""Loads a run, or a T5 without adapters, into memory."""
 
 import dataclasses
 import os
@@ -21,7 +21,7 @@ from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import Restored, restore
 from poly_jax.weights.backbone import open_backbone
 
-# A bare T5 has one row of task ids: all zeros.
+# A bare T5 has one task, whose id is 0.
 _ANY_TASK = TaskTable(("any",))
 
 
@@ -36,22 +36,23 @@ def load(
 ) -> Model:
     """Load a trained run, or a T5 without adapters.
 
-    The configuration of a run is read from its folder. It has no effect on anything else that is made.
+    The configuration of a run is read from its folder. It does not affect other models or later gin bindings.
 
     Args:
-      path: the folder of a run or a step in it; or a T5X checkpoint, a Hugging Face folder, or a backbone
-        that poly_jax wrote.
+      path: path of a run or one of its steps, a T5X checkpoint, a Hugging Face folder, or a backbone that
+        poly_jax wrote.
       vocabulary: "bytes", the path of a SentencePiece model (with T5's 100 extra ids), or a seqio vocabulary;
-        None for the run's own or the one beside the checkpoint.
-      dtype: "float32" or "bfloat16", of activations and frozen weights; None for the run's own, or float32.
-      decoding: how outputs are chosen; None for the run's own, or greedy.
-      inputs_length: tokens of an input; None for the run's own, or 512.
-      batch_size: examples at a time.
-      mesh: the devices, with the axes `data`, `fsdp` and `model`, such as `poly_jax.Partitioning().mesh()`;
+        None for the vocabulary of the run, or the one beside the checkpoint.
+      dtype: dtype of activations and frozen weights, "float32" or "bfloat16"; None for the run's dtype, or
+        float32 without a run.
+      decoding: how outputs are chosen; None for the run's decoding, or greedy without a run.
+      inputs_length: number of tokens of an input; None for the run's length, or 512 without a run.
+      batch_size: number of examples in a batch.
+      mesh: device mesh with the axes `data`, `fsdp` and `model`, such as `poly_jax.Partitioning().mesh()`;
         None for all devices on the axis `data`, however the run was trained.
 
     Raises:
-      UserError: nothing readable there.
+      UserError: there is nothing readable at the path.
     """
     place = os.fspath(path)
     given = {"vocabulary": vocabulary, "decoding": decoding, "inputs_length": inputs_length}

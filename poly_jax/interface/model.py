@@ -1,4 +1,4 @@
-"""A T5 in memory with adapters for named tasks: what Python users predict with."""
+"""The Python interface to a T5 in memory with adapters for named tasks."""
 
 import dataclasses
 import functools
@@ -40,16 +40,16 @@ from poly_jax.weights.tree import merge, split
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A T5 with its parameters, and adapters for named tasks unless it is bare. Made by `load`.
+    """A T5 with its parameters and, unless it is bare, adapters for named tasks; `load` makes it.
 
     Attributes:
-      restored: the network, its parameters, the task table and what they build on.
+      restored: the network, its parameters, the task table and their origin.
       decoding: how outputs are chosen.
-      inputs_length: tokens of an input; longer ones are cut.
-      batch_size: examples at a time.
-      vocabulary: of inputs and outputs, as `load` takes it.
-      run_config: gin bindings of the run that was loaded, for one that is saved.
-      mesh: the devices.
+      inputs_length: number of tokens of an input; longer inputs are cut.
+      batch_size: number of examples in a batch.
+      vocabulary: vocabulary of inputs and outputs, in a form that `load` accepts.
+      run_config: gin bindings of the run that was loaded, which `save` writes again.
+      mesh: the device mesh.
     """
 
     restored: Restored
@@ -62,21 +62,21 @@ class Model:
 
     @property
     def config(self) -> T5Config:
-        """Shape of the T5."""
+        """Configuration of the T5."""
         return self.restored.model.config
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that have adapters; none of a bare T5."""
+        """Names of the tasks that have adapters; empty for a bare T5."""
         return self.restored.table.names if self.restored.model.adapters is not None else ()
 
     def attach(self, adapters: Adapters, tasks: Sequence[str], seed: int = 0) -> "Model":
-        """This T5 with fresh adapters for tasks; the adapters that it has are left behind.
+        """Return this T5 with fresh adapters for tasks, in place of any adapters that it has.
 
         Args:
           adapters: the inventory and its router, for as many tasks as are named.
-          tasks: their names.
-          seed: of the adapters.
+          tasks: names of the tasks.
+          seed: seed of the fresh adapters.
 
         Raises:
           UserError: the adapters do not fit the T5 or the tasks.
@@ -93,15 +93,18 @@ class Model:
         tasks: Sequence[str] | None = None,
         granularity: Granularity | None = None,
     ) -> "Model":
-        """This T5 with the adapters of another system; the adapters that it has are left behind.
+        """Return this T5 with the adapters of another system, in place of any adapters that it has.
 
         Args:
-          path: a PEFT folder (LoRA, (IA)^3 or Poly), or a file of the reference implementation's tensors.
+          path: path of a PEFT folder (LoRA, (IA)^3 or Poly), or of a file with the reference implementation's
+            tensors.
           tasks: names of its tasks in the order of their ids; None for `task_0`, `task_1`, ...
-          granularity: which maps share a router, where the file does not say it (equal routers everywhere).
+          granularity: which maps share a router, where the file does not say so because all its routers are
+            equal.
 
         Raises:
-          UserError: nothing readable there, or adapters that do not fit the T5, or other names than tasks.
+          UserError: there is nothing readable at the path, the adapters do not fit the T5, or the number of
+            names is not the number of tasks.
         """
         _, backbone = split(self.restored.parameters, is_adapter_parameter)
         tensors = layers_apart(of_tree(backbone), path, axis=0)
@@ -118,23 +121,23 @@ class Model:
         return self._with(model, placed, TaskTable(in_table))
 
     def predict(self, texts: Sequence[str], task: str | None = None) -> list[str]:
-        """The model's outputs for texts, which reach it as they are.
+        """Return the model's outputs for texts, to which no prompt or prefix is added.
 
         Args:
           texts: the inputs.
-          task: whose adapters are used; None for a bare T5, or where there is one task.
+          task: name of the task whose adapters are used; None for a bare T5, or where there is one task.
 
         Raises:
-          UserError: no such task, or the vocabulary is not known or does not fit the T5.
+          UserError: there is no such task, or the vocabulary is not known or does not fit the T5.
         """
         inputs, ids = self._inputs(texts, task)
         predictions = self._predictor.predict(inputs, ids)
         return [self._feature.vocabulary.decode(tokens) for tokens in predictions.tokens.tolist()]
 
     def score(self, texts: Sequence[str], targets: Sequence[str], task: str | None = None) -> list[float]:
-        """The log-probability of a target for every text, summed over its tokens and end of sequence.
+        """Return the log-probability of each text's target, summed over its tokens and end of sequence.
 
-        Args and errors: as of `predict`.
+        The other arguments and the errors are the same as in `predict`.
         """
         inputs, ids = self._inputs(texts, task)
         if len(targets) != len(texts):
@@ -144,9 +147,9 @@ class Model:
         return self._predictor.score(inputs, encoded, ids).tolist()
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes a run folder, which `load` and the programs' `--run` take.
+        """Write a run folder, which `load` and the programs' `--run` accept.
 
-        A backbone that is a file of its own is not written again: the run refers to it.
+        A backbone that has its own file is not written again; the run refers to it.
 
         Raises:
           UserError: there is nothing beside the backbone to save, or the folder is in use.
@@ -164,7 +167,7 @@ class Model:
         write_run(os.fspath(folder), trained, restored.table, self._origin(), loaded.config)
 
     def _origin(self) -> Origin:
-        # Adapters that were another run's are written with this one's.
+        # Adapters that another run holds are written together with this run's own.
         return self.restored.origin.without_adapters()
 
     def _gin_lines(self) -> list[str]:
@@ -197,7 +200,7 @@ class Model:
 
     def _inputs(self, texts: Sequence[str], task: str | None) -> tuple[np.ndarray, np.ndarray]:
         if isinstance(texts, str):
-            raise UserError(f"texts is the one text {texts!r}; give a list of texts")
+            raise UserError(f"texts is a single text, {texts!r}; give a list of texts")
         if task is not None and not self.tasks:
             raise UserError(f"task is {task!r}, and the T5 has no adapters; attach some first")
         if task is None and len(self.tasks) > 1:

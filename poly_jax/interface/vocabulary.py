@@ -1,4 +1,4 @@
-"""The vocabulary of a loaded model: the one that the user names, or the one beside the checkpoint."""
+"""The vocabulary of a loaded model, which the user names or which lies beside the checkpoint."""
 
 import os
 import pathlib
@@ -15,10 +15,10 @@ _BYTES = "bytes"
 
 
 def beside(backbone: str, config: T5Config) -> seqio.Vocabulary | None:
-    """The vocabulary beside a backbone, with the tokens that were added to it; None if there is none.
+    """Read the vocabulary beside a backbone, with its added tokens; None if there is no vocabulary.
 
     Raises:
-      UserError: it does not fit the embedding, or see `find_tokenizer`.
+      UserError: the vocabulary does not fit the embedding, or `find_tokenizer` refuses it.
     """
     found = find_tokenizer(pathlib.Path(backbone), config.vocab_size) if "://" not in backbone else None
     if found is None:
@@ -29,14 +29,14 @@ def beside(backbone: str, config: T5Config) -> seqio.Vocabulary | None:
 
 
 def feature(vocabulary: Any, config: T5Config) -> seqio.Feature:
-    """The seqio feature that encodes and decodes the texts of a T5.
+    """Make the seqio feature that encodes and decodes the texts of a T5.
 
     Args:
       vocabulary: "bytes", the path of a SentencePiece model (with T5's 100 extra ids), or a seqio vocabulary.
-      config: the T5.
+      config: configuration of the T5.
 
     Raises:
-      UserError: it is None, or does not fit the model.
+      UserError: the vocabulary is None, or does not fit the model.
     """
     if vocabulary is None:
         raise UserError(

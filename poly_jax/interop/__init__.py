@@ -1,1 +1,1 @@
-"""Checkpoints of other systems, in and out."""
+"""Import from and export to other systems' checkpoints."""

@@ -1,4 +1,4 @@
-"""Another system's adapters as this project has them: skills and routers by T5X's names, and settings."""
+"""Another system's adapters in this project's form: skills and routers by T5X's names, and settings."""
 
 import dataclasses
 import re
@@ -22,16 +22,16 @@ from poly_jax.weights.tree import ParameterTree, check_tree, split
 
 @dataclasses.dataclass(frozen=True)
 class AdapterCheckpoint:
-    """Adapters of another system, with layers apart.
+    """Adapters of another system, with separate layers.
 
     Attributes:
-      tree: `.../skills/...` and `.../router/...` in nested dictionaries.
-      skill: kind of adapter.
+      tree: nested dictionaries with `.../skills/...` and `.../router/...`.
+      skill: kind of skill.
       router: how a task picks skills; None where the checkpoint does not say.
       n_tasks: number of tasks; None where the checkpoint does not say.
       n_skills: size of the inventory.
-      n_splits: splits (MHR heads), each of which is mixed on its own.
-      sites: the adapted sites, see `poly_jax.weights.t5_dimensions`.
+      n_splits: number of splits (MHR heads), which are mixed separately.
+      sites: the adapted sites; see `poly_jax.weights.t5_dimensions`.
       granularity: which maps share a router.
     """
 
@@ -45,7 +45,7 @@ class AdapterCheckpoint:
     granularity: Granularity = "fine"
 
     def adapters(self, source: object) -> Adapters:
-        """The settings as the model takes them.
+        """Return the settings in the form that the model uses.
 
         Raises:
           UserError: the checkpoint (`source`, for the message) does not say how tasks pick skills.
@@ -65,7 +65,7 @@ class AdapterCheckpoint:
         )
 
     def gin_lines(self) -> list[str]:
-        """The bindings of `Adapters`, its skill and its router, as lines of a gin file."""
+        """Return the bindings of `Adapters`, its skill and its router, as lines of a gin file."""
         lines = ["Experiment.adapters = @Adapters"]
         for name, part in (("skill", self.skill), ("router", self.router)):
             if part is not None:
@@ -76,12 +76,12 @@ class AdapterCheckpoint:
 
 
 def lay_out(tree: dict[str, Any], model: Transformer, source: object) -> dict[str, Any]:
-    """Lay out the layers as the model has them: apart, or stacked where the model scans them.
+    """Arrange the layers as in the model: separate, or stacked where the model scans them.
 
     Args:
-      tree: skills and routers with layers apart.
+      tree: skills and routers, one per layer.
       model: the T5 with these adapters.
-      source: where the tree came from, for the message.
+      source: name of their checkpoint, for the message.
 
     Raises:
       UserError: the tree does not hold the parameters of the model's adapters; see `check_tree`.
@@ -93,7 +93,7 @@ def lay_out(tree: dict[str, Any], model: Transformer, source: object) -> dict[st
 
 
 def map_of_module(module: str) -> str | None:
-    """T5X's path of a map that can be adapted, from Hugging Face's name; None for any other module."""
+    """Return T5X's path of a map that can be adapted, from Hugging Face's name; None for other modules."""
     path = names.to_t5x(module)
     if path is None or names.site(path) == path or names.leaf(path)[0] != "kernel":
         return None
@@ -101,7 +101,7 @@ def map_of_module(module: str) -> str | None:
 
 
 def in_every_layer(paths: Iterable[str], dimensions: T5Dimensions) -> list[str]:
-    """T5X's paths of the maps at the same sites as these, in every layer of their stacks."""
+    """Return T5X's paths of the maps at the same sites as these, in every layer of their stacks."""
     depths = {"encoder": dimensions.num_encoder_layers, "decoder": dimensions.num_decoder_layers}
     places = []
     for site in adapted_sites(paths):
@@ -111,12 +111,12 @@ def in_every_layer(paths: Iterable[str], dimensions: T5Dimensions) -> list[str]:
 
 
 def adapted_sites(paths: Iterable[str]) -> tuple[str, ...]:
-    """The sites of adapted maps, in order."""
+    """Return the sites of adapted maps, in order."""
     return tuple(sorted({names.site(path) for path in paths}))
 
 
 def refuse_missing_layers(missing: Iterable[str], source: object) -> None:
-    """Raises a UserError that names sites and layers, where maps lack the tensors that they should have."""
+    """Raise a UserError with the sites and layers of the maps that lack tensors, if there are any."""
     layers: dict[str, list[int]] = {}
     for path in missing:
         layers.setdefault(names.site(path), []).append(layer_number(path.split("/")[1]) or 0)
@@ -131,13 +131,13 @@ def refuse_missing_layers(missing: Iterable[str], source: object) -> None:
 def with_every_layer(
     leaves: Mapping[str, np.ndarray], dimensions: T5Dimensions, fill: float
 ) -> dict[str, np.ndarray]:
-    """The leaves of adapters, and beside them adapters that change nothing in the layers that have none.
+    """Add adapters that change nothing to the layers that have no adapter.
 
     Args:
-      leaves: by '/'-joined name, such as `encoder/layers_0/attention/query/skills/lora_a`.
-      dimensions: the T5 that they adapt.
-      fill: what every number of an adapter is that changes nothing: 0 for LoRA, whose factors then stay at 0
-        when the run is trained on, and 1 for (IA)^3.
+      leaves: arrays by '/'-joined name, such as `encoder/layers_0/attention/query/skills/lora_a`.
+      dimensions: dimensions of the T5 that they adapt.
+      fill: value of every number of an adapter that changes nothing: 1 for (IA)^3, and 0 for LoRA, whose
+        factors then stay at 0 in further training.
     """
     below: dict[str, dict[str, np.ndarray]] = {}
     adapted = {name: place for name in leaves if (place := _place(name)) is not None}
@@ -151,6 +151,6 @@ def with_every_layer(
 
 
 def _place(name: str) -> str | None:
-    """The adapted map beside which a skill or a router of its own hangs."""
+    """Return the adapted map to which a skill, or a router for this map alone, belongs."""
     m = re.fullmatch(r"(.+/layers_\d+/.+)/(?:skills|router)/\w+", name)
     return m[1] if m else None

@@ -1,4 +1,4 @@
-"""Reads adapters from whichever kind of checkpoint a path turns out to be."""
+"""Reads adapters from a checkpoint of any supported kind."""
 
 import dataclasses
 import pathlib
@@ -21,7 +21,7 @@ from poly_jax.weights.torch_reader import SUFFIXES, open_pickle
 
 
 def holds_adapters(path: str) -> bool:
-    """Whether a path is one that `read_adapters` reads, rather than a backbone."""
+    """Whether `read_adapters` reads this path, which otherwise is a backbone."""
     place = pathlib.Path(path).expanduser()
     if place.is_dir():
         return (place / CONFIG).exists()
@@ -33,19 +33,19 @@ def holds_adapters(path: str) -> bool:
 def read_adapters(
     path: str, config: T5Config, backbone: Tensors | None = None, granularity: Granularity | None = None
 ) -> AdapterCheckpoint:
-    """The adapters at a path.
+    """Read the adapters at a path.
 
     Args:
-      path: a PEFT folder of LoRA, (IA)^3 or Poly; or a file of the reference implementation's or T-Few's
-        tensors as safetensors, npz or, where PyTorch is installed, a PyTorch file.
-      config: the model that they adapt.
-      backbone: parameters of that model by T5X's names, layers apart; read only where the adapters are
-        relative to them (PiSSA, OLoRA).
-      granularity: which maps share a router, where the file leaves it open; None if the user did not say.
+      path: path of a PEFT folder with LoRA, (IA)^3 or Poly; or of a file with tensors of the reference
+        implementation or T-Few, as safetensors, npz or, where PyTorch is installed, a PyTorch file.
+      config: configuration of the model that they adapt.
+      backbone: parameters of that model by T5X's names, one per layer. They are read only where the adapters
+        are relative to them (PiSSA, OLoRA).
+      granularity: which maps share a router, where the file leaves it open; None if the user did not choose.
 
     Raises:
-      UserError: nothing readable there, an unsupported kind of adapter, one that does not fit the model, or
-        a tensor that is not finite.
+      UserError: there is nothing readable at the path, the kind of adapter is not supported, the adapter does
+        not fit the model, or a tensor is not finite.
     """
     place = pathlib.Path(path).expanduser()
     if not place.is_dir():
@@ -64,7 +64,7 @@ def read_adapters(
 
 
 def open_adapter_file(file: pathlib.Path) -> dict[str, Tensor]:
-    """The tensors of a file of the reference implementation or of T-Few, not yet checked.
+    """Open the tensors of a file of the reference implementation or of T-Few, without checking them.
 
     Raises:
       UserError: the file is missing or broken.

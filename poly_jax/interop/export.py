@@ -1,4 +1,4 @@
-"""`poly-jax export`: a run, or a backbone, in the form of other systems, a few tensors at a time."""
+"""`poly-jax export`: writes a run or a backbone in another system's format, a few tensors at a time."""
 
 import dataclasses
 import pathlib
@@ -38,26 +38,26 @@ def export_run(
     task: str | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Writes a run in another form.
+    """Write a run in another format.
 
     Args:
       run: folder of the run, or one of its checkpoints.
-      output: for "backbone" a `.safetensors` file or a folder, for "t5x" the folder that gets
-        `checkpoint_<step>`, else the folder of the model or adapter.
-      format: "backbone" (this project's own form), "t5x" and "hugging_face" are a T5 without adapters: a
-        task's adapters are merged into its kernels. "t5x_adapters" is a T5 with all skills and routers, for
-        the plug-in of t5x. "peft_poly" is the skills and routers alone, "peft_lora" one task's mix.
+      output: for "backbone" a `.safetensors` file or a folder; for "t5x" the folder in which
+        `checkpoint_<step>` is made; otherwise the folder of the model or adapter.
+      format: "backbone" (this project's own format), "t5x" and "hugging_face" write a T5 without adapters: a
+        task's adapters are merged into its kernels. "t5x_adapters" writes a T5 with all skills and routers,
+        for the plug-in for t5x. "peft_poly" writes the skills and routers alone, "peft_lora" one task's mix.
       experiment: the run's experiment.
-      task: name of the task whose adapters are meant; None where the run has one task, or no adapters.
-      tokenizer: written beside a Hugging Face model whose backbone has none; None for none.
+      task: name of the task whose adapters are written; None where the run has one task, or no adapters.
+      tokenizer: tokenizer to write beside a Hugging Face model whose backbone has none, or None.
 
     Raises:
-      UserError: the run cannot be written in this form, or `output` is in use.
+      UserError: the run cannot be written in this format, or `output` is in use.
     """
     _check_output(output, format)
     one = format in ("t5x", "hugging_face", "peft_lora") and experiment.adapters is not None
     if one or task is not None:
-        # Before the backbone is read, which takes its time.
+        # This check comes before the backbone is read, which takes long.
         task_id(read_table(step_folder(run)), task)
     if format in ("peft_poly", "peft_lora"):
         _write_peft(run, output, format, experiment, task)
@@ -85,17 +85,17 @@ def export_backbone(
     settings: Mapping[str, Any] | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> None:
-    """Writes a backbone of any kind that `open_backbone` reads in another form; see `export_run`.
+    """Write a backbone of any kind that `open_backbone` reads in another format.
 
     Args:
-      backbone: its path.
-      output: see `export_run`.
-      format: likewise, but for formats of adapters.
-      settings: fields of `T5Config` that replace those that the checkpoint states.
-      tokenizer: see `export_run`.
+      backbone: path of the backbone.
+      output: path of the output; see `export_run`.
+      format: a format without adapters; see `export_run`.
+      settings: fields of `T5Config` that replace the values that the checkpoint states.
+      tokenizer: tokenizer to write beside a Hugging Face model; see `export_run`.
 
     Raises:
-      UserError: it cannot be read, or cannot be written in this form.
+      UserError: the backbone cannot be read, or cannot be written in this format.
     """
     if format in ("t5x_adapters", "peft_poly", "peft_lora"):
         raise UserError(f"--format={format} is for adapters; give the --run that has them")
@@ -133,10 +133,10 @@ def _write_t5x_adapters(run: str, output: str, experiment: Experiment, task: str
 
 
 def _without_adapters(run: str, weights: OpenRun, format: Format, task: str | None) -> Tensors:
-    """A T5 without adapters: the run's own backbone, or one with a task's adapters merged into it."""
+    """Return a T5 without adapters: the run's own backbone, or one with a task's adapters merged into it."""
     if weights.adapters is None:
         if task is not None:
-            raise UserError(f"--task={task}: {run} has no adapters, so that it is the same for all tasks")
+            raise UserError(f"--task={task}: {run} has no adapters that differ by task; omit --task")
         return weights.backbone
     if format == "backbone" and task is None:
         return weights.backbone
@@ -166,12 +166,12 @@ def _check_output(output: str, format: Format) -> None:
             f"--output={output}: only --format=t5x and t5x_adapters write to buckets; give a local path"
         )
     if format not in ("t5x", "t5x_adapters"):
-        # T5X's folders hold checkpoints of many steps.
+        # A folder of T5X may hold checkpoints of many steps.
         check_new(output)
 
 
 def _add_tokenizer(output: str, backbone: str | None, config: T5Config, other: Tokenizer | None) -> None:
-    """Puts the vocabulary beside an exported model: the backbone's, or else the other one."""
+    """Write the backbone's vocabulary, or else the other one, beside an exported model."""
     folder, found = pathlib.Path(output), None
     if backbone and "://" not in backbone:
         place = pathlib.Path(backbone)
@@ -186,6 +186,6 @@ def _add_tokenizer(output: str, backbone: str | None, config: T5Config, other: T
 
 
 def _step(path: epath.Path) -> int:
-    """The step that a T5X checkpoint's name tells, so that a schedule goes on; 1 for others."""
+    """Return the step in a T5X checkpoint's name, from which a schedule goes on; 1 for other names."""
     step = path.name.removeprefix("checkpoint_")
     return int(step) if path.name.startswith("checkpoint_") and step.isdigit() and int(step) else 1

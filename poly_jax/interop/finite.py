@@ -1,4 +1,4 @@
-"""Tensors of other systems that hold numbers, rather than what a diverged training leaves."""
+"""Refuses tensors of other systems that hold NaN or infinities, which a diverged training leaves."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from poly_jax.weights.tensors import Tensor
 
 
 def finite(tensors: Mapping[str, Tensor], source: object) -> dict[str, Tensor]:
-    """The same tensors, each of which is checked when it is read.
+    """Return the same tensors, each of which is checked when it is read.
 
     Args:
-      tensors: by the names that the message uses.
-      source: where they are from, for the message.
+      tensors: tensors by the names that the message uses.
+      source: name of their checkpoint, for the message.
 
     Raises, when a tensor is read:
-      UserError: it has a NaN or an infinity.
+      UserError: the tensor has a NaN or an infinity.
     """
     return {name: _checked(name, tensor, source) for name, tensor in tensors.items()}
 

@@ -1,4 +1,4 @@
-"""The formats of `poly-jax export`, in a module of their own, so that `--help` imports no JAX."""
+"""The formats of `poly-jax export`, in a separate module that does not import JAX, for a fast `--help`."""
 
 from typing import Literal, get_args
 

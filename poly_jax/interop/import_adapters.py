@@ -1,4 +1,4 @@
-"""`poly-jax import` of adapters: makes a run of a PEFT folder or a file of the reference implementation."""
+"""`poly-jax import` of adapters: makes a run from a PEFT folder or a file of the reference implementation."""
 
 import os
 import pathlib
@@ -34,17 +34,17 @@ def import_adapters(
     backbone: str | None = None,
     tasks: str | None = None,
 ) -> TaskTable:
-    """Writes adapters as a run that `eval`, `infer` and `adapt` take.
+    """Write adapters as a run that `eval`, `infer` and `adapt` accept.
 
-    The run's configuration is `runs/multitask.gin`, then what the checkpoints say, then the user's. The user
-    says on which data the run works (`Data`), now or when the run is used, and what the checkpoint leaves
-    open: the router and the tasks of one without router tables, and every setting of the reference
-    implementation that differs from its default.
+    The run's configuration is `runs/multitask.gin`, then the settings in the checkpoints, then the user's
+    configuration. The user binds `Data`, now or when the run is used, and all settings that the checkpoint
+    leaves open: the router and the tasks where there are no router tables, and every setting of the
+    reference implementation that differs from its default.
 
     Args:
-      source: see `poly_jax.interop.adapters.read_adapters`.
+      source: path for `poly_jax.interop.adapters.read_adapters`.
       output: folder of the run.
-      configuration: the user's.
+      configuration: the user's configuration.
       backbone: path of the T5 that the adapters were trained on; None for the local folder that a PEFT
         adapter names.
       tasks: file with the names of the tasks in the order of their ids; None for `tasks.json` in a PEFT
@@ -54,8 +54,8 @@ def import_adapters(
       The tasks of the run.
 
     Raises:
-      UserError: nothing readable there, the adapters do not fit the backbone, the checkpoint leaves something
-        open that the user does not say, or `output` is in use.
+      UserError: there is nothing readable at the path, the adapters do not fit the backbone, a setting is
+        neither in the checkpoint nor in the user's configuration, or `output` is in use.
     """
     check_new(output)
     base = open_backbone(backbone or _named_backbone(source))
@@ -75,7 +75,7 @@ def import_adapters(
     n_tasks = read.n_tasks
     if n_tasks is None:
         router = loaded.make(Adapters, n_tasks=read.n_skills).router
-        # A task's private skill has the task's number, so that there are as many tasks as skills.
+        # A task's private skill has the task's number, so there are as many tasks as skills.
         n_tasks = read.n_skills if router.owns_skills else None
     names = _names(source, tasks, n_tasks)
     adapters = loaded.make(Adapters, n_tasks=len(names))
@@ -101,7 +101,7 @@ def _named_backbone(source: str) -> str:
 
 
 def _names(source: str, tasks: str | None, n_tasks: int | None) -> list[str]:
-    """The names of the tasks in the order of their ids."""
+    """Return the names of the tasks in the order of their ids."""
     if tasks is not None:
         return read_names(pathlib.Path(tasks), n_tasks)
     beside = pathlib.Path(source).expanduser() / FILE
@@ -109,7 +109,7 @@ def _names(source: str, tasks: str | None, n_tasks: int | None) -> list[str]:
         return read_names(beside, n_tasks)
     if n_tasks is None:
         raise UserError(
-            f"{source} has no routers, so that it does not say how many tasks there are; name them with"
+            f"{source} has no routers, so it does not say how many tasks there are; name them with"
             " --tasks=FILE"
         )
     return numbered(n_tasks)

@@ -1,4 +1,4 @@
-"""`poly-jax import` of a backbone: a checkpoint in the project's own form, with its gin file."""
+"""`poly-jax import` of a backbone: converts a checkpoint to this project's format, with a gin file."""
 
 import contextlib
 import dataclasses
@@ -34,23 +34,23 @@ def import_backbone(
     dtype: DTypeLike | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
-    """Writes a backbone in the project's own form, one tensor at a time, and a gin file that describes it.
+    """Write a backbone in this project's format, one tensor at a time, and a gin file that describes it.
 
     Args:
-      source: see `poly_jax.weights.backbone.open_backbone`.
-      output: `*.safetensors` for one file, with the gin file of the same name beside it; anything else is a
-        folder, with `model.gin` in it and shards where there is much to write. A SentencePiece vocabulary of
-        a Hugging Face folder goes with it.
-      dtype: floats are cast to it; None keeps what is stored.
-      fields: values of `T5Config` fields, which override those that the checkpoint states; for fields that
-        T5X checkpoints do not state, and to have the shapes checked.
+      source: path for `poly_jax.weights.backbone.open_backbone`.
+      output: `*.safetensors` for one file, with a gin file of the same name beside it. Any other path is a
+        folder, which gets `model.gin` and, for a large model, shards. The SentencePiece vocabulary of a
+        Hugging Face folder is copied with it.
+      dtype: dtype that floats are cast to; None keeps the stored dtype.
+      fields: values of `T5Config` fields, which override the values that the checkpoint states. They are
+        needed for fields that T5X checkpoints do not state, and for a check of the shapes.
 
     Returns:
-      The gin file: bind its `T5Config` and `Experiment.backbone` by including it.
+      The path of the gin file, which binds `T5Config` and `Experiment.backbone` where it is included.
 
     Raises:
-      UserError: nothing readable at `source`, its parameters are not those of a T5 or are not finite, its
-        vocabulary does not fit, or `output` is there already or cannot be written.
+      UserError: there is nothing readable at `source`, its parameters do not belong to a T5 or are not
+        finite, its vocabulary does not fit, or `output` exists already or cannot be written.
     """
     place = _new_place(output)
     backbone = open_backbone(source)
@@ -70,7 +70,7 @@ def import_backbone(
 
 
 def _new_place(output: str) -> pathlib.Path:
-    """Where to write; nothing is there, nor the gin file that goes beside a file."""
+    """Return the path to write to, after checking that neither it nor a gin file beside it exists."""
     place = pathlib.Path(output)
     if "://" in output:
         raise UserError(f"--output={output}: a backbone is imported to a local path; give one")
@@ -86,7 +86,7 @@ def _new_place(output: str) -> pathlib.Path:
 def _describe(
     backbone: Backbone, config: T5Config, place: pathlib.Path, tokenizer: Tokenizer | None
 ) -> pathlib.Path:
-    """Writes the gin file and the vocabulary beside or inside what was imported."""
+    """Write the gin file and the vocabulary beside the imported file, or inside the imported folder."""
     gin_file = place.with_suffix(".gin") if place.suffix else place / _GIN
     count = sum(math.prod(tensor.shape) for tensor in backbone.tensors.values())
     lines = [
@@ -106,15 +106,15 @@ def _describe(
 
 
 def is_hub_id(path: str) -> bool:
-    """Whether this is `owner/name` and nothing of that path is here."""
+    """Whether a path has the form `owner/name` and does not exist locally."""
     return _HUB_ID.fullmatch(path) is not None and not pathlib.Path(path).exists()
 
 
 def download(hub_id: str) -> pathlib.Path:
-    """The folder of a model's configuration, safetensors and tokenizer in huggingface_hub's cache.
+    """Download a model's configuration, safetensors and tokenizer to a folder in huggingface_hub's cache.
 
     Raises:
-      UserError: huggingface_hub is not installed, or the model cannot be had.
+      UserError: huggingface_hub is not installed, or the model cannot be downloaded.
     """
     try:
         import huggingface_hub
@@ -125,7 +125,7 @@ def download(hub_id: str) -> pathlib.Path:
         ) from e
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=list(_FROM_HUB)))
-    # Its own errors, those of two HTTP libraries and of the network.
+    # huggingface_hub raises its own errors, and errors of two HTTP libraries and of the network.
     except Exception as e:
         reason = " ".join(str(e).split())[:200]
         raise UserError(

@@ -1,4 +1,4 @@
-"""One task's adapters out of a run's skills: mixed for every adapted map, and merged into the backbone."""
+"""Mixes a run's skills into one task's adapters, and merges them into the backbone."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -19,10 +19,10 @@ Arrays = dict[str, np.ndarray]
 
 
 def task_id(table: TaskTable, task: str | None) -> int:
-    """The id of a task that was named, or of the only one.
+    """Return the id of a named task, or of the only task.
 
     Raises:
-      UserError: no such task, or none named of several.
+      UserError: there is no such task, or there are several tasks and none is named.
     """
     if task is None and len(table) > 1:
         raise UserError(
@@ -33,18 +33,18 @@ def task_id(table: TaskTable, task: str | None) -> int:
 
 
 def adapted_paths(run: OpenRun) -> list[str]:
-    """T5X's paths of the adapted maps, such as `encoder/layers_0/attention/query`, in order."""
+    """Return T5X's paths of the adapted maps, such as `encoder/layers_0/attention/query`, in order."""
     return sorted({adapted_map(name) for name in run.skills if is_skill(name)})
 
 
 def mixing_weights(run: OpenRun, adapters: Adapters, path: str, task: int) -> jax.Array:
-    """Weights [splits, skills] of a task at an adapted map, in evaluation."""
+    """Return the weights [splits, skills] of a task at an adapted map, in evaluation."""
     place = router_of(path, adapters.granularity)
     return adapters.router.weights(leaves_below(run.skills, place), jnp.asarray(task), adapters.sizes, None)
 
 
 def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:
-    """The adapter of a task at an adapted map, as `Skill.mix` gives it."""
+    """Return the adapter of a task at an adapted map, as `Skill.mix` gives it."""
     weights = mixing_weights(run, adapters, path, task)
     with jax.default_matmul_precision("highest"):
         adapter = adapters.skill.mix(leaves_below(run.skills, skills_of(path)), weights)
@@ -52,7 +52,7 @@ def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:
 
 
 def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | None:
-    """The skill of this task alone at an adapted map, as `Skill.mix` gives it; None where there is none."""
+    """Return the private skill of a task at an adapted map, as `Skill.mix` gives it; None if it has none."""
     if adapters.private_skill is None:
         return None
     own = leaves_below(run.skills, skills_of(path, private=True))
@@ -61,7 +61,7 @@ def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | 
 
 
 def merged(run: OpenRun, adapters: Adapters, task: int) -> dict[str, Tensor]:
-    """The backbone with a task's adapters merged into its kernels, computed when a kernel is read."""
+    """Return the backbone with a task's adapters merged into its kernels, computed when a kernel is read."""
     tensors = dict(run.backbone)
     for path in adapted_paths(run):
         kernel = tensors[f"{path}/kernel"]
@@ -89,7 +89,7 @@ def _merge_one(skill: Skill, adapter: Mixed, kernel: jax.Array) -> jax.Array:
 
 
 def leaves_below(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, jax.Array]:
-    """The arrays right below a place, by their last name, as the model's parts take them."""
+    """Return the arrays directly below a place, by the last part of their name, as modules expect them."""
     prefix = f"{place}/"
     return {
         name.removeprefix(prefix): jnp.asarray(leaf)

@@ -1,4 +1,4 @@
-"""The names of a foreign adapter's tasks, and its routers in the order of the names."""
+"""Names the tasks of another system's adapter, and sorts its routers in the order of the names."""
 
 import pathlib
 
@@ -11,20 +11,20 @@ from poly_jax.weights.parameter_names import axis as axis_of
 from poly_jax.weights.parameter_names import is_router
 from poly_jax.weights.tree import ParameterTree, flatten, unflatten
 
-# Beside an adapter's own files; PEFT numbers its tasks only.
+# This file lies beside an adapter's own files, because PEFT only numbers its tasks.
 FILE = "tasks.json"
 _ADVICE = "give a list of names of tasks"
 
 
 def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
-    """Names of tasks in the order of their ids.
+    """Read the names of tasks in the order of their ids.
 
     Args:
-      path: a JSON list, `{"tasks": [...]}`, or a name a line.
-      n_tasks: number of tasks; None where only the file says it.
+      path: path of a file with a JSON list, `{"tasks": [...]}`, or one name per line.
+      n_tasks: number of tasks; None where only the file determines it.
 
     Raises:
-      UserError: the file cannot be read, or its names are not as many as needed or not unique.
+      UserError: the file cannot be read, or has a wrong number of names or a repeated name.
     """
     if not path.is_file():
         raise UserError(f"{path} cannot be read as names of tasks: there is no such file")
@@ -42,23 +42,23 @@ def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
         raise UserError(f"{path} names {len(names)} tasks, and the adapter has {n_tasks}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path} names {twice!r} twice; a task's name is its own")
+        raise UserError(f"{path} names {twice!r} twice; give every task a different name")
     return names
 
 
 def numbered(n_tasks: int) -> list[str]:
-    """Names for tasks that have only numbers, in an order that sorting keeps."""
+    """Make names for tasks that have only numbers; sorting the names keeps their order."""
     width = len(str(n_tasks - 1))
     return [f"task_{number:0{width}}" for number in range(n_tasks)]
 
 
 def in_order(tree: ParameterTree, names: list[str], private: bool) -> tuple[ParameterTree, tuple[str, ...]]:
-    """The adapters with tasks in the order of their names, as a task table has them, and those names.
+    """Sort adapters by the names of their tasks, as in a task table; return them and the sorted names.
 
     Args:
-      tree: skills and routers with layers apart.
-      names: of the tasks, in the order of the tree's tables.
-      private: whether every task has the skill of its number, so that skills move with their tasks.
+      tree: skills and routers, one per layer.
+      names: names of the tasks, in the order of the tree's tables.
+      private: whether every task has the skill of its number; skills are then sorted with their tasks.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
     leaves = {}

@@ -53,7 +53,9 @@ def check_output_file(path: epath.PathLike) -> None:
     place = epath.Path(path)
     folders = list(place.parents)
     for run, below in zip(folders, ("", *(folder.name for folder in folders)), strict=False):
-        own = below in _RUN_FOLDERS if below else place.name in _RUN_FILES or place.name.startswith(_EVENTS)
+        own = below in _RUN_FOLDERS
+        if not below:
+            own = place.name in _RUN_FILES or place.name.startswith(_EVENTS)
         if own and (run / _RUN_FILE).exists():
             raise UserError(
                 f"--output={path} is a file of the training run in {run}; give another file, such as"

@@ -17,13 +17,13 @@ class _State(NamedTuple):
 
 
 def remaining(step: Int[Array, ""] | int, steps: int, last: int) -> Float[Array, ""]:
-    """The fraction of a parameter that is left after a step: half a cosine to 0 over the `last` steps."""
+    """Return the fraction of a parameter that is left after a step: a half cosine to 0 over `last` steps."""
     done = jnp.clip((step - (steps - last)) / last, 0.0, 1.0)
     return 0.5 * (1.0 + jnp.cos(jnp.pi * done))
 
 
 def anneal_to_zero(steps: int, last: int) -> optax.GradientTransformation:
-    """A transformation that follows a rule's updates and shrinks the parameters to 0 over the last steps.
+    """Make a transformation that applies a rule's updates and shrinks parameters to 0 over the last steps.
 
     A parameter without a gradient is `remaining(step)` times its first value. After the last step
     it is exactly 0.
@@ -37,7 +37,7 @@ def anneal_to_zero(steps: int, last: int) -> optax.GradientTransformation:
         updates: optax.Updates, state: _State, params: optax.Params | None = None
     ) -> tuple[optax.Updates, _State]:
         before, after = remaining(state.step, steps, last), remaining(state.step + 1, steps, last)
-        # The cosine of pi in float32 is not exactly -1, which would leave a trace.
+        # The cosine of pi in float32 is not exactly -1, so a small remainder would be left.
         ratio = jnp.where(state.step + 1 >= steps, 0.0, after / jnp.where(before > 0, before, 1.0))
         shrunk = jax.tree.map(lambda u, p: ratio * (p + u) - p, updates, params)
         return shrunk, _State(state.step + 1)
@@ -56,6 +56,6 @@ def check_uniform_at_zero(adapters: Adapters | None) -> None:
     if not specs or not jnp.allclose(weights, 1 / sizes.n_skills):
         raise UserError(
             "train.router_anneal_steps needs a router whose weights are equal where its logits are 0, and"
-            f" those of {type(router).__name__} with its settings are not; use LearnedRouter.scores 'sigmoid'"
-            " or 'softmax' without a shared skill"
+            f" the weights of {type(router).__name__} with its settings are not; use LearnedRouter.scores"
+            " 'sigmoid' or 'softmax' without a shared skill"
         )

@@ -1,4 +1,4 @@
-"""Loading frozen weights onto the mesh."""
+"""Loads frozen weights onto the mesh."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -20,7 +20,7 @@ from poly_jax.weights.tree import check_tree, flatten, unflatten
 Tree = dict[str, Any]
 
 RANDOM = "random"
-"""This word in place of a path means untrained weights, the same every time."""
+"""This word in place of a path means untrained weights, which are the same every time."""
 
 
 def load_backbone(
@@ -29,30 +29,31 @@ def load_backbone(
     """Load a backbone's parameters onto the mesh, in the model's layout, and hash their contents.
 
     Args:
-      path: see `poly_jax.weights.backbone.open_backbone`; or `RANDOM`, for trials without weights at hand.
+      path: path for `poly_jax.weights.backbone.open_backbone`, or `RANDOM` for trials without weights.
       model: the model that the backbone is for; its adapters do not matter.
-      mesh: where the parameters go.
-      dtype: the dtype of the parameters; None for that of the model's activations.
+      mesh: the mesh that the parameters go to.
+      dtype: the dtype of the parameters; None for the dtype of the model's activations.
 
     Returns:
-      The parameters as a nested dictionary, and their content hash (see `ContentHash`; `RANDOM` for that).
+      The parameters as a nested dictionary, and their content hash (see `ContentHash`). The hash of `RANDOM`
+      is `RANDOM`.
 
     Raises:
-      UserError: nothing readable is at `path`, or its parameters are not this model's.
+      UserError: there is nothing readable at `path`, or its parameters do not fit this model.
     """
     dtype = dtype or model.config.activation_dtype
     bare = Transformer(model.config)
     if path == RANDOM:
         return _draw(bare, shardings(*parameter_shapes(bare), mesh), dtype), RANDOM
     backbone = open_backbone(path)
-    # Before the model is traced, which takes long where a configuration is absurd.
+    # The backbone is checked before the model is traced: tracing takes long where a configuration is absurd.
     check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
     layers = _layers(backbone.tensors) if model.config.scan_layers else {}
     whole, sharding = flatten(shapes), flatten(places)
     contents, placed, stacks = ContentHash(), {}, {}
-    # Each is on the mesh before the next is read, so that a host never holds all of them, or has them twice.
+    # Each array is put on the mesh before the next is read: a host never holds all arrays, or two copies.
     for name, array in backbone.read_each(dtype):
         contents.add(name, array)
         if name not in layers:
@@ -68,7 +69,7 @@ def load_backbone(
 
 
 def _layers(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """The stack that each layer's parameter belongs to, and its place in there, by the parameter's name."""
+    """Return the stack and the index in it of each layer's parameter, by the parameter's name."""
     stacks = flatten(stack_layers(unflatten({name: name for name in names}), tuple))
     return {
         layer: (stack, number)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the trained tree, the optimizer's state, the task table, and what they build on."""
+"""Checkpoints of a run: the trained tree, the optimizer's state, the task table, and their origin."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ _DAMAGED = "the step's folder is incomplete or damaged: copy it again, or give a
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """What a checkpoint's trained tree needs beside it.
+    """The frozen weights that a checkpoint's trained tree builds on, which the checkpoint does not hold.
 
     Attributes:
-      backbone: path of the frozen backbone, or None where all of the model is in the checkpoint.
+      backbone: path of the frozen backbone, or None where the checkpoint holds the whole model.
       backbone_hash: content hash of the backbone that the adapters were trained on.
       adapters: step folder of the checkpoint whose adapters stay frozen beneath this one's (MHR-z), or None.
       adapters_hash: content hash of those skills.
@@ -41,28 +41,28 @@ class Origin:
     adapters_hash: str | None = None
 
     def without_adapters(self) -> "Origin":
-        """That of a checkpoint with adapters of its own."""
+        """Return the origin of a checkpoint that has its own adapters."""
         return dataclasses.replace(self, adapters=None, adapters_hash=None)
 
 
 class Checkpoints:
-    """The checkpoints of one run folder, one folder a step, written in the background.
+    """The checkpoints of one run folder, with one folder per saved step, written in the background.
 
     Each step holds the items `trained`, `optimizer`, `tasks` (names in the order of their ids) and `origin`.
     """
 
     def __init__(self, run: str | epath.Path, keep: int = 1):
-        """Opens, or creates, the checkpoints of a run folder; all but the last `keep` are deleted."""
+        """Open or create the checkpoints of a run folder; all but the last `keep` are deleted."""
         folder = epath.Path(run).absolute() / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
         self._manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint."""
+        """Return the step of the newest complete checkpoint; None if there is no checkpoint."""
         return self._manager.latest_step()
 
     def save(self, state: TrainState, table: TaskTable, origin: Origin) -> None:
-        """Starts writing a checkpoint; the state may change as soon as this returns."""
+        """Start writing a checkpoint; the state may change as soon as this method returns."""
         self._manager.save(
             int(state.step),
             args=ocp.args.Composite(
@@ -74,34 +74,34 @@ class Checkpoints:
         )
 
     def restore(self, state: TrainState, table: TaskTable) -> TrainState:
-        """The newest checkpoint in place of a state of the same structure and shardings.
+        """Read the newest checkpoint into a state with the structure and shardings of the given one.
 
         Raises:
-          UserError: its task table is another, or the checkpoint is incomplete or damaged.
+          UserError: the checkpoint has another task table, or is incomplete or damaged.
         """
         number = self.latest_step()
         step = epath.Path(self._manager.directory) / str(number)
         names = read_table(step).names
         if names != table.names:
             raise UserError(
-                f"the checkpoint of step {number} knows {len(names)} task(s), and the mixture has"
-                f" {len(table)} others; a run cannot change its tasks, choose another --output_dir"
+                f"the checkpoint of step {number} has {len(names)} task(s), and the mixture has {len(table)}"
+                " different task(s); a run cannot change its tasks, choose another --output_dir"
             )
         restored = [_restore(step, item, getattr(state, item)) for item in ("trained", "optimizer")]
         count = jax.device_put(np.asarray(number, np.int32), state.step.sharding)
         return TrainState(count, *restored)
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Wait until everything is written."""
         self._manager.wait_until_finished()
         self._manager.close()
 
 
 def step_folder(run: str | epath.Path) -> epath.Path:
-    """The checkpoint that a path stands for: a step's folder itself, or the newest of a run's folder.
+    """Find the checkpoint that a path stands for: a step's folder, or the newest step of a run's folder.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no checkpoint.
     """
     path = epath.Path(run)
     if (path / "origin").is_dir():
@@ -113,7 +113,7 @@ def step_folder(run: str | epath.Path) -> epath.Path:
 
 
 def read_table(step: epath.Path) -> TaskTable:
-    """The task table that a checkpoint was saved with.
+    """Read the task table that a checkpoint was saved with.
 
     Raises:
       UserError: the checkpoint is incomplete or damaged.
@@ -128,7 +128,7 @@ def read_table(step: epath.Path) -> TaskTable:
 
 
 def read_origin(step: epath.Path) -> Origin:
-    """What a checkpoint builds on.
+    """Read the origin of a checkpoint.
 
     Raises:
       UserError: the checkpoint is incomplete or damaged.
@@ -145,14 +145,14 @@ def read_origin(step: epath.Path) -> Origin:
 
 
 def saved_steps(run: str | epath.Path) -> list[int]:
-    """Steps of the complete checkpoints in a run's folder, in no order."""
+    """List the steps of the complete checkpoints in a run's folder, in any order."""
     folder = epath.Path(run) / FOLDER
     names = [child.name for child in folder.iterdir()] if folder.is_dir() else []
     return [int(name) for name in names if name.isdecimal()]
 
 
 def open_trained(step: epath.Path) -> dict[str, Tensor]:
-    """The parameters of a checkpoint's trained tree by '/'-joined path, none of them read yet.
+    """Open the parameters of a checkpoint's trained tree by '/'-joined path, without reading them.
 
     Raises:
       UserError: the checkpoint is incomplete or damaged.
@@ -166,9 +166,9 @@ def read_onto(
     """Read tensors onto the mesh, one after another.
 
     Args:
-      tensors: what is stored.
-      shapes: shape and dtype of every array that is wanted, by its name in `tensors`.
-      placements: the sharding of each.
+      tensors: the stored tensors.
+      shapes: shape and dtype of every array to read, by its name in `tensors`.
+      placements: the sharding of each array.
     """
     wanted = {name: tensors[name] for name in shapes}
     return {
@@ -182,7 +182,7 @@ def _open(item: epath.Path) -> dict[str, Tensor]:
 
 
 def _restore(step: epath.Path, item: str, like: Any) -> Any:
-    """An item of a checkpoint as a tree with the structure, dtypes and shardings of `like`."""
+    """Read an item of a checkpoint as a tree with the structure, dtypes and shardings of `like`."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     by_name = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
     tensors = _open(step / item)

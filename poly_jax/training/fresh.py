@@ -15,9 +15,9 @@ from poly_jax.weights.tree import split
 def fresh_parameters(
     model: Transformer, seed: int, mesh: Mesh, wanted: Callable[[str], bool] = is_adapter_parameter
 ) -> dict[str, Any]:
-    """The wanted part of a model's initial parameters, by default its adapters. The seed determines them.
+    """Draw a part of a model's initial parameters, by default its adapters, from a seed.
 
-    XLA drops what is not returned, so that drawing adapters does not draw the backbone.
+    XLA drops everything that is not returned: the backbone is not drawn with the adapters.
     """
     shapes, axes = parameter_shapes(model)
     places, _ = split(shardings(shapes, axes, mesh), wanted)

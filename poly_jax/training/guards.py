@@ -1,4 +1,4 @@
-"""Checks of what `train` and `adapt` are asked to do, before any weights are read."""
+"""Checks the arguments of `train` and `adapt` before any weights are read."""
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
@@ -10,14 +10,14 @@ from poly_jax.training.vocabulary_room import check_vocabularies
 
 
 def check_counts(program: str, **counts: int) -> None:
-    """Raises a UserError where one of a program's counts, given by their names, is below 1."""
+    """Raise a UserError where one of a program's counts, given by their names, is below 1."""
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{program}.{name} is {count}; it must be at least 1")
 
 
 def check_trainable(experiment: Experiment, trainable: str) -> None:
-    """Raises a UserError where an experiment lacks what is to be trained, or to be frozen."""
+    """Raise a UserError where an experiment lacks the weights that are to be trained or frozen."""
     if trainable not in ("adapters", "all"):
         raise UserError(f"train.trainable is {trainable!r}; use 'adapters' or 'all'")
     if trainable == "all":
@@ -34,14 +34,14 @@ def check_trainable(experiment: Experiment, trainable: str) -> None:
 
 
 def check_microbatches(batch_size: int, microbatches: int) -> None:
-    """Raises a UserError where a batch cannot be cut into so many equal parts."""
+    """Raise a UserError where a batch cannot be cut into this number of equal parts."""
     check_counts("train", microbatches=microbatches)
     if batch_size % microbatches:
         raise UserError(f"train.microbatches {microbatches} does not divide Data.batch_size {batch_size}")
 
 
 def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anneal_steps: int) -> None:
-    """Raises a UserError where a prior on the routers, or their annealing, does not fit the adapters."""
+    """Raise a UserError where a prior on the routers, or their annealing, does not fit the adapters."""
     if router_anneal_steps < 0:
         raise UserError(f"train.router_anneal_steps is {router_anneal_steps}; it must be 0 (none) or more")
     if prior is not None:
@@ -53,7 +53,7 @@ def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anne
 
 
 def registered_table(experiment: Experiment, mixture: str) -> TaskTable:
-    """The task table of a mixture or task, once the experiment has made its tasks known to seqio.
+    """Register an experiment's tasks with seqio, and return the task table of a mixture or task.
 
     Raises:
       UserError: there is no such mixture or task, or its vocabulary has ids without a row in the embedding.

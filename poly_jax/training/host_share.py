@@ -1,4 +1,4 @@
-"""The part of every batch that a host reads, which is the rows that its devices compute."""
+"""The part of every batch that a host reads: the rows that its devices compute."""
 
 import dataclasses
 
@@ -19,7 +19,7 @@ class HostShare:
 
 
 def host_share(mesh: Mesh) -> HostShare:
-    """This host's share of the batches on a mesh.
+    """Return this host's share of the batches on a mesh.
 
     Raises:
       UserError: see `share_of`.
@@ -28,13 +28,13 @@ def host_share(mesh: Mesh) -> HostShare:
 
 
 def share_of(processes: Int[np.ndarray, "data fsdp model"], process: int) -> HostShare:
-    """The share of a process, given the process of every device of a mesh.
+    """Return the share of a process, given the process of every device of a mesh.
 
-    Processes whose devices compute the same rows have the same share, as under tensor parallelism across
-    hosts.
+    Processes whose devices compute the same rows have the same share. This happens with tensor parallelism
+    across hosts.
 
     Raises:
-      UserError: two processes share only some of their rows, so that there are no equal shares.
+      UserError: two processes have some rows in common but not all; then there are no equal shares.
     """
     rows = processes.reshape(-1, processes.shape[-1])
     read = {int(name): tuple(np.flatnonzero((rows == name).any(axis=1))) for name in np.unique(processes)}

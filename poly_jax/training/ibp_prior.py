@@ -1,4 +1,4 @@
-"""The Indian Buffet Process as a prior on which skills a task uses: a loss beside that of the targets."""
+"""The Indian Buffet Process as a prior on the skills that a task uses, added to the loss of the targets."""
 
 import dataclasses
 from typing import Any
@@ -21,22 +21,23 @@ def ibp_negative_log_prior(
     """`-log P(Z | alpha)` of the Indian Buffet Process (arXiv 2202.13914, eq. 4; Griffiths and Ghahramani).
 
     `P(Z) = alpha^K / prod_h K_h! * exp(-alpha H_T) * prod_k (T - m_k)! (m_k - 1)! / T!`, where K counts the
-    columns with a task in them, K_h those that are equal to one another (of history h), m_k is a column's
-    number of tasks and H_T the T-th harmonic number.
+    columns that have a task, K_h counts the columns with history h (columns that are equal to one another),
+    m_k is the number of tasks in column k, and H_T is the T-th harmonic number.
 
-    It is exact where Z holds zeros and ones, and its gradient is then that of the continuous form below; Z
-    between them gives a finite value as well. `prod_h K_h!` is the product over columns of one more than the
-    number of earlier columns that equal it. Columns i and j are equal as far as the number of rows in which
-    they differ, `m_i + m_j - 2 z_i . z_j`, is below 1; a column counts as far as m_k reaches 1.
+    The value is exact where Z holds zeros and ones, and finite for values between them. The gradient belongs
+    to the following continuous form. `prod_h K_h!` is a product over columns; the factor of a column is one
+    more than the number of earlier columns that equal it. Columns i and j differ in `m_i + m_j - 2 z_i . z_j`
+    rows; the degree to which they are equal is 1 minus this number, and at least 0. A column counts with
+    weight min(m_k, 1).
 
     Args:
-      z: which task uses which skill, in [0, 1].
-      concentration: alpha; expected number of skills of a task.
+      z: degree in [0, 1] to which each task uses each skill.
+      concentration: alpha, the expected number of skills of a task.
     """
     n_tasks = z.shape[-2]
     m = z.sum(-2)
     used = jnp.minimum(m, 1.0)
-    # Where a column is empty the logarithm of its factorials has no end, and counts for nothing.
+    # The logarithm of an empty column's factorials is infinite, and the column must count for nothing.
     m = jnp.maximum(m, 1e-6)
     together = jnp.einsum("...ti,...tj->...ij", z, z)
     differing = m[..., :, None] + m[..., None, :] - 2 * together
@@ -55,15 +56,15 @@ def ibp_negative_log_prior(
 
 @dataclasses.dataclass(frozen=True)
 class IBPPrior:
-    """The prior on every learned router's allocation, as a loss that training adds.
+    """The prior on the allocation of every learned router, as a loss that training adds.
 
-    Z is the sigmoid of a router's logits, rounded forward with the sigmoid's gradient, as the equation is of
-    zeros and ones; heads and routers are matrices of their own. The loss is the mean over all matrices, so
-    that its weight means the same at every granularity.
+    Z is the sigmoid of a router's logits. It is rounded in the forward pass, because the equation is about
+    zeros and ones, and keeps the sigmoid's gradient. Each split (MHR head) of each router has its own matrix.
+    The loss is the mean over all matrices: its weight means the same at every granularity.
 
     Attributes:
-      weight: of the prior beside the targets' loss.
-      concentration: alpha of the process.
+      weight: weight of the prior, which is added to the targets' loss.
+      concentration: alpha, the concentration of the process.
     """
 
     weight: float = 1e-2
@@ -74,17 +75,17 @@ class IBPPrior:
             raise UserError(f"IBPPrior.concentration is {self.concentration}; it must be above 0")
 
     def check(self, router: Router) -> None:
-        """Raises a UserError where there is no allocation that the prior is about."""
+        """Raise a UserError where the router has no allocation that the prior applies to."""
         if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):
             kind = type(router).__name__
             scores = f" with scores {router.scores!r}" if isinstance(router, LearnedRouter) else ""
             raise UserError(
-                f"IBPPrior is of a LearnedRouter with scores 'sigmoid' or 'straight_through', and the run has"
+                f"IBPPrior needs a LearnedRouter with scores 'sigmoid' or 'straight_through', and the run has"
                 f" {kind}{scores}; bind train.prior = None"
             )
 
     def __call__(self, trained: dict[str, Any]) -> Float[Array, ""]:
-        """The mean negative log-prior of the routers in a tree, not weighted."""
+        """Return the mean negative log-prior of the routers in a tree, without its weight."""
         total, count = jnp.zeros(()), 0
         for path, logits in traverse_util.flatten_dict(trained, sep="/").items():
             if not (is_router(path) and leaf(path) == "logits"):

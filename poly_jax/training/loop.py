@@ -1,4 +1,4 @@
-"""The loop that steps a training state through batches, reports, and saves."""
+"""The training loop: takes the steps, reports metrics and saves checkpoints."""
 
 import contextlib
 import dataclasses
@@ -31,15 +31,15 @@ class Batches(Protocol):
         ...
 
     def __next__(self) -> dict[str, Any]:
-        """The next batch, this host's rows."""
+        """Return this host's rows of the next batch."""
         ...
 
     def save(self, filename: str | os.PathLike[str]) -> None:
-        """Writes the position."""
+        """Write the position."""
         ...
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Goes to a saved position."""
+        """Go to a saved position."""
         ...
 
 
@@ -51,10 +51,10 @@ class Run:
       folder: the run's folder; it gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
       table: names of the task ids, saved with every checkpoint.
       mesh: the devices that the states live on.
-      steps: steps of the whole run.
+      steps: number of steps of the whole run.
       seed: seed of dropout and sampling.
-      save_every: steps between checkpoints; the last step is always saved.
-      report_every: steps between reports, which are means over the steps since the last one.
+      save_every: number of steps between checkpoints; the last step is always saved.
+      report_every: number of steps between reports; a report is a mean over the steps since the last one.
     """
 
     folder: epath.Path
@@ -67,19 +67,19 @@ class Run:
 
 
 def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
-    """Trains up to the run's last step, from its newest checkpoint where there is one.
+    """Train up to the run's last step, from its newest checkpoint where there is one.
 
     Args:
-      start: the trained and the frozen tree before step 0, and what is saved of their origin.
+      start: the trained and the frozen tree before step 0, and their origin.
       update: the step function.
-      batches: the stream at its start; it is restored to the checkpoint's position.
-      run: where and how long to train.
+      batches: the stream at its start, which is then restored to the checkpoint's position.
+      run: the run's folder, mesh and number of steps.
 
     Returns:
       The final state.
     """
     state, folder = begin(start.trained, update, run.mesh), run.folder
-    # Closed even where the run is interrupted: what is on its way to disk arrives there.
+    # The checkpoints are closed even where the run is interrupted: a write that has begun is completed.
     with (
         contextlib.closing(Checkpoints(folder)) as checkpoints,
         contextlib.closing(scalar_writer(folder, checkpoints.latest_step() or 0)) as writer,
@@ -104,7 +104,7 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
                 placed = to_mesh(batch, run.mesh)
                 state, metrics = step_function(state, start.frozen, placed, key)
                 if progress is None:
-                    # The first step compiles: it is not part of the measured speed.
+                    # The first step compiles, so the measured speed does not include it.
                     jax.block_until_ready(metrics)
             since_report.append(metrics)
             if progress is None:
@@ -131,7 +131,7 @@ def _position(folder: epath.Path, step: int) -> epath.Path:
 
 
 def _forget_positions(folder: epath.Path, but: Collection[int | None]) -> None:
-    """Deletes this host's positions of other steps: each may hold a shuffle buffer."""
+    """Delete this host's positions of all other steps, because each may hold a shuffle buffer."""
     ours = re.compile(rf"(\d+)-host{jax.process_index()}(\..*)?")
     for path in (folder / "data").iterdir():
         match = ours.fullmatch(path.name)

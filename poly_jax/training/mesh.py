@@ -15,19 +15,25 @@ from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
 
 @dataclasses.dataclass(frozen=True)
 class Partitioning:
-    """Shape of the device mesh: axes `data`, `fsdp` and `model`. One device is a mesh of one.
+    """Shape of the device mesh, whose axes are `data`, `fsdp` and `model`.
+
+    The axis `data` has the remaining devices: each group on it has its own copy of the parameters and its own
+    examples.
 
     Attributes:
       fsdp: number of devices that share one copy of the parameters, each with its own examples.
       model: number of devices that share the work on one example (tensor parallelism).
-      The axis `data` has the remaining devices: groups that each have a copy and examples of their own.
     """
 
     fsdp: int = 1
     model: int = 1
 
     def mesh(self) -> Mesh:
-        """All devices as a mesh. Raises a UserError where the axes do not divide their number."""
+        """Arrange all devices in a mesh.
+
+        Raises:
+          UserError: the product of the axes does not divide the number of devices.
+        """
         count = jax.device_count()
         if self.fsdp < 1 or self.model < 1 or count % (self.fsdp * self.model):
             raise UserError(
@@ -40,13 +46,13 @@ class Partitioning:
 
 @contextmanager
 def on_mesh(mesh: Mesh) -> Iterator[None]:
-    """Inside, programs are traced for this mesh, and the model's constraints hold on it."""
+    """Trace programs inside the block for this mesh, with the model's sharding constraints."""
     with jax.set_mesh(mesh):
         yield
 
 
 def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
-    """The sharding of every leaf.
+    """Return the sharding of every leaf of a tree.
 
     Args:
       shapes: nested dict of arrays or shape structs.
@@ -54,7 +60,8 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
       mesh: the device mesh.
 
     Returns:
-      A nested dict like `shapes`. The mesh axes of an axis's rule cut it as far as they divide it, in order.
+      A nested dict like `shapes`. The rule of a logical axis lists mesh axes in order; those that divide the
+      axis evenly shard it.
     """
     if isinstance(shapes, dict):
         return {name: shardings(child, axes[name], mesh) for name, child in shapes.items()}
@@ -62,17 +69,17 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of a value that every device holds as a whole."""
+    """Return the sharding of a value that every device holds as a whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of a batch: its rows are spread over the data axes."""
+    """Return the sharding of a batch, whose rows are spread over the data axes."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
 def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This host's rows of a batch as global arrays."""
+    """Make global arrays of this host's rows of a batch."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
@@ -84,4 +91,7 @@ def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise a UserError where the rows of a batch do not spread evenly over the mesh."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % rows:
-        raise UserError(f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes")
+        raise UserError(
+            f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes;"
+            f" choose a multiple of {rows}"
+        )

@@ -1,4 +1,4 @@
-"""Where a run's scalars go: TensorBoard and a file of JSON lines, through clu's writer interface."""
+"""Writes a run's scalars to TensorBoard and to a file of JSON lines, through clu's writer interface."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _MAX_BYTES = 1 << 30
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-    """Appends one JSON object per call: `{"step": 100, "loss": 1.5, ...}`. Scalars and texts only."""
+    """Writer that appends a JSON object of scalars or texts per call: `{"step": 100, "loss": 1.5, ...}`."""
 
     def __init__(self, path: epath.Path):
         self._file = path.open("a")
@@ -33,7 +33,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
         self._file.write(json.dumps({"step": step, **texts}) + "\n")
 
     def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Nothing: the run's config.gin has them."""
+        """Do nothing, because the run's config.gin has the hyperparameters."""
 
     def _unsupported(self, *args, **kwargs) -> None:
         raise TypeError("JSON lines hold scalars and texts; write this kind of summary to TensorBoard alone")
@@ -42,7 +42,7 @@ class JsonLinesWriter(metric_writers.MetricWriter):
     write_audios = write_histograms = write_pointcloud = _unsupported
 
     def flush(self) -> None:
-        """Makes what was written visible to readers."""
+        """Make the written lines visible to readers."""
         self._file.flush()
 
     def close(self) -> None:
@@ -51,10 +51,10 @@ class JsonLinesWriter(metric_writers.MetricWriter):
 
 
 def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
-    """A writer of scalars to `folder` after a step: TensorBoard events and `metrics.jsonl`.
+    """Make a writer of the scalars after a step, which writes TensorBoard events and `metrics.jsonl`.
 
     Only the first process of a run writes. Lines of later steps come from a run that was stopped after its
-    last checkpoint. They are deleted, since those steps are run again.
+    last checkpoint. They are deleted, because the run takes these steps again.
 
     Raises:
       UserError: `metrics.jsonl` holds something other than metrics.
@@ -70,7 +70,7 @@ def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
 
 def _forget_after(path: epath.Path, step: int) -> None:
     text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
-    # The last piece is empty, or half a line of a run that was killed while it wrote.
+    # The last piece is empty, or half a line from a run that was killed while it wrote.
     *lines, _ = text.split("\n")
     steps = (_step_of(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
     kept = "".join(f"{line}\n" for line, known in zip(lines, steps, strict=True) if known <= step)

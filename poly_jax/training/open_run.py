@@ -1,4 +1,4 @@
-"""Opens a run: what its checkpoint holds and builds on, found and checked, and not yet read."""
+"""Opens a run: finds and checks its checkpoint and the weights that it builds on, without reading them."""
 
 import dataclasses
 import functools
@@ -31,16 +31,16 @@ from poly_jax.weights.tree import check_tree, flatten
 
 @dataclasses.dataclass(frozen=True)
 class OpenRun:
-    """A checkpoint of a run and what it builds on.
+    """A checkpoint of a run and the frozen weights that it builds on.
 
     Attributes:
       model: the run's model in evaluation mode.
-      table: the tasks that its routers know.
-      origin: what the checkpoint builds on.
+      table: table of the tasks that its routers know.
+      origin: the frozen weights that the checkpoint builds on.
       step: folder of the checkpoint.
       trained: the checkpoint's parameters, and the skills of another run that it builds on, by '/'-joined
-        name; their names and shapes are the model's.
-      backbone_path: where the frozen backbone is; None where the checkpoint holds the whole model.
+        name, with the model's names and shapes.
+      backbone_path: path of the frozen backbone; None where the checkpoint holds the whole model.
       check_backbone: whether the backbone must have the contents that the run was trained on.
     """
 
@@ -54,7 +54,7 @@ class OpenRun:
 
     @property
     def config(self) -> T5Config:
-        """The shape of the T5."""
+        """The configuration of the T5."""
         return self.model.config
 
     @property
@@ -64,22 +64,22 @@ class OpenRun:
 
     @property
     def number(self) -> int:
-        """The number of the checkpoint's step; 0 where its folder is not named by one."""
+        """The number of the checkpoint's step; 0 where its folder's name is not a number."""
         return int(self.step.name) if self.step.name.isdecimal() else 0
 
     @functools.cached_property
     def skills(self) -> dict[str, np.ndarray]:
-        """Arrays of the skills and routers by '/'-joined name, layers apart; read at the first use."""
+        """Arrays of the skills and routers by '/'-joined name, one per layer; read at the first use."""
         return {name: tensor.load() for name, tensor in self._apart.items() if is_adapter_parameter(name)}
 
     @functools.cached_property
     def backbone(self) -> dict[str, Tensor]:
-        """The backbone's tensors by T5X's names, layers apart.
+        """The backbone's tensors by T5X's names, one per layer.
 
-        A frozen backbone is read once, at the first use, to see that it is the one the run was trained on.
+        A frozen backbone is read once, at the first use, to check that the run was trained on it.
 
         Raises:
-          UserError: it is missing, of another shape, or another backbone.
+          UserError: the backbone is missing, has another shape, or is not the run's backbone.
         """
         if self.backbone_path is None:
             return {name: tensor for name, tensor in self._apart.items() if not is_adapter_parameter(name)}
@@ -98,10 +98,10 @@ class OpenRun:
         """Check that the backbone that was read is the one that the run was trained on.
 
         Args:
-          digest: content hash of what was read.
+          digest: content hash of the weights that were read.
 
         Raises:
-          UserError: it is another one, and `check_backbone` is on.
+          UserError: it is another backbone, and `check_backbone` is on.
         """
         if self.check_backbone and digest != self.origin.backbone_hash:
             raise UserError(
@@ -111,7 +111,7 @@ class OpenRun:
 
     @functools.cached_property
     def _apart(self) -> dict[str, Tensor]:
-        # This project's own runs stack layers on the first axis.
+        # Runs of this project stack layers on the first axis.
         return layers_apart(self.trained, self.step, axis=0)
 
 
@@ -119,8 +119,8 @@ def open_run(run: str, experiment: Experiment) -> OpenRun:
     """Open a run's newest checkpoint.
 
     Args:
-      run: folder of the run, for its newest checkpoint, or a step's folder.
-      experiment: the run's, from its `config.gin`. Another path of the same backbone may be bound.
+      run: folder of the run, for its newest checkpoint, or folder of a step.
+      experiment: the run's experiment, from its `config.gin`. It may have another path of the same backbone.
 
     Raises:
       UserError: there is no checkpoint, it is damaged, or it does not fit the experiment's model.
@@ -135,6 +135,12 @@ def open_run(run: str, experiment: Experiment) -> OpenRun:
         trained = {**skills, **trained}
     own = selects("all" if origin.backbone is None else "adapters")
     shapes = flatten(parameter_shapes(model)[0])
-    check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
     frozen = None if origin.backbone is None else experiment.backbone or origin.backbone
+    try:
+        check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
+    except UserError:
+        # Where the T5 itself has another shape, its own file tells more than its adapters do.
+        if frozen not in (None, RANDOM) and epath.Path(frozen).exists():
+            check_tree(t5_parameter_shapes(model.config), open_backbone(frozen).tensors, frozen)
+        raise
     return OpenRun(model, table, origin, step, trained, frozen, experiment.check_backbone)

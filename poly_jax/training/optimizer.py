@@ -64,14 +64,14 @@ class Optimizer:
                 raise UserError(f"Optimizer.{field} is {getattr(self, field)}; it must be in [0, 1)")
 
     def schedule(self, peak: float, steps: int) -> optax.Schedule:
-        """The learning rate of each of `steps` steps; with a warm-up, step 0 has learning rate 0."""
+        """Return the learning rate of each of `steps` steps; with a warm-up, step 0 has learning rate 0."""
         warmup = round(self.warmup_fraction * steps)
         rest, first = max(steps - warmup, 1), max(warmup, 1)
         decays = {
             "linear": optax.linear_schedule(peak, 0.0, rest),
             "cosine": optax.cosine_decay_schedule(peak, rest),
             "constant": optax.constant_schedule(peak),
-            # The schedule is also called for steps of the warm-up, which are negative here.
+            # The schedule is also called for the steps of the warm-up, which are negative here.
             "rsqrt": lambda step: peak * jax.numpy.sqrt(first / jax.numpy.maximum(step + first, 1)),
         }
         if not warmup:
@@ -79,7 +79,7 @@ class Optimizer:
         return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[self.decay]], [warmup])
 
     def transformation(self, steps: int, router_anneal_steps: int = 0) -> optax.GradientTransformation:
-        """The gradient transformation for a run of `steps` steps; see `train` for the annealing."""
+        """Make the gradient transformation for a run of `steps` steps; see `train` for the annealing."""
         router = self._rule(self.schedule(self.router_learning_rate, steps), 0.0, False)
         if router_anneal_steps:
             router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
@@ -107,19 +107,19 @@ class Optimizer:
 
 
 def like_parameters(state: Any, parameters: Any, values: Any, otherwise: Any) -> Any:
-    """A tree shaped like an optimizer's state, with each parameter's value in place of its moments.
+    """Make a tree shaped like an optimizer's state, with each parameter's value in place of its moments.
 
     Args:
       state: the state of an optimizer for these parameters, or its shapes.
       parameters: nested dictionaries of parameters.
       values: a tree of the same form with a value for each parameter.
-      otherwise: the value in place of counters, and of statistics whose shape is not their parameter's.
+      otherwise: the value for counters and for statistics with another shape than their parameter.
     """
     shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(parameters).items()}
     found = traverse_util.flatten_dict(values)
 
     def value(path: tuple[Any, ...], leaf: Any) -> Any:
-        # The path of a moment ends with that of its parameter: the names after the optimizer's own.
+        # The path of a moment ends with the path of its parameter, after the optimizer's own names.
         names = itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path))
         parameter = tuple(key.key for key in names)[::-1]
         return found[parameter] if shapes.get(parameter) == leaf.shape else otherwise

@@ -1,4 +1,4 @@
-"""Applies an update rule to each layer's arrays on their own, also where layers are stacked for a scan."""
+"""Applies an update rule to each layer's arrays separately, even where layers are stacked for a scan."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from poly_jax.weights.parameter_names import STACKED
 
 
 def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The rule, applied to every layer's part of a stacked array as if it were an array of its own.
+    """Return a rule that treats every layer's part of a stacked array as a separate array.
 
     Rules that look at whole arrays need this. Adafactor's update clipping, its relative steps and its factors
     of the second moment concern one matrix each (arXiv 1804.04235; T5X's Adafactor also leaves out the axis
@@ -19,7 +19,7 @@ def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformatio
 
     def init(params: optax.Params) -> Any:
         parts = _parts(params)
-        # Without stacked arrays the state is the rule's own, which is what checkpoints hold.
+        # Without stacked arrays the state is the rule's own state, which checkpoints hold.
         if list(parts) == [_APART]:
             return rule.init(params)
         return {name: _over(name, rule.init)(part) for name, part in parts.items()}
@@ -50,7 +50,7 @@ def _over(name: str, function: Any) -> Any:
 
 
 def _parts(tree: Any) -> dict[str, Any]:
-    """The tree without stacked arrays, and the stacked arrays by depth, since a vmap has one size."""
+    """Split a tree into its arrays without layers and its stacked arrays by depth, as vmap needs one size."""
     parts: dict[str, dict[Any, Any]] = {_APART: {}}
     for path, leaf in traverse_util.flatten_dict(tree).items():
         # Optax's masks leave nodes that hold no array.

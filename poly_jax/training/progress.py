@@ -1,4 +1,4 @@
-"""Lines on the terminal that tell how far a run is."""
+"""Prints the progress of a run on the terminal."""
 
 import contextlib
 import sys
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def compiling() -> Iterator[None]:
-    """Says that a first step is being compiled, and afterwards how long it took."""
+    """Print that the first step is being compiled, and afterwards how long this took."""
     print("compiling the training step ...", file=sys.stderr, flush=True)
     began = time.perf_counter()
     yield
@@ -16,7 +16,7 @@ def compiling() -> Iterator[None]:
 
 
 class Progress:
-    """Measures the speed between reports and prints a line for each."""
+    """Measures the speed between reports and prints a line for each report."""
 
     def __init__(self, first_step: int, last_step: int, examples_per_step: int):
         self._last_step = last_step
@@ -25,7 +25,7 @@ class Progress:
         self._time = time.perf_counter()
 
     def report(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
-        """Prints `metrics` and the speed since the last report; returns both."""
+        """Print `metrics` and the speed since the last report; return both."""
         now = time.perf_counter()
         rate = (step - self._step) / max(now - self._time, 1e-9)
         self._step, self._time = step, now

@@ -1,4 +1,4 @@
-"""Puts a run's parameters on the mesh: the backbone, skills of another run, and the checkpoint's own."""
+"""Puts all parameters of a run on the mesh: its backbone, another run's skills, and its checkpoint."""
 
 import dataclasses
 import os
@@ -23,11 +23,11 @@ class Restored:
     """A model with all of its parameters.
 
     Attributes:
-      model: in evaluation mode.
-      parameters: the whole tree, on the mesh.
-      table: the tasks that its routers know.
+      model: the model in evaluation mode.
+      parameters: the whole parameter tree, on the mesh.
+      table: table of the tasks that its routers know.
       step: folder of the checkpoint.
-      origin: what that checkpoint builds on.
+      origin: the frozen weights that the checkpoint builds on.
     """
 
     model: Transformer
@@ -41,7 +41,7 @@ def restore(experiment: Experiment, run: str, mesh: Mesh) -> Restored:
     """Restore a run's model from its newest checkpoint: `open_run`, then `place`.
 
     Raises:
-      UserError: as those two.
+      UserError: `open_run` or `place` raises it.
     """
     return place(open_run(run, experiment), mesh)
 
@@ -51,7 +51,7 @@ def place(run: OpenRun, mesh: Mesh) -> Restored:
 
     Args:
       run: the opened run.
-      mesh: where the parameters go.
+      mesh: the mesh that the parameters go to.
 
     Raises:
       UserError: something cannot be read, or the backbone is not the one that the run was trained on.
@@ -67,12 +67,12 @@ def place(run: OpenRun, mesh: Mesh) -> Restored:
 
 
 def place_adapters(run: OpenRun, mesh: Mesh) -> Restored:
-    """As `place`, but the parameters are the routers and skills only, and no backbone is read."""
+    """Read the routers and skills of a run onto the mesh, without reading a backbone."""
     return Restored(run.model, _read(run, mesh, adapters_only=True), run.table, run.step, run.origin)
 
 
 def absolute(backbone: str) -> str:
-    """The path of a backbone as a checkpoint's origin keeps it."""
+    """Return the path of a backbone in the form that a checkpoint's origin keeps."""
     return backbone if backbone == RANDOM else os.fspath(epath.Path(backbone).expanduser().absolute())
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, and the check that it is this run's."""
+"""The folder of a run: writes its configuration, and checks that the folder belongs to the run."""
 
 import dataclasses
 import difflib
@@ -22,9 +22,9 @@ OPERATIVE = "operative_config.gin"
 
 
 def claim(folder: epath.Path, texts: Texts) -> None:
-    """Makes the folder this run's, or finds that it is, so that the run goes on from its checkpoints.
+    """Start a run in a folder, or check that the folder holds this run, which then goes on.
 
-    Its configuration is written to `config.gin`, and every value that was used to `operative_config.gin`.
+    The configuration is written to `config.gin`, and every value that was used to `operative_config.gin`.
 
     Raises:
       UserError: the folder holds another run, or something else.
@@ -38,7 +38,7 @@ def claim(folder: epath.Path, texts: Texts) -> None:
                     f"{folder} holds another run ({_difference(there, texts.config)}); choose another"
                     " --output_dir or delete it"
                 )
-            # A start that failed: there is nothing to keep from the corrected one.
+            # The earlier start failed and left nothing that the corrected configuration could lose.
             _write(path, texts.config)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds no run of this program; choose another --output_dir")
@@ -50,16 +50,16 @@ def claim(folder: epath.Path, texts: Texts) -> None:
 
 
 def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin, config: str) -> None:
-    """Writes a run folder that can be evaluated, adapted from and asked for predictions, at step 0.
+    """Write a run folder at step 0, for evaluation, prediction and adaptation.
 
-    It has no optimizer's state: training cannot go on from it.
+    The folder has no optimizer state, so training cannot go on from it.
 
     Args:
-      folder: folder of the run; it does not exist, or is empty.
+      folder: folder of the run, which must not exist, or must be empty.
       trained: skills and routers in the layout of the configuration's model.
       table: names of the tasks.
-      origin: the backbone.
-      config: the text of its `config.gin`.
+      origin: path and hash of the backbone.
+      config: text of its `config.gin`.
 
     Raises:
       UserError: the folder is in use or cannot be written.
@@ -87,7 +87,7 @@ def _read(path: epath.Path) -> str:
 
 
 def _meaning(config: str) -> list[str]:
-    """The lines that bind something that the run's numbers depend on; comments and imports are left out."""
+    """Return the lines of bindings that the run's results depend on, without comments and imports."""
     lines = (line.strip() for line in config.splitlines())
     return [line for line in lines if line and not line.startswith(_WITHOUT_MEANING)]
 

@@ -1,4 +1,4 @@
-"""The frozen parts that a checkpoint builds on without a copy: another run's skills (MHR-z), a backbone."""
+"""The frozen weights that a checkpoint refers to without a copy: another run's skills (MHR-z), a backbone."""
 
 import dataclasses
 
@@ -12,10 +12,10 @@ from poly_jax.weights.tensors import Tensors
 
 
 def on_skills_of(origin: Origin, step: epath.Path) -> Origin:
-    """The origin of a checkpoint that builds on the skills of a step.
+    """Return the origin of a checkpoint that builds on the skills of a step.
 
     Args:
-      origin: what the checkpoint builds on otherwise.
+      origin: origin of the checkpoint without these skills.
       step: folder of the checkpoint with the skills.
     """
     return dataclasses.replace(
@@ -24,10 +24,10 @@ def on_skills_of(origin: Origin, step: epath.Path) -> Origin:
 
 
 def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
-    """The step folder with the skills that a checkpoint builds on; None where it has its own.
+    """Find the step folder with the skills that a checkpoint builds on; None where it has its own skills.
 
     Args:
-      origin: what the checkpoint builds on.
+      origin: origin of the checkpoint.
       step: folder of the checkpoint, for messages.
 
     Raises:
@@ -54,7 +54,7 @@ def check_resumed(run: epath.Path, origin: Origin) -> None:
 
     Args:
       run: the run's folder, which may have no checkpoint yet.
-      origin: what the run builds on now, with the content hashes of what was just loaded.
+      origin: origin of the run now, with the content hashes of the weights that were just loaded.
 
     Raises:
       UserError: the contents of the backbone, or of the skills below, have changed.
@@ -70,7 +70,7 @@ def check_resumed(run: epath.Path, origin: Origin) -> None:
         )
     if saved.adapters_hash != origin.adapters_hash:
         raise UserError(
-            f"{step} was trained on other skills than {origin.adapters} holds now; choose another"
+            f"the skills in {origin.adapters} have changed since {step} was trained on them; choose another"
             " --output_dir"
         )
 

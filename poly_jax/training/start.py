@@ -23,7 +23,7 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """What training begins with.
+    """The model and the parameters that training begins with.
 
     Attributes:
       model: the model in evaluation mode.
@@ -39,7 +39,7 @@ class Start:
 
 
 def begin(trained: Tree, update: Update, mesh: Mesh) -> TrainState:
-    """The training state before the first step; the optimizer's moments are placed as their parameters."""
+    """Make the training state before the first step; moments have the placement of their parameters."""
     initial = functools.partial(start, optimizer=update.optimizer)
     places = jax.tree.map(lambda leaf: leaf.sharding, trained)
     state = like_parameters(jax.eval_shape(initial, trained), trained, places, replicated(mesh))
@@ -54,12 +54,12 @@ def fresh_start(
     Args:
       model: the model in evaluation mode.
       backbone: path of the backbone, or "random"; None where all parameters are drawn.
-      trainable: which parameters are trained.
-      seed: of the parameters that are drawn.
-      mesh: the devices.
+      trainable: "adapters" or "all", the parameters that are trained.
+      seed: seed of the parameters that are drawn.
+      mesh: the device mesh.
 
     Raises:
-      UserError: the backbone cannot be read, or is not this model's.
+      UserError: the backbone cannot be read, or does not fit this model.
     """
     loaded: Tree = {}
     origin = Origin()
@@ -74,6 +74,6 @@ def fresh_start(
 
 
 def describe(tree: Tree) -> str:
-    """The number of parameters of a tree, for people."""
+    """Return the number of parameters of a tree as a text for people."""
     count = sum(leaf.size for leaf in jax.tree.leaves(tree))
     return f"{count:,} parameters"

@@ -1,4 +1,4 @@
-"""`poly-jax train`: many tasks at once on a frozen backbone; full fine-tuning and pretraining likewise."""
+"""`poly-jax train`: trains many tasks at once on a frozen backbone, or trains all parameters."""
 
 import dataclasses
 from typing import Literal
@@ -41,31 +41,31 @@ def train(
     *,
     texts: Texts,
 ) -> TrainState:
-    """Trains an experiment's model on its mixture; the same call goes on where it was stopped.
+    """Train an experiment's model on its mixture; the same call resumes a run that was stopped.
 
     Args:
       output_dir: folder of the run.
       experiment: model, backbone, adapters and data.
-      steps: optimizer steps of the whole run.
+      steps: number of optimizer steps of the whole run.
       optimizer: the optimizer of the trained parameters.
       loss: TokenLoss, or ChoiceLoss for tasks with answer choices.
       trainable: "adapters" for skills and routers, or "all" for full fine-tuning and pretraining.
       seed: seed of the initial adapters, the order of the data, dropout and the router's sampling.
-      microbatches: parts that a batch is cut into, to fit in memory; the step is the same.
-      save_every: steps between checkpoints.
-      report_every: steps between reports, which are means over the steps since the last one.
+      microbatches: number of parts that a batch is cut into, to fit in memory; the step is the same.
+      save_every: number of steps between checkpoints.
+      report_every: number of steps between reports; a report is a mean over the steps since the last one.
       partitioning: shape of the device mesh.
       prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
       router_anneal_steps: number of last steps in which the routers' logits shrink to 0 along half a cosine,
         so that all tasks end with equal weights (arXiv 2211.03831, zero-shot with MHR-mu); 0 for none.
-      texts: what the run's folder says of its configuration, for the programs that take the run later. A run
-        goes on only under the same configuration.
+      texts: the configuration as texts, which the run's folder keeps for other programs. A run goes on only
+        with the same configuration.
 
     Returns:
       The state after the last step.
 
     Raises:
-      UserError: something in the configuration cannot be, or the folder holds something else.
+      UserError: a value of the configuration is invalid, or the folder holds something else.
     """
     guards.check_trainable(experiment, trainable)
     guards.check_counts("train", steps=steps, save_every=save_every, report_every=report_every)
@@ -95,7 +95,7 @@ def train(
 def host_batches(
     data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh, start_id: int
 ) -> BatchStream:
-    """This host's share of a mixture's endless stream of batches; see `train_batches`."""
+    """Make this host's share of a mixture's endless stream of batches; see `train_batches`."""
     share = host_share(mesh)
     return train_batches(
         data.mixture,

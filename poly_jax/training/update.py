@@ -1,4 +1,4 @@
-"""One training step: the trained tree's gradient, with the frozen tree as it is."""
+"""One training step: a gradient step on the trained tree, while the frozen tree stays as it is."""
 
 import dataclasses
 import functools
@@ -20,11 +20,11 @@ Batch = dict[str, Any]
 
 @flax.struct.dataclass
 class TrainState:
-    """Everything that a step changes.
+    """The values that a step changes.
 
     Attributes:
       step: number of steps taken.
-      trained: the parameters that are trained, and no others.
+      trained: the parameters that are trained, without the frozen ones.
       optimizer: the optimizer's state for these parameters.
     """
 
@@ -34,7 +34,7 @@ class TrainState:
 
 
 def start(trained: dict[str, Any], optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+    """Make the state before the first step."""
     return TrainState(jnp.zeros((), jnp.int32), trained, optimizer.init(trained))
 
 
@@ -60,11 +60,11 @@ class Update:
     def __call__(
         self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: PRNGKeyArray
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """The next state, and the step's `loss` and `gradient_norm` (before clipping).
+        """Return the next state, and the step's `loss` and `gradient_norm` (before clipping).
 
-        A loss of several terms reports each of them as well, by name. A prior is reported as `prior`, before
-        its weight, and is not part of `loss`. `key` is the run's: a step's own randomness is derived from it
-        and the step's number, so that a resumed run draws what an uninterrupted one draws.
+        A loss with several terms also reports each term by name. A prior is reported as `prior`, without its
+        weight, and is not part of `loss`. `key` is the key of the whole run. The randomness of a step is
+        derived from it and the step's number: a resumed run draws the same numbers as an uninterrupted run.
         """
         step_key = jax.random.fold_in(key, state.step)
         loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key)
@@ -80,7 +80,7 @@ class Update:
         return TrainState(state.step + 1, trained, optimizer), metrics
 
     def _gradients(self, trained, frozen, batch, key):
-        # A batch without a target token has no gradient.
+        # A batch without target tokens has no gradient.
         divisors = jax.tree.map(lambda divisor: jnp.maximum(divisor, 1.0), self.loss.divisors(batch))
 
         def mean(trained, batch, key):
@@ -100,7 +100,7 @@ class Update:
             (loss, terms), gradients = gradient(trained, part, jax.random.fold_in(key, part["number"]))
             return jax.tree.map(jnp.add, sums, (loss, terms, gradients)), None
 
-        # Row i goes to part i % microbatches: each device's rows stay its own.
+        # Row i goes to part i % microbatches, so no row moves to another device.
         parts = jax.tree.map(
             lambda x: x.reshape(-1, self.microbatches, *x.shape[1:]).swapaxes(0, 1), dict(batch)
         )

@@ -1,4 +1,4 @@
-"""Whether vocabularies fit the model: every id has a row in the embedding, and targets end as outputs do."""
+"""Checks that vocabularies fit the model: each id has an embedding row, and the end ids are the same."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,8 @@ from poly_jax.model.config import T5Config
 def check_vocabularies(mixture: str, config: T5Config) -> None:
     """Check the vocabularies of a registered mixture or task against the model that reads and writes them.
 
-    Errors are those of `check_features`.
+    Raises:
+      UserError: `check_features` raises it.
     """
     check_features(repr(mixture), seqio.get_mixture_or_task(mixture).output_features, config)
 
@@ -20,13 +21,13 @@ def check_features(name: str, features: Mapping[str, seqio.Feature], config: T5C
     """Check the vocabularies of a task's features against the model that reads and writes them.
 
     Args:
-      name: what has the features, for messages.
+      name: name of the mixture or task with these features, for messages.
       features: seqio's features, by name.
       config: the model's configuration.
 
     Raises:
-      UserError: a vocabulary has ids that the embedding has no rows for, which would train to NaN, or the
-        vocabulary of the targets ends them with another id than the model.
+      UserError: a vocabulary has ids that the embedding has no rows for (which would train to NaN), or the
+        vocabulary of the targets ends them with another id than the model does.
     """
     for feature in ("inputs", "targets"):
         if feature in features:
@@ -40,12 +41,12 @@ def check_eos(source: str, vocabulary: seqio.Vocabulary, config: T5Config) -> No
     """Raise a UserError where a vocabulary ends targets with another id than the model ends outputs with.
 
     Args:
-      source: what the vocabulary is, for the message.
+      source: description of the vocabulary, for the message.
       vocabulary: the vocabulary of the targets. One that states no end of sequence fits every model.
       config: the model's configuration.
     """
     eos_id = vocabulary.eos_id
-    # SentencePiece says -1 where a model has no such piece.
+    # SentencePiece gives -1 where a model has no such piece.
     if eos_id is not None and eos_id >= 0 and eos_id != config.eos_id:
         raise UserError(
             f"{source} ends targets with id {eos_id}, and the model ends outputs with id {config.eos_id};"

@@ -191,7 +191,7 @@ def read_examples(
         if not 0 < shots <= found:
             raise UserError(
                 f"{shots} shots were asked for, and split {split_name!r} of {table.name(task_id)} has "
-                f"{found} example(s)"
+                f"{found} example(s); ask for 1 to {found}"
             )
     return first_examples(joined, shots)
 

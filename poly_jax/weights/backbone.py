@@ -1,4 +1,4 @@
-"""Reads a frozen backbone from whichever kind of checkpoint a path turns out to be."""
+"""Reads a frozen backbone from a checkpoint of any supported kind."""
 
 import dataclasses
 import itertools
@@ -30,12 +30,12 @@ _NAMED = 5
 
 @dataclasses.dataclass(frozen=True)
 class Backbone:
-    """A backbone that is still where it is stored.
+    """A backbone on disk, whose parameters are not read yet.
 
     Attributes:
-      path: where that is.
-      kind: "t5x", "hugging_face" or "poly_jax".
-      tensors: its parameters by T5X's names, layers apart.
+      path: path of the checkpoint.
+      kind: kind of the checkpoint: "t5x", "hugging_face" or "poly_jax".
+      tensors: its parameters by T5X's names, one per layer.
       fields: values of `T5Config` fields that the checkpoint states; empty where it states none.
     """
 
@@ -45,28 +45,28 @@ class Backbone:
     fields: dict[str, Any]
 
     def stated_fields(self) -> dict[str, Any]:
-        """Values of `T5Config` fields, from what the checkpoint states or from its parameters' shapes.
+        """Return the `T5Config` fields that the checkpoint states, or else that its parameters' shapes imply.
 
         Raises:
-          UserError: the parameters are not those of a T5 that this project's model computes.
+          UserError: the parameters do not belong to a T5 that this project's model computes.
         """
         return self.fields or t5_fields(self.tensors, self.path)
 
     def read_each(self, dtype: DTypeLike | None = None) -> Iterator[tuple[str, np.ndarray]]:
-        """The parameters in the order of their names, read one after another; floats are cast to `dtype`."""
+        """Read the parameters one after another in the order of their names, with floats cast to `dtype`."""
         at_once = AT_ONCE if self.kind == "t5x" else 1
         return read_each(dict(sorted(self.tensors.items())), dtype, at_once)
 
 
 def open_backbone(path: epath.PathLike) -> Backbone:
-    """The backbone at a path; its parameters are read one at a time, when they are asked for.
+    """Open the backbone at a path, to read its parameters one at a time.
 
     Args:
-      path: a T5X checkpoint of either format (local or gs://), a Hugging Face folder, or what
-        `poly_jax.weights.single_file` or `backbone_folder` wrote.
+      path: path of a T5X checkpoint of either format (local or gs://), a Hugging Face folder, or a backbone
+        that `poly_jax.weights.single_file` or `backbone_folder` wrote.
 
     Raises:
-      UserError: nothing there, nothing of a known kind, or what is there is broken.
+      UserError: there is nothing at the path, or the checkpoint is broken or of an unknown kind.
     """
     with explained(path):
         return _open(path)
@@ -77,7 +77,7 @@ def _open(path: epath.PathLike) -> Backbone:
     if not place.exists():
         raise UserError(f"{path} does not exist; give {_ACCEPTED}")
     if is_t5x(place):
-        # One that was trained with adapters has them beside the backbone.
+        # A checkpoint that was trained with adapters has them beside the backbone.
         tensors = {name: tensor for name, tensor in open_t5x(place).items() if not is_adapter_parameter(name)}
         return Backbone(place, "t5x", tensors, {})
     if place.is_dir():
@@ -95,11 +95,11 @@ def _open(path: epath.PathLike) -> Backbone:
 
 
 def read_backbone(path: epath.PathLike, dtype: DTypeLike | None = None) -> ParameterTree:
-    """The parameters at a path as nested dictionaries of numpy arrays under T5X's names.
+    """Read the parameters at a path as nested dictionaries of numpy arrays under T5X's names.
 
     Args:
       path: see `open_backbone`.
-      dtype: floats are cast to it while they are read; None keeps what is stored.
+      dtype: dtype that floats are cast to while they are read; None keeps the stored dtype.
 
     Raises:
       UserError: see `open_backbone`.

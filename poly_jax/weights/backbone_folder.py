@@ -1,4 +1,4 @@
-"""The project's own form of a large backbone: a folder of files like `single_file`'s, and their index."""
+"""The project's own format of a large backbone: a folder with files as in `single_file`, and their index."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ _INDEX = f"{_WHOLE}.index.json"
 
 
 def is_folder(path: str | os.PathLike) -> bool:
-    """Whether a folder is one that `write` made."""
+    """Whether `write` made this folder."""
     return any((pathlib.Path(path) / name).exists() for name in (_WHOLE, _INDEX))
 
 
@@ -27,12 +27,12 @@ def write(
     advance: Advance | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes tensors one at a time into a folder that is made, with shards where there is much to write.
+    """Write tensors one at a time into a new folder, in several shards where they are large.
 
-    Args: as `single_file.write`; `shard_bytes` is the most that a shard holds.
+    The arguments are the same as in `single_file.write`; `shard_bytes` is the largest size of a shard.
 
     Raises:
-      UserError: it is there already or cannot be written.
+      UserError: the folder exists already or cannot be written.
     """
     text = single_file.as_text(metadata)
     with new_folder(path) as folder:
@@ -42,7 +42,7 @@ def write(
 
 
 def open_folder(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, not yet read, and the metadata that were written.
+    """Open the tensors, which are not read yet, and the metadata that were written.
 
     Raises:
       UserError: the index or a shard is missing or broken.

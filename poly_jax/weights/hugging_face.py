@@ -1,4 +1,4 @@
-"""Reads a T5 of the Hugging Face layout: a folder with config.json and safetensors."""
+"""Reads a T5 in Hugging Face's layout: a folder with config.json and safetensors."""
 
 import os
 import pathlib
@@ -20,35 +20,35 @@ from poly_jax.weights.torch_reader import open_pickle
 from poly_jax.weights.tree import check_tree
 
 _EMBEDDING = "shared.weight"
-# The same matrix under other names; which of the three a file holds depends on what wrote it.
+# The same matrix under other names; a file holds one or more of the three, depending on its writer.
 _EMBEDDING_COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _HEAD = "lm_head.weight"
 GENERATION = "generation_config.json"
-# Old conversions of T5 v1.0 carry this one, which no version of the model reads.
+# Old conversions of T5 v1.0 have this tensor, which no version of the model reads.
 _UNREAD = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 
-# Safetensors first: where both are there they hold the same, and these need no PyTorch.
+# Safetensors come first: where a folder has both, the contents are equal, and safetensors need no PyTorch.
 _FILES = {"model.safetensors": open_tensors, "pytorch_model.bin": open_pickle}
 
 
 def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The configuration and parameters of a T5, T5 v1.1, LM-adapted, T0, Flan-T5, mT5, umT5 or ByT5.
+    """Open the configuration and parameters of a T5, T5 v1.1, LM-adapted T5, T0, Flan-T5, mT5, umT5 or ByT5.
 
-    The output head is the one that transformers 5 uses: the file's own if it has one, else the embedding;
-    scaled if the config says so. T5X ties and scales together, so a head that does only one of the two
-    becomes a kernel of its own with the scale folded in.
+    The output head is the same as in transformers 5: the file's own head if it has one, else the embedding.
+    It is scaled if the config says so. T5X ties and scales together. A head that does only one of the two
+    becomes a separate kernel, multiplied by the scale.
 
     Args:
       folder: local folder with `config.json`, maybe `generation_config.json`, and `model.safetensors`, or its
-        shards and their index; `pytorch_model.bin` likewise, where PyTorch is installed.
+        shards and their index. With PyTorch installed, `pytorch_model.bin` is also read.
 
     Returns:
-      Values for fields of `poly_jax.model.config.T5Config`, and the parameters by T5X's names; of these only
-      the embedding and the head have been read, to compare them.
+      Values for fields of `poly_jax.model.config.T5Config`, and the parameters by T5X's names. Only the
+      embedding and the head have been read, to compare them.
 
     Raises:
-      UserError: another model family, or a file or tensor that is missing, broken, unknown or of another
-        shape than the config says.
+      UserError: the model belongs to another family, or a file or tensor is missing, broken, unknown or has
+        another shape than the config says.
     """
     if "://" in os.fspath(folder):
         raise UserError(f"{folder} is not a local folder; copy it to one")
@@ -77,24 +77,24 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
 
 
 def tensor_name(name: str) -> str:
-    """Hugging Face's name of a parameter of T5X's name."""
+    """Return Hugging Face's name of a parameter, given its name in T5X."""
     module = names.to_hugging_face(name.rsplit("/", 1)[0])
     assert module is not None, name
     return f"{module}.weight"
 
 
 def turned_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of a parameter's other form: Hugging Face's from T5X's or back."""
+    """Convert the shape of a parameter between Hugging Face's layout and T5X's, in either direction."""
     return shape[::-1] if names.leaf(name.rsplit("/", 1)[0])[1] else shape
 
 
 def turned(name: str, array: np.ndarray) -> np.ndarray:
-    """A parameter in its other form, Hugging Face's from T5X's or back, in C order."""
+    """Convert a parameter between Hugging Face's layout and T5X's, in either direction, in C order."""
     return np.ascontiguousarray(array.T if names.leaf(name.rsplit("/", 1)[0])[1] else array)
 
 
 def _check_depth(fields: Mapping[str, Any], weights: Mapping[str, Tensor], config: pathlib.Path) -> None:
-    """Refuse a depth that the files cannot fill, before anything is made for every layer."""
+    """Refuse a depth that the files cannot have tensors for, before any loop over the layers."""
     for key, field in {
         "num_layers": "num_encoder_layers",
         "num_decoder_layers": "num_decoder_layers",
@@ -119,7 +119,7 @@ def _check_copies(weights: Mapping[str, Tensor], embedding: str, folder: pathlib
 
 
 def _head(weights: Mapping[str, Tensor], embedding: str, scaled: bool) -> Tensor | None:
-    """The head [vocab, embed] to apply to unscaled decoder outputs; None if it is tied as T5X ties it."""
+    """Return the head [vocab, embed] for unscaled decoder outputs; None if it is tied in the way of T5X."""
     if _HEAD not in weights:
         return None if scaled else weights[embedding]
     head = weights[_HEAD]
@@ -140,11 +140,11 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _open_weights(folder: pathlib.Path) -> dict[str, Tensor]:
-    """Every tensor by Hugging Face's name; nothing is read yet.
+    """Open every tensor by Hugging Face's name, without reading it.
 
     Raises:
-      UserError: no weights, or a shard or tensor that the index names is not there, or pickled ones without
-        PyTorch to read them.
+      UserError: there are no weights, a shard or tensor that the index names is missing, or the weights are
+        pickled and PyTorch is not installed.
     """
     for name, open_file in _FILES.items():
         if (folder / name).exists():

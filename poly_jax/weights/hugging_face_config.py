@@ -1,4 +1,4 @@
-"""Hugging Face's config.json of a T5 in terms of this project's model configuration."""
+"""Converts Hugging Face's config.json of a T5 to this project's model configuration."""
 
 import pathlib
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from poly_jax.errors import UserError
 from poly_jax.weights.option_table import OptionTable, neutral, number, refused, used
 
 _MODEL_TYPES = ("t5", "mt5", "umt5")
-# The tanh approximation of GELU under each name that transformers has for it.
+# All names that transformers has for the tanh approximation of GELU.
 _TANH_GELU = ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")
 _EPSILON = 1e-6
 _SIZES = {
@@ -23,14 +23,14 @@ _SIZES = {
     "relative_attention_max_distance": "relative_attention_max_distance",
 }
 _DEFAULTS = {"relative_attention_num_buckets": 32, "relative_attention_max_distance": 128}
-# transformers takes each of these as another name of the same size.
+# transformers accepts each of these names as an alias of the size.
 _ALIASES = {
     "hidden_size": "d_model",
     "num_attention_heads": "num_heads",
     "num_hidden_layers": "num_layers",
     "head_dim": "d_kv",
 }
-# Ids of T5's own vocabulary, which T5Config has by default.
+# Ids of T5's own vocabulary, which are the defaults of T5Config.
 _SPECIAL_IDS = {"eos_id": 1, "decoder_start_id": 0}
 
 OPTIONS = OptionTable(
@@ -92,7 +92,7 @@ OPTIONS = OptionTable(
             "settings of transformers' generation; this project has `Decoding`",
         ),
     ),
-    # False is not harmless here: `scale_decoder_outputs` and `tie_word_embeddings` change the model by it.
+    # False is not harmless: `scale_decoder_outputs` and `tie_word_embeddings` change the model with it.
     harmless=(None, "", [], {}),
 )
 
@@ -100,17 +100,17 @@ OPTIONS = OptionTable(
 def t5_fields(
     raw: Mapping[str, Any], path: pathlib.Path, generation: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Values of `T5Config` fields, without `logits_via_embedding`, which the weights decide.
+    """Return the values of `T5Config` fields, without `logits_via_embedding`, which the weights decide.
 
-    `eos_id` and `decoder_start_id` are among them where they are not T5's own.
+    The fields include `eos_id` and `decoder_start_id` where these differ from T5's own ids.
 
     Args:
       raw: content of config.json.
-      path: where it came from, for messages.
+      path: path of config.json, for messages.
       generation: content of generation_config.json beside it, if there is one.
 
     Raises:
-      UserError: not a T5 that this project's model computes, or an option that is not understood.
+      UserError: this project's model does not compute the T5, or an option is not understood.
     """
     model_type = raw.get("model_type")
     if model_type not in _MODEL_TYPES:
@@ -139,7 +139,7 @@ def t5_fields(
 
 
 def _sizes(raw: Mapping[str, Any], path: pathlib.Path) -> dict[str, int]:
-    # Before transformers 3 there was one depth, and null may stand for it.
+    # Before transformers 3 there was one depth for both stacks; null for the decoder still means this depth.
     known = {**_DEFAULTS, **raw, "num_decoder_layers": raw.get("num_decoder_layers") or raw.get("num_layers")}
     sizes = {field: known.get(key) for field, key in _SIZES.items()}
     for field, size in sizes.items():
@@ -157,7 +157,7 @@ def _sizes(raw: Mapping[str, Any], path: pathlib.Path) -> dict[str, int]:
 
 
 def _activations(raw: Mapping[str, Any], model_type: str, path: pathlib.Path) -> tuple[str, ...]:
-    """The MLP's activations; what the file says of the function and the gate overrides the name of both."""
+    """Return the MLP's activations; separate fields for function and gate override the name of both."""
     projection = raw.get("feed_forward_proj", "relu" if model_type == "t5" else "gated-gelu")
     gate, _, function = str(projection).rpartition("-")
     function = raw.get("dense_act_fn", "gelu_new" if projection == "gated-gelu" else function)
@@ -175,10 +175,10 @@ def _activations(raw: Mapping[str, Any], model_type: str, path: pathlib.Path) ->
 
 
 def _special_ids(raw: Mapping[str, Any], path: pathlib.Path, generation: Mapping[str, Any]) -> dict[str, int]:
-    """The end and start ids where they are not T5's own.
+    """Return the end and start ids that differ from T5's own ids.
 
-    transformers generates with generation_config.json where there is one, and with config.json where not.
-    It trains and scores with config.json's start id, so that two start ids cannot both be right.
+    transformers generates with generation_config.json where it exists, and otherwise with config.json. It
+    trains and scores with the start id of config.json. Two different start ids cannot both be right.
     """
     beside = path.with_name("generation_config.json")
     pad = generation.get("pad_token_id")
@@ -217,17 +217,17 @@ def _id(content: Mapping[str, Any], key: str, default: int, path: pathlib.Path) 
 
 
 def says_untied(raw: Mapping[str, Any]) -> bool:
-    """Whether the config insists on an output head of its own, as those of v1.1 by transformers 4 do."""
+    """Whether the config states a separate output head, as transformers 4 does for T5 v1.1."""
     return raw.get("tie_word_embeddings") is False and "scale_decoder_outputs" not in raw
 
 
 def scales_outputs(raw: Mapping[str, Any]) -> bool:
     """Whether the decoder's output is scaled by emb_dim^-0.5 before the head.
 
-    transformers 5 writes `scale_decoder_outputs` and always says that the head is tied; before,
-    `tie_word_embeddings` stood for both. mT5's outputs are never scaled. umT5's are where the config says
-    `scale_decoder_outputs`: transformers 5.0 to 5.23 wrote nothing and scaled all, where T5X, which trained
-    them, scales none.
+    transformers 5 writes `scale_decoder_outputs` and always says that the head is tied. Before version 5,
+    `tie_word_embeddings` stood for both. The outputs of an mT5 are never scaled. The outputs of an umT5 are
+    scaled where the config says `scale_decoder_outputs`. transformers 5.0 to 5.23 did not write this field
+    and scaled the outputs of every umT5; T5X, which trained these models, scales none.
     """
     if raw.get("model_type") == "mt5":
         return False

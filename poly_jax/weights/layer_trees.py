@@ -1,4 +1,4 @@
-"""Between a tree with a subtree per layer and one with layers stacked on a leading axis."""
+"""Converts between trees with one subtree per layer and trees with layers stacked on a leading axis."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,9 @@ def _stack(leaves: list[Any]) -> Any:
 
 
 def stack_layers(tree: dict[str, Any], stack: Callable[[list[Any]], Any] = _stack) -> dict[str, Any]:
-    """`layers_0`, `layers_1`, ... as one `layers` whose leaves have a leading layer axis.
+    """Stack `layers_0`, `layers_1`, ... in one `layers`, whose leaves have a leading layer axis.
 
-    Other subtrees are kept; a tree without numbered layers comes back equal.
+    All other subtrees are kept; a tree without numbered layers is returned unchanged.
     """
     result, layers = {}, {}
     for name, child in tree.items():
@@ -37,7 +37,7 @@ def _zip_trees(trees: list[Any], stack: Callable[[list[Any]], Any]) -> Any:
 
 
 def unstack_layers(tree: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `stack_layers`: `layers` with a leading layer axis as `layers_0`, `layers_1`, ..."""
+    """Invert `stack_layers`: split `layers` with a leading layer axis into `layers_0`, `layers_1`, ..."""
     result: dict[str, Any] = {}
     for name, child in tree.items():
         if name == STACKED:

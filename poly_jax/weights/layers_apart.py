@@ -1,8 +1,9 @@
-"""T5X parameters with a stack's layers in one array, as parameters with the layers apart.
+"""Splits T5X parameters that hold all layers of a stack in one array into one parameter per layer.
 
-T5X's scalable_t5, umT5's network, scans over layers: `encoder/encoder/mlp/wo/kernel` holds those of all
-encoder layers, stacked on its axis 1 (`param_scan_axis`). This project stacks on axis 0, under
-`encoder/layers`. Attention kernels may keep heads and their width apart, where the T5 example joins them.
+T5X's scalable_t5, which is the network of umT5, scans over layers. Its `encoder/encoder/mlp/wo/kernel` holds
+the kernels of all encoder layers, stacked on axis 1 (`param_scan_axis`). This project stacks on axis 0, under
+`encoder/layers`. Attention kernels may have separate axes for heads and their width, where T5X's T5 example
+has one axis for both.
 """
 
 import dataclasses
@@ -20,20 +21,20 @@ from poly_jax.weights.tensors import Tensor
 _STACKED = re.compile(r"(?P<stack>encoder|decoder)/(?:(?P=stack)|layers)/(?P<rest>.+)")
 _JOINED_OUT = re.compile(r".*attention/(?:query|key|value)/kernel")
 _JOINED_IN = re.compile(r".*attention/out/kernel")
-# Smallest parameters that every layer has; their lengths tell which axis is the layers'.
+# The smallest parameters that every layer has; their shapes tell which axis holds the layers.
 _NORMS = ("pre_attention_layer_norm/scale", "pre_self_attention_layer_norm/scale")
 
 
 def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None = None) -> dict[str, Tensor]:
-    """The parameters with every layer's as a tensor of its own, as T5X's T5 example names and shapes them.
+    """Split stacked parameters into one tensor per layer, with the names and shapes of T5X's T5 example.
 
-    Others pass unchanged. Layers of one array come one after another. An array that was read is kept until
-    each of its layers has been taken, so that every array is read once, whatever the order.
+    All other parameters are returned unchanged. The layers of one array come one after another. An array that
+    was read is kept until each of its layers has been taken, so every array is read once in any order.
 
     Args:
-      tensors: by T5X's names.
-      source: where they are from, for messages.
-      axis: of the layers; None finds it out from the shapes of norms.
+      tensors: tensors by T5X's names.
+      source: name of their checkpoint, for messages.
+      axis: axis of the layers; None finds it from the shapes of norms.
 
     Raises:
       UserError: arrays of a stack have different numbers of layers.
@@ -62,7 +63,7 @@ def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None
 
 
 def _axis(tensors: Mapping[str, Tensor]) -> int:
-    """The axis of the layers: 1 as T5X has it, or 0 where only that leaves norms of the embedding's width."""
+    """Find the axis of the layers: 1 as in T5X, or 0 where only this gives norms the embedding's width."""
     embedding = tensors.get("token_embedder/embedding")
     for name, tensor in tensors.items():
         m = _STACKED.fullmatch(name)
@@ -73,7 +74,7 @@ def _axis(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _two_axes(name: str, tensor: Tensor) -> Tensor:
-    """An attention kernel with joined heads; anything else as it is."""
+    """Join the heads of an attention kernel; return any other tensor unchanged."""
     if len(tensor.shape) != 3:
         return tensor
     if _JOINED_OUT.fullmatch(name):
@@ -86,7 +87,7 @@ def _two_axes(name: str, tensor: Tensor) -> Tensor:
 
 
 class _Stack:
-    """The layers of a stacked tensor, which is in memory from the first that is taken to the last."""
+    """The layers of a stacked tensor, which stays in memory until its last layer has been taken."""
 
     def __init__(self, tensor: Tensor, axis: int) -> None:
         self._tensor, self._axis = tensor, axis
@@ -95,7 +96,7 @@ class _Stack:
         self._left: set[int] = set()
 
     def take(self, layer: int) -> np.ndarray:
-        """One layer, copied out."""
+        """Return a copy of one layer."""
         with self._lock:
             if self._array is None:
                 self._array = self._tensor.load()

@@ -1,7 +1,8 @@
-"""Tables of the options that another system's configuration file may hold, and what becomes of each.
+"""Tables of the options that another system's configuration file may hold, and how each is treated.
 
 An option is used, known to change nothing, or refused by its name and value. There is one table per format.
-The readers check a file against it before they read anything else, and docs/checkpoints.md shows it.
+The readers check a file against its table before they read anything else. docs/checkpoints.md shows the
+tables.
 """
 
 import dataclasses
@@ -20,14 +21,14 @@ _LARGEST = 3e38
 
 @dataclasses.dataclass(frozen=True)
 class Option:
-    """Options of a file that have the same fate.
+    """Options of a file that are treated in the same way.
 
     Attributes:
       names: keys in the file.
-      fate: "used" options decide something here, and their reader checks their values; "neutral" ones change
-        nothing that is computed here, whatever they hold; any other option is "refused" unless it has one of
-        the values at which it changes nothing.
-      note: for the documentation: what it is used for, or why it changes nothing or is refused.
+      fate: treatment of the options. A "used" option has an effect, and its reader checks its value. A
+        "neutral" option changes nothing that this project computes, whatever its value. A "refused" option
+        is an error unless it has one of the values at which it changes nothing.
+      note: purpose of the option, or the reason for its treatment, for the documentation.
       allowed: values at which a refused option changes nothing.
     """
 
@@ -38,17 +39,17 @@ class Option:
 
 
 def used(names: str, note: str) -> Option:
-    """Options, separated by spaces, that decide something here."""
+    """Describe options, separated by spaces, that this project uses."""
     return Option(tuple(names.split()), "used", note)
 
 
 def neutral(names: str, note: str) -> Option:
-    """Options, separated by spaces, that change nothing that is computed here."""
+    """Describe options, separated by spaces, that change nothing that this project computes."""
     return Option(tuple(names.split()), "neutral", note)
 
 
 def refused(names: str, *allowed: Any, note: str) -> Option:
-    """Options, separated by spaces, that are refused unless they have one of the values `allowed`."""
+    """Describe options, separated by spaces, that are refused unless their value is one of `allowed`."""
     return Option(tuple(names.split()), "refused", note, allowed)
 
 
@@ -58,8 +59,8 @@ class OptionTable:
 
     Attributes:
       title: name of the format, for the documentation.
-      options: the known ones.
-      harmless: values with which an option that is not in the table is taken to be switched off.
+      options: the known options.
+      harmless: values that switch off any option that is not in the table.
     """
 
     title: str
@@ -67,11 +68,11 @@ class OptionTable:
     harmless: tuple[Any, ...]
 
     def check(self, content: Mapping[str, Any], file: object) -> None:
-        """Refuse the first option that changes what is computed and is not used here.
+        """Refuse the first option that would change the computation and that this project does not use.
 
         Args:
           content: the file's JSON object.
-          file: its path, for the message.
+          file: path of the file, for the message.
 
         Raises:
           UserError: such an option is set; the message has its name and value.
@@ -91,7 +92,7 @@ class OptionTable:
                 )
 
     def markdown(self) -> str:
-        """The table as docs/checkpoints.md shows it: a line per fate and reason."""
+        """Return the table as docs/checkpoints.md shows it: one line per treatment and reason."""
         lines = ["| option | is | how |", "| --- | --- | --- |"]
         for option in self.options:
             names = ", ".join(f"`{name}`" for name in option.names)
@@ -104,10 +105,10 @@ class OptionTable:
 
 
 def number(content: Mapping[str, Any], name: str, default: float | None, file: object) -> float:
-    """A number among the options; `default` where there is none.
+    """Return an option that must be a number, or `default` where it is absent.
 
     Raises:
-      UserError: it is something else, larger than float32 holds, or missing and without a default.
+      UserError: the value is not a number that float32 holds, or it is absent and there is no default.
     """
     value = content.get(name, default)
     kind_fits = isinstance(value, int | float) and not isinstance(value, bool)
@@ -117,7 +118,7 @@ def number(content: Mapping[str, Any], name: str, default: float | None, file: o
 
 
 def _is_one_of(value: Any, allowed: tuple[Any, ...]) -> bool:
-    """Equality that keeps 0, false and the empty texts and containers apart."""
+    """Whether a value is among `allowed`, where 0, false, empty texts and empty containers differ."""
     return any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed)
 
 

@@ -1,6 +1,6 @@
-"""What the path of a parameter says: whether it is a skill's or a router's, of which layer, and its axes.
+"""The vocabulary of parameter paths: whether one belongs to a skill or a router, its layer, and its axes.
 
-Paths are '/'-joined. The adapters' part of the tree hangs beside the backbone, which has T5X's names:
+Paths are '/'-joined. The parameters of adapters lie beside those of the backbone, which has T5X's names:
 
     encoder/layers_0/attention/query/kernel                 the frozen kernel of an adapted map
     encoder/layers_0/attention/query/skills/lora_a          a skill of the inventory    [splits, skills, ...]
@@ -8,7 +8,7 @@ Paths are '/'-joined. The adapters' part of the tree hangs beside the backbone, 
     encoder/layers_0/attention/query/router/logits          a router                   [tasks, splits, skills]
 
 Where the layers of a stack are scanned, `layers` stands for `layers_0`, `layers_1`, ... and every array below
-it has the layers on its first axis. A router sits where the granularity of the adapters says, such as
+it has the layers on its first axis. The place of a router depends on the granularity of the adapters, such as
 `encoder/layers_0/router` or `router`.
 """
 
@@ -22,7 +22,7 @@ PRIVATE = "private"
 STACKED = "layers"
 STACKS = ("encoder", "decoder")
 MODEL = "model"
-"""The name of the place above both stacks, where the router of the whole model is."""
+"""The name of the place above both stacks, where a router for the whole model lies."""
 
 Trainable = Literal["adapters", "skills", "router", "all"]
 Axis = Literal["tasks", "splits", "skills"]
@@ -30,7 +30,7 @@ Granularity = Literal["fine", "layer", "block", "stack", "coarse"]
 
 _LAYER = re.compile(r"layers_(\d+)")
 _LAYER_OF_STACK = re.compile(r"(encoder|decoder)/layers_\d+(?=/|$)")
-# How many parts of a map's path the place of its router keeps.
+# The number of leading parts of a map's path that are the place of its router.
 _KEPT: dict[str, int | None] = {"fine": None, "layer": -1, "block": 2, "stack": 1, "coarse": 0}
 
 
@@ -40,12 +40,12 @@ def is_router(path: str) -> bool:
 
 
 def is_skill(path: str) -> bool:
-    """Whether a parameter belongs to a skill, be it of the inventory or of one task alone."""
+    """Whether a parameter belongs to a skill, in the inventory or private to a task."""
     return SKILLS in path.split("/")
 
 
 def is_private(path: str) -> bool:
-    """Whether a parameter belongs to the skills that each task has for itself beside the inventory."""
+    """Whether a parameter belongs to the private skills of tasks, which are not in the inventory."""
     return is_skill(path) and PRIVATE in path.split("/")
 
 
@@ -60,7 +60,7 @@ def is_adapter_parameter(path: str) -> bool:
 
 
 def selects(trainable: Trainable) -> Callable[[str], bool]:
-    """The test of whether a parameter is among the ones that are trained."""
+    """Return a function that says whether a parameter is trained."""
     tests: dict[Trainable, Callable[[str], bool]] = {
         "all": lambda path: True,
         "adapters": is_adapter_parameter,
@@ -71,34 +71,34 @@ def selects(trainable: Trainable) -> Callable[[str], bool]:
 
 
 def leaf(path: str) -> str:
-    """The parameter's own name, such as `lora_a` or `logits`."""
+    """Return the last part of a parameter's path, such as `lora_a` or `logits`."""
     return path.rpartition("/")[2]
 
 
 def module(path: str) -> str:
-    """The path of the module that owns a parameter: everything above its own name."""
+    """Return the path of the module that owns a parameter: its path without the last part."""
     return path.rpartition("/")[0]
 
 
 def adapted_map(path: str) -> str:
-    """The map that a skill's parameter adapts, such as `encoder/layers_0/attention/query`."""
+    """Return the map that a skill's parameter adapts, such as `encoder/layers_0/attention/query`."""
     parts = path.split("/")
     return "/".join(parts[: parts.index(SKILLS)])
 
 
 def router_place(path: str) -> str:
-    """The place of the router that a parameter belongs to; `MODEL` for the router of the whole model."""
+    """Return the place of the router that a parameter belongs to; `MODEL` for a router of the whole model."""
     parts = path.split("/")
     return "/".join(parts[: parts.index(ROUTER)]) or MODEL
 
 
 def skills_of(adapted: str, private: bool = False) -> str:
-    """The module of the skills at an adapted map: the inventory, or with `private` each task's own."""
+    """Return the module of the skills at an adapted map: the inventory, or the private skills of tasks."""
     return "/".join([adapted, SKILLS, *([PRIVATE] if private else [])])
 
 
 def router_of(adapted: str, granularity: Granularity) -> str:
-    """The module of the router that serves an adapted map, such as `encoder/layers_0/mlp/router`."""
+    """Return the module of the router for an adapted map, such as `encoder/layers_0/mlp/router`."""
     return "/".join([*adapted.split("/")[: _KEPT[granularity]], ROUTER])
 
 
@@ -108,11 +108,11 @@ def is_stacked(path: str) -> bool:
 
 
 def axis(path: str, name: Axis) -> int | None:
-    """Which axis of a skill's or router's array is its tasks, splits or skills; None where it has none.
+    """Return the axis of tasks, splits or skills in a skill's or router's array; None if it has none.
 
-    It is counted from the front, after the axis of stacked layers where there is one.
+    Axes are counted from the front, and the axis of stacked layers, where there is one, counts too.
     """
-    # Each task has one skill of its own, so that the axis of these skills is that of tasks.
+    # Each task has one private skill, so the skills' axis of these arrays is the axis of tasks.
     axes = ("tasks", "splits", "skills") if is_router(path) else ("splits", "skills")
     if is_private(path):
         axes = ("splits", "tasks")
@@ -122,25 +122,25 @@ def axis(path: str, name: Axis) -> int | None:
 
 
 def layer_number(part: str) -> int | None:
-    """The number in a part of a path such as `layers_3`; None of another part."""
+    """Return the number in a part of a path such as `layers_3`; None for any other part."""
     found = _LAYER.fullmatch(part)
     return int(found[1]) if found else None
 
 
 def numbered_layer(number: int) -> str:
-    """The part of a path that stands for one layer of a stack, such as `layers_3`."""
+    """Return the part of a path that stands for one layer of a stack, such as `layers_3`."""
     return f"{STACKED}_{number}"
 
 
 def in_layer(path: str, number: int) -> str:
-    """The path of one layer's part of a stacked array."""
+    """Return the path of one layer's part of a stacked array."""
     return "/".join(numbered_layer(number) if part == STACKED else part for part in path.split("/"))
 
 
 def layer_of(path: str) -> str:
-    """The layer that holds a place or a parameter, such as `encoder/layers_0`.
+    """Return the layer that holds a place or a parameter, such as `encoder/layers_0`.
 
-    What is in no layer belongs to its stack, and what is in neither stack to `MODEL`.
+    A path outside the layers belongs to its stack, and a path outside both stacks belongs to `MODEL`.
     """
     if found := _LAYER_OF_STACK.match(path):
         return found[0]
@@ -149,7 +149,7 @@ def layer_of(path: str) -> str:
 
 
 def in_order(paths: Iterable[str]) -> list[str]:
-    """Paths from the input of the model to its output: the encoder first, layer 2 before layer 10."""
+    """Sort paths from the input of the model to its output: the encoder first, layer 2 before layer 10."""
 
     def key(path: str) -> tuple:
         parts = re.split(r"(\d+)", path)

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from poly_jax.errors import UserError
 from poly_jax.weights.tensors import Tensor
 
-# safetensors looks up bfloat16 among numpy's dtypes, where ml_dtypes puts it.
+# safetensors looks up bfloat16 among numpy's dtypes, where importing ml_dtypes registers it.
 DTYPES = {
     "F64": np.dtype(np.float64),
     "F32": np.dtype(np.float32),
@@ -29,7 +29,7 @@ DTYPES = {
 
 
 def open_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a file by name, from its header alone.
+    """Open the tensors of a file by name, reading only its header.
 
     Raises:
       UserError: the file is missing or broken, or holds numbers of an unknown kind.
@@ -47,16 +47,16 @@ def open_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
 
 
 def text_metadata(path: str | os.PathLike) -> dict[str, str]:
-    """The text metadata of a file; empty where it has none."""
+    """Read the text metadata of a file; empty where it has none."""
     with _opened(path) as f:
         return f.metadata() or {}
 
 
 def read_tensor(path: str | os.PathLike, name: str) -> np.ndarray:
-    """One tensor, copied out of the file.
+    """Read a copy of one tensor from a file.
 
-    The file is opened anew for each tensor: it is memory-mapped, and pages that have been read count as this
-    process's memory until it is closed.
+    The file is opened again for each tensor. It is memory-mapped, and pages that have been read count as
+    memory of this process until the file is closed.
     """
     with _opened(path) as f:
         return f.get_tensor(name)

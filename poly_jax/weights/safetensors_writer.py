@@ -1,4 +1,4 @@
-"""Writes safetensors files tensor by tensor, which the safetensors library does for whole models only."""
+"""Writes safetensors files tensor by tensor; the safetensors library only writes whole models."""
 
 import contextlib
 import json
@@ -16,28 +16,28 @@ Advance = Callable[[int], None]
 
 _KINDS = {dtype: kind for kind, dtype in DTYPES.items()}
 _ALIGNMENT = 8
-# As transformers cuts, so that a shard fits wherever its own do.
+# The size of a shard in transformers, so a shard fits wherever one from transformers fits.
 SHARD_BYTES = 5 * 10**9
 
 
 def write_file(
     path: str | os.PathLike, tensors: Tensors, metadata: Mapping[str, str], advance: Advance | None = None
 ) -> None:
-    """Writes one file, which appears when it is whole; one tensor at a time is in memory.
+    """Write one file, which appears when it is complete, with one tensor at a time in memory.
 
-    The layout is that of the format's definition: the header's length in 8 little-endian bytes, the header as
+    The layout follows the format's definition: the header's length in 8 little-endian bytes, the header as
     JSON, and the arrays in C order without gaps.
 
     Args:
-      path: local file.
-      tensors: what to write.
-      metadata: text that readers find in the header.
-      advance: told the bytes of every tensor that was written.
+      path: local path of the file.
+      tensors: tensors to write.
+      metadata: texts that readers find in the header.
+      advance: called with the number of bytes of every tensor that was written.
 
     Raises:
-      UserError: the file cannot be written, or a tensor is of a kind that the format lacks.
+      UserError: the file cannot be written, or the format lacks the dtype of a tensor.
     """
-    # Readers map arrays in place: wide numbers first keeps every one aligned to its width.
+    # Readers map arrays in place. With wide numbers first, every array is aligned to its numbers' width.
     ordered = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
     partial = pathlib.Path(f"{os.fspath(path)}.partial")
     try:
@@ -63,9 +63,9 @@ def write_shards(
     advance: Advance | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes `<stem>.safetensors`, or shards of at most `shard_bytes` and `<stem>.safetensors.index.json`.
+    """Write `<stem>.safetensors`, or shards of at most `shard_bytes` and `<stem>.safetensors.index.json`.
 
-    A tensor that is larger has a shard of its own. The index is Hugging Face's; it is written last.
+    A larger tensor has its own shard. The index is in Hugging Face's format and is written last.
     """
     shards = list(_shards(tensors, shard_bytes))
     if len(shards) == 1:
@@ -118,7 +118,7 @@ def _content(name: str, tensor: Tensor) -> memoryview:
 
 @contextlib.contextmanager
 def _or_nothing(partial: pathlib.Path) -> Iterator[None]:
-    """Deletes a half-written file where writing it fails."""
+    """Delete a half-written file where writing it fails."""
     try:
         yield
     except BaseException:

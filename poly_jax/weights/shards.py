@@ -1,4 +1,4 @@
-"""The tensors of a model whose files an index lists, as Hugging Face cuts large models."""
+"""Opens the tensors of a model whose shards an index lists, as in Hugging Face's large models."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,14 +12,15 @@ from poly_jax.weights.tree import listing
 def open_shards(
     index: pathlib.Path, open_file: Callable[[pathlib.Path], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
-    """The tensors of all shards by name, not yet read.
+    """Open the tensors of all shards by name, without reading them.
 
     Args:
-      index: JSON with a `weight_map` from tensor to file.
-      open_file: gives the tensors of one shard.
+      index: path of a JSON file with a `weight_map` from tensor to file.
+      open_file: function that opens the tensors of one shard.
 
     Raises:
-      UserError: the index is broken, a shard or tensor that it names is not there, or a shard is elsewhere.
+      UserError: the index is broken, a shard or tensor that it names is missing, or a shard is outside its
+        folder.
     """
     places = read_json(index).get("weight_map")
     if not isinstance(places, dict) or not places:

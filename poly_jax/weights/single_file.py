@@ -1,4 +1,4 @@
-"""The project's own file of a backbone: one safetensors file of T5X names with JSON metadata."""
+"""The project's own format of a backbone: one safetensors file with T5X's names and JSON metadata."""
 
 import json
 import os
@@ -19,37 +19,37 @@ _FORMAT = "poly_jax"
 
 
 def as_text(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """What JSON can hold, as the text metadata of a file of this project."""
+    """Convert values that JSON can hold to the text metadata of a file of this project."""
     return {"format": _FORMAT, "metadata": json.dumps(dict(metadata), sort_keys=True)}
 
 
 def write(
     path: str | os.PathLike, tensors: Tensors, metadata: Mapping[str, Any], advance: Advance | None = None
 ) -> None:
-    """Writes tensors one at a time, and what JSON can hold about them; the file appears when it is whole.
+    """Write tensors one at a time, with JSON metadata; the file appears when it is complete.
 
     Args:
-      path: local file, by convention `*.safetensors`.
-      tensors: by T5X's names.
-      metadata: such as the fields of the model's configuration.
-      advance: told the bytes of every tensor that was written.
+      path: local path of the file, by convention `*.safetensors`.
+      tensors: tensors by T5X's names.
+      metadata: values that JSON can hold, such as the fields of the model's configuration.
+      advance: called with the number of bytes of every tensor that was written.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     write_file(path, tensors, as_text(metadata), advance)
 
 
 def save(path: str | os.PathLike, tree: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Writes a nested dictionary of numpy or JAX arrays, bfloat16 included; see `write`."""
+    """Write a nested dictionary of numpy or JAX arrays, bfloat16 included; see `write`."""
     write(path, of_tree(tree), metadata)
 
 
 def open_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, not yet read, and the metadata that were written.
+    """Open the tensors, which are not read yet, and the metadata that were written.
 
     Raises:
-      UserError: the file is missing, broken, or not one that this module wrote.
+      UserError: the file is missing or broken, or this module did not write it.
     """
     text = text_metadata(path)
     if text.get("format") != _FORMAT:
@@ -61,7 +61,7 @@ def open_file(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any
 
 
 def load(path: str | os.PathLike, dtype: DTypeLike | None = None) -> tuple[ParameterTree, dict[str, Any]]:
-    """The nested dictionary and the metadata that were saved; floats are cast to `dtype` unless it is None.
+    """Read the nested dictionary and the metadata that were saved; a `dtype` that is not None casts floats.
 
     Raises:
       UserError: see `open_file`.

@@ -29,18 +29,18 @@ class T5Dimensions:
     """Dimensions of a T5 encoder-decoder; the field names are T5X's. Subclasses' fields are checked as well.
 
     Attributes:
-      vocab_size: rows of the embedding.
+      vocab_size: number of rows of the embedding.
       emb_dim: width of the residual stream.
-      num_heads: attention heads.
+      num_heads: number of attention heads.
       head_dim: width of one head.
       mlp_dim: inner width of the MLP.
       num_encoder_layers: encoder depth.
       num_decoder_layers: decoder depth.
       mlp_activations: one activation per MLP input: ("relu",) is v1.0, ("gelu", "linear") is v1.1.
-      logits_via_embedding: whether the output head is the embedding (v1.0) instead of a kernel of its own.
-      relative_attention_num_buckets: buckets of relative positions.
+      logits_via_embedding: whether the output head is the embedding (v1.0) instead of a separate kernel.
+      relative_attention_num_buckets: number of buckets of relative positions.
       relative_bias_in_layers: whether every layer has its own relative position biases, as in umT5 and in
-        T5X's scalable_t5; else the layers of a stack share them.
+        T5X's scalable_t5; otherwise the layers of a stack share them.
 
     Raises:
       UserError: a field has a value of another type or out of range, or an activation is not known.
@@ -72,7 +72,7 @@ class T5Dimensions:
 
 
 def _check(field: dataclasses.Field, value: Any) -> None:
-    """Raise a UserError where a field has a value that cannot be, in a file or as a user gave it."""
+    """Raise a UserError where a field has an invalid value, from a file or from a user."""
     if field.name == "mlp_activations":
         names = list(value) if isinstance(value, list | tuple) else []
         if not names or not all(name in _ACTIVATIONS for name in names):
@@ -95,10 +95,10 @@ DIMENSIONS = tuple(field.name for field in dataclasses.fields(T5Dimensions))
 
 
 def sites(dimensions: T5Dimensions) -> dict[str, tuple[int, int]]:
-    """Input and output width of every projection, by site path.
+    """Return the input and output width of every projection, by site path.
 
     A site path is `stack/sublayer/projection` without a layer index, such as
-    `decoder/encoder_decoder_attention/query`: all layers of a stack are adapted alike.
+    `decoder/encoder_decoder_attention/query`, because all layers of a stack are adapted alike.
     """
     heads = dimensions.num_heads * dimensions.head_dim
     attention = {

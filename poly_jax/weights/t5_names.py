@@ -38,9 +38,9 @@ _LAYER_BACK = {stack: {t5x: hf for hf, t5x in table.items()} for stack, table in
 
 
 def to_t5x(module: str) -> str | None:
-    """T5X's path of a module such as `encoder.block.0.layer.0.SelfAttention.q`; None if T5 has none.
+    """Return T5X's path of a module such as `encoder.block.0.layer.0.SelfAttention.q`; None if T5 has none.
 
-    The first layer's relative position biases are the stack's.
+    The relative position biases of the first layer belong to the whole stack.
     """
     if module in _TOP:
         return _TOP[module]
@@ -51,7 +51,7 @@ def to_t5x(module: str) -> str | None:
 
 
 def to_hugging_face(path: str) -> str | None:
-    """Hugging Face's name of a module such as `encoder/layers_0/attention/query`; None if T5 has none."""
+    """Return Hugging Face's name of a module such as `encoder/layers_0/attention/query`, or None."""
     if path in _TOP_BACK:
         return _TOP_BACK[path]
     m = re.fullmatch(r"(encoder|decoder)/layers_(\d+)/(.+)", path)
@@ -61,14 +61,14 @@ def to_hugging_face(path: str) -> str | None:
 
 
 def site(path: str) -> str:
-    """The site that a module's path belongs to: the path without its layer (see `sites`)."""
+    """Return the site of a module: its path without the layer (see `sites`)."""
     return re.sub(r"/layers_\d+/", "/", path)
 
 
 def paths(
     n_encoder_layers: int, n_decoder_layers: int, mlp_inputs: tuple[str, ...], bias_in_layers: bool = False
 ) -> list[str]:
-    """T5X's paths of all modules with a weight in a T5 of this depth, without its output head.
+    """List T5X's paths of all modules with a weight in a T5 of this depth, without its output head.
 
     Args:
       n_encoder_layers: depth of the encoder.
@@ -91,7 +91,7 @@ def paths(
 
 
 def leaf(path: str) -> tuple[str, bool]:
-    """T5X's name of the array in a module, and whether Hugging Face's `weight` is its transpose."""
+    """Return T5X's name of the array in a module, and whether Hugging Face's `weight` is its transpose."""
     module = path.rsplit("/", 1)[-1]
     if module.endswith("norm"):
         return "scale", False

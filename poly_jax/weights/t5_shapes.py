@@ -1,4 +1,4 @@
-"""What a T5's parameters are called and how large they are, and a T5's configuration from just that."""
+"""The names and shapes of a T5's parameters, and the configuration of a T5 from names and shapes alone."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from poly_jax.weights.tensors import Tensor
 Shape = tuple[int, ...]
 
 HEAD = "decoder/logits_dense/kernel"
-# T5 of one input is v1.0; of two it is v1.1, whose second input is not activated.
+# An MLP with one input map is T5 v1.0; with two it is v1.1, whose second input has no activation.
 _ACTIVATIONS = {("wi",): ("relu",), ("wi_0", "wi_1"): ("gelu", "linear")}
 _BIAS = "encoder/relpos_bias/rel_embedding"
 _LAYER_BIAS = "encoder/layers_0/relpos_bias/rel_embedding"
 
 
 def t5_parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
-    """The shape of every parameter by T5X's '/'-joined name, layers apart."""
+    """Return the shape of every parameter of every layer by T5X's '/'-joined name."""
     paths = names.paths(
         dimensions.num_encoder_layers,
         dimensions.num_decoder_layers,
@@ -48,16 +48,16 @@ def t5_parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
 
 
 def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
-    """Values of `T5Config` fields that the names and shapes of a T5's parameters tell.
+    """Return the values of `T5Config` fields that follow from the names and shapes of a T5's parameters.
 
-    The rest, such as the distance at which positions stop to differ, T5X keeps in its gin files only.
+    T5X keeps the remaining values, such as the largest distance of relative positions, only in its gin files.
 
     Args:
-      tensors: by T5X's names, layers apart.
-      source: where they are from, for messages.
+      tensors: tensors by T5X's names, one per layer.
+      source: name of their checkpoint, for messages.
 
     Raises:
-      UserError: these are not the parameters of a T5 that this project's model computes.
+      UserError: the parameters do not belong to a T5 that this project's model computes.
     """
     if not any(name.startswith("encoder/") for name in tensors):
         raise UserError(f"{source} has no encoder; decoder-only models are not supported, give a T5")

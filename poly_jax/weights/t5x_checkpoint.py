@@ -16,15 +16,15 @@ _STEP = re.compile(r"checkpoint_(\d+)")
 
 
 def is_t5x(path: epath.PathLike) -> bool:
-    """Whether `open_t5x` takes this path for a T5X checkpoint, complete or not."""
+    """Whether `open_t5x` treats this path as a T5X checkpoint, complete or not."""
     return _find(path) is not None
 
 
 def checkpoint_folder(path: epath.PathLike) -> epath.Path:
-    """The folder that holds the arrays of the checkpoint that a path means: of a run, its newest one.
+    """Find the folder with the arrays of a checkpoint, or of the newest checkpoint of a run.
 
     Raises:
-      UserError: not a T5X checkpoint.
+      UserError: the path is not a T5X checkpoint.
     """
     folder = _find(path)
     if folder is None:
@@ -35,17 +35,17 @@ def checkpoint_folder(path: epath.PathLike) -> epath.Path:
 
 
 def open_t5x(path: epath.PathLike) -> dict[str, Tensor]:
-    """The parameters of a T5X checkpoint by T5X's '/'-joined names, to be read one at a time.
+    """Open the parameters of a T5X checkpoint by T5X's '/'-joined names, to be read one at a time.
 
-    Two formats are read: the legacy one (a msgpack file `checkpoint` with zarr folders `target.*` beside it,
-    as the public gs://t5-data checkpoints are) and Orbax (`state/`, with or without OCDBT). Layers that are
-    stacked in one array come apart. Optimizer state is not read.
+    Two formats are supported: the legacy format (a msgpack file `checkpoint` with zarr folders `target.*`
+    beside it, as in the public gs://t5-data checkpoints) and Orbax (`state/`, with or without OCDBT). Layers
+    that are stacked in one array are separated. Optimizer state is not read.
 
     Args:
       path: folder of a checkpoint, or of a run (its newest `checkpoint_<step>` is read); local or gs://.
 
     Raises:
-      UserError: not a T5X checkpoint, or a file of it is missing or broken.
+      UserError: the path is not a T5X checkpoint, or one of its files is missing or broken.
     """
     folder = checkpoint_folder(path)
     parameters = _parameters(folder)
@@ -72,7 +72,7 @@ def _parameters(folder: epath.Path) -> dict[str, Parameter]:
 
 
 def _find(path: epath.PathLike) -> epath.Path | None:
-    """The folder that holds the manifest and the arrays of the checkpoint that `path` means."""
+    """Find the folder that holds the manifest and the arrays of a checkpoint or of a run's newest one."""
     folder = epath.Path(path).expanduser()
     with explained(path):
         if folder.name == "checkpoint" and folder.is_file():
@@ -90,7 +90,7 @@ def _holds_checkpoint(folder: epath.Path) -> bool:
     if manifest.is_file():
         with manifest.open("rb") as f:
             first = f.read(1)
-        # TensorFlow writes a text file of this name; here it is a msgpack map.
+        # TensorFlow also writes a file of this name, which is text; T5X's file is a msgpack map.
         if first and (first[0] in (0xDE, 0xDF) or 0x80 <= first[0] <= 0x8F):
             return True
     if (folder / "_METADATA").exists() or (folder / "manifest.ocdbt").exists():

@@ -1,4 +1,4 @@
-"""Finds out from a T5X checkpoint's manifest which parameters it has and where each is stored."""
+"""Reads the manifest of a T5X checkpoint: its parameters and the place where each is stored."""
 
 from typing import Any
 
@@ -18,23 +18,23 @@ _PLACEHOLDER = "PLACEHOLDER://"
 
 
 def msgpack_parameters(manifest: epath.Path) -> dict[str, Parameter]:
-    """The parameters that a msgpack manifest lists, by '/'-joined name; none where it has no `target`.
+    """Return the parameters that a msgpack manifest lists, by '/'-joined name; none where it has no `target`.
 
-    A leaf is an array (small ones are kept in the manifest), a TensorStore specification with a relative path
-    (T5X's legacy format), or a placeholder string (Orbax before it had `_METADATA`).
+    A leaf is a small array, a TensorStore specification with a relative path (T5X's legacy format), or a
+    placeholder string (Orbax before it had `_METADATA`).
     """
     try:
         content = serialization.msgpack_restore(manifest.read_bytes())
         leaves = _leaves(content.get("optimizer", content).get("target"))
         return {name: _located(leaf, manifest.parent) for name, leaf in leaves.items()}
-    # msgpack and flax raise whatever their decoding comes upon.
+    # The decoders of msgpack and flax raise errors of many types.
     except Exception as e:
         reason = f"{type(e).__name__}: {e}"[:_SHOWN]
         raise UserError(f"{manifest} is not a complete T5X manifest ({reason}); copy it again") from None
 
 
 def orbax_parameters(metadata: epath.Path) -> dict[str, Parameter]:
-    """The parameters that Orbax's `_METADATA` lists under `target`, by '/'-joined name."""
+    """Return the parameters that Orbax's `_METADATA` lists under `target`, by '/'-joined name."""
     prefix = "target/"
     return {
         name.removeprefix(prefix): array
@@ -44,14 +44,14 @@ def orbax_parameters(metadata: epath.Path) -> dict[str, Parameter]:
 
 
 def orbax_arrays(metadata: epath.Path, advice: str = ADVICE) -> dict[str, ZarrArray]:
-    """Everything that Orbax's `_METADATA` lists, by '/'-joined name.
+    """Return all arrays that Orbax's `_METADATA` lists, by '/'-joined name.
 
     Args:
-      metadata: the file.
-      advice: what an error tells the user to do.
+      metadata: path of the file.
+      advice: instruction to the user in an error message.
 
     Raises:
-      UserError: the file is missing, or is not what Orbax writes.
+      UserError: the file is missing, or Orbax did not write it.
     """
     content = Fields(read_json(metadata, advice=advice), metadata, advice)
     driver = "zarr3" if content.take("use_zarr3", bool, default=False) else "zarr"
@@ -105,7 +105,7 @@ def _located(leaf: Any, folder: epath.Path) -> Parameter:
         return _orbax_array(folder, leaf.removeprefix(_PLACEHOLDER), "zarr")
     if not isinstance(leaf, np.ndarray | np.generic):
         raise ValueError(f"{leaf!r} is neither an array nor the place of one")
-    # A copy of its own: what msgpack gives is a read-only view that keeps the whole manifest alive.
+    # The array is copied, because msgpack gives a read-only view that keeps the whole manifest in memory.
     return np.array(leaf)
 
 

@@ -21,22 +21,22 @@ _COMPRESSOR = {"id": "gzip", "level": 1}
 
 
 def write_t5x(output: str, step: int, tensors: Tensors, advance: Advance | None = None) -> epath.Path:
-    """Writes `checkpoint_<step>`: zarr folders, one tensor in memory at a time, and last their manifest.
+    """Write `checkpoint_<step>`: zarr folders, with one tensor in memory at a time, and last their manifest.
 
-    It holds parameters and the step, as T5X's `eval` and `infer` need; to train on, T5X fills in the
-    optimizer's state with `RestoreCheckpointConfig.fallback_to_scratch`.
+    The checkpoint holds the parameters and the step, which T5X's `eval` and `infer` need. To continue
+    training, T5X fills in the optimizer's state with `RestoreCheckpointConfig.fallback_to_scratch`.
 
     Args:
-      output: folder that gets the checkpoint's; local or gs://.
-      step: T5X does not accept 0.
-      tensors: by T5X's names, layers apart.
-      advance: told the bytes of every tensor that was written.
+      output: local or gs:// folder in which the checkpoint's folder is made.
+      step: number of the step; T5X does not accept 0.
+      tensors: tensors by T5X's names, one per layer.
+      advance: called with the number of bytes of every tensor that was written.
 
     Returns:
       The checkpoint's folder.
 
     Raises:
-      UserError: it is there already or cannot be written.
+      UserError: the folder exists already or cannot be written.
     """
     target = {}
     with explained(output), new_folder(epath.Path(output) / f"checkpoint_{step}") as folder:
@@ -51,7 +51,7 @@ def write_t5x(output: str, step: int, tensors: Tensors, advance: Advance | None 
 
 
 def _write(folder: epath.Path, name: str, tensor: Tensor) -> dict[str, Any]:
-    """Writes an array, and returns what the manifest says of it."""
+    """Write an array, and return its entry for the manifest."""
     metadata = {
         "shape": list(tensor.shape),
         "chunks": _chunks(tensor),
@@ -65,7 +65,7 @@ def _write(folder: epath.Path, name: str, tensor: Tensor) -> dict[str, Any]:
         store.write(array).result()
     except ValueError as e:
         raise UserError(f"{folder / name} cannot be written: {str(e).splitlines()[0]}") from e
-    # The manifest does not say where the checkpoint is, so that it may be moved.
+    # The manifest does not hold the checkpoint's own path, so the checkpoint may be moved.
     beside: dict[str, Any] = {"driver": place["driver"], "path": f"{name}/"}
     if place["driver"] == "gcs":
         beside["bucket"] = "t5x-dummy-bucket"

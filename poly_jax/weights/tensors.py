@@ -1,4 +1,4 @@
-"""The arrays of a checkpoint, read one at a time, so that a conversion never holds the whole model."""
+"""Arrays of a checkpoint that are read one at a time: a conversion never holds the whole model in memory."""
 
 import collections
 import concurrent.futures
@@ -16,12 +16,12 @@ from poly_jax.weights.tree import ParameterTree, cast, flatten, unflatten
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """An array that is still where it is stored.
+    """An array on disk that is not read yet.
 
     Attributes:
-      shape: its shape.
-      dtype: of what is stored.
-      load: reads it, anew at every call.
+      shape: shape of the array.
+      dtype: dtype of the stored array.
+      load: function that reads the array, again at every call.
     """
 
     shape: tuple[int, ...]
@@ -30,11 +30,11 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the array."""
+        """Size of the array in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def cast(self, dtype: DTypeLike | None) -> "Tensor":
-        """The tensor in `dtype` if it holds floats; None keeps it as it is."""
+        """Cast the tensor to `dtype` if it holds floats; None keeps it as it is."""
         stored = cast(np.zeros((), self.dtype), dtype).dtype
         if stored == self.dtype:
             return self
@@ -45,12 +45,12 @@ Tensors = Mapping[str, Tensor]
 
 
 def total_bytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of all of them together."""
+    """Return the size of all tensors together in bytes."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 def of_tree(tree: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The leaves of a nested dictionary of numpy or JAX arrays by their '/'-joined names."""
+    """Return the leaves of a nested dictionary of numpy or JAX arrays by their '/'-joined names."""
     return {
         name: Tensor(tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(np.asarray, leaf))
         for name, leaf in flatten(tree).items()
@@ -58,20 +58,20 @@ def of_tree(tree: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def read_all(tensors: Tensors, dtype: DTypeLike | None = None, at_once: int = 1) -> ParameterTree:
-    """The nested dictionary of the arrays; arguments as of `read_each`."""
+    """Read all arrays into a nested dictionary; the arguments are the same as in `read_each`."""
     return unflatten(dict(read_each(tensors, dtype, at_once)))
 
 
 def read_each(
     tensors: Tensors, dtype: DTypeLike | None = None, at_once: int = 1
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Names and arrays one after another, in the order of the tensors.
+    """Yield names and arrays one after another, in the order of the tensors.
 
     Args:
-      tensors: what to read.
-      dtype: floats are cast to it; None keeps what is stored.
-      at_once: how many are read in parallel, ahead of the one that is asked for; each may hold one more copy
-        of its array for a moment.
+      tensors: tensors to read.
+      dtype: dtype that floats are cast to; None keeps the stored dtype.
+      at_once: number of arrays that are read in parallel, ahead of the current one. Each may need a second
+        copy of its array for a moment.
     """
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
         ahead: collections.deque[tuple[str, concurrent.futures.Future[np.ndarray]]] = collections.deque()

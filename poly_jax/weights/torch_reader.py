@@ -1,4 +1,4 @@
-"""Reads PyTorch's own files, which are pickles, with PyTorch's restricted loader: no code in them is run."""
+"""Reads PyTorch's files, which are pickles, with PyTorch's restricted loader, which runs no code in them."""
 
 import functools
 import os
@@ -15,9 +15,9 @@ SUFFIXES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def open_pickle(path: str | os.PathLike) -> dict[str, Tensor]:
-    """The tensors of a file by name; they stay mapped to it until they are read, but for the oldest form.
+    """Open the tensors of a file by name; they are memory-mapped, except in PyTorch's oldest format.
 
-    The file holds a dictionary of tensors, or one under "state_dict" as PyTorch Lightning writes.
+    The file holds a dictionary of tensors, or has one under "state_dict", as PyTorch Lightning writes it.
 
     Raises:
       UserError: PyTorch is not installed; or the file is missing, broken, or holds more than tensors and
@@ -31,12 +31,12 @@ def open_pickle(path: str | os.PathLike) -> dict[str, Tensor]:
             "none, or convert the file to safetensors"
         ) from e
     try:
-        # PyTorch's first form, up to version 1.5, is no archive, and is not mapped.
+        # PyTorch's first format, up to version 1.5, is not an archive and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
         content = torch.load(os.fspath(path), map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError:
         raise UserError(f"{path} is missing; copy it there") from None
-    # The loader raises whatever its parser, the archive or the restriction comes upon.
+    # The loader raises errors of many types: from its parser, the archive and the restriction.
     except Exception as e:
         raise UserError(
             f"{path} holds more than tensors or is broken ({str(e).splitlines()[0]}); save only its state "

@@ -16,17 +16,17 @@ _LISTED = 10
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of a nested dictionary by their '/'-joined names; branches without leaves vanish."""
+    """Return the leaves of a nested dictionary by their '/'-joined names, without empty branches."""
     return traverse_util.flatten_dict(dict(tree), sep="/")
 
 
 def unflatten(leaves: Mapping[str, Any]) -> ParameterTree:
-    """The nested dictionary whose leaves have these '/'-joined names."""
+    """Make the nested dictionary whose leaves have these '/'-joined names."""
     return traverse_util.unflatten_dict(dict(leaves), sep="/")
 
 
 def split(tree: Mapping[str, Any], selected: Callable[[str], bool]) -> tuple[ParameterTree, ParameterTree]:
-    """The subtree of the leaves whose '/'-joined names are selected, and the subtree of the other leaves."""
+    """Split a tree into the leaves whose '/'-joined names are selected, and the other leaves."""
     leaves = flatten(tree)
     inside = {name: leaf for name, leaf in leaves.items() if selected(name)}
     outside = {name: leaf for name, leaf in leaves.items() if name not in inside}
@@ -34,7 +34,7 @@ def split(tree: Mapping[str, Any], selected: Callable[[str], bool]) -> tuple[Par
 
 
 def merge(*trees: Mapping[str, Any]) -> ParameterTree:
-    """One tree with the leaves of several; where two hold a leaf of the same name, the later tree wins."""
+    """Merge the leaves of several trees; where two trees have a leaf of the same name, the later one wins."""
     leaves: dict[str, Any] = {}
     for tree in trees:
         leaves.update(flatten(tree))
@@ -42,14 +42,14 @@ def merge(*trees: Mapping[str, Any]) -> ParameterTree:
 
 
 def cast(array: np.ndarray, dtype: DTypeLike | None) -> np.ndarray:
-    """The array in `dtype`, or as it is where `dtype` is None or the array does not hold floats."""
+    """Cast an array to `dtype`; keep it as it is where `dtype` is None or the array does not hold floats."""
     if dtype is None or not jnp.issubdtype(array.dtype, jnp.floating):
         return array
     return array.astype(dtype, copy=False)
 
 
 def listing(names: Iterable[str]) -> str:
-    """The names on one line: all of them, or the first ten where there are more."""
+    """Join names on one line: all of them, or the first ten where there are more."""
     names = sorted(names)
     if len(names) <= _LISTED:
         return ", ".join(names)
@@ -57,16 +57,16 @@ def listing(names: Iterable[str]) -> str:
 
 
 def check_tree(expected: Mapping[str, Any], got: Mapping[str, Any], source: object) -> None:
-    """Raises a UserError unless a tree that was read has the parameters and shapes of the model.
+    """Check that a tree that was read has the parameters and shapes of the model.
 
     Args:
       expected: nested dictionary of the model's shapes: tuples, or anything with a `shape`.
-      got: nested dictionary of arrays, as read.
-      source: where `got` came from, for the message.
+      got: nested dictionary of the arrays that were read.
+      source: name of their checkpoint, for the message.
 
     Raises:
-      UserError: lists missing parameters, extra ones and ones of another shape (both shapes), the first ten
-        of each and how many there are.
+      UserError: parameters are missing, unknown or have another shape. The message has the number of each
+        kind and the first ten names, and both shapes where they differ.
     """
     shapes = {name: _shape(leaf) for name, leaf in flatten(expected).items()}
     found = {name: _shape(leaf) for name, leaf in flatten(got).items()}

@@ -1,4 +1,4 @@
-"""Where the benchmark's pretrained T5 is: it ships with the package."""
+"""The path of the benchmark's pretrained T5, which ships with the package."""
 
 import importlib.resources
 

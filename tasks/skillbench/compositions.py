@@ -1,4 +1,4 @@
-"""Which sets of skills are training, held-out and pretraining material, and what their tasks are called."""
+"""The split of skill sets into training, held-out and pretraining sets, and the names of their tasks."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from poly_jax.tasks.skillbench.skills import Inventory
 
 SET_SIZES = (2, 3)
 SLOTS = max(SET_SIZES)
-# No letter of an input string is among them, so a name cannot be taken for a part of the string.
+# Input strings use none of these letters, so a name cannot be taken for a part of the string.
 NAME_LETTERS = "klmnpqrstvwxz"
 
 TRAIN_TASKS = 32
@@ -34,11 +34,11 @@ class Task:
     """One text-to-text task: apply a set of skills to a string.
 
     Attributes:
-        name: three opaque letters, all that an input says about its task.
-        skills: the true skills, ascending places in the inventory.
-        role: `train` (multi-task training), `heldout` (few-shot adaptation, in no other role) or `tuning`
+        name: three letters that mean nothing; an input says no more about its task.
+        skills: indices of the true skills in the inventory, ascending.
+        role: `train` (multi-task training), `heldout` (few-shot adaptation only) or `tuning`
             (a training task under a fresh name with its held-back examples, for choosing learning rates).
-        inventory: where the skills come from.
+        inventory: the inventory that the skills come from.
     """
 
     name: str
@@ -52,11 +52,11 @@ class Benchmark:
     """All compositions of an inventory, divided into disjoint groups.
 
     Attributes:
-        inventory: the skills.
+        inventory: the inventory of skills.
         train: tasks for multi-task training.
-        heldout: tasks for adaptation from few examples, with sets that no training task has.
-        tuning: twins of some training tasks under fresh names.
-        left_over: the sets of no task, which the backbone may see in pretraining.
+        heldout: tasks for adaptation from few examples, with sets of skills that no training task has.
+        tuning: copies of some training tasks under fresh names.
+        left_over: sets of skills that belong to no task, which the backbone may see in pretraining.
     """
 
     inventory: Inventory
@@ -79,7 +79,7 @@ def skill_sets(inventory: Inventory) -> list[SkillSet]:
 
 
 def abbreviates(name: str, word: str) -> bool:
-    """Whether the letters of `name` come in this order in `word`, as `rvs` does in `reverse`."""
+    """Whether `word` has the letters of `name` in the same order, as `reverse` has those of `rvs`."""
     letters = iter(word)
     return all(letter in letters for letter in name)
 
@@ -97,7 +97,7 @@ def _names(inventory: Inventory) -> Iterator[str]:
 
 
 def _order(inventory: Inventory, attempt: int) -> list[SkillSet]:
-    """A random order of all sets in which pairs and triples alternate in proportion to their numbers."""
+    """Draw an order of all sets in which pairs and triples alternate in proportion to their numbers."""
     placed = []
     for size in SET_SIZES:
         group = [chosen for chosen in skill_sets(inventory) if len(chosen) == size]
@@ -112,10 +112,10 @@ def _counts(inventory: Inventory, sets: Sequence[SkillSet]) -> list[int]:
 
 @functools.cache
 def benchmark(inventory: Inventory = skills_lib.LETTERS) -> Benchmark:
-    """Splits an inventory's compositions and names their tasks; the same on every machine.
+    """Split an inventory's compositions and name their tasks.
 
-    The order of the sets is redrawn until every skill is in at least `TRAIN_TASKS_PER_SKILL` training tasks,
-    `HELDOUT_TASKS_PER_SKILL` held-out tasks and one tuning task.
+    The result is the same on every machine. The order of the sets is redrawn until every skill is in at least
+    `TRAIN_TASKS_PER_SKILL` training tasks, `HELDOUT_TASKS_PER_SKILL` held-out tasks and one tuning task.
 
     Raises:
         ValueError: the inventory is too small for the split.
@@ -133,7 +133,9 @@ def benchmark(inventory: Inventory = skills_lib.LETTERS) -> Benchmark:
         ):
             break
     else:
-        raise ValueError(f"inventory {inventory.name!r} has no split in which every skill is covered")
+        raise ValueError(
+            f"inventory {inventory.name!r} has no split in which every skill is covered; add skills"
+        )
     names = _names(inventory)
 
     def tasks(chosen: Sequence[SkillSet], role: Role) -> tuple[Task, ...]:
@@ -149,10 +151,12 @@ def benchmark(inventory: Inventory = skills_lib.LETTERS) -> Benchmark:
 
 
 def tasks_of(names: Sequence[str]) -> list[Task]:
-    """The tasks that seqio knows by these names, of any form and data seed.
+    """Return the benchmark tasks that are registered with seqio under these names.
+
+    A name may have any prompt form and data seed.
 
     Raises:
-        UserError: one of them is not of the embedded benchmark.
+        UserError: a name is not that of a task of the embedded benchmark.
     """
     bench = benchmark()
     by_name = {task.name: task for task in (*bench.train, *bench.heldout, *bench.tuning)}
@@ -167,7 +171,7 @@ def tasks_of(names: Sequence[str]) -> list[Task]:
 
 
 def skill_matrix(tasks: Sequence[Task]) -> Int8[np.ndarray, "task skill"]:
-    """The true skills of tasks (of one inventory): 1 where a task's set has the skill, else 0."""
+    """Return the true skills of tasks of one inventory: 1 where a task uses the skill, else 0."""
     matrix = np.zeros((len(tasks), len(tasks[0].inventory.skills)), np.int8)
     for row, task in zip(matrix, tasks, strict=True):
         row[list(task.skills)] = 1

@@ -1,4 +1,4 @@
-"""Examples of a benchmark task: prompts, targets, and their token arrays, by a seed."""
+"""Seeded examples of a benchmark task: prompts, targets, and their token arrays."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ Form = Literal["named", "nameless", "told"]
 PLACEHOLDER = "_"
 _BYTE_OFFSET = 3
 _EOS = 1
-# The word of a seed after the data seed, so that no two uses of a data seed draw the same numbers.
+# The second number of a seed, after the data seed: no two uses of one data seed draw the same numbers.
 TASK_STREAM, PRETRAINING_STREAM, PRETRAINING_VALIDATION_STREAM = 0, 1, 2
 
 
@@ -28,11 +28,11 @@ class Sizes:
     """Examples per task and split.
 
     Attributes:
-        train: examples of a training task for multi-task training.
-        validation: examples of a training task that are held back, which tuning tasks divide up.
-        test: test examples of a training task.
-        few_shot: examples of a held-out or tuning task to adapt to.
-        heldout_test: test examples of a held-out task.
+        train: number of examples of a training task for multi-task training.
+        validation: number of held-back examples of a training task, which its tuning task divides up.
+        test: number of test examples of a training task.
+        few_shot: number of examples of a held-out or tuning task to adapt to.
+        heldout_test: number of test examples of a held-out task.
     """
 
     train: int = 64
@@ -46,10 +46,10 @@ DEFAULT_SIZES = Sizes()
 
 
 def splits(task: Task, sizes: Sizes = DEFAULT_SIZES) -> dict[str, int]:
-    """The splits of a task and their numbers of examples.
+    """Return the number of examples in each split of a task.
 
     Raises:
-        UserError: a size below 1, or `few_shot` leaves a tuning task nothing to test on.
+        UserError: a size is below 1, or `few_shot` leaves a tuning task nothing to test on.
     """
     for field, size in dataclasses.asdict(sizes).items():
         if size < 1:
@@ -67,15 +67,15 @@ def splits(task: Task, sizes: Sizes = DEFAULT_SIZES) -> dict[str, int]:
 
 
 def check_seed(data_seed: int) -> None:
-    """Raises a UserError if the seed is negative."""
+    """Raise a UserError if the seed is negative."""
     if data_seed < 0:
         raise UserError(f"skillbench data_seed={data_seed}: give 0 or more")
 
 
 def _texts(task: Task, split: str, data_seed: int, sizes: Sizes) -> list[str]:
-    """The input strings of one split: consecutive parts of the task's own list of different strings.
+    """Return the input strings of one split, a consecutive part of the task's own list of distinct strings.
 
-    Test comes first and train last, so that more training examples do not change the test.
+    The test split comes first and the train split last, so more training examples do not change the test.
     """
     counts = splits(task, sizes)
     if task.role == "tuning":
@@ -99,13 +99,13 @@ def _texts(task: Task, split: str, data_seed: int, sizes: Sizes) -> list[str]:
 
 
 def prompt(task: Task, form: Form = "named") -> str:
-    """What fills the slots before the string, always `SLOTS` bytes.
+    """Return the `SLOTS` bytes that stand before the input string.
 
-    `named`: the task's opaque name. `nameless`: placeholders. `told`: the digits of the true skills, as in
-    the backbone's pretraining (so that it shows what the backbone could do at best).
+    `named` gives the task's name, which means nothing. `nameless` gives placeholders. `told` gives the digits
+    of the true skills, as in the backbone's pretraining: its score is the best that the backbone can reach.
 
     Raises:
-        UserError: an unknown form.
+        UserError: the form is unknown.
     """
     if form == "named":
         return task.name
@@ -119,10 +119,13 @@ def prompt(task: Task, form: Form = "named") -> str:
 def examples(
     task: Task, split: str, data_seed: int = 0, form: Form = "named", sizes: Sizes = DEFAULT_SIZES
 ) -> list[Example]:
-    """The (input, target) pairs of one split of a task; no input string is in two splits of the task.
+    """Return the (input, target) pairs of one split of a task.
+
+    No input string is in two splits of the task.
 
     Raises:
-        UserError: a split the task does not have, an unknown form, a negative seed or impossible sizes.
+        UserError: the task has no such split, the form is unknown, the seed is negative, or a size is
+            impossible.
     """
     known = splits(task, sizes)
     if split not in known:
@@ -138,12 +141,12 @@ def examples(
 
 
 def input_length(inventory: Inventory = skills_lib.LETTERS) -> int:
-    """Tokens of the longest input: slots, a blank, the string, the end of sequence."""
+    """Return the number of tokens of the longest input: slots, a blank, the string, the end of sequence."""
     return SLOTS + 1 + inventory.longest + 1
 
 
 def target_length(inventory: Inventory = skills_lib.LETTERS) -> int:
-    """Tokens of the longest target, end of sequence included."""
+    """Return the number of tokens of the longest target, with its end of sequence."""
     return inventory.longest_target + 1
 
 
@@ -162,12 +165,13 @@ def _tokens(texts: Sequence[str], width: int) -> Int32[np.ndarray, "example widt
 def tokenise(
     pairs: Sequence[Example], inventory: Inventory = skills_lib.LETTERS
 ) -> dict[str, Int32[np.ndarray, "example _"]]:
-    """Byte tokens (byte + 3, end of sequence 1, padding 0) of examples, as a model's batch.
+    """Encode examples as a model's batch of byte tokens (byte + 3; end of sequence 1; padding 0).
 
     Returns:
-        `encoder_input_tokens` [example, input_length], and `decoder_input_tokens` (targets moved one to the
-        right, starting with 0), `decoder_target_tokens`, `decoder_loss_weights` (1 on targets and their end,
-        0 on padding), each [example, target_length]. All are int32, as seqio's converter makes them.
+        `encoder_input_tokens` [example, input_length], and three arrays [example, target_length]:
+        `decoder_input_tokens` (targets shifted right by one, starting with 0), `decoder_target_tokens`, and
+        `decoder_loss_weights` (1 on targets and their end, 0 on padding). All are int32, as seqio's converter
+        makes them.
     """
     sources, targets = zip(*pairs, strict=True)
     target_tokens = _tokens(targets, target_length(inventory))

@@ -1,4 +1,4 @@
-"""The backbone's pretraining stream: skills by their digits, on compositions that no task has."""
+"""The backbone's pretraining examples: skills named by their digits, in compositions that no task has."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ LEFT_OVER_WEIGHT = 1
 
 
 def pretraining_sets(benchmark: Benchmark) -> list[SkillSet]:
-    """The sets to draw from uniformly, each as often as its weight; the empty set means copy."""
+    """List the sets to draw from uniformly, each as often as its weight; the empty set means copy."""
     singles = [(skill,) for skill in range(len(benchmark.inventory.skills))]
     return [
         *[()] * COPY_WEIGHT,
@@ -22,12 +22,12 @@ def pretraining_sets(benchmark: Benchmark) -> list[SkillSet]:
 
 
 def pretraining_examples(benchmark: Benchmark, count: int, seed: tuple[int, int, int]) -> list[Example]:
-    """Draws `count` (input, target) pairs.
+    """Draw `count` (input, target) pairs.
 
-    The slots hold the digits of the skills in any order and place. The slots that are left hold
-    placeholders in one half of the examples and letters of task names in the other half, so a name means to
-    the backbone what a placeholder means: nothing. Strings to copy are made of name letters too, so the
-    backbone can still tell the letters of a name apart and a shared adapter is able to read names.
+    The slots hold the digits of the skills in any order and place. The remaining slots hold placeholders in
+    one half of the examples and letters of task names in the other half. To the backbone, a name therefore
+    means as little as a placeholder. Strings to copy also contain name letters: the backbone can still tell
+    the letters of a name apart, and a shared adapter is able to read names.
     """
     inventory = benchmark.inventory
     sets = pretraining_sets(benchmark)
@@ -38,7 +38,7 @@ def pretraining_examples(benchmark: Benchmark, count: int, seed: tuple[int, int,
     fillers = (raw[:, 2 + SLOTS :] % np.uint64(len(NAME_LETTERS))).tolist()
     copies = sum(not sets[index] for index in which)
     size = (inventory.shortest, inventory.longest)
-    # Not (*seed, 0): NumPy pads a short seed with zeros, so that would be the generator above again.
+    # (*seed, 0) would be the generator above again, because NumPy pads a short seed with zeros.
     to_copy = iter(strings.draw(inventory.letters + NAME_LETTERS, *size, copies, (*seed, 1)))
     to_change = iter(strings.draw(inventory.letters, *size, count - copies, (*seed, 2), inventory.accepts))
     pairs = []

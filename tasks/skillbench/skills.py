@@ -15,7 +15,7 @@ def drop(text: str) -> str:
 
 
 def reverse(text: str) -> str:
-    """Turns the string round."""
+    """Reverses the order of the letters."""
     return text[::-1]
 
 
@@ -54,14 +54,14 @@ class Inventory:
     """Skills in their order of application, and the strings they are meant for.
 
     Attributes:
-        name: seeds every random choice that is made once for the inventory (split, task names).
-        skills: the operations; a skill is known by its place here, and a set of skills is always
-            applied in this order.
-        letters: what input strings are made of; a string never repeats a letter.
-        shortest: the number of letters of the shortest input string.
-        longest: the number of letters of the longest input string.
-        longest_target: the number of bytes that no composition of at most three skills exceeds.
-        accepts: whether a string is fit to be an input, e.g. because every skill changes it.
+        name: name of the inventory, which seeds the choices that are made once for it (split, task names).
+        skills: the operations. A skill is identified by its index, and a set of skills is always applied in
+            this order.
+        letters: the letters of input strings; a string never repeats a letter.
+        shortest: number of letters of the shortest input string.
+        longest: number of letters of the longest input string.
+        longest_target: number of bytes that no composition of at most three skills exceeds.
+        accepts: predicate that says whether a string may be an input, e.g. because every skill changes it.
     """
 
     name: str
@@ -79,11 +79,11 @@ class Inventory:
 
     @property
     def skill_names(self) -> tuple[str, ...]:
-        """The skills' names in their order, [skill]."""
+        """Names of the skills in their order, [skill]."""
         return tuple(skill.__name__ for skill in self.skills)
 
     def apply(self, skills: Iterable[int], text: str) -> str:
-        """Applies a set of skills, given by their places, in the inventory's order."""
+        """Apply a set of skills, given by their indices, in the inventory's order."""
         for skill in sorted(set(skills)):
             text = self.skills[skill](text)
         return text

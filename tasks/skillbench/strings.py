@@ -1,15 +1,15 @@
-"""Seeded random strings of distinct letters, the same on every NumPy version."""
+"""Seeded random strings of distinct letters, which are the same on every NumPy version."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-# Fixed, so that asking for more strings extends the list instead of redrawing it.
+# The size is fixed: a larger number of strings then extends the list instead of redrawing it.
 _BLOCK = 512
 
 
 def raw_generator(seed: Sequence[int]) -> np.random.PCG64:
-    """The bit generator of a seed: its raw output is what NumPy promises never to change."""
+    """Return the bit generator of a seed, whose raw output NumPy promises never to change."""
     return np.random.PCG64(np.random.SeedSequence(seed))
 
 
@@ -21,7 +21,7 @@ def draw(
     seed: Sequence[int],
     accepts: Callable[[str], bool] | None = None,
 ) -> list[str]:
-    """Draws `count` different strings that pass `accepts`; no string repeats a letter.
+    """Draw `count` different strings that pass `accepts`; no string repeats a letter.
 
     Lengths are uniform between `shortest` and `longest` before `accepts` looks at the string.
 

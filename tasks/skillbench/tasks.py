@@ -1,4 +1,4 @@
-"""The embedded benchmark in seqio's registries; importing this module registers data seed 0."""
+"""Registers the embedded benchmark with seqio; importing this module registers data seed 0."""
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
@@ -27,13 +27,13 @@ _SEQIO_FORMS: tuple[Form, ...] = ("named", "nameless")
 
 
 def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """The percentage of predictions that equal their targets in every byte."""
+    """Return the percentage of predictions that equal their targets in every byte."""
     hits = [target == prediction for target, prediction in zip(targets, predictions, strict=True)]
     return {"exact_match": 100.0 * float(np.mean(hits))}
 
 
 def registered_name(name: str, form: Form = "named", data_seed: int = 0) -> str:
-    """What seqio calls a task (by its opaque name) or a mixture (`train`, `heldout`, `tuning`).
+    """Return seqio's name of a task (given by its three letters) or mixture (`train`, `heldout`, `tuning`).
 
     For example `skillbench_train`, `skillbench_nameless_train`, `skillbench_train_seed3`.
     """
@@ -50,7 +50,7 @@ def _task_dataset(
 
 
 def _pretraining_dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
-    """Token ids with their end of sequence: tokenising a chunk at once saves seqio two passes per example."""
+    """Make a dataset of token ids, tokenised in chunks, which saves seqio two passes per example."""
     del shuffle_files, seed  # the examples are drawn in random order
     stream = PRETRAINING_STREAM if split == "train" else PRETRAINING_VALIDATION_STREAM
 
@@ -95,13 +95,13 @@ def _register_form(form: Form, data_seed: int) -> None:
 
 
 def register(data_seed: int = 0) -> None:
-    """Registers the tasks and mixtures whose strings `data_seed` draws; a second call changes nothing.
+    """Register the tasks and mixtures whose strings `data_seed` draws; a second call changes nothing.
 
-    Training tasks have the splits train, validation and test; held-out and tuning tasks have train (the few
-    examples to adapt to) and test.
+    Training tasks have the splits train, validation and test. Held-out and tuning tasks have the splits train
+    (the few examples to adapt to) and test.
 
     Raises:
-        UserError: a negative seed.
+        UserError: the seed is negative.
     """
     check_seed(data_seed)
     if registered_name("train", data_seed=data_seed) in seqio.MixtureRegistry.names():

@@ -1,4 +1,4 @@
-"""A router that is told the true skills of every task: what an expert would choose."""
+"""A router that is given the true skills of every task."""
 
 import dataclasses
 
@@ -8,23 +8,23 @@ from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, task
 
 @dataclasses.dataclass(frozen=True)
 class TrueSkillsRouter(GivenRouter):
-    """The expert baseline (arXiv 2202.13914, section 4): a task mixes the skills it is made of.
+    """The expert baseline (arXiv 2202.13914, section 4): each task mixes its own true skills.
 
     Attributes:
-      rows: of the benchmark's inventory, a row for every task id; found by the tasks' names.
+      rows: skills of the benchmark's inventory that each task id uses, found by the tasks' names.
     """
 
     rows: tuple[tuple[float, ...], ...] | None = None
 
     def for_tasks(self, names: tuple[str, ...]) -> "TrueSkillsRouter":
-        """With the rows of these tasks.
+        """Return the router with the true skills of these tasks.
 
         Raises:
-          UserError: one of them is not of the embedded benchmark.
+          UserError: a task does not belong to the embedded benchmark.
         """
         rows = skill_matrix(tasks_of(names))
         return dataclasses.replace(self, rows=tuple(tuple(map(float, row)) for row in rows))
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As many as the inventory has."""
+        """Return the number of skills in the benchmark's inventory."""
         return len(benchmark().inventory.skills)

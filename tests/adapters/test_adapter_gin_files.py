@@ -59,7 +59,7 @@ def test_each_skill_goes_with_each_router(skill, router):
     assert (adapters.private_skill is not None) == (router == "cpoly")
 
 
-def test_a_private_skill_has_settings_of_its_own():
+def test_a_private_skill_has_its_own_settings():
     bound = ["LoRA.rank = 4", "LoRA.merge_after = True", "private/LoRA.rank = 2", "private/LoRA.alpha = 0.5"]
     adapters = made("adapters/lora.gin", "routers/cpoly.gin", bound=bound)
     assert adapters.skill == LoRA(rank=4, merge_after=True)

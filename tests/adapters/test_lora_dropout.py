@@ -29,7 +29,7 @@ def case():
     return x, kernel, mixed, rng.uniform(size=x.shape).astype(np.float32)
 
 
-def test_inputs_of_the_update_are_dropped_and_those_of_the_frozen_map_are_not(case):
+def test_dropout_acts_on_inputs_of_the_update_and_not_on_inputs_of_the_frozen_map(case):
     x, kernel, mixed, u = case
     skill = LoRA(rank=3, alpha=2.0, dropout=RATE)
     asked = []

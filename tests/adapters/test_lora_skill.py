@@ -169,7 +169,7 @@ def test_a_rank_below_one_is_named():
 
 
 @pytest.mark.parametrize(("alpha", "b_dtype"), [(1.0, jnp.bfloat16), (3.0, jnp.float32)])
-def test_what_is_kept_for_decoding_is_no_wider_than_it_must_be_and_does_the_same(alpha, b_dtype):
+def test_the_mixes_kept_for_decoding_have_the_smallest_width_and_the_same_output(alpha, b_dtype):
     skill = LoRA(rank=2, alpha=alpha)
     rng = np.random.default_rng(0)
     mixed = {

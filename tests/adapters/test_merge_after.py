@@ -138,7 +138,7 @@ INPUTS = np.random.default_rng(1).integers(2, 32, (4, 5)).astype(np.int32)
 
 
 @pytest.mark.parametrize("n_beams", [1, 2])
-def test_decoding_with_kept_mixes_scores_what_whole_targets_score(model, parameters, n_beams):
+def test_decoding_with_kept_mixes_gives_the_scores_of_whole_targets(model, parameters, n_beams):
     ids = np.array([0, 2, 1, 0], np.int32)
     decoding = Decoding(max_length=4, n_beams=n_beams, length_penalty=0.0)
     decoded = jax.jit(generate, static_argnums=(0, 4))(model, parameters, INPUTS, ids, decoding)
@@ -155,7 +155,7 @@ def test_decoding_with_kept_mixes_scores_what_whole_targets_score(model, paramet
         np.testing.assert_allclose(scores[:, beam], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_collapsed_average_computes_what_equal_weights_do(model, parameters):
+def test_the_collapsed_average_equals_a_mix_with_equal_weights(model, parameters):
     """It is one adapter, of all ranks together: the mean of outputs has that rank."""
     skills, rest = split(parameters, is_inventory)
     adapters = averaged_adapters(model.adapters)

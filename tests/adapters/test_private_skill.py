@@ -84,7 +84,7 @@ def test_lora_adds_the_tasks_own_update_to_the_mix():
         np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_ia3_rescales_what_the_mix_has_rescaled():
+def test_ia3_rescales_the_output_that_the_mix_has_rescaled():
     site, parameters, x = site_of(IA3(), IA3())
     skills = parameters["skills"]
     got = site.apply({"params": parameters}, x, Route(IDS))
@@ -132,7 +132,7 @@ def trained():
     return adapters, jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
 
 
-def test_a_new_task_keeps_the_shared_skills_and_gets_a_fresh_one_of_its_own(trained):
+def test_a_new_task_keeps_the_shared_skills_and_gets_a_fresh_private_skill(trained):
     adapters, parameters = trained
     new = new_adapters(VARIANTS["poly"], adapters)
     assert (new.private_skill, new.n_tasks) == (LoRA(rank=3), 1)

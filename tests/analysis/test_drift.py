@@ -22,7 +22,7 @@ def test_from_zero_there_is_no_relative_distance_and_no_angle():
     assert math.isnan(one.cosine)
 
 
-def test_drifts_of_several_arrays_add_up_to_that_of_all():
+def test_the_drift_of_several_arrays_is_computed_over_all_of_them():
     rng = np.random.default_rng(0)
     before, after = rng.normal(size=(2, 6)), rng.normal(size=(2, 6))
     summed = Drift.of(before[0], after[0]) + Drift.of(before[1], after[1])

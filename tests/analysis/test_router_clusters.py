@@ -38,6 +38,6 @@ def test_tasks_that_do_not_differ_are_one_cluster():
     assert clusters(np.eye(5)).count == 1
 
 
-def test_one_and_two_tasks_are_no_clusters():
+def test_one_or_two_tasks_do_not_form_clusters():
     assert clusters(np.array([[0.2, 0.8]])).order.tolist() == [0]
     assert clusters(np.array([[0.2, 0.8, 0.1], [0.8, 0.2, 0.3]])).count == 1

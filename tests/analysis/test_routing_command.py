@@ -20,7 +20,7 @@ GROUPS = {"<b>": "<i>one</i>", "a&b": "<i>one</i>", "cost_$x^{": "$_{", "d": "$_
 
 
 def preferring(path, shape):
-    """Logits by which the first two tasks want skill 0 and the others skill 2; skills differ as well."""
+    """Make logits: the first two tasks prefer skill 0 and the last two skill 2. Skills differ too."""
     if path.endswith("router/logits"):
         rows = np.array([[9.0, -9, -9], [9, -9, -9], [-9, -9, 9], [-9, -9, 9]])
         return np.broadcast_to(rows[:, None], shape)
@@ -49,7 +49,7 @@ class Reader(html.parser.HTMLParser):
 
 
 @pytest.mark.slow
-def test_a_page_json_and_pictures_tell_what_was_put_into_the_weights(make_run, tmp_path):
+def test_a_page_json_and_pictures_show_the_structure_that_the_weights_were_given(make_run, tmp_path):
     run = make_run(names=ODD, added=preferring)
     (tmp_path / "groups.json").write_text(json.dumps(GROUPS))
     found = analyse(run, tmp_path, "--reference=groups.json")
@@ -77,7 +77,7 @@ def test_a_page_json_and_pictures_tell_what_was_put_into_the_weights(make_run, t
 
 
 @pytest.mark.slow
-def test_gradients_are_those_of_the_loss_on_a_tasks_first_examples(make_run, tasks, tmp_path):
+def test_gradients_are_taken_of_the_loss_on_the_first_examples_of_a_task(make_run, tasks, tmp_path):
     from poly_jax.data.batches import eval_batches
     from poly_jax.model.loss import TokenLoss
     from poly_jax.training.mesh import Partitioning
@@ -130,7 +130,7 @@ def test_scanned_layers_tell_the_same_as_layers_apart(make_run, tasks, tmp_path)
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_initial_values_are_those_that_training_starts_from(scan):
+def test_initial_values_equal_the_values_that_training_starts_from(scan):
     from poly_jax.adapters.config import Adapters
     from poly_jax.adapters.lora import LoRA
     from poly_jax.model.config import T5Config
@@ -176,7 +176,7 @@ def test_every_router_has_a_page(make_run, tmp_path, bindings, places):
     assert {task["name"] for task in found["tasks"]} <= {text.strip() for text in page.text}
 
 
-def test_each_tasks_own_skill_has_a_drift_of_its_own(make_run, tmp_path):
+def test_each_private_skill_has_its_own_drift(make_run, tmp_path):
     def added(path, shape):
         if "private" not in path:
             return 0.0

@@ -83,7 +83,7 @@ def test_a_batch_has_the_models_arrays(plain_mixture, decode):
         assert decode(batch["decoder_target_tokens"][row]).startswith(f"{name} out ")
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_others(random_mixture):
+def test_the_same_seed_gives_the_same_batches_and_another_seed_different_ones(random_mixture):
     first, again, other = (draw(stream(random_mixture, seed=seed), 30) for seed in (1, 1, 2))
     assert_same(first, again)
     assert not same(first, other)
@@ -188,9 +188,9 @@ def test_another_process_resumes_the_same_stream(tmp_path):
 
 def test_a_position_of_other_settings_is_refused(plain_mixture, tmp_path):
     stream(plain_mixture).save(tmp_path / "position")
-    with pytest.raises(UserError, match=r"has batch_size 4, this run 8"):
+    with pytest.raises(UserError, match=r"has batch_size 4, and this run has 8"):
         stream(plain_mixture, batch_size=8).restore(tmp_path / "position")
-    with pytest.raises(UserError, match=r"has seed 1, this run 2"):
+    with pytest.raises(UserError, match=r"has seed 1, and this run has 2"):
         stream(plain_mixture, seed=2).restore(tmp_path / "position")
 
 
@@ -357,10 +357,11 @@ def test_tasks_with_different_numbers_of_choices_train_in_one_batch(choosing):
 
 def test_tasks_with_different_numbers_of_choices_are_read_as_few_examples(choosing):
     from poly_jax.experiment import Data, Experiment
+    from poly_jax.model.config import T5Config
     from poly_jax.transfer.adapt import read_examples
     from poly_jax.transfer.few_shot import count_examples
 
-    experiment = Experiment(None, Data(choosing, inputs_length=4, targets_length=4))
+    experiment = Experiment(T5Config(), Data(choosing, inputs_length=4, targets_length=4))
     found = read_examples(experiment, TaskTable.of(choosing), choosing, "train")
     assert found["choices"].shape == (10, 3, 4)
     assert (found["choices"].any(axis=-1).sum(axis=1) == [3] * 5 + [2] * 5).all()

@@ -47,7 +47,7 @@ def test_what_a_library_writes_is_shown_if_it_fails(capfd):
     assert "reason" in capfd.readouterr().err
 
 
-def test_logs_of_seqio_are_dropped_and_those_of_the_program_kept():
+def test_log_messages_of_seqio_are_dropped_and_messages_of_the_program_are_kept():
     logger = absl.logging.get_absl_logger()
     for path, kept in (("/site-packages/seqio/utils.py", False), ("/home/someone/train.py", True)):
         record = logging.LogRecord("absl", logging.ERROR, path, 1, "text", (), None)

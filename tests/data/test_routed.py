@@ -31,7 +31,7 @@ def test_every_example_says_its_task(plain_mixture, decode):
     assert set(names) == {"ant", "cat", "owl"}
 
 
-def test_ids_are_those_of_the_table_that_is_given(plain_mixture, plain_task):
+def test_ids_come_from_the_given_table(plain_mixture, plain_task):
     table = TaskTable(("aardvark", "ant", "bee", "cat", "owl"))
     rows = examples(routed(plain_mixture, table), 60, split="train", seed=1)
     assert {int(row["task_ids"][0]) for row in rows} == {1, 3, 4}
@@ -132,7 +132,7 @@ def test_shards_of_a_task_smaller_than_their_number_share_its_examples(plain_tas
         examples(view, 3, split="train", shuffle=False, seed=0, shard_info=seqio.ShardInfo(shard, 4))
         for shard in range(4)
     ]
-    # Twelve examples of the repeated stream in turn, so that each comes four times.
+    # Twelve examples of the repeated stream in turn: each comes four times.
     counts = collections.Counter(decode(row["inputs"]) for shard in rows for row in shard)
     assert counts == {"few in 00": 4, "few in 01": 4, "few in 02": 4}
 

@@ -24,7 +24,7 @@ def test_an_unknown_task_is_named_beside_the_closest_known():
 
 
 @pytest.mark.parametrize("id", [-1, 3, 2**31])
-def test_an_id_out_of_range_is_an_error_and_no_clamp(id):
+def test_an_id_out_of_range_is_an_error_and_is_not_clamped(id):
     with pytest.raises(UserError, match=rf"task id {id} is out of range.*0 to 2"):
         TABLE.name(id)
 
@@ -45,18 +45,18 @@ def test_a_saved_table_loads_equal(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"tasks": 3}', '{"tasks": [3]}', '{"names": []}'])
-def test_a_file_that_is_no_table_is_named(tmp_path, content):
+def test_a_file_that_does_not_hold_a_table_is_named(tmp_path, content):
     (tmp_path / "tasks.json").write_text(content)
     with pytest.raises(UserError, match=r"tasks\.json.* holds no task table"):
         TaskTable.load(tmp_path / "tasks.json")
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"no task table is at .*absent\.json"):
+    with pytest.raises(UserError, match=r"there is no task table at .*absent\.json"):
         TaskTable.load(tmp_path / "absent.json")
 
 
-def test_the_table_of_a_mixture_has_its_tasks_and_those_of_its_mixtures(plain_mixture, plain_task):
+def test_the_table_of_a_mixture_has_its_tasks_and_the_tasks_of_its_mixtures(plain_mixture, plain_task):
     plain_task("bee")
     seqio.MixtureRegistry.add("zoo", [("animals", 1.0), ("bee", 1.0)])
     assert TaskTable.of("zoo").names == ("ant", "bee", "cat", "owl")
@@ -68,7 +68,7 @@ def test_an_unknown_mixture_is_named_beside_the_closest_registered(plain_mixture
         TaskTable.of("anymals")
 
 
-def test_reading_a_table_needs_no_tensorflow():
+def test_reading_a_table_does_not_import_tensorflow():
     program = (
         "import sys; import poly_jax.data.task_table; print({'tensorflow', 'seqio', 'jax'} & {*sys.modules})"
     )

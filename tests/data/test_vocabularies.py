@@ -53,7 +53,7 @@ def test_a_missing_model_is_named(tmp_path):
         vocabularies.sentencepiece(tmp_path / "spiece.model")
 
 
-def test_a_file_that_is_no_model_is_named(tmp_path):
+def test_a_file_that_is_not_a_model_is_named(tmp_path):
     (tmp_path / "spiece.model").write_text("words")
     with pytest.raises(UserError, match=r"spiece\.model' is not a SentencePiece model"):
         vocabularies.sentencepiece(tmp_path / "spiece.model")

@@ -25,7 +25,7 @@ def column(records, name):
     return [record[name] for record in records]
 
 
-def test_the_metrics_are_those_of_the_predictions_that_are_written(evaluated, tasks):
+def test_the_metrics_are_computed_from_the_predictions_that_are_written(evaluated, tasks):
     metrics, predictions = evaluated.metrics, evaluated.predictions
     a, b = predictions["evaluation_a"], predictions["evaluation_b"]
     assert metrics["evaluation_a"] == tasks.overlap(column(a, "target"), column(a, "prediction"))

@@ -1,4 +1,4 @@
-"""Predictions for texts: those of an evaluation, beside what was asked, and never half a file."""
+"""Predictions for texts equal an evaluation's, keep their inputs, and never leave half a file."""
 
 import dataclasses
 import io
@@ -33,7 +33,7 @@ def here(run, asked):
     return run
 
 
-def test_infer_predicts_what_an_evaluation_does_and_keeps_the_fields(here, asked, evaluated):
+def test_infer_predicts_the_same_as_an_evaluation_and_keeps_the_fields(here, asked, evaluated):
     wanted = [record["prediction"] for record in evaluated.predictions["evaluation_a"]]
     infer(here.folder, "evaluation_a", "asked.jsonl", "answers.jsonl", here.experiment, batch_size=3)
     answers = read_jsonl("answers.jsonl")
@@ -70,7 +70,7 @@ def test_standard_input_and_output(here, tasks, capsys, monkeypatch):
     assert capsys.readouterr().out == expected
 
 
-def test_an_empty_line_between_others_gets_a_line_of_its_own(here):
+def test_an_empty_line_between_texts_gets_its_own_line(here):
     pathlib.Path("gap.txt").write_text("a: b\n\na: b")
     infer(here.folder, "evaluation_a", "gap.txt", "answers.jsonl", here.experiment)
     answers = read_jsonl("answers.jsonl")
@@ -115,7 +115,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(here, monk
     ):
         infer(here.folder, "evaluation_a", "asked.txt", "nowhere/answers.txt", here.experiment)
     pathlib.Path("folder").mkdir()
-    with pytest.raises(UserError, match="folder is no file"):
+    with pytest.raises(UserError, match="folder is not a file"):
         infer(here.folder, "evaluation_a", "asked.txt", "folder", here.experiment)
 
 

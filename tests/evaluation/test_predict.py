@@ -62,7 +62,7 @@ def test_scores_are_the_summed_log_probabilities_of_the_targets(run, rows):
     np.testing.assert_allclose(got, (all_scores * (targets > 0)).sum(-1), rtol=1e-5)
 
 
-def test_the_scores_of_choices_are_those_of_each_as_a_target(run, rows):
+def test_the_score_of_a_choice_is_its_score_as_a_target(run, rows):
     inputs, targets, task_ids = rows
     choices = np.stack([targets, np.roll(targets, 1, axis=0), 0 * targets], axis=1)
     got = predictor(run, 4).score_choices(inputs, choices, task_ids)
@@ -177,7 +177,7 @@ print("equal on", jax.device_count())
 
 
 @pytest.mark.slow
-def test_several_devices_predict_what_one_does():
+def test_several_devices_predict_the_same_as_one_device():
     done = subprocess.run(
         [sys.executable, "-c", SEVERAL_DEVICES], capture_output=True, text=True, check=False
     )

@@ -61,7 +61,7 @@ def choosing(tmp_path_factory):
     del tasks._registered["choosing"]
 
 
-def test_the_accuracy_is_that_of_ranking_the_choices_by_the_model(run, choosing):
+def test_the_accuracy_comes_from_ranking_the_choices_by_the_model(run, choosing):
     metrics = evaluate(
         run.folder,
         run.experiment,

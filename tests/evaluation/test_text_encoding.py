@@ -75,7 +75,7 @@ def test_a_text_has_the_form_that_the_preprocessors_before_the_tokenizer_make(ta
     assert rows.tolist() == [[116, 61, 35, 100, 101, 1]]
 
 
-def test_the_examples_of_a_task_with_a_tokenizer_of_its_own_tell_whether_texts_end(task, capsys):
+def test_the_examples_of_a_task_with_its_own_tokenizer_show_whether_texts_end(task, capsys):
     made = task([own_tokenizer])
     assert task_encoder(made, LENGTHS)(["ab"]).tolist() == [[100, 101, 1, 0, 0, 0]]
     assert task_encoder(made, LENGTHS, "targets")(["ab"]).tolist() == [[100, 101, 0, 0, 0, 0]]
@@ -90,7 +90,7 @@ def test_examples_that_cannot_be_read_leave_t5_s_convention_and_a_word(task, cap
 
 def test_texts_that_are_cut_are_counted(task, capsys):
     task_encoder(task([TOKENIZE, APPEND]), LENGTHS)(TEXTS)
-    assert capsys.readouterr().err == "1 of 4 texts were cut to 6 tokens; what follows was not read\n"
+    assert capsys.readouterr().err == "1 of 4 texts were cut to 6 tokens; the rest was not read\n"
     task_encoder(task([TOKENIZE, AFTER_TRIM]), LENGTHS)(TEXTS)
     assert capsys.readouterr().err.startswith("2 of 4 texts were cut to 6 tokens")
     task_encoder(task([TOKENIZE]), LENGTHS)(["ab"])
@@ -146,4 +146,4 @@ def test_the_case_of_a_mark_and_a_cut(shared_cases, task, capsys):
     assert [record["inputs"] for record in marked] == ["lqm hdcgib", "lqm ihgc"]
     asked = [record["inputs"] for record in read_records(str(folder / "in.txt"))]
     task_encoder(task([TOKENIZE, APPEND]), {"inputs": 12, "targets": 8})(asked)
-    assert capsys.readouterr().err == "1 of 4 texts were cut to 12 tokens; what follows was not read\n"
+    assert capsys.readouterr().err == "1 of 4 texts were cut to 12 tokens; the rest was not read\n"

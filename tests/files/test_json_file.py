@@ -72,7 +72,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         read_json(tmp_path)
 
 
-def test_the_caller_says_what_the_top_level_is(tmp_path):
+def test_the_caller_chooses_the_type_of_the_top_level(tmp_path):
     assert read_json(_written(tmp_path, b"[1]"), list) == [1]
     assert read_json(_written(tmp_path, b"[1]"), object) == [1]
     with pytest.raises(UserError, match="holds an object where a list is needed"):

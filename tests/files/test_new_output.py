@@ -94,7 +94,7 @@ def test_an_output_that_cannot_be_is_one_line(source, arguments, capsys):
     assert "cannot be written: Not a directory" in one_line(capsys)
 
 
-def test_a_file_that_cannot_take_its_place_leaves_no_other(source, capsys):
+def test_a_file_that_cannot_be_moved_into_place_is_deleted(source, capsys):
     pathlib.Path("b.safetensors").mkdir()
     assert cli.main(["export", f"--backbone={source}", "--output=b.safetensors"]) == 1
     assert "b.safetensors cannot be written: Is a directory" in one_line(capsys)

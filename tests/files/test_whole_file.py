@@ -1,4 +1,4 @@
-"""A file is replaced whole; a link stays one, and what is no file is left alone."""
+"""A file is replaced as a whole; a link stays a link, and anything that is not a file is left alone."""
 
 import os
 
@@ -24,7 +24,7 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     os.mkfifo(pipe)
     link.symlink_to(pipe)
     for path in (pipe, link):
-        with pytest.raises(UserError, match=f"{path} is no file"):
+        with pytest.raises(UserError, match=f"{path} is not a file"):
             write_whole(path, "text")
     assert pipe.is_fifo()
     assert link.is_symlink()

@@ -8,7 +8,7 @@ from collections.abc import Callable
 Reading = list[str] | Callable[[], object]
 RESUME = (
     "--gin_file=recipes/skillbench/mhr.gin",
-    "--gin.Adapters.sites=('.*/attention/query', '.*/mlp/wo')",
+    "--gin.Adapters.sites='encoder/mlp/wo'",
     "--gin.train.steps=2",
     "--gin.Data.batch_size=8",
 )
@@ -98,9 +98,9 @@ def _t0(folder: pathlib.Path, file: str) -> Reading:
 
 def _table(folder: pathlib.Path, file: str) -> Reading:
     def read() -> None:
-        from poly_jax.routing.table_file import read_table
+        from poly_jax.files.weight_table import read_weight_table
 
-        read_table(str(folder / file), TASKS)
+        read_weight_table(str(folder / file), TASKS)
 
     return read
 

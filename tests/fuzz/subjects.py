@@ -48,16 +48,20 @@ class Subject:
       folder: where they are; a copy of it is damaged.
       readers: names in `readers.READERS` of what reads them.
       files: those that are damaged, relative to the folder; none for all.
+      most_kinds: the most kinds of damage to one file.
     """
 
     folder: pathlib.Path
     readers: tuple[str, ...]
     files: tuple[str, ...] = ()
+    most_kinds: int | None = None
 
     def damaged(self) -> list[str]:
         """Files to damage, in order."""
         found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
-        return list(self.files) or [path.relative_to(self.folder).as_posix() for path in found]
+        names = list(self.files) or [path.relative_to(self.folder).as_posix() for path in found]
+        # One array stands for all that are stored alike.
+        return [name for name in names if "target." not in name or "target.encoder.encoder_norm" in name]
 
 
 def make_subjects(root: pathlib.Path, run: pathlib.Path) -> list[Subject]:
@@ -65,7 +69,7 @@ def make_subjects(root: pathlib.Path, run: pathlib.Path) -> list[Subject]:
     rng = np.random.default_rng(0)
     shapes = t5_parameter_shapes(CONFIG)
     tensors = of_tree({name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()})
-    subjects = [Subject(run, ("resume", "export", "load"), _run_files(run))]
+    subjects = [Subject(run, ("resume", "export", "load"), _run_files(run), 8)]
     for name, make in _BACKBONES.items():
         folder = root / name
         folder.mkdir()
@@ -146,7 +150,7 @@ _BACKBONES = {
     "t5x_orbax_zarr": lambda folder, tensors: _orbax(folder, tensors, use_ocdbt=False),
     "poly_jax": lambda folder, tensors: single_file.write(folder / "model.safetensors", tensors, _FIELDS),
     "poly_jax_folder": lambda folder, tensors: backbone_folder.write(
-        folder / "model", tensors, _FIELDS, shard_bytes=1024
+        folder / "model", tensors, _FIELDS, shard_bytes=2048
     ),
 }
 

@@ -42,7 +42,7 @@ def read(reader: str, folder: pathlib.Path, file: str) -> tuple[int, str]:
 
 
 def fault(code: int, errors: str) -> str:
-    """What is wrong with how a reading ended; empty where nothing is."""
+    """Describe what is wrong with the end of a reading; empty where it ended well."""
     lines = [line for line in errors.splitlines() if line.startswith(_ERROR)]
     if "Traceback" in errors or code not in (0, 1):
         return f"ended with {code} and {errors[-2000:]}"

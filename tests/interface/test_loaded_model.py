@@ -198,7 +198,7 @@ def test_another_systems_adapters_are_attached_by_name(bare, tmp_path):
     [
         (lambda model, bare: model.predict(["a"]), "say which of the 3 tasks is meant, such as task='a'"),
         (lambda model, bare: model.predict(["a"], task="d"), "task 'd' is not in the table of 3 tasks"),
-        (lambda model, bare: model.predict("a", task="a"), "texts is the one text 'a'; give a list"),
+        (lambda model, bare: model.predict("a", task="a"), "texts is a single text, 'a'; give a list"),
         (lambda model, bare: bare.predict(["a"], task="a"), "task is 'a', and the T5 has no adapters"),
         (lambda model, bare: model.score(["a"], ["b", "c"], task="a"), "1 texts have 2 targets"),
         (lambda model, bare: bare.attach(MHR, ["a"]), "adapters are for 3 tasks, and 1 are named"),
@@ -211,7 +211,7 @@ def test_mistakes_are_one_line(model, bare, call, message):
         call(model, bare)
 
 
-def test_an_unknown_vocabulary_says_what_to_give(file):
+def test_an_unknown_vocabulary_is_an_error_that_says_what_to_give(file):
     with pytest.raises(
         poly_jax.UserError, match="the vocabulary is not known; load the model with vocabulary="
     ):

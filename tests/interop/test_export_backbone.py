@@ -52,7 +52,7 @@ def test_t5x_to_ours_to_t5x_keeps_every_bit(shared_data, version):
 
 
 @pytest.mark.parametrize("version", ["t5x_tiny_v1_0", "t5x_tiny_v1_1"])
-def test_the_manifest_is_that_of_t5x_itself(shared_data, version):
+def test_the_manifest_equals_the_manifest_that_t5x_writes(shared_data, version):
     source = shared_data / "t5x" / version / "legacy" / "checkpoint_1100000"
     export_backbone(str(source), "out", "t5x")
     written = pathlib.Path("out") / "checkpoint_1100000"

@@ -107,7 +107,7 @@ def test_a_missing_parameter_is_named(shared_data, tmp_path, capsys):
     assert "1 unknown (decoder/layers_1/mlp/bias/kernel)" in shown
 
 
-def test_a_truncated_shard_is_named_and_leaves_no_file(model, write_hugging_face, capsys):
+def test_a_truncated_shard_is_named_and_no_file_is_left(model, write_hugging_face, capsys):
     folder = write_hugging_face(*model, n_shards=2)
     shard = folder / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -167,7 +167,7 @@ def test_a_tokenizer_of_another_model_is_named(model, write_hugging_face):
         import_backbone(str(folder), "b")
 
 
-def test_what_is_no_sentencepiece_model_is_named(model, write_hugging_face):
+def test_a_file_that_is_not_a_sentencepiece_model_is_named(model, write_hugging_face):
     folder = write_hugging_face(*model)
     (folder / "spiece.model").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(UserError, match=r"spiece\.model is not a SentencePiece model"):

@@ -101,7 +101,7 @@ def test_routers_that_are_stored_once_are_shared(write, tables, granularity, rou
     assert found == set(routers)
 
 
-def test_equal_copies_of_a_router_are_those_of_the_granularity_that_the_user_says(write):
+def test_equal_copies_of_a_router_have_the_granularity_that_the_user_chooses(write):
     tensors = routed(WIDTHS)
     first = tensors[f"model.{QUERIES[0]}.selector.module_logits"]
     for name in tensors:

@@ -62,7 +62,7 @@ def test_all_108_tensors_are_read_exactly_once(shared_data, fixture):
 
 
 @pytest.mark.parametrize(("fixture", "sizes"), FIXTURES.items())
-def test_shapes_are_those_of_the_models_sites(shared_data, fixture, sizes):
+def test_shapes_equal_those_of_the_models_sites(shared_data, fixture, sizes):
     k, h, r = sizes
     read = read_poly(shared_data / "peft" / fixture / "adapter")
     assert (read.n_tasks, read.n_skills, read.n_splits) == (5, k, h)
@@ -97,7 +97,7 @@ def test_router_logits_give_the_mixing_weights_that_peft_recorded(shared_data, f
         )
 
 
-def test_a_size_that_is_no_number_is_refused(adapter):
+def test_a_size_that_is_not_a_number_is_refused(adapter):
     with pytest.raises(UserError, match="n_splits is None, not a number"):
         read_poly(adapter(config={"n_splits": None}))
 

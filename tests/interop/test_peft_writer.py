@@ -1,4 +1,4 @@
-"""What PEFT's Poly computes from the exported tensors are the weights and updates of the run."""
+"""PEFT's Poly computes the weights and updates of the run from the exported tensors."""
 
 import dataclasses
 
@@ -48,7 +48,7 @@ def run_of(router, skill=LoRA(rank=2, alpha=3.0), **changes):
 
 
 def poly_weights(logits, splits, skills):
-    """What PEFT makes of a table, from its formula."""
+    """Compute PEFT's weights from a table, by its formula."""
     on = 1 / (1 + np.exp(-logits.astype(np.float64))).reshape(-1, splits, skills)
     return on / (on.sum(-1, keepdims=True) + 1e-12)
 

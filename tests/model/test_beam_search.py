@@ -157,7 +157,7 @@ HUGGING_FACE_CASES = [
 @pytest.mark.parametrize(
     "case", HUGGING_FACE_CASES, ids=lambda case: f"penalty_{case.length_penalty}_eos_{case.eos_id}"
 )
-def test_beams_are_those_of_hugging_face(case):
+def test_beams_equal_those_of_hugging_face(case):
     table = logit_table(case.seed, 2, 6, case.scale, case.eos_bias)
     tokens, scores = search(table, 3, 7, length_penalty=case.length_penalty, eos_id=case.eos_id)
     expected = [[padded([int(digit) for digit in output], 7) for output in row] for row in case.tokens]
@@ -199,7 +199,7 @@ def plain_search(row_table, n_beams, max_length, length_penalty):
         (2.0, 7, 2, 9, 1.5),
     ],
 )
-def test_beams_are_those_of_a_plain_search(length_penalty, vocab, n_beams, max_length, eos_bias):
+def test_beams_equal_those_of_a_plain_search(length_penalty, vocab, n_beams, max_length, eos_bias):
     table = logit_table(vocab, 4, vocab, 2.0, eos_bias)
     tokens, scores = search(table, n_beams, max_length, length_penalty=length_penalty)
     for row in range(4):
@@ -234,7 +234,7 @@ def test_one_beam_ranked_by_probability_is_greedy():
     np.testing.assert_allclose(scores[:, 0], greedy.scores, rtol=1e-6)
 
 
-def test_a_row_is_searched_alike_alone_and_in_a_batch():
+def test_the_search_of_a_row_is_the_same_alone_and_in_a_batch():
     table = logit_table(13, 3, 8, 2.0, 1.0)
     together = search(table, 3, 10)
     for row in range(3):

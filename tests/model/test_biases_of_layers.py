@@ -1,4 +1,4 @@
-"""Relative position biases of each layer's own, as in umT5, are those of the stack where all are the same."""
+"""Separate relative position biases per layer, as in umT5, act like one shared bias where all are equal."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ def logits(config, tree):
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_equal_biases_of_layers_are_those_of_the_stack(shared, scan_layers):
+def test_equal_biases_in_all_layers_equal_one_bias_of_the_stack(shared, scan_layers):
     config = dataclasses.replace(SHARED, relative_bias_in_layers=True, scan_layers=scan_layers)
     own = repeated(shared)
     own = stack_layers(own) if scan_layers else own

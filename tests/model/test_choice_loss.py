@@ -52,7 +52,7 @@ def by_hand(logits, choices, length_norm):
 
 
 @pytest.mark.parametrize("length_norm", [0.0, 1.0])
-def test_the_terms_are_those_of_the_formulas(case, length_norm):
+def test_the_terms_equal_their_formulas(case, length_norm):
     got = mean_of(ChoiceLoss(length_norm=length_norm), *case)
     expected = by_hand(*case, length_norm)
     assert list(got) == list(TERMS)
@@ -80,7 +80,7 @@ def test_a_weight_scales_its_term_and_0_turns_it_off(case):
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_gradients_reach_the_tokens_that_the_term_is_about_and_no_others(case, term):
+def test_gradients_reach_only_the_tokens_that_the_term_is_about(case, term):
     logits, choices = case
     loss = ChoiceLoss(**{name: float(name == term) for name in TERMS})
     gradient = jax.jit(jax.grad(lambda x: sum(loss.totals_of(x, jnp.asarray(choices), LABELS).values())))(

@@ -39,7 +39,7 @@ def test_a_score_is_the_sum_over_a_power_of_the_length(choices, length_norm):
 
 
 @pytest.mark.parametrize("granularity", ["fine", "coarse"])
-def test_encoding_once_gives_what_encoding_each_choice_with_its_input_gives(tiny, choices, granularity):
+def test_encoding_an_input_once_equals_encoding_it_with_each_choice(tiny, choices, granularity):
     model = dataclasses.replace(
         tiny.model, adapters=dataclasses.replace(tiny.adapters, granularity=granularity)
     )

@@ -175,7 +175,7 @@ def test_top_k_beyond_the_vocabulary_keeps_all_of_it():
     )
 
 
-def test_a_key_gives_the_same_draws_again_and_another_key_others():
+def test_a_key_gives_the_same_draws_again_and_another_key_different_ones():
     table = markov_table(5, 4, 12, 50)
     first, again, other = (
         decode(table, 12, rng=jax.random.key(k), temperature=1.0).tokens for k in (3, 3, 4)

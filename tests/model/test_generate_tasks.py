@@ -77,7 +77,7 @@ def test_greedy_is_the_argmax_of_whole_targets_without_a_cache_or_padding(tiny, 
     np.testing.assert_allclose(greedy.scores, scores, rtol=1e-4, atol=1e-4)
 
 
-def test_the_training_model_with_scanned_rematerialised_layers_decodes_alike(run, tiny, inputs, greedy):
+def test_the_training_model_with_scanned_rematerialised_layers_decodes_the_same(run, tiny, inputs, greedy):
     config = dataclasses.replace(tiny.config, scan_layers=True, remat="minimal", dropout_rate=0.5)
     model = dataclasses.replace(tiny.model, config=config, train=True)
     result = run(model, stack_layers(tiny.parameters), inputs, TASK_IDS)

@@ -74,7 +74,7 @@ def test_tiny_models_are_tiny(name):
     assert (config.num_encoder_layers, config.num_decoder_layers) == (2, 2)
 
 
-def test_every_gin_file_opens_with_what_it_is():
+def test_every_gin_file_opens_with_its_purpose():
     for name in configuration.shipped():
         first = (configuration.gin_root() / name).read_text().split("\n", 1)[0]
         assert first.startswith("# "), name

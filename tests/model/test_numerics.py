@@ -22,7 +22,7 @@ def evaluated(tiny, logits_of):
     return np.asarray(logits_of(tiny.model, tiny.parameters, tiny.batch))
 
 
-def test_bfloat16_activations_give_float32_logits_close_to_those_of_float32(tiny, logits_of, evaluated):
+def test_bfloat16_activations_give_float32_logits_close_to_float32_activations(tiny, logits_of, evaluated):
     half = logits_of(with_config(tiny.model, dtype="bfloat16"), tiny.parameters, tiny.batch)
     assert half.dtype == jnp.float32
     error = np.sqrt(np.mean((half - evaluated) ** 2) / np.mean(evaluated**2))
@@ -78,7 +78,7 @@ def test_attention_drops_a_key_for_all_queries_of_a_head(tiny):
     heads, length, rate = 2, 16, 0.4
     config = dataclasses.replace(tiny.config, num_heads=heads, head_dim=length, dropout_rate=rate)
     width = heads * length
-    # Values are one-hot in the position, so that the output of head h at query q is its row of weights.
+    # Values are one-hot in the position: the output of head h at query q is its row of weights.
     eye = np.tile(np.eye(length, dtype=np.float32), (1, heads))
     parameters = {
         "query": {"kernel": np.zeros_like(eye)},

@@ -55,7 +55,7 @@ def test_normalised_by_examples_a_long_target_counts_more(case):
     np.testing.assert_allclose(total / divisor, expected, rtol=1e-5)
 
 
-def test_label_smoothing_is_that_of_fairseq(case):
+def test_label_smoothing_equals_fairseqs(case):
     logits, targets, weights = case
     log_probs, eps = log_softmax(logits), 0.1
     expected = sum(
@@ -93,7 +93,7 @@ def test_scores_are_sums_over_the_length_to_a_power(case, length_norm):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_token_log_probs_are_those_of_the_targets(case):
+def test_token_log_probs_belong_to_the_targets(case):
     logits, targets, _ = case
     expected = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(

@@ -55,7 +55,7 @@ def test_a_folder_of_nobody_is_free(tmp_path, program):
     check_output_folder(tmp_path, program)
 
 
-def test_a_file_is_no_folder(tmp_path):
+def test_a_file_is_refused_as_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is a file; give a folder"):
         check_output_folder(tmp_path / "file", "sweep")

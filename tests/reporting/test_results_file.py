@@ -51,7 +51,7 @@ def without_constants(text):
     return json.loads(text, parse_constant=refuse)
 
 
-def test_numbers_that_are_not_defined_are_null_in_the_file_and_none_for_every_process(tmp_path):
+def test_undefined_numbers_are_null_in_the_file_and_none_in_every_process(tmp_path):
     path = tmp_path / "results.jsonl"
     results = ResultsFile(path)
     added = {"loss": float("nan"), "metrics": {"a": float("inf"), "b": 2.0}, "curve": [1.0, float("nan")]}

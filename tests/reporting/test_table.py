@@ -9,7 +9,7 @@ def test_markdown_aligns_numbers_right():
     assert markdown_table(COLUMNS, ROWS) == "| method | a_b |\n| --- | ---: |\n| X & Y | 50% |\n"
 
 
-def test_latex_escapes_what_would_not_compile():
+def test_characters_that_latex_would_not_compile_are_escaped():
     assert latex_table(COLUMNS, ROWS).splitlines() == [
         r"\begin{tabular}{lr}",
         r"\toprule",

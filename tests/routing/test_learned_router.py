@@ -79,7 +79,7 @@ def test_training_samples_a_relaxed_bernoulli_of_the_rows_logits(temperature):
     close(trained(LearnedRouter(temperature=temperature), logits, u), normalised(z))
 
 
-def test_rows_of_one_task_are_sampled_apart_and_evaluated_alike():
+def test_rows_of_one_task_are_sampled_separately_and_evaluated_equally():
     weights = trained(LearnedRouter(), table(), draws())
     assert np.abs(weights[0] - weights[2]).max() > 0.05
     weights = evaluated(LearnedRouter(), table())
@@ -196,7 +196,7 @@ def test_dropping_every_score_gives_no_skill_and_no_gradient():
     assert not np.asarray(gradient).any()
 
 
-def test_the_shared_skill_is_always_on_and_normalised_with_the_others():
+def test_the_shared_skill_is_always_on_and_normalised_with_the_other_skills():
     rate, logits, u = 0.5, table(), draws(6)
     router = LearnedRouter(sampling=False, shared_skill=True, logit_dropout=rate)
     z = sigmoid(logits[ROWS])

@@ -52,7 +52,7 @@ def test_a_new_task_has_its_row_in_the_same_table(path):
     np.testing.assert_allclose(new.router.weights({}, np.array(0), Sizes(1, 1, 3), None), [EXPECTED["new"]])
 
 
-def test_a_task_without_a_row_is_named_with_what_is_like_it(path):
+def test_a_task_without_a_row_is_named_with_the_closest_names(path):
     with pytest.raises(
         UserError, match=r"no row for 2 task\(s\), such as 'summ'; did you mean 'sum'"
     ) as caught:

@@ -22,7 +22,7 @@ def results(tmp_path):
     return results
 
 
-def test_the_interval_is_that_of_students_t():
+def test_the_interval_uses_students_t():
     # Of 1, 2, 3: standard error 1 / sqrt(3), and t(0.975, 2) = 4.302653 (a table of the distribution).
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.302653 / 3**0.5), rel=1e-6)
 

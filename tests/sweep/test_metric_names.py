@@ -1,4 +1,4 @@
-"""Which metrics a task gives is known before any model is evaluated on it."""
+"""The names of a task's metrics are known before any model is evaluated on it."""
 
 import pytest
 
@@ -58,7 +58,7 @@ def scorer():
     seqio.TaskRegistry.remove("measured")
 
 
-def test_they_are_those_of_the_tasks_own_functions_that_are_numbers(scorer):
+def test_metric_names_are_the_numbers_that_the_tasks_own_functions_return(scorer):
     names = scorer(of_predictions, of_scores, with_both).metric_names
     assert sorted(names) == ["hits", "longest", "score", "sure"]
 

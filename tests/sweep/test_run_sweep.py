@@ -71,7 +71,7 @@ def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
 
 
 @pytest.mark.slow
-def test_the_score_is_that_of_adapt_and_eval(short_runs, tmp_path):
+def test_the_score_equals_the_score_of_adapt_and_eval(short_runs, tmp_path):
     bindings = (
         "adapt.steps = 3",
         "adapt/Optimizer.learning_rate = 0.03",

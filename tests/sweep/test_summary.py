@@ -28,7 +28,7 @@ def test_a_cell_is_the_median_over_seeds_and_the_mean_is_over_tasks_of_these(sum
     assert summary.rows[0] == ["A", "50.0", "1.0", "25.5"]
 
 
-def test_what_is_missing_is_shown_so_and_has_no_mean(summary):
+def test_a_missing_result_is_shown_as_missing_and_has_no_mean(summary):
     assert summary.rows[1] == ["B", "60.0", "-", "-"]
     assert "| B | 60.0 | - | - |" in summary.markdown()
     assert r"B & 60.0 & - & - \\" in summary.latex()

@@ -63,7 +63,7 @@ def test_a_prompt_is_written_as_published(name, demonstrations, text):
 
 
 @pytest.mark.parametrize(("name", "demonstrations"), [("NEW", ()), ("OLD", ()), ("OLD", TWO)])
-def test_piecewise_ids_are_those_of_the_whole_text(t5, name, demonstrations):
+def test_piecewise_ids_equal_the_ids_of_the_whole_text(t5, name, demonstrations):
     ids, text = encode(name, t5, demonstrations=demonstrations)
     assert ids == [*t5.encode(text), 1]
 

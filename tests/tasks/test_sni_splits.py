@@ -28,7 +28,7 @@ def test_a_train_task_is_shuffled_and_capped():
     assert splits != train_task_splits(instances(250), seed=13, max_instances=100)
 
 
-def test_a_small_train_task_has_what_there_is():
+def test_a_small_train_task_has_all_its_instances():
     split = functools.partial(train_task_splits, seed=1, max_instances=100)
     assert sizes(split(instances(120))) == {"train": 100, "validation": 20}
     assert sizes(split(instances(60))) == {"train": 60}

@@ -86,7 +86,7 @@ def test_training_examples_come_by_every_template_with_their_choices(folder):
     assert got[2]["targets"].tolist() == never
 
 
-def test_every_seed_has_its_split_and_train_is_that_of_the_setting(folder):
+def test_every_seed_has_its_split_and_train_is_the_split_of_the_seed_in_the_settings(folder):
     register(folder, BYTES)
     assert list(seqio.TaskRegistry.get("t0_rte").splits) == ["train", "train_0", "train_42", "validation"]
     assert [row["inputs"].tolist() for row in rows("train")] == [
@@ -122,7 +122,9 @@ def test_registering_again_does_nothing_and_otherwise_is_an_error(folder):
     before = seqio.TaskRegistry.get("t0_rte")
     register(str(folder), vocabularies.byte())
     assert seqio.TaskRegistry.get("t0_rte") is before
-    with pytest.raises(UserError, match=r"'t0' is registered with length_norm 1\.0, now asked for with 0\.0"):
+    with pytest.raises(
+        UserError, match=r"'t0' is registered with length_norm 1\.0, and cannot be registered again with 0\.0"
+    ):
         register(folder, BYTES, length_norm=0.0)
 
 

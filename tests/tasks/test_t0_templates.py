@@ -174,7 +174,7 @@ def test_a_file_that_is_missing_broken_or_something_else_is_named(tmp_path):
             read_templates(path)
 
 
-def test_the_templates_of_every_task_are_those_of_the_papers(shared_data):
+def test_the_templates_of_every_task_are_the_templates_of_the_papers(shared_data):
     expected = json.loads((shared_data / "t0" / "t0_eval_tasks_11.json").read_text())
     folder = epath.Path(shared_data / "t0" / "promptsource_templates")
     got = {

@@ -71,7 +71,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def update_of(tiny):
-    """Makes an `Update` of the tiny model; no warm-up, so that the first step moves."""
+    """Make an `Update` of the tiny model, without warm-up: the first step changes parameters."""
 
     def make(optimizer=None, model=None, **settings):
         optimizer = optimizer or Optimizer(warmup_fraction=0.0, decay="constant")

@@ -50,7 +50,7 @@ def test_the_first_term_is_the_token_loss_of_the_right_choice(tiny, update_of, i
     np.testing.assert_allclose(stepped[2]["lm"], metrics["loss"], rtol=1e-5)
 
 
-def test_the_third_term_is_that_of_the_wrong_choices_run_by_themselves(tiny, with_choices, stepped):
+def test_the_third_term_equals_a_separate_run_of_the_wrong_choices(tiny, with_choices, stepped):
     choices = with_choices["choices"]
     wrong = choices[np.arange(3) != with_choices["labels"][:, None]]
     logits = jax.jit(lambda *arrays: tiny.model.apply({"params": merge(tiny.frozen, tiny.trained)}, *arrays))(

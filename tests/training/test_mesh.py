@@ -56,7 +56,7 @@ def test_batches_that_cannot_be_spread_are_named():
         ((3, 16, 32), ("layers", "embed", "mlp"), (None, ("fsdp",), ("model",))),
     ],
 )
-def test_an_axis_is_cut_by_those_of_its_mesh_axes_that_divide_it(shape, axes, expected):
+def test_an_axis_is_sharded_over_its_mesh_axes_that_divide_it(shape, axes, expected):
     mesh = AbstractMesh((2, 2, 4), ("data", "fsdp", "model"))
     leaf = jax.ShapeDtypeStruct(shape, np.float32)
     assert shardings({"w": leaf}, {"w": PartitionSpec(*axes)}, mesh)["w"].spec == PartitionSpec(*expected)

@@ -151,7 +151,7 @@ _SHAPES = {"encoder": {"lora_a": (3, 140)}, "decoder": {"lora_a": (128, 129), "l
 
 def _random_layers(rng):
     def layer(stack):
-        # Layers differ in size, so that one root mean square over all of them is none of theirs.
+        # Layers differ in size: the root mean square over all layers differs from that of every layer.
         size = 10 ** rng.uniform(-2, 2)
         made = {name: rng.normal(0, size, shape) for name, shape in _SHAPES[stack].items()}
         return {"skills": {n: x.astype(np.float32) for n, x in made.items()}} | {

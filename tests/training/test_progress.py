@@ -1,4 +1,4 @@
-"""What a run says on the terminal about its speed and the time that is left."""
+"""A run prints its speed and the remaining time on the terminal."""
 
 import itertools
 
@@ -15,7 +15,7 @@ def clock(monkeypatch):
     monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(ticks)))
 
 
-def test_speed_and_time_left_are_those_since_the_last_report(clock, capsys):
+def test_speed_and_time_left_are_measured_since_the_last_report(clock, capsys):
     reports = Progress(first_step=1, last_step=101, examples_per_step=8)
     values = reports.report(21, {"loss": 1.5})
     assert values == {"loss": 1.5, "steps_per_second": 2.0, "examples_per_second": 16.0}

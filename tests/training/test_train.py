@@ -173,7 +173,7 @@ class TestAnInterruptedRun:
     def test_it_ends_in_the_bits_of_an_uninterrupted_one(self, run, resumed):
         jax.tree.map(np.testing.assert_array_equal, resumed.trained, run.trained)
 
-    def test_its_losses_are_those_of_an_uninterrupted_one(self, run, resumed):
+    def test_its_losses_equal_the_losses_of_an_uninterrupted_run(self, run, resumed):
         assert [line["step"] for line in resumed.before] == [1]
         assert [(line["step"], line["loss"]) for line in lines(resumed.folder)] == [
             (line["step"], line["loss"]) for line in lines(run.folder)

@@ -37,7 +37,7 @@ def numbers_of(tree):
         ("all", [0, 1, 2, 3, 4, 5, 6]),
     ],
 )
-def test_each_choice_trains_its_parameters_and_freezes_the_others(trainable, trained):
+def test_each_choice_trains_its_parameters_and_freezes_the_rest(trainable, trained):
     inside, outside = split(TREE, selects(trainable))
     assert numbers(inside) == trained
     assert numbers(outside) == sorted(set(range(7)) - set(trained))

@@ -1,4 +1,4 @@
-"""What is not trained gets no gradient, no optimizer state and no bytes in the checkpoint."""
+"""Frozen parameters have no gradient, no optimizer state and no bytes in the checkpoint."""
 
 import dataclasses
 

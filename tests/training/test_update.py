@@ -33,7 +33,7 @@ def test_only_skills_and_routers_change_and_all_of_them_do(tiny, stepped, flat):
     assert {name.split("/")[-2] for name in after} == {"skills", "router"}
     assert len(after) == 6
     for name, leaf in after.items():
-        # Of the router's rows, those of task 3 are not in the batch.
+        # The batch has no example of task 3, which has its own rows in the router.
         rows = slice(0, 3) if is_router(name) else slice(None)
         assert (leaf[rows] != before[name][rows]).all(), name
         if is_router(name):
@@ -53,7 +53,7 @@ def test_the_frozen_tree_is_bit_equal_after_steps(tiny, stepped, key, flat):
     assert sizes == 2 * sum(leaf.size for leaf in jax.tree.leaves(tiny.trained))
 
 
-def test_the_rate_of_routers_is_a_hundred_times_that_of_skills(tiny, stepped, flat):
+def test_the_rate_of_routers_is_a_hundred_times_the_rate_of_skills(tiny, stepped, flat):
     _, _, state, _ = stepped
     before, after = flat(tiny.trained), flat(state.trained)
     sizes = {True: [], False: []}

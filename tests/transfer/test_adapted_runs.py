@@ -94,7 +94,7 @@ def test_full_fine_tuning_starts_from_the_backbone_alone(short_runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_starts_from_those_of_named_tasks(short_runs, tmp_path):
+def test_a_row_starts_from_the_rows_of_named_tasks(short_runs, tmp_path):
     still = ["--gin.adapt/Optimizer.router_learning_rate=0.0"]
     flags = [f"--init_router_from={name}" for name in OLD]
     adapted(short_runs, "mhr", "mhr-z", tmp_path / "z", *flags, *still)

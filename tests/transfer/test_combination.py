@@ -66,7 +66,7 @@ def test_batches_are_filled_up_with_zeros():
 
 
 @pytest.mark.parametrize("loss", [TokenLoss(), TokenLoss(normalize_by="examples")])
-def test_the_loss_of_one_skill_is_that_of_its_task_in_a_private_run(many, new_tasks, loss):
+def test_the_loss_of_one_skill_equals_the_loss_of_its_task_in_a_private_run(many, new_tasks, loss):
     examples = new_tasks[0]
     adapters = dataclasses.replace(many.model.adapters, router=PrivateRouter(), n_tasks=3)
     adapted, backbone = split(many.parameters, is_adapter_parameter)

@@ -73,7 +73,7 @@ def test_the_first_examples_keep_all_of_their_prompts(prompted):
     np.testing.assert_array_equal(first_examples({"x": prompted["x"]}, 2)["x"], [0, 1])
 
 
-def test_the_first_examples_of_a_mixture_are_those_of_each_task(prompted):
+def test_the_first_examples_of_a_mixture_are_the_first_examples_of_each_task(prompted):
     rows = {**prompted, "task_ids": np.array([0, 0, 0, 1, 1, 1, 1])}
     np.testing.assert_array_equal(first_examples(rows, 1)["x"], [0, 1, 3, 4, 5, 6])
     single = {"x": np.arange(7), "task_ids": rows["task_ids"]}

@@ -1,4 +1,4 @@
-"""Which skills become a new task's adapter, without training."""
+"""Combinations of skills that become a new task's adapter without training."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""New rows of a router from those of old tasks."""
+"""New rows of a router are made from the rows of old tasks."""
 
 import dataclasses
 

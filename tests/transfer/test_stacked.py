@@ -72,7 +72,7 @@ def stacked(request, many, new_tasks):
 
 @pytest.fixture(scope="module")
 def new_tasks(examples_of):
-    """Of two tasks, one with more examples."""
+    """Register two tasks, one with more examples than the other."""
     return [examples_of(1, 5), examples_of(2, 3)]
 
 
@@ -143,7 +143,7 @@ def test_each_predicts_with_its_own_adapters(many, new_tasks):
         np.testing.assert_array_equal(predicted[i], decode(merge(stack.frozen, own), inputs[i]))
 
 
-def test_what_is_trained_is_stacked_and_what_is_not_is_shared(stacked):
+def test_trained_parameters_are_stacked_and_frozen_parameters_are_shared(stacked):
     variant, source, stack = stacked
     paths = {path.split("/")[-2] for path in flat(stack.trained)}
     expected = {"mhr": {"skills", "router"}, "random": {"skills", "router"}, "mhr-z": {"router"}}

@@ -68,7 +68,7 @@ def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
     assert new_adapters(find("lorahub-trained"), many.model.adapters).inventory_size == 1
 
 
-def test_bound_settings_win_over_a_variant_s_own_and_the_others_stay(tmp_path):
+def test_bound_settings_win_over_a_variants_own_and_its_other_settings_stay(tmp_path):
     loaded = configuration.load([], ["SearchedWeights.l1 = 0.5"])
     own = SearchedWeights(evaluations=7, l1=0.1)
     mine = Variant("mine", "combined", "skills", choice=own)

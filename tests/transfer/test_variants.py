@@ -1,4 +1,4 @@
-"""What each variant starts from, what it trains, and which runs it refuses."""
+"""The start of each variant, the parameters that it trains, and the runs that it refuses."""
 
 import dataclasses
 

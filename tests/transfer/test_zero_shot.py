@@ -18,7 +18,7 @@ from poly_jax.transfer.zero_shot import averaged
 NEW = TaskTable(("a", "b", "c", "d", "e", "f"))
 
 
-def test_the_averaged_model_computes_what_a_uniform_mix_of_all_skills_computes(many, new_tasks):
+def test_the_averaged_model_equals_a_uniform_mix_of_all_skills(many, new_tasks):
     old = Restored(many.model, many.parameters, TaskTable(("k", "l", "m", "n")), epath.Path("run"), Origin())
     new = averaged(old, NEW)
     uniform = Transformer(

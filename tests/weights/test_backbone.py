@@ -34,7 +34,7 @@ def test_every_kind_of_checkpoint_is_cast_on_request(
         assert dtypes == {"bfloat16"}
 
 
-def test_what_is_no_checkpoint_is_described_beside_what_is_accepted(tmp_path):
+def test_the_error_for_a_path_without_checkpoint_describes_it_and_lists_the_accepted_kinds(tmp_path):
     accepted = r"give a T5X checkpoint folder .* Hugging Face folder .* \.safetensors file"
     with pytest.raises(UserError, match=rf"nothing does not exist; {accepted}"):
         read_backbone(tmp_path / "nothing")

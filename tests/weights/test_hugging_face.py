@@ -30,7 +30,7 @@ def model(hugging_face_config, hugging_face_tensors):
 
 
 def logits(config, tree, hidden):
-    """What T5X's network makes of the decoder's output: a tied head is scaled, one of its own is not."""
+    """Compute the logits as T5X's network does: a tied head is scaled, and a separate head is not."""
     if config["logits_via_embedding"]:
         return hidden @ tree["token_embedder"]["embedding"].T / np.sqrt(hidden.shape[-1])
     return hidden @ tree["decoder"]["logits_dense"]["kernel"]
@@ -82,7 +82,7 @@ def test_both_forms_of_the_fixtures_config_mean_the_same_model(shared_data, tmp_
     np.testing.assert_equal(flatten(tree), flatten(hub_tree))
 
 
-def test_shards_give_what_one_file_gives(model, write_hugging_face):
+def test_shards_give_the_same_tensors_as_one_file(model, write_hugging_face):
     config, tensors = model
     tree = flatten(read(write_hugging_face(config, tensors, n_shards=3))[1])
     assert len(tree) == len(tensors)
@@ -170,7 +170,7 @@ def test_a_copy_of_the_embedding_as_head_is_tied(model, write_hugging_face):
     assert "logits_dense" not in tree["decoder"]
 
 
-def test_copies_of_the_embedding_and_the_unread_bias_of_old_files_are_no_surplus(model, write_hugging_face):
+def test_copies_of_the_embedding_and_the_unread_bias_of_old_files_are_accepted(model, write_hugging_face):
     config, tensors = model
     embedding = tensors.pop("shared.weight")
     tensors["encoder.embed_tokens.weight"] = tensors["decoder.embed_tokens.weight"] = embedding
@@ -222,7 +222,7 @@ def test_a_missing_shard_is_named(model, write_hugging_face):
         read(folder)
 
 
-def test_a_shard_that_lacks_what_the_index_promises_is_refused(model, write_hugging_face):
+def test_a_shard_that_lacks_a_tensor_of_the_index_is_refused(model, write_hugging_face):
     folder = write_hugging_face(*model, n_shards=2)
     shard = folder / "model-00001-of-00002.safetensors"
     tensors = load_file(shard)

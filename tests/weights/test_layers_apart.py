@@ -25,7 +25,7 @@ VERSIONS = ["t5x_tiny_v1_0", "t5x_tiny_v1_1"]
 
 
 def scalable(tree, heads, kv):
-    """What T5X's scalable_t5 would have of an example's tree, but for its biases: axis 1, heads apart."""
+    """Convert a tree to scalable_t5's form, without biases: layers on axis 1, a separate axis of heads."""
     stacked = {}
     for name, leaf in flatten(stack_layers(tree)).items():
         stack, _, rest = name.partition("/layers/")
@@ -80,7 +80,7 @@ def test_an_umt5_of_scalable_t5_is_imported(tmp_path, own_folder):
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-def test_layers_on_the_first_axis_are_told_from_those_on_the_second():
+def test_layers_on_the_first_axis_are_distinguished_from_layers_on_the_second():
     stacked = {
         "token_embedder/embedding": np.zeros((9, 5)),
         "encoder/layers/pre_attention_layer_norm/scale": np.arange(15.0).reshape(3, 5),

@@ -82,12 +82,12 @@ def test_shards_hold_no_more_than_asked_and_the_index_finds_every_tensor(tmp_pat
     assert_equal(found, arrays)
 
 
-def test_what_fits_in_one_file_needs_no_index(tmp_path):
+def test_tensors_that_fit_in_one_file_have_no_index(tmp_path):
     write_shards(tmp_path, "model", of_tree(ARRAYS), {})
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_a_tensor_that_cannot_be_read_leaves_no_file(tmp_path):
+def test_no_file_is_left_where_a_tensor_cannot_be_read(tmp_path):
     def load():
         raise UserError("shard 3 is broken")
 

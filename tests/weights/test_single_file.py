@@ -1,4 +1,4 @@
-"""What is saved to the project's own file comes back bit for bit."""
+"""Parameters that are saved to the project's own file are read back bit for bit."""
 
 import jax.numpy as jnp
 import ml_dtypes

@@ -55,7 +55,7 @@ def test_every_legacy_array_equals_its_chunk_unpacked_by_hand(shared_data, versi
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_shapes_are_those_of_the_configuration(shared_data, version):
+def test_shapes_follow_from_the_configuration(shared_data, version):
     folder = shared_data / "t5x" / version
     config = ast.literal_eval(str(np.load(folder / "expected.npz")["config"]))
     tree = read_backbone(folder / "checkpoint_1100000")
@@ -232,5 +232,14 @@ def test_a_chunk_that_would_fill_the_memory_is_refused(legacy_t5x):
     path.write_text(json.dumps({**metadata, "chunks": [10**9, 10**6]}))
     with pytest.raises(
         UserError, match=r"target\.token_embedder\.embedding has chunks of 10+ numbers for \[4, 6\]"
+    ):
+        read_backbone(legacy_t5x[0])
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000 + "]" * 100_000, "[]", "{", '{"shape": "\\ud800"}'])
+def test_metadata_of_an_array_that_are_no_metadata_are_named(legacy_t5x, content):
+    (legacy_t5x[0] / "target.token_embedder.embedding" / ".zarray").write_text(content)
+    with pytest.raises(
+        UserError, match=r"target\.token_embedder\.embedding/\.zarray .*copy the checkpoint again"
     ):
         read_backbone(legacy_t5x[0])

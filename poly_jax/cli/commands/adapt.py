@@ -23,33 +23,38 @@ class Adapt(Command):
             metavar="DIR",
             help="output folder of a training run, or a step in it",
         )
-        parser.add_argument("--task", required=True, help="name of the new task, or of a mixture")
+        parser.add_argument("--task", required=True, help="seqio task to adapt to, or a mixture of them")
         parser.add_argument(
-            "--output_dir", required=True, type=path, metavar="DIR", help="where the adapted run goes"
+            "--output_dir", required=True, type=path, metavar="DIR", help="folder of the adapted run"
         )
         parser.add_argument(
             "--variant",
             choices=tuple(VARIANTS),
-            help="what is trained: skills and a fresh router row (mhr, poly), the router row only (-z), the "
-            "average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
+            help="what is trained: the skills and a fresh router row (mhr, poly), the router row only (-z), "
+            "the average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
             "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "
             "a fresh adapter (private), everything (full); without training, the average of the skills "
-            "(zero-shot) or a mix that a search finds (lorahub)",
+            "(zero-shot) or a mix that a search finds (lorahub). Default: adapt.variant, or where it is not "
+            "bound mhr, poly, shared, soup or full, whichever fits the run",
         )
         parser.add_argument(
             "--init_router_from",
             action="append",
             metavar="TASK",
-            help="a task of the run that the router's row starts from; several are averaged",
+            help="a task of the run whose router row the new row starts from; give several and "
+            "their rows are averaged",
         )
         parser.add_argument(
             "--shots",
             type=positive,
             metavar="N",
-            help="how many examples to train on, of each task of a mixture",
+            help="train on the first N examples of the split, for each task of a mixture (default: all)",
         )
         parser.add_argument(
-            "--seed", type=int, metavar="N", help="draws the examples and the fresh parameters"
+            "--seed",
+            type=int,
+            metavar="N",
+            help="seed of the fresh parameters, the batches, dropout and sampling (default: 0)",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

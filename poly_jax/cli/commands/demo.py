@@ -20,7 +20,7 @@ class Demo(Command):
             default="runs/demo",
             type=path,
             metavar="DIR",
-            help="where everything goes (default: %(default)s)",
+            help="folder for the runs and results (default: %(default)s)",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

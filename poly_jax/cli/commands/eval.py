@@ -10,7 +10,7 @@ class Eval(Command):
     """The tasks' own metrics, by task and on average."""
 
     name = "eval"
-    help = "evaluate a run on its tasks or on those of another mixture, as JSON and as a table"
+    help = "evaluate a run on its own tasks or on those of another mixture; prints a table and writes JSON"
     example = "poly-jax eval --run=runs/mine --split=test"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ class Eval(Command):
         parser.add_argument(
             "--run", required=True, type=path, metavar="DIR", help="output folder of a run, or a step in it"
         )
-        parser.add_argument("--mixture", help="seqio mixture or task; the run's own when not given")
+        parser.add_argument("--mixture", help="seqio mixture or task (default: the run's own)")
         parser.add_argument("--split", help="split of the tasks, such as validation (default: test)")
         parser.add_argument(
             "--zero_shot",
@@ -30,7 +30,7 @@ class Eval(Command):
             "--output_dir",
             type=path,
             metavar="DIR",
-            help="where the results go; inside the run when not given",
+            help="folder for the results (default: a folder inside the run)",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

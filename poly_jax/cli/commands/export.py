@@ -17,7 +17,7 @@ class Export(Command):
     """What other systems read."""
 
     name = "export"
-    help = "write a run, or a backbone, for T5X, transformers or PEFT, or as a backbone to freeze"
+    help = "write a run or a backbone in the form of T5X, transformers or PEFT, or as a backbone for new runs"
     example = (
         "poly-jax export --run=runs/mine --task=my_task --format=hugging_face --output=my_task\n"
         "  poly-jax export --run=runs/backbone --output=backbone.safetensors"
@@ -28,24 +28,26 @@ class Export(Command):
         source = parser.add_mutually_exclusive_group(required=True)
         source.add_argument("--run", type=path, metavar="DIR", help="output folder of a run, or a step in it")
         source.add_argument(
-            "--backbone", type=path, metavar="PATH", help="instead of a run, a checkpoint to convert"
+            "--backbone", type=path, metavar="PATH", help="a checkpoint of a T5 to convert, instead of a run"
         )
         parser.add_argument(
             "--output",
             required=True,
             type=path,
             metavar="PATH",
-            help="of a backbone a .safetensors file or a folder, of anything else a new folder",
+            help="a new folder, or for --format=backbone a .safetensors file or a new folder",
         )
         parser.add_argument(
             "--format",
             choices=FORMATS,
             default="backbone",
-            help="backbone (for Experiment.backbone; default), t5x and hugging_face are a T5 without "
-            "adapters; t5x_adapters is one with all skills and routers, for t5x's own programs; peft_poly is "
-            "a PEFT folder of these, peft_lora one of a task's mix",
+            help="backbone (default; for Experiment.backbone), t5x and hugging_face write a T5 without "
+            "adapters; t5x_adapters writes the T5 with all skills and routers, for t5x's own programs; "
+            "peft_poly writes all skills and routers as a PEFT folder, and peft_lora the mix of one task",
         )
-        parser.add_argument("--task", help="task of the run whose adapters are merged into the T5, or mixed")
+        parser.add_argument(
+            "--task", help="task of the run whose mix is merged into the T5 or written by peft_lora"
+        )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Export."""

@@ -34,23 +34,25 @@ class Import(Command):
             required=True,
             type=path,
             metavar="PATH",
-            help="of a backbone, a .safetensors file, or a folder, with shards where it is large; of "
-            "adapters, the folder of a run",
+            help="for a backbone, a .safetensors file or a new folder, with shards where the backbone is "
+            "large; for adapters, the folder of the new run",
         )
         parser.add_argument(
-            "--dtype", choices=("float32", "bfloat16"), help="of a backbone's numbers; as stored if not given"
+            "--dtype",
+            choices=("float32", "bfloat16"),
+            help="precision of an imported backbone (default: as stored)",
         )
         parser.add_argument(
             "--backbone",
             type=path,
             metavar="PATH",
-            help="what adapters were trained on; the local folder that a PEFT adapter names if not given",
+            help="the T5 that the adapters were trained on (default: the local folder that PEFT names)",
         )
         parser.add_argument(
             "--tasks",
             type=path,
             metavar="FILE",
-            help="names of the adapters' tasks in the order of their ids: JSON, or one a line",
+            help="names of the adapters' tasks in the order of their ids: JSON, or a name on each line",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

@@ -10,7 +10,7 @@ class Infer(Command):
     """Predictions for texts that are no data set."""
 
     name = "infer"
-    help = "predict for lines or JSONL as one task of a run"
+    help = "predict the outputs of one task of a run for the texts in a file"
     example = "poly-jax infer --run=runs/mine --task=my_task --input=questions.txt --output=answers.txt"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -24,14 +24,16 @@ class Infer(Command):
             default="-",
             type=path,
             metavar="FILE",
-            help="a text per line, or .jsonl; - is standard input (default)",
+            help="a text on each line, or .jsonl with a field `inputs` or `input`; "
+            "- is standard input (default)",
         )
         parser.add_argument(
             "--output",
             default="-",
             type=path,
             metavar="FILE",
-            help="predictions; - is standard output (default)",
+            help="a prediction on each line, or .jsonl with the input's fields, `prediction` and `score`; "
+            "- is standard output (default)",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

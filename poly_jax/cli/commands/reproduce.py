@@ -10,7 +10,7 @@ class Reproduce(Command):
     """The figures of the documentation."""
 
     name = "reproduce"
-    help = "rerun the comparison of methods that the documentation reports"
+    help = "rerun the comparison of methods that docs/embedded_benchmark.md reports"
     example = "poly-jax reproduce --seeds 0 1 2 3 4"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ class Reproduce(Command):
             default="runs/reproduce",
             type=path,
             metavar="DIR",
-            help="where everything goes (default: %(default)s)",
+            help="folder for the runs and results (default: %(default)s)",
         )
         parser.add_argument(
             "--seeds",

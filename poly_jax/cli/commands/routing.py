@@ -10,7 +10,7 @@ class Routing(Command):
     """What a router learned."""
 
     name = "routing"
-    help = "analyse what a run's router learned: a page, its pictures, and JSON"
+    help = "show what a run's router learned, as an HTML page with pictures and as JSON"
     example = "poly-jax routing --run=runs/mine --reference=groups.json --gradients=32 --output_dir=routing"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -19,14 +19,18 @@ class Routing(Command):
             "--run", required=True, type=path, metavar="DIR", help="output folder of a run, or a step in it"
         )
         parser.add_argument(
-            "--output_dir", required=True, type=path, metavar="DIR", help="where the files go"
+            "--output_dir",
+            required=True,
+            type=path,
+            metavar="DIR",
+            help="folder for the page, the pictures and the JSON",
         )
         parser.add_argument(
             "--reference",
             type=path,
             metavar="FILE",
-            help="known groups of the tasks to compare with: .json with an object of each task's group or "
-            "list of groups, or .csv with a header and lines of a task and its groups",
+            help="known groups of the tasks to compare with: .json with an object from each task's name to "
+            "its group or list of groups, or .csv with a header and on each line a task and its groups",
         )
         parser.add_argument(
             "--gradients",

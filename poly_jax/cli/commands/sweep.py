@@ -11,7 +11,7 @@ class Sweep(Command):
     """Tasks x methods x seeds."""
 
     name = "sweep"
-    help = "adapt several methods to several tasks with several seeds; a table, and what is done is kept"
+    help = "compare methods on tasks and seeds in a table and a picture; the same command again resumes"
     example = (
         "poly-jax sweep --methods runs/mhr:mhr runs/mhr:mhr-z lora=runs/shared:shared --tasks task_a task_b "
         "--output_dir=runs/sweep"
@@ -23,15 +23,15 @@ class Sweep(Command):
             "--methods",
             nargs="+",
             metavar="RUN:VARIANT",
-            help="a run's folder and a variant of `poly-jax adapt` each; NAME=RUN:VARIANT names its row",
+            help="methods: a run's folder and a variant of `poly-jax adapt`; NAME=RUN:VARIANT names the row",
         )
         parser.add_argument(
             "--tasks", nargs="+", metavar="TASK", help='seqio tasks; "{seed}" in a name stands for the seed'
         )
         parser.add_argument("--seeds", nargs="+", type=int, metavar="N", help="seeds (default: 0 1 2)")
-        parser.add_argument("--split", help="split that scores are of, such as validation or test")
+        parser.add_argument("--split", help="split that is scored (default: test)")
         parser.add_argument(
-            "--output_dir", required=True, type=path, metavar="DIR", help="where the sweep goes"
+            "--output_dir", required=True, type=path, metavar="DIR", help="folder for the results"
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

@@ -10,7 +10,7 @@ class Train(Command):
     """Pretraining, multi-task training of skills and routers, and full fine-tuning: gin decides."""
 
     name = "train"
-    help = "train as the gin files say; the same command again resumes"
+    help = "train skills and routers, or a whole T5, as the gin files say; the same command again resumes"
     example = "poly-jax train --gin_file=my_run.gin --output_dir=runs/mine --gin.T5Config.dropout_rate=0.1"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ class Train(Command):
             required=True,
             type=path,
             metavar="DIR",
-            help="where checkpoints, logs and the configuration go",
+            help="folder for the checkpoints, the metrics and the configuration",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

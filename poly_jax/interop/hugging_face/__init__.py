@@ -1,1 +1,1 @@
-"""Models for Hugging Face's transformers."""
+"""Export of models to Hugging Face's transformers."""

@@ -26,14 +26,14 @@ def write_hugging_face(
     advance: Advance | None = None,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Writes config.json and safetensors (sharded where there is much); a tensor at a time is in memory.
+    """Write config.json and safetensors, in shards for a large model, with one tensor at a time in memory.
 
     Args:
       output: local folder, new or empty.
-      tensors: by T5X's names, layers apart.
-      config: the T5 that these are the parameters of.
-      advance: told the bytes of every tensor that was written.
-      shard_bytes: the most that a shard holds.
+      tensors: tensors by T5X's names, one per layer.
+      config: configuration of the T5.
+      advance: called with the number of bytes of every tensor that was written.
+      shard_bytes: the largest size of a shard.
 
     Raises:
       UserError: transformers does not compute the model, or the folder is in use or cannot be written.
@@ -44,15 +44,15 @@ def write_hugging_face(
         folder = pathlib.Path(place)
         write_json(folder / "config.json", content)
         write_json(folder / GENERATION, _special_ids(config))
-        # transformers 4 takes only files that say so.
+        # transformers 4 only reads files that state this format.
         write_shards(folder, "model", renamed, {"format": "pt"}, advance, shard_bytes)
 
 
 def hugging_face_config(config: T5Config, dtype: np.dtype) -> dict[str, Any]:
-    """The content of config.json.
+    """Return the content of config.json.
 
-    An untied head is said with `tie_word_embeddings` false: transformers 4 unties by it, and transformers 5,
-    which finds the head in the file, by it leaves the decoder's output unscaled.
+    `tie_word_embeddings` false states an untied head. With it, transformers 4 unties the head. transformers 5
+    finds the head in the file, and leaves the decoder's output unscaled because of this field.
     """
     if config.mlp_activations not in _PROJECTIONS:
         raise UserError(
@@ -93,12 +93,12 @@ def _special_ids(config: T5Config) -> dict[str, int]:
 
 
 def write_json(path: pathlib.Path, content: dict[str, Any]) -> None:
-    """Writes a JSON object as Hugging Face's libraries do."""
+    """Write a JSON object as Hugging Face's libraries do."""
     path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
-    """Writes the files from which transformers makes a T5's or ByT5's tokenizer."""
+    """Write the files from which transformers makes the tokenizer of a T5 or ByT5."""
     kind = "ByT5Tokenizer" if tokenizer.model is None else "T5Tokenizer"
     if tokenizer.model is not None:
         shutil.copyfile(tokenizer.model, folder / SENTENCEPIECE)
@@ -106,7 +106,7 @@ def write_tokenizer(folder: pathlib.Path, tokenizer: Tokenizer) -> None:
     content |= {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
     if tokenizer.added_tokens:
         write_json(folder / ADDED, dict(tokenizer.added_tokens))
-        # Texts are cut at them before anything else is done to these.
+        # Texts are split at these tokens before any other step.
         flags = dict.fromkeys(("normalized", "special", "single_word", "lstrip", "rstrip"), False)
         content["added_tokens_decoder"] = {
             str(number): {"content": token, **flags} for token, number in tokenizer.added_tokens.items()

@@ -36,7 +36,7 @@ from poly_jax.weights.tree import check_tree, listing, unflatten
 Kind = Literal["routed LoRA", "LoRA", "routed (IA)^3", "(IA)^3"]
 Arrays = dict[str, np.ndarray]
 
-# By the names of the tensors beside an adapted map and their numbers of axes.
+# The kind of skill, by the names of the tensors beside an adapted map and their numbers of axes.
 _KINDS: dict[tuple[tuple[str, int], ...], Kind] = {
     (("lora_a", 4), ("lora_b", 4)): "routed LoRA",
     (("lora_a", 2), ("lora_b", 2)): "LoRA",
@@ -57,20 +57,20 @@ def mttl_adapters(
     source: object,
     granularity: Granularity | None = None,
 ) -> AdapterCheckpoint:
-    """The skills and routers among the tensors of a checkpoint.
+    """Read the skills and routers among the tensors of a checkpoint.
 
     A router that several maps share is stored with one of them or with all. Where the tables fit more than
-    one granularity, the user has to say which one it is.
+    one granularity, the user has to choose it.
 
     Args:
-      tensors: by the reference implementation's names.
-      config: the model that is adapted; its widths tell which way round a matrix is.
-      source: where the tensors are from, for messages.
-      granularity: which maps share a router, if the user says so.
+      tensors: tensors by the reference implementation's names.
+      config: configuration of the adapted model; its widths show whether a matrix is transposed.
+      source: name of the checkpoint, for messages.
+      granularity: which maps share a router; None if the user did not choose.
 
     Raises:
-      UserError: a tensor is unknown, missing or of another shape than the model's, the maps are adapted in
-        different ways, or the file does not say which maps share a router.
+      UserError: a tensor is unknown or missing, or has another shape than in the model; the maps are adapted
+        in different ways; or the file does not determine which maps share a router.
     """
     maps: dict[str, Arrays] = {}
     unknown = []
@@ -120,7 +120,7 @@ def _kind(arrays: Arrays) -> Kind | None:
 def _skills(
     kind: Kind, maps: dict[str, Arrays], config: T5Config, source: object
 ) -> tuple[Skill, int, int, Arrays]:
-    """The kind of skill, splits, skills, and `skills/...` by name, after checking every shape."""
+    """Return the kind of skill, the numbers of splits and skills, and the checked `skills/...` by name."""
     first_path, first = next(iter(maps.items()))
     widths = sites(config)
     n_splits = n_skills = 1
@@ -158,7 +158,7 @@ def _skills(
 
 
 def _check_tables(tables: Mapping[str, np.ndarray], n_splits: int, n_skills: int, source: object) -> int:
-    """The number of tasks, after checking that every table has it."""
+    """Return the number of tasks, after checking that every table has this number."""
     n_tasks = next(iter(tables.values())).shape[0]
     for path, table in tables.items():
         if table.shape != (n_tasks, n_splits * n_skills):
@@ -172,7 +172,7 @@ def _check_tables(tables: Mapping[str, np.ndarray], n_splits: int, n_skills: int
 def _granularity(
     tables: Mapping[str, np.ndarray | None], said: Granularity | None, source: object
 ) -> Granularity:
-    """The granularity at which every group of maps has one table."""
+    """Find the granularity at which every group of maps has one table."""
     fitting = [granularity for granularity in _COARSEST_FIRST if _fits(tables, granularity)]
     if not fitting:
         lacking = [path for path, table in tables.items() if table is None]
@@ -183,18 +183,18 @@ def _granularity(
                 f"Adapters.granularity is {said!r}, and the routers in {source} fit {' or '.join(fitting)}"
             )
         return said
-    # Granularities that group the adapted maps alike are one, such as coarse and stack without a decoder.
+    # Granularities with equal groups of adapted maps count once, as coarse and stack without a decoder.
     groups = {frozenset(_groups(tables, granularity).values()) for granularity in fitting}
     if len(groups) > 1:
         raise UserError(
-            f"{source} has equal routers, so that it does not say which maps share one; add"
+            f"{source} has equal routers, so it does not say which maps share one; add"
             f" --gin.Adapters.granularity=VALUE with one of {', '.join(map(repr, fitting))}"
         )
     return fitting[0]
 
 
 def _groups(paths: Iterable[str], granularity: Granularity) -> dict[str, frozenset[str]]:
-    """The maps that share a router, by the router's place."""
+    """Group the maps that share a router, by the router's place."""
     groups: dict[str, set[str]] = {}
     for path in paths:
         groups.setdefault(router_of(path, granularity), set()).add(path)
@@ -202,7 +202,7 @@ def _groups(paths: Iterable[str], granularity: Granularity) -> dict[str, frozens
 
 
 def _fits(tables: Mapping[str, np.ndarray | None], granularity: Granularity) -> bool:
-    """Whether every group of maps has a table, and only one."""
+    """Whether every group of maps has exactly one table."""
     for group in _groups(tables, granularity).values():
         found = [table for path in group if (table := tables[path]) is not None]
         if not found or not all(np.array_equal(found[0], table) for table in found):

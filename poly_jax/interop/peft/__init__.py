@@ -1,1 +1,1 @@
-"""Adapters of PEFT, in and out."""
+"""Import and export of PEFT's adapters."""

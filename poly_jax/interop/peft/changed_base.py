@@ -1,7 +1,7 @@
-"""LoRA that starts from a part of the kernel, which PEFT takes off the kernel: PiSSA and OLoRA.
+"""PiSSA and OLoRA, where LoRA starts from a part of the kernel, which PEFT subtracts from the kernel.
 
-PEFT computes y = x (W - s A0 B0) + s (x A) B, where A0 B0 is a part of the kernel W that W itself decides,
-and saves A and B. The same function is an update of W of twice the rank, with [A, A0] and [B, -B0].
+PEFT computes y = x (W - s A0 B0) + s (x A) B, where A0 B0 is a part of the kernel W that W determines,
+and saves A and B. The same function is an update of W with twice the rank, from [A, A0] and [B, -B0].
 """
 
 from collections.abc import Callable
@@ -18,9 +18,9 @@ Start = Callable[[Kernel, int, float], Factors]
 
 
 def pissa(kernel: Kernel, rank: int, scale: float) -> Factors:
-    """The factors A0 and B0 of the kernel's largest singular values (PiSSA, arXiv 2404.02948).
+    """Return the factors A0 and B0 of the kernel's largest singular values (PiSSA, arXiv 2404.02948).
 
-    `scale * A0 @ B0` is the best approximation of the kernel by this rank.
+    `scale * A0 @ B0` is the best approximation of the kernel with this rank.
     """
     u, s, v = np.linalg.svd(kernel.astype(np.float64), full_matrices=False)
     root = np.sqrt(s[:rank])
@@ -28,15 +28,15 @@ def pissa(kernel: Kernel, rank: int, scale: float) -> Factors:
 
 
 def olora(kernel: Kernel, rank: int, scale: float) -> Factors:
-    """The first rows of R and columns of Q in the QR decomposition of the kernel's transpose.
+    """Return the first rows of R and columns of Q in the QR decomposition of the kernel's transpose.
 
-    OLoRA, arXiv 2406.01775; the transpose is how PyTorch keeps a kernel. The scale plays no part.
+    This is OLoRA (arXiv 2406.01775). The transpose is PyTorch's layout of a kernel. The scale is not used.
     """
     q, r = np.linalg.qr(kernel.T.astype(np.float64))
     return r[:rank].T, q[:, :rank].T
 
 
-# How the adapter started: with a part of the kernel, or without changing it.
+# The start of an adapter by its option: from a part of the kernel, or without a change of the kernel.
 _STARTS: dict[str, Start | None] = {
     "pissa": pissa,
     "olora": olora,
@@ -48,7 +48,7 @@ _STARTS: dict[str, Start | None] = {
 
 
 def start_of(folder: PeftFolder) -> Start | None:
-    """The part of the kernel that an adapter started from; None where PEFT left the kernel as it was.
+    """Return the part of the kernel that an adapter started from; None where PEFT did not change the kernel.
 
     Raises:
       UserError: PEFT changed the kernel in a way that cannot be computed again.

@@ -20,7 +20,7 @@ CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 
-# What torch.compile, DistributedDataParallel and FSDP put into the names of a wrapped model's tensors.
+# The parts that torch.compile, DistributedDataParallel and FSDP add to the names of a model's tensors.
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module)\.|^module\.")
 
 
@@ -30,9 +30,9 @@ class PeftFolder:
 
     Attributes:
       config: content of `adapter_config.json`.
-      config_file: its path, for messages.
-      tensors: by PEFT's names, not yet read.
-      file: where they are, for messages.
+      config_file: path of `adapter_config.json`, for messages.
+      tensors: tensors by PEFT's names, which are not read yet.
+      file: path of the tensors' file, for messages.
     """
 
     config: dict[str, Any]
@@ -41,10 +41,10 @@ class PeftFolder:
     file: pathlib.Path
 
     def size(self, key: str) -> int:
-        """A number of the configuration.
+        """Return a number of the configuration.
 
         Raises:
-          UserError: it is not a whole number of 1 or more.
+          UserError: the value is not a whole number of 1 or more.
         """
         value = self.config.get(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -55,13 +55,13 @@ class PeftFolder:
         return value
 
     def adapter_tensors(self, leaves: Iterable[str], kind: str) -> dict[str, Tensor]:
-        """The tensors under the names that PEFT itself gives them when it saves an adapter.
+        """Return the tensors under the names that PEFT uses when it saves an adapter.
 
-        What wraps a model while it is trained adds to these names, and a tensor that was not saved by PEFT
-        still has the adapter's name: `_orig_mod.`, `lora_A.default.weight`.
+        Wrappers around a model in training add parts such as `_orig_mod.` to these names. A tensor that PEFT
+        did not save has the name of the adapter in its name, as in `lora_A.default.weight`.
 
         Args:
-          leaves: PEFT's names beside an adapted map, such as `lora_A.weight`.
+          leaves: PEFT's names of tensors beside an adapted map, such as `lora_A.weight`.
           kind: name of the kind of adapter, for messages.
 
         Raises:
@@ -100,26 +100,26 @@ class PeftFolder:
 
 
 def _with_adapter_name(leaf: str) -> str:
-    """A pattern for `lora_A.weight` that also matches `lora_A.default.weight`, with the name as its group."""
+    """Return a pattern for `lora_A.weight` that also matches `lora_A.default.weight`, grouping the name."""
     first, dot, rest = leaf.partition(".")
     return rf"\.{first}(?:\.([^.]+))?{re.escape(dot + rest)}$"
 
 
 def maps_of(tensors: Iterable[str]) -> list[str]:
-    """T5X's paths of the maps that tensors of PEFT's names adapt, in order."""
+    """Return T5X's paths of the maps that tensors with PEFT's names adapt, in order."""
     modules = (re.sub(r"\.(?:lora_[AB]|ia3_l|poly_).*", "", name.removeprefix(PREFIX)) for name in tensors)
     return list(dict.fromkeys(str(names.to_t5x(module)) for module in modules))
 
 
 def tensor_of(path: str, leaf: str) -> str:
-    """PEFT's name of a tensor beside an adapted map of T5X's path."""
+    """Return PEFT's name of a tensor beside an adapted map, given T5X's path of the map."""
     return f"{PREFIX}{names.to_hugging_face(path)}.{leaf}"
 
 
 def open_peft(folder: str | os.PathLike) -> PeftFolder:
-    """An adapter folder with `adapter_config.json` and `adapter_model.safetensors`.
+    """Open an adapter folder with `adapter_config.json` and `adapter_model.safetensors`.
 
-    `adapter_model.bin` is read likewise, where PyTorch is installed.
+    Where PyTorch is installed, `adapter_model.bin` is read too.
 
     Raises:
       UserError: a file is missing or broken.

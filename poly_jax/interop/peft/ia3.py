@@ -18,20 +18,21 @@ LEAF = "ia3_l"
 
 
 def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpoint:
-    """The vectors of a folder of PEFT's (IA)^3 as an inventory of one skill that all tasks share.
+    """Read the vectors of a PEFT (IA)^3 folder as an inventory of one skill that all tasks share.
 
-    A vector [d_out, 1] rescales its map's output, as here. One of a "feedforward" map, [1, d_in], rescales
-    its input: where the map is the MLP's `wo`, that is the output of the MLP's last input map, whose
-    activation is linear when the MLP is gated and must let a factor through when it is ReLU. Where that map
-    has a vector too, the two are multiplied. The vectors are 1 in layers that are not adapted.
+    A vector [d_out, 1] rescales the output of its map, as in this project. The vector [1, d_in] of a
+    "feedforward" map rescales the input of its map. The input of the MLP's `wo` is the output of the MLP's
+    last input map, after its activation. This activation is linear in a gated MLP. A ReLU passes factors on
+    if they are not negative. Where this input map has a vector too, the two are multiplied. The vectors are 1
+    in layers that are not adapted.
 
     Args:
-      folder: the adapter.
-      dimensions: the T5 that it adapts.
+      folder: folder of the adapter.
+      dimensions: dimensions of the T5 that it adapts.
 
     Raises:
-      UserError: an option is set that is not understood, or a tensor is unknown or rescales what cannot be
-        rescaled here.
+      UserError: an option is set that is not understood, or a tensor is unknown or rescales an input that
+        cannot be rescaled here.
     """
     OPTIONS.check(folder.config, folder.config_file)
     stored = folder.adapter_tensors([LEAF], "(IA)^3")
@@ -68,10 +69,10 @@ def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpo
 
 
 def _before(path: str, dimensions: T5Dimensions, tensor: str, folder: PeftFolder) -> str:
-    """The map whose output is the input of the one at `path`."""
+    """Return the map whose output is the input of the map at `path`."""
     mlp, module = path.rsplit("/", 1)
     if module != "wo":
         raise UserError(
-            f"{folder.file}: {tensor} rescales the input of {module}; only that of wo can be rescaled"
+            f"{folder.file}: {tensor} rescales the input of {module}; only the input of wo can be rescaled"
         )
     return f"{mlp}/{dimensions.mlp_inputs[-1]}"

@@ -1,4 +1,4 @@
-"""Reads the one adapter of a PEFT LoRA folder."""
+"""Reads the adapter of a PEFT LoRA folder."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tensors import Tensor, Tensors
 from poly_jax.weights.tree import check_tree, unflatten
 
-# PEFT's names beside an adapted map, and this project's.
+# PEFT's names of the tensors beside an adapted map, and this project's names.
 LEAVES = {"lora_A.weight": "skills/lora_a", "lora_B.weight": "skills/lora_b"}
 
 
@@ -37,20 +37,20 @@ class Update:
 
 
 def lora_adapters(folder: PeftFolder, dimensions: T5Dimensions, backbone: Tensors) -> AdapterCheckpoint:
-    """The adapter of a folder of PEFT's LoRA as an inventory of one skill that all tasks share.
+    """Read the adapter of a PEFT LoRA folder as an inventory of one skill that all tasks share.
 
-    PEFT keeps A as [r, d_in] and B as [d_out, r] and scales the update by alpha / r, or with rank-stabilised
-    LoRA by alpha / sqrt(r). Where maps have ranks and scales of their own, the skill has the largest rank,
-    the smaller factors are filled with zeros, and B takes up what differs in scale. A and B are 0 in layers
-    that are not adapted.
+    PEFT stores A as [r, d_in] and B as [d_out, r] and scales the update by alpha / r, or by alpha / sqrt(r)
+    with rank-stabilised LoRA. Where maps have different ranks and scales, the skill has the largest rank,
+    smaller factors are filled up with zeros, and B is multiplied by the ratio of the scales. A and B are 0 in
+    layers that are not adapted.
 
     Args:
-      folder: the adapter.
-      dimensions: the T5 that it adapts.
-      backbone: parameters of that T5 by T5X's names, layers apart; PiSSA and OLoRA are relative to them.
+      folder: folder of the adapter.
+      dimensions: dimensions of the T5 that it adapts.
+      backbone: parameters of that T5 by T5X's names, one per layer; PiSSA and OLoRA are relative to them.
 
     Raises:
-      UserError: an option is set that is not understood, or a tensor is missing, broken, unknown or of
+      UserError: an option is set that is not understood, or a tensor is missing, broken or unknown, or has
         another shape than the config says.
     """
     LORA.check(folder.config, folder.config_file)
@@ -87,7 +87,7 @@ def _check_shapes(stored: Mapping[str, Tensor], ranks: Mapping[str, int], folder
         raise UserError(f"{folder.file} has no tensors of LoRA on a T5; take the whole adapter")
     expected: dict[str, tuple[int, ...]] = {}
     for path, rank in ranks.items():
-        # The widths of the maps, which the model decides, are taken from the file.
+        # The model decides the widths of the maps, so this check takes them from the file.
         a, b = (tensor_of(path, leaf) for leaf in LEAVES)
         d_in = stored[a].shape[1:2] if a in stored else ()
         d_out = stored[b].shape[:1] if b in stored else ()
@@ -98,7 +98,7 @@ def _check_shapes(stored: Mapping[str, Tensor], ranks: Mapping[str, int], folder
 def _update(
     path: str, stored: Mapping[str, Tensor], rank: int, folder: PeftFolder, backbone: Tensors
 ) -> Update:
-    """The update of a map relative to the kernel of the backbone."""
+    """Return the update of a map relative to the kernel of the backbone."""
     module, patterns = str(names.to_hugging_face(path)), folder.config.get("alpha_pattern")
     alpha = number(folder.config, "lora_alpha", 8, folder.config_file)
     given: dict[str, Any] = {"alpha": pattern_value(patterns, module, alpha, folder, "alpha_pattern")}
@@ -132,7 +132,7 @@ def _scale(folder: PeftFolder, rank: int, alpha: float) -> float:
 
 
 def _at(update: Update, rank: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """The factors of an update at a larger rank and another scale; as they are where these are its own."""
+    """Return the factors of an update at a larger or equal rank and at a given scale."""
     a, b = update.a, update.b
     if update.scale != scale:
         b = b.astype(np.float32) * np.float32(update.scale / scale)

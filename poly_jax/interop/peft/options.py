@@ -1,4 +1,4 @@
-"""What becomes of each option of PEFT's adapter_config.json (the configuration classes of PEFT 0.21.2)."""
+"""The treatment of each option of PEFT's adapter_config.json (the configuration classes of PEFT 0.21.2)."""
 
 from typing import Any
 

@@ -10,7 +10,7 @@ from poly_jax.routing.learned import LearnedRouter
 from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import check_tree, unflatten
 
-# PEFT's names beside an adapted map, and this project's.
+# PEFT's names of the tensors beside an adapted map, and this project's names.
 LEAVES = {
     "poly_lora_A": "skills/lora_a",
     "poly_lora_B": "skills/lora_b",
@@ -19,18 +19,18 @@ LEAVES = {
 
 
 def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpoint:
-    """The adapters of a folder of PEFT's Poly.
+    """Read the adapters of a PEFT Poly folder.
 
-    PEFT scales the update by 1 / r, that is alpha 1, and gives every adapted map a router of its own, which
-    samples while training. Per adapted map there are `skills/lora_a` [h, K, d_in/h, r], `skills/lora_b`
-    [h, K, r, d_out/h] and `router/logits` [T, h, K]. All of them are 0 in layers that are not adapted.
+    PEFT scales the update by 1 / r, which is alpha 1. Every adapted map has its own router, which samples in
+    training. Each adapted map has `skills/lora_a` [h, K, d_in/h, r], `skills/lora_b` [h, K, r, d_out/h] and
+    `router/logits` [T, h, K]. All of them are 0 in layers that are not adapted.
 
     Args:
-      folder: the adapter.
-      dimensions: the T5 that it adapts.
+      folder: folder of the adapter.
+      dimensions: dimensions of the T5 that it adapts.
 
     Raises:
-      UserError: an option is set that is not understood, or a tensor is missing, broken, unknown or of
+      UserError: an option is set that is not understood, or a tensor is missing, broken or unknown, or has
         another shape than the config says.
     """
     POLY.check(folder.config, folder.config_file)
@@ -41,7 +41,7 @@ def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckp
         raise UserError(f"{folder.file} has no tensors of Poly on a T5; take the whole adapter")
     expected: dict[str, tuple[int, ...]] = {}
     for path in paths:
-        # The widths of the maps, which the model decides, are taken from the file.
+        # The model decides the widths of the maps, so this check takes them from the file.
         a, b, logits = (tensor_of(path, leaf) for leaf in LEAVES)
         d_in = stored[a].shape[2:3] if a in stored else ()
         d_out = stored[b].shape[3:4] if b in stored else ()

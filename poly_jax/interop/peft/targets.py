@@ -1,4 +1,4 @@
-"""Which maps of a T5 an adapter_config.json adapts, as PEFT finds them by their names."""
+"""Finds the maps of a T5 that an adapter_config.json adapts, by their names, as PEFT does."""
 
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -11,7 +11,7 @@ from poly_jax.weights import t5_names as names
 from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import listing
 
-# PEFT's name for all linear maps but the head.
+# PEFT's name for all linear maps except the head.
 _ALL = "all-linear"
 
 
@@ -22,9 +22,9 @@ def check_targets(folder: PeftFolder, adapted: Collection[str], dimensions: T5Di
     tensors in some layers only must have them in all layers that the configuration adapts.
 
     Args:
-      folder: the adapter.
+      folder: folder of the adapter.
       adapted: T5X's paths of the maps that have tensors.
-      dimensions: the T5 that it adapts.
+      dimensions: dimensions of the T5 that it adapts.
 
     Raises:
       UserError: PEFT would ignore a tensor, or a layer's tensors are missing.
@@ -42,10 +42,10 @@ def check_targets(folder: PeftFolder, adapted: Collection[str], dimensions: T5Di
 
 
 def pattern_value(patterns: Any, module: str, default: Any, folder: PeftFolder, option: str) -> Any:
-    """The value of the first pattern of `rank_pattern` or `alpha_pattern` that matches the end of a name.
+    """Return the value of the first `rank_pattern` or `alpha_pattern` that matches the end of a name.
 
     Raises:
-      UserError: they are not a mapping, or a pattern is not a regular expression.
+      UserError: the patterns are not a mapping, or a pattern is not a regular expression.
     """
     if not isinstance(patterns or {}, Mapping):
         raise UserError(f"{folder.config_file}: {option} is {patterns!r}, not a mapping from names")
@@ -56,7 +56,7 @@ def pattern_value(patterns: Any, module: str, default: Any, folder: PeftFolder, 
 
 
 def _adapts(folder: PeftFolder) -> Callable[[str], bool]:
-    """Whether PEFT adapts a module of Hugging Face's name."""
+    """Return a function that says whether PEFT adapts a module, given Hugging Face's name."""
     config = folder.config
     targets, excluded = config.get("target_modules"), config.get("exclude_modules")
 
@@ -70,7 +70,7 @@ def _adapts(folder: PeftFolder) -> Callable[[str], bool]:
     def adapts(module: str) -> bool:
         if excluded and named(excluded, module, "exclude_modules"):
             return False
-        # Files that were not saved by PEFT may leave the targets to the tensors.
+        # A file that PEFT did not save may state no targets; the tensors then determine them.
         if targets is None or targets == _ALL:
             return True
         exact = isinstance(targets, list) and module in targets
@@ -92,7 +92,7 @@ def _in_layers(module: str, folder: PeftFolder) -> bool:
     patterns = [patterns] if isinstance(patterns, str) else patterns or []
     if not isinstance(patterns, list) or not all(isinstance(pattern, str) for pattern in patterns):
         raise UserError(f"{folder.config_file}: layers_pattern is {patterns!r}, not names of modules")
-    # Without a pattern the first number in the name is the layer's.
+    # Without a pattern, the first number in the name is the number of the layer.
     whole = [rf"(?:^|.*?\.){pattern}\.(\d+)\." for pattern in patterns if pattern] or [r".*?\.[^.]*\.(\d+)\."]
     found = (_match(pattern, module, folder, "layers_pattern") for pattern in whole)
     first = next((m for m in found if m), None)

@@ -27,28 +27,28 @@ from poly_jax.weights.safetensors_writer import write_file
 from poly_jax.weights.t5_dimensions import sites
 from poly_jax.weights.tensors import of_tree
 
-# Their sigmoid is 0 in float32, beside those of the weights that count.
+# The sigmoid of this logit is 0 in float32, compared with the sigmoids of the weights that count.
 _OFF = -60.0
 
 
 def write_peft_poly(output: str, run: OpenRun, adapters: Adapters) -> None:
-    """Writes all skills and routers as a folder of PEFT's Poly, and the tasks' names in `tasks.json`.
+    """Write all skills and routers as a PEFT Poly folder, and the names of the tasks in `tasks.json`.
 
-    PEFT's update has no alpha: it is multiplied into B. PEFT gives every map a router of its own and takes
-    the sigmoid of its logits: routers that are shared are repeated, and logits are found for the weights of
-    other routers, as long as these are shares of 1.
+    PEFT's update has no alpha, so B is multiplied by it. In PEFT, every map has its own router, whose weights
+    are normalised sigmoids of its logits. A shared router is therefore repeated. For other kinds of routers,
+    the logits are computed from the weights, which must sum to 1.
 
     Args:
       output: local folder, new or empty.
-      run: whose adapters are written.
-      adapters: the run's.
+      run: the run whose adapters are written.
+      adapters: settings of the run's adapters.
 
     Raises:
-      UserError: skills or routers are such that PEFT's Poly does not compute.
+      UserError: PEFT's Poly does not compute these skills or routers.
     """
     skill = _lora(adapters)
     if adapters.private_skill is not None or (skill.merge_after and adapters.inventory_size > 1):
-        fault = "skills of tasks' own" if adapters.private_skill is not None else "LoRA.merge_after"
+        fault = "private skills of tasks" if adapters.private_skill is not None else "LoRA.merge_after"
         raise UserError(
             f"the run has {fault}, which PEFT's Poly does not compute; export one task with"
             " --format=peft_lora"
@@ -75,16 +75,16 @@ def write_peft_poly(output: str, run: OpenRun, adapters: Adapters) -> None:
 
 
 def write_peft_lora(output: str, run: OpenRun, adapters: Adapters, task: int) -> None:
-    """Writes one task's mix of skills as a plain LoRA folder, exactly.
+    """Write one task's mix of skills exactly as a plain LoRA folder.
 
-    Skills whose outputs are averaged, or that are added to a skill of the task's own, make a LoRA of their
-    ranks' sum.
+    Skills whose outputs are averaged, or that are added to a private skill of the task, become one LoRA whose
+    rank is the sum of their ranks.
 
     Args:
       output: local folder, new or empty.
-      run: whose adapters are written.
-      adapters: the run's.
-      task: its id.
+      run: the run whose adapters are written.
+      adapters: settings of the run's adapters.
+      task: id of the task.
 
     Raises:
       UserError: the skills are not LoRA.
@@ -102,7 +102,7 @@ def write_peft_lora(output: str, run: OpenRun, adapters: Adapters, task: int) ->
             assert isinstance(kind, LoRA)
             factors.append((own["lora_a"], own["lora_b"] * np.float32(kind.alpha / kind.rank / scale)))
         module = f"{PREFIX}{names.to_hugging_face(path)}"
-        # Updates that are added are one of their ranks' sum.
+        # A sum of updates is one update whose rank is the sum of their ranks.
         tensors[f"{module}.{a}"] = np.concatenate([left for left, _ in factors], axis=1).T
         tensors[f"{module}.{b}"] = np.concatenate([right for _, right in factors], axis=0).T
         rank = len(tensors[f"{module}.{a}"])
@@ -144,13 +144,13 @@ def _write(output: str, tensors: dict[str, np.ndarray], config: dict[str, Any], 
     with new_folder(output) as place:
         folder = pathlib.Path(place)
         write_json(folder / CONFIG, common | config)
-        # A flat mapping: a name's dots and slashes are its own.
+        # The mapping is flat, because a name may have dots and slashes.
         write_file(folder / WEIGHTS, of_tree(tensors), {"format": "pt"})
     return folder
 
 
 def _targets(paths: Iterable[str], config: T5Config) -> list[str]:
-    """PEFT's `target_modules`: last names such as `q`, where every map of that name is adapted."""
+    """Return PEFT's `target_modules`: last names such as `q`, where every map of that name is adapted."""
     modules = {path: str(names.to_hugging_face(path)) for path in paths}
     adapted: dict[str, set[str]] = {}
     for path, module in modules.items():
@@ -167,7 +167,7 @@ def _last(site: str) -> str:
 
 
 def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:
-    """Logits [tasks, splits, skills] whose sigmoids, normalised over skills, are the router's weights."""
+    """Return logits [tasks, splits, skills] whose sigmoids, normalised over skills, are the weights."""
     router, size = adapters.router, adapters.inventory_size
     parameters = leaves_below(run.skills, router_of(path, adapters.granularity))
     if isinstance(router, LearnedRouter) and router == LearnedRouter(
@@ -183,7 +183,7 @@ def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:
             f"the run's {type(router).__name__} gives weights that do not sum to 1, which PEFT's Poly "
             "does not compute; export one task with --format=peft_lora"
         )
-    # Half a share, so that no sigmoid has to reach 1.
+    # The sigmoids are half of the weights, so no sigmoid has to reach 1.
     share = weights / 2
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(share) - np.log1p(-share), _OFF).astype(np.float32)

@@ -1,1 +1,1 @@
-"""The plug-in for t5x's own train.py, eval.py and infer.py; gin/t5x binds it. Only this room imports t5x."""
+"""The plug-in for t5x's train.py, eval.py and infer.py, bound by gin/t5x. No other package imports t5x."""

@@ -1,6 +1,7 @@
-"""Importing this makes poly_jax's configurables known to gin: gin/t5x does it before other files are read.
+"""Registers poly_jax's configurables with gin; gin/t5x imports this module before it reads other files.
 
-Its programs are left out: t5x's are called train, evaluate and infer too, and `infer.mode` has to mean t5x's.
+The programs of poly_jax are left out, because t5x has programs with the same names (train, evaluate, infer),
+and `infer.mode` has to mean t5x's program.
 """
 
 from poly_jax.configurables import import_configurables

@@ -1,4 +1,4 @@
-"""Mixtures with task ids for t5x's programs, which know mixtures by their names."""
+"""Mixtures with task ids for t5x's programs, which refer to mixtures by name."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,19 +15,19 @@ from poly_jax.experiment import Experiment
 
 
 def described_experiment() -> Experiment:
-    """The experiment that t5x's gin files describe; without a mixture, its data is `Data("", 0, 0)`."""
+    """Make the experiment that t5x's gin files describe; without a mixture, its data is `Data("", 0, 0)`."""
     return configuration.current().experiment()
 
 
 def registered_experiment() -> Experiment:
-    """The experiment that gin describes, with its tasks registered in seqio."""
+    """Make the experiment that gin describes, and register its tasks with seqio."""
     experiment = described_experiment()
     experiment.data.register_tasks()
     return experiment
 
 
 def mixture() -> str:
-    """The name of the mixture that `Data` names. Raises a UserError where it names none."""
+    """Return the name of the mixture in `Data`; raise a UserError where it is missing."""
     name = registered_experiment().data.mixture
     if not name:
         raise UserError("no mixture is named: bind MIXTURE_OR_TASK_NAME or Data.mixture")
@@ -35,7 +35,11 @@ def mixture() -> str:
 
 
 def feature_lengths() -> dict[str, int]:
-    """The lengths of inputs and targets in `Data`, in tokens. Raises a UserError where they are missing."""
+    """Return the lengths of inputs and targets in `Data`, in tokens.
+
+    Raises:
+      UserError: `Data` has no lengths.
+    """
     lengths = described_experiment().data.sequence_length
     if not all(lengths.values()):
         raise UserError("no lengths are given: bind TASK_FEATURE_LENGTHS, or Data.* with its mixture")
@@ -43,12 +47,12 @@ def feature_lengths() -> dict[str, int]:
 
 
 def batch_size() -> int:
-    """The number of examples per step in `Data`."""
+    """Return the number of examples per step in `Data`."""
     return described_experiment().data.batch_size
 
 
 def table_of(mixture: str) -> TaskTable:
-    """The table of the tasks of the mixture that is trained on."""
+    """Return the table of the tasks of the mixture that is trained on."""
     registered_experiment()
     return TaskTable.of(mixture)
 
@@ -70,17 +74,17 @@ def train_eval_datasets(
     eval_steps: int,
     feature_converter_cls: Callable[..., seqio.FeatureConverter],
 ) -> dict[str, tf.data.Dataset]:
-    """The data sets of `t5x.utils.get_training_eval_datasets`, with task ids, which t5x's own function drops.
+    """Make the data sets of `t5x.utils.get_training_eval_datasets`, with the task ids that t5x would drop.
 
     Args:
-      cfg: t5x's configuration of a mixture that `routed_name` named.
-      shard_id: which of the hosts this is.
+      cfg: t5x's configuration of a mixture whose name came from `routed_name`.
+      shard_id: index of this host.
       num_shards: number of hosts that share a batch.
       eval_steps: number of batches of every task.
-      feature_converter_cls: makes the model's feature converter.
+      feature_converter_cls: class of the model's feature converter.
 
     Returns:
-      The batches of each task that has the split, and of the mixture under the name it had.
+      The batches of each task that has the split, and of the mixture under its original name.
     """
     view = seqio.MixtureRegistry.get(cfg.mixture_or_task_name)
     assert isinstance(view, RoutedMixture)
@@ -91,7 +95,7 @@ def train_eval_datasets(
 
     def batches(part: seqio.Task | seqio.Mixture) -> tf.data.Dataset:
         one = dataclasses.replace(cfg, mixture_or_task_name=part, batch_size=1)
-        # As t5x does: a finite number of epochs, as a shard's examples may all be filtered out.
+        # The number of epochs is finite, as in t5x, because all examples of a shard may be filtered out.
         examples = utils.get_dataset(one, 0, 1, feature_converter_cls, num_epochs=eval_steps * cfg.batch_size)
         examples = examples.unbatch().repeat().shard(num_shards, shard_id)
         dataset = examples.batch(rows, drop_remainder=True).take(eval_steps)

@@ -18,7 +18,7 @@ def summarize(
 
     Args:
       model_dir: folder of the run.
-      summary_writer: gets the configuration as text.
+      summary_writer: writer that receives the configuration as text.
       step: step of the summary.
       table: task table of the mixture that is trained on.
     """
@@ -28,9 +28,9 @@ def summarize(
 
 
 def table_beside(checkpoint: str | Sequence[str]) -> TaskTable:
-    """The task table of a checkpoint, or of the first of several checkpoints.
+    """Read the task table of a checkpoint, or of the first of several checkpoints.
 
     Raises:
-      UserError: no table lies beside the checkpoint.
+      UserError: there is no table beside the checkpoint.
     """
     return t5x_run.read_described_tasks(checkpoint if isinstance(checkpoint, str) else checkpoint[0])

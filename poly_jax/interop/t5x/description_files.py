@@ -1,4 +1,4 @@
-"""The files beside T5X checkpoints of a model with adapters: the names of its tasks, and its settings."""
+"""The files with task names and settings that lie beside the T5X checkpoints of a model with adapters."""
 
 from etils import epath
 
@@ -10,20 +10,20 @@ from poly_jax.experiment import Experiment
 TASKS = "tasks.json"
 SETTINGS = "model.gin"
 
-_HEADER = "# The T5, its adapters and how it decodes, of the checkpoints beside this file."
+_HEADER = "# The T5, adapters and decoding of the checkpoints beside this file."
 
 
 def write_description(folder: str, experiment: Experiment, table: TaskTable) -> None:
-    """Write `tasks.json`, the names in the order of their ids, and `model.gin`, which makes the model again.
+    """Write `tasks.json`, the names in the order of their ids, and `model.gin`, which describes the model.
 
     Args:
-      folder: folder of the checkpoints; local or gs://.
-      experiment: its model, adapters and decoding are written.
-      table: the tasks that its routers know.
+      folder: local or gs:// folder of the checkpoints.
+      experiment: experiment whose model, adapters and decoding are written.
+      table: table of the tasks that its routers know.
     """
     place = epath.Path(folder)
     place.mkdir(parents=True, exist_ok=True)
-    # Checkpoints of T5X hold layers apart, whatever the run does.
+    # T5X's checkpoints have separate layers, even where the run stacks them.
     lines = [_HEADER, "", *bindings(experiment.model, skip=("scan_layers", "remat"))]
     if experiment.adapters is not None:
         lines += ["", "Experiment.adapters = @Adapters", *bindings(experiment.adapters, skip=("n_tasks",))]
@@ -33,10 +33,10 @@ def write_description(folder: str, experiment: Experiment, table: TaskTable) -> 
 
 
 def read_described_tasks(checkpoint: str) -> TaskTable:
-    """The task table of a checkpoint.
+    """Read the task table of a checkpoint.
 
     Args:
-      checkpoint: its folder, or the one that holds it.
+      checkpoint: folder of the checkpoint, or the folder above it.
 
     Raises:
       UserError: neither folder has a table.
@@ -51,13 +51,13 @@ def read_described_tasks(checkpoint: str) -> TaskTable:
 
 
 def settings_file(checkpoint: str) -> str | None:
-    """Path of the `model.gin` of a checkpoint, if it has one."""
+    """Return the path of a checkpoint's `model.gin`, if it has one."""
     found = _beside(checkpoint, SETTINGS)
     return None if found is None else str(found)
 
 
 def _beside(checkpoint: str, name: str) -> epath.Path | None:
-    """The nearest file of this name in a checkpoint's folder or one of the two above it, or None."""
+    """Find the nearest file of this name in a checkpoint's folder or one of the two above it, or None."""
     place = epath.Path(checkpoint).expanduser()
     found = (folder / name for folder in (place, place.parent, place.parent.parent))
     return next((file for file in found if file.exists()), None)

@@ -1,4 +1,4 @@
-"""`poly-jax import` of a checkpoint that t5x trained with adapters: it becomes a run."""
+"""`poly-jax import` of a checkpoint that t5x trained with adapters, which becomes a run."""
 
 import os
 import pathlib
@@ -40,16 +40,16 @@ def import_t5x_run(
     backbone: str | None = None,
     tasks: str | None = None,
 ) -> TaskTable:
-    """Writes the skills and routers of a T5X checkpoint as a run that `eval`, `infer` and `adapt` take.
+    """Write the skills and routers of a T5X checkpoint as a run that `eval`, `infer` and `adapt` accept.
 
-    Its configuration is `runs/multitask.gin`, the `model.gin` beside the checkpoint, and then the user's,
-    which has to say on which data the run works (`Data`), here or when the run is used.
+    The run's configuration is `runs/multitask.gin`, then the `model.gin` beside the checkpoint, and then the
+    user's configuration. The user has to bind `Data`, here or when the run is used.
 
     Args:
-      source: the checkpoint's folder, or that of the run, for its newest one.
+      source: folder of the checkpoint, or of the t5x run, for its newest checkpoint.
       output: folder of the run.
-      configuration: of the user.
-      backbone: where the frozen T5 is, if not to be read from the checkpoint again.
+      configuration: the user's configuration.
+      backbone: path of the frozen T5; None to read it from the checkpoint.
       tasks: file with the names of the tasks; None for `tasks.json` beside the checkpoint.
 
     Returns:
@@ -69,7 +69,7 @@ def import_t5x_run(
     if backbone is not None and _hash(open_backbone(place).tensors, place) != digest:
         raise UserError(
             f"{backbone} is not the backbone that {source} was trained on (their contents differ); give the"
-            " right one, or none to take the one in the checkpoint"
+            " right --backbone, or leave the flag out to use the backbone in the checkpoint"
         )
     loaded = _load(configuration, folder, place)
     config = loaded.make(T5Config)
@@ -87,7 +87,7 @@ def _hash(tensors: Tensors, source: str) -> str:
 
 
 def _load(configuration: Configuration, folder: str, backbone: str) -> Loaded:
-    """Loads the run's configuration: what the checkpoint says comes before what the user says."""
+    """Load the run's configuration: first the checkpoint's settings, then the user's."""
     settings = t5x_run.settings_file(folder)
     with tempfile.TemporaryDirectory() as temporary:
         file = pathlib.Path(temporary) / "imported.gin"

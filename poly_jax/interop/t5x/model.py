@@ -32,7 +32,7 @@ Parameters = Any
 class RoutedModel(models.EncoderDecoderModel):
     """A t5x model whose batches carry `task_ids`, which select the adapters of every row.
 
-    Losses, scores and decoding are this project's own, so that a checkpoint has the same metrics in both.
+    Losses, scores and decoding are this project's own: a checkpoint has the same metrics in both systems.
     """
 
     FEATURE_CONVERTER_CLS = RoutedEncDecFeatureConverter
@@ -71,7 +71,7 @@ class RoutedModel(models.EncoderDecoderModel):
         input_shapes: Mapping[str, Any],
         input_types: Mapping[str, Any] | None = None,
     ) -> core.FrozenDict:
-        """Fresh parameters and the logical names of their axes, for a batch of any shape."""
+        """Return fresh parameters and the logical names of their axes, for a batch of any shape."""
         del input_shapes, input_types
         keys = dict(zip(("params", "dropout", "routing"), jax.random.split(rng, 3), strict=True))
         tokens = jnp.ones((1, 1), jnp.int32)
@@ -81,8 +81,8 @@ class RoutedModel(models.EncoderDecoderModel):
     def loss_fn(
         self, params: Parameters, batch: Batch, dropout_rng: PRNGKeyArray | None
     ) -> tuple[Float[Array, ""], metrics.MetricsMap]:
-        """The loss of `TokenLoss`, and t5x's metrics of the sum over tokens."""
-        # Parameters that are not trained get no gradient, so that none is computed.
+        """Return the loss of `TokenLoss`, and t5x's metrics of the sum over tokens."""
+        # Parameters that are not trained have no gradient here, so XLA does not compute one for them.
         trained, frozen = split(core.unfreeze(params), self._trained)
         logits = self._compute_logits(merge(jax.lax.stop_gradient(frozen), trained), batch, dropout_rng)
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
@@ -113,9 +113,9 @@ class RoutedModel(models.EncoderDecoderModel):
 
         Args:
           params: the model's parameters.
-          batch: `encoder_input_tokens` and `task_ids` are read.
+          batch: batch with `encoder_input_tokens` and `task_ids`.
           rng: random key of a decoding that samples.
-          decoder_params: may give `decode_rng` and `eos_id`.
+          decoder_params: optional values of `decode_rng` and `eos_id`.
           return_all_decodes: whether all beams are returned, the best one last, as t5x orders them.
           num_decodes: number of beams; None for `Decoding.n_beams`.
           prompt_with_targets: not supported.
@@ -173,14 +173,14 @@ def routed_model(
     optimizer_def: optimizers.OptimizerDef | None = None,
     trainable: Trainable = "adapters",
 ) -> RoutedModel:
-    """The model that gin describes: `Experiment`'s T5, adapters and decoding, and `TokenLoss`.
+    """Make the model that gin describes: `Experiment`'s T5, adapters and decoding, and `TokenLoss`.
 
-    Layers are apart whatever `T5Config.scan_layers` says, as T5X's checkpoints of a T5 have them.
+    Layers are separate, whatever `T5Config.scan_layers` is, as in T5X's checkpoints of a T5.
 
     Args:
-      mixture: a registered mixture or task, for its vocabularies.
-      table: the tasks that its routers know: those of the mixture that it was trained on.
-      optimizer_def: see `poly_jax.interop.t5x.optimizer`; evaluation needs none.
+      mixture: name of a registered mixture or task, for its vocabularies.
+      table: table of the tasks that its routers know, which come from the mixture of its training.
+      optimizer_def: optimizer from `poly_jax.interop.t5x.optimizer`; evaluation needs none.
       trainable: which parameters are trained; see `poly_jax.training.train.train`.
     """
     experiment = registered_experiment()

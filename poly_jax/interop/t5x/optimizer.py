@@ -1,4 +1,4 @@
-"""This project's optimizers for t5x's trainer, over the trained parameters alone."""
+"""This project's optimizers for t5x's trainer, which only update the trained parameters."""
 
 from typing import Any
 
@@ -18,18 +18,18 @@ class TrainedOnly(optimizers.OptaxWrapper):
     """An optax optimizer of the selected parameters; all other parameters have no state and never change."""
 
     def __init__(self, transformation: optax.GradientTransformation, trainable: Trainable) -> None:
-        """The transformation sees the trained parameters only, as in `poly_jax.training.update`."""
+        """Wrap a transformation of the trained parameters only, as in `poly_jax.training.update`."""
         super().__init__(transformation)
         self._trained = selects(trainable)
 
     def init_state(self, params: Tree) -> optimizers.OptimizerState:
-        """The state before the first step."""
+        """Make the state before the first step."""
         return super().init_state(self._split(params)[0])
 
     def apply_gradient(
         self, hyper_params: Any, params: Tree, state: optimizers.OptimizerState, grads: Tree
     ) -> tuple[Tree, optimizers.OptimizerState]:
-        """The next parameters and state."""
+        """Return the next parameters and state."""
         trained, frozen = self._split(params)
         new, state = super().apply_gradient(hyper_params, trained, state, self._split(grads)[0])
         merged = merge(frozen, new)
@@ -38,7 +38,7 @@ class TrainedOnly(optimizers.OptaxWrapper):
     def derive_logical_axes(
         self, optimizer: optimizers.Optimizer, param_logical_axes: Tree
     ) -> optimizers.Optimizer:
-        """The optimizer with names of axes in place of arrays: moments are laid out like their parameters.
+        """Return the optimizer with names of axes in place of arrays; moments have their parameters' axes.
 
         t5x's own function knows only some of optax's states; this one works for all.
         """
@@ -52,12 +52,12 @@ class TrainedOnly(optimizers.OptaxWrapper):
 
 
 def trained_only(steps: int, trainable: Trainable = "adapters") -> TrainedOnly:
-    """The optimizer that t5x's gin files describe as `Optimizer`, for a run of `steps` steps."""
+    """Make the optimizer that t5x's gin files describe as `Optimizer`, for a run of `steps` steps."""
     optimizer = configuration.current().make(Optimizer)
     return TrainedOnly(optimizer.transformation(steps), trainable)
 
 
 def learning_rate(steps: int) -> utils.LearningRateCallable:
-    """The skills' learning rate by step, which t5x's trainer reports; `trained_only` applies its own."""
+    """Return the learning rate of skills by step, for t5x's reports; `trained_only` applies its own rates."""
     optimizer = configuration.current().make(Optimizer)
     return optimizer.schedule(optimizer.learning_rate, steps)

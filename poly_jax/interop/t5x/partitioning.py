@@ -8,9 +8,9 @@ _AXES = ("tasks", "splits", "skills", "lora_in", "lora_out", "lora_rank")
 def logical_axis_rules(
     activation_partitioning_dims: int = 1, parameter_partitioning_dims: int = 1
 ) -> partitioning.LogicalAxisRules:
-    """t5x's rules for a T5, and rules that keep adapters, which are small, whole on every device.
+    """Return t5x's rules for a T5, and rules that replicate adapters, which are small, on every device.
 
-    The arguments are those of `t5x.partitioning.standard_logical_axis_rules`.
+    The arguments are the same as in `t5x.partitioning.standard_logical_axis_rules`.
     """
     ours = [(axis, None) for axis in _AXES]
     return partitioning.standard_logical_axis_rules(

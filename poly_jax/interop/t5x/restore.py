@@ -16,18 +16,19 @@ _PARAMETERS = "target/"
 def backbone_only(
     checkpoint: Mapping[str, Any], state: Mapping[str, Any], *, is_resuming: bool = False
 ) -> Mapping[str, Any]:
-    """A `state_transformation_fns` of t5x's `RestoreCheckpointConfig`, to go with `fallback_to_scratch`.
+    """Keep only the backbone of a checkpoint, for t5x's `RestoreCheckpointConfig.state_transformation_fns`.
 
-    The checkpoint's step and optimizer state are left out: training begins at step 0. t5x would draw a
-    backbone's parameter that the checkpoint lacks at random; here that is an error.
+    It is used together with `fallback_to_scratch`. The checkpoint's step and optimizer state are left out, so
+    training begins at step 0. If the checkpoint lacks a parameter of the backbone, t5x would initialise it at
+    random; this function raises an error instead.
 
     Args:
-      checkpoint: state in the checkpoint, its arrays not yet read.
+      checkpoint: state in the checkpoint, whose arrays are not read yet.
       state: state of the model.
-      is_resuming: whether a run continues from its own checkpoint, which is then taken unchanged.
+      is_resuming: whether a run continues from its own checkpoint, which then stays unchanged.
 
     Raises:
-      UserError: the checkpoint's backbone is not this model's.
+      UserError: the checkpoint's backbone does not fit this model.
     """
     if is_resuming:
         return checkpoint

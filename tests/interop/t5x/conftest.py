@@ -38,7 +38,7 @@ def module() -> Transformer:
 
 @pytest.fixture(scope="session")
 def parameters(module) -> dict:
-    """Random in every place, so that each task has its own function, and one far from the others'."""
+    """Draw random parameters, with which each task has a function far from that of any other task."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: init_parameters(module, key)[0], jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)

@@ -31,14 +31,14 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def test_its_parameters_and_axes_are_those_of_the_network(model, parameters):
+def test_its_parameters_and_axes_equal_those_of_the_network(model, parameters):
     variables = model.get_initial_variables(jax.random.PRNGKey(0), {"encoder_input_tokens": (6, 7)})
     assert set(variables) == {"params", "params_axes"}
     fresh = jax.tree.map(np.shape, variables["params"].unfreeze())
     assert fresh == jax.tree.map(np.shape, parameters)
 
 
-def test_its_logits_are_those_of_our_model(model, module, parameters, batch):
+def test_its_logits_equal_the_logits_of_our_model(model, module, parameters, batch):
     ours = module.apply(
         {"params": parameters},
         batch["encoder_input_tokens"],

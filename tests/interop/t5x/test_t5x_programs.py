@@ -91,7 +91,7 @@ def ours(place, monkeypatch, command, *arguments):
 
 
 def metrics_of(folder) -> dict[str, float]:
-    """What seqio's JSON logger wrote for t5x, by task."""
+    """Read the metrics that seqio's JSON logger wrote for t5x, by task."""
     files = sorted(pathlib.Path(folder).rglob("*-metrics.jsonl"))
     return {
         file.name.removesuffix("-metrics.jsonl"): json.loads(file.read_text())["exact_match"]
