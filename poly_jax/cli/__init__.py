@@ -12,6 +12,10 @@ from poly_jax.errors import UserError
 __all__ = ["main"]
 
 _LONGEST_LINE = 4000
+_OUT_OF_MEMORY = (
+    "the memory of this machine is not enough ({cause}); choose a smaller batch size or model, shorter"
+    " sequences, or more train.microbatches"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,13 +38,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     # An OSError means that a folder cannot be made or written, or that a disk is full. Only the user can
     # repair that.
     except (UserError, OSError) as error:
-        if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
-            traceback.print_exc()
-        print(f"poly-jax: error: {_shortened(one_line(str(error)))}", file=sys.stderr)
-        return 1
+        return _told(error, str(error))
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        # JAX has no exception of its own for memory: its message begins with the name of the condition.
+        if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
+            raise
+        return _told(error, _OUT_OF_MEMORY.format(cause=str(error) or type(error).__name__))
     return 0
+
+
+def _told(error: Exception, message: str) -> int:
+    """Print one line about an error, after the traceback where a user asks for it; return the exit code."""
+    if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
+        traceback.print_exception(error)
+    print(f"poly-jax: error: {_shortened(one_line(message))}", file=sys.stderr)
+    return 1
 
 
 def _shortened(line: str) -> str:

@@ -89,6 +89,16 @@ def explain(error: BaseException, source: str) -> UserError:
     return UserError(f"{_place(error, source)}: {advice}")
 
 
+def failed_call(error: Exception) -> UserError:
+    """What a user reads instead of an error that a class or function raised which gin called."""
+    called = re.search(r"In call to configurable '(.+?)'", str(error))
+    name = called[1] if called else "a configurable"
+    return UserError(
+        f"{name} failed with the arguments that are bound: {type(error).__name__}: {one_line(str(error))}"
+        " (POLY_JAX_DEBUG=1 shows the traceback)"
+    )
+
+
 def _importing(error: BaseException) -> Any:
     """The import statement of a gin file that raised this; None where something else did."""
     statements = [

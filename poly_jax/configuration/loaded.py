@@ -103,9 +103,12 @@ class Loaded:
             return gin.get_configurable(_EXPERIMENT)()
 
     def bound(self, kind: str) -> dict[str, Any]:
-        """The arguments of a configurable that are bound, made; without its defaults."""
+        """The arguments of a configurable that are bound, made; without its defaults.
+
+        A class that is not registered has none.
+        """
         with self._making(self._state):
-            return gin.get_bindings(kind)
+            return gin.get_bindings(kind) if gin.config._REGISTRY.get_match(kind) else {}
 
     def bindings(self) -> list[tuple[str, str]]:
         """For each binding, the name of its configurable in gin, and the binding as text."""
@@ -126,6 +129,8 @@ class Loaded:
             raise UserError(explanation.one_line(str(error))) from error
         except RecursionError as error:
             raise UserError("the configuration refers to itself: an object is made of itself") from error
+        except Exception as error:
+            raise explanation.failed_call(error) from error
 
 
 def current() -> Loaded:

@@ -64,14 +64,12 @@ def train_batches(
 
     # This is seqio.get_dataset, except that it also passes on arrays that are not features of the task.
     def unconverted(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
+        endless = {
+            "num_epochs": None,
+            "shard_info": seqio.ShardInfo(index=shard_id, num_shards=num_shards),
+        }
         return source.get_dataset(
-            dict(sequence_length),
-            split=split,
-            use_cached=use_cached,
-            num_epochs=None,
-            shard_info=seqio.ShardInfo(index=shard_id, num_shards=num_shards),
-            seed=seed,
-            **options,
+            dict(sequence_length), split=split, use_cached=use_cached, seed=seed, **{**endless, **options}
         )
 
     tasks = [task for task in mixture.tasks if split in task.splits]
@@ -104,9 +102,13 @@ def train_batches(
         "shard_id": shard_id,
     }
 
-    def empty_task() -> str:
-        empty = (task.name for task in tasks if not any(True for _ in read(task, shuffle=False)))
-        return next(empty, mixture.unrouted.name)
+    def empty_task(dropped: bool) -> str | None:
+        # Where a preprocessor drops every example, an endless dataset has no end; one epoch has.
+        options = {"num_epochs": 1, "shard_info": None} if dropped else {}
+        for task in tasks:
+            if not any(True for _ in unconverted(task, shuffle=False, **options)):
+                return task.name
+        return None
 
     def explain(error: Exception) -> UserError:
         return reading_error([task.unrouted for task in tasks], split, sequence_length, error)

@@ -12,6 +12,7 @@ from clu.data.dataset_iterator import TfDatasetIterator
 from etils import epath
 
 from poly_jax.data.quiet import held_stderr, tf
+from poly_jax.data.waiting import waited_for
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
@@ -20,6 +21,8 @@ Batch = dict[str, np.ndarray]
 
 _ADVICE = "copy the run's folder again, or start a new run in another --output_dir"
 _SHOWN = 200
+# A first batch may take long where a shuffle buffer is filled from a slow disk, and that is no error.
+_SECONDS_BEFORE_SEARCH = 20
 
 _open_streams: "weakref.WeakSet[BatchStream]" = weakref.WeakSet()
 
@@ -36,7 +39,7 @@ class BatchStream(TfDatasetIterator):
         self,
         make_dataset: Callable[[], tf.data.Dataset],
         stream: Mapping[str, Any],
-        empty_task: Callable[[], str],
+        empty_task: Callable[[bool], str | None],
         explain: Callable[[Exception], UserError],
     ) -> None:
         """Make a stream; `poly_jax.data.batches.train_batches` calls this.
@@ -44,7 +47,8 @@ class BatchStream(TfDatasetIterator):
         Args:
           make_dataset: function that makes the endless dataset of batches, the same at each call.
           stream: the settings that must be the same to restore a position.
-          empty_task: function that names the task whose lack of examples ended the dataset.
+          empty_task: function that names a task of which this shard has no example, or, given True, a task
+            whose preprocessors drop every example; None where there is no such task.
           explain: function that names the task whose code failed, given TensorFlow's error.
         """
         super().__init__(make_dataset(), checkpoint=True)
@@ -53,14 +57,16 @@ class BatchStream(TfDatasetIterator):
         self._empty_task = empty_task
         self._explain = explain
         self._drawn = 0
+        self._searched = False
         _open_streams.add(self)
 
     def __next__(self) -> Batch:
         try:
-            batch = super().__next__()
+            batch = waited_for(super().__next__, _SECONDS_BEFORE_SEARCH, self._refuse_empty_task)
         except StopIteration:
+            task = self._empty_task(False) or self._stream["mixture"]
             raise UserError(
-                f"task {self._empty_task()!r} has no example in split {self._stream['split']!r} "
+                f"task {task!r} has no example in split {self._stream['split']!r} "
                 f"(shard {self._stream['shard_id']} of {self._stream['num_shards']}); leave it out of "
                 f"{self._stream['mixture']!r}"
             ) from None
@@ -68,6 +74,17 @@ class BatchStream(TfDatasetIterator):
             raise self._explain(error) from error
         self._drawn += 1
         return batch
+
+    def _refuse_empty_task(self) -> None:
+        """Raise a UserError for a task whose preprocessors drop every example: it is read without end."""
+        if self._searched:
+            return
+        self._searched = True
+        if (task := self._empty_task(True)) is not None:
+            raise UserError(
+                f"the preprocessors of task {task!r} drop every example of split {self._stream['split']!r}; "
+                f"mend them, or leave the task out of {self._stream['mixture']!r}"
+            )
 
     def reset(self) -> None:
         """Go back to the first batch."""

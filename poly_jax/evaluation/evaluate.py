@@ -31,6 +31,7 @@ from poly_jax.evaluation.report import (
 from poly_jax.evaluation.text_encoding import say_if_endless
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
+from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
@@ -91,6 +92,7 @@ def evaluate(
     folder = (
         epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / _label(name, split, zero_shot)
     )
+    check_output_folder(folder, "eval")
     writes = jax.process_index() == 0
     lengths = experiment.data.sequence_length
     evaluated = [task for task in view.tasks if split in task.splits and task.metric_objs]

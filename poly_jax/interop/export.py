@@ -19,6 +19,7 @@ from poly_jax.interop.t5x.description_files import write_description
 from poly_jax.interop.task_mix import merged, task_id
 from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.reporting.output_folder import check_output_file
 from poly_jax.training.checkpoints import read_origin, read_table, step_folder
 from poly_jax.training.open_run import OpenRun, open_run
 from poly_jax.weights import backbone_folder, single_file
@@ -157,6 +158,7 @@ def _write(output: str, format: Format, tensors: Tensors, config: T5Config, step
 
 def _check_output(output: str, format: Format) -> None:
     place = epath.Path(output)
+    check_output_file(place)
     if format == "backbone" and place.suffix not in ("", ".safetensors"):
         raise UserError(
             f"--output={output} must end in .safetensors, or be a folder: a name without a suffix"

@@ -1,5 +1,6 @@
 """Which program wrote into a folder, so that another program does not write beside its files."""
 
+import itertools
 import json
 from typing import Literal
 
@@ -7,7 +8,7 @@ from etils import epath
 
 from poly_jax.errors import UserError
 
-Program = Literal["sweep", "reproduce", "demo", "routing"]
+Program = Literal["sweep", "reproduce", "demo", "routing", "eval"]
 """Programs that leave tables, figures and results in a folder, and no run at its top."""
 
 # A file of this name is in the folder of every run that this project trains, adapts or imports.
@@ -45,32 +46,34 @@ def check_output_folder(folder: epath.PathLike, program: Program) -> None:
 
 
 def check_output_file(path: epath.PathLike) -> None:
-    """Check that a file of answers does not take the place of a file that a run needs.
+    """Check that new output does not go among the files that a run needs, which its training wrote.
+
+    Args:
+      path: a file, or a folder that is to be made.
 
     Raises:
-      UserError: the file is one of a run's own, which its training wrote.
+      UserError: the path is one of a run's own, or in one of its own folders.
     """
     place = epath.Path(path)
-    folders = list(place.parents)
-    for run, below in zip(folders, ("", *(folder.name for folder in folders)), strict=False):
-        own = below in _RUN_FOLDERS
-        if not below:
-            own = place.name in _RUN_FILES or place.name.startswith(_EVENTS)
-        if own and (run / _RUN_FILE).exists():
-            raise UserError(
-                f"--output={path} is a file of the training run in {run}; give another file, such as"
-                f" {run / 'answers.txt'}"
-            )
+    if run := _run_with(place):
+        raise UserError(f"--output={path} is among the files of the training run in {run}; give another path")
 
 
 def _run_around(folder: epath.Path) -> epath.Path | None:
-    """The run that a folder is: its own folder, that of its checkpoints, or that of one step."""
-    runs = [folder]
-    if folder.name == _CHECKPOINTS:
-        runs.append(folder.parent)
-    if folder.parent.name == _CHECKPOINTS:
-        runs.append(folder.parent.parent)
-    return next((run for run in runs if (run / _RUN_FILE).exists()), None)
+    """The run that a folder is, or of whose own files it is a part; None for any other folder."""
+    return folder if (folder / _RUN_FILE).exists() else _run_with(folder)
+
+
+def _run_with(path: epath.Path) -> epath.Path | None:
+    """The run of whose own files or folders a path is one; None for any other path."""
+    folders = [path, *path.parents]
+    for below, run in itertools.pairwise(folders):
+        own = below.name in _RUN_FOLDERS
+        if below == path:
+            own = own or path.name in _RUN_FILES or path.name.startswith(_EVENTS)
+        if own and (run / _RUN_FILE).exists():
+            return run
+    return None
 
 
 def _owner(folder: epath.Path) -> Program | None:
@@ -81,6 +84,8 @@ def _owner(folder: epath.Path) -> Program | None:
         return "demo"
     if (folder / "routing.json").exists():
         return "routing"
+    if (folder / "metrics.json").exists():
+        return "eval"
     return None
 
 

@@ -221,6 +221,45 @@ def test_an_empty_task_is_named_when_its_turn_comes(plain_task):
         draw(stream("half"), 30)
 
 
+_DROPS_ALL = """
+import seqio
+from poly_jax.data import stream
+from poly_jax.data.batches import train_batches
+from poly_jax.data.task_table import TaskTable
+
+stream._SECONDS_BEFORE_SEARCH = 1
+for name in ("whole", "dropped"):
+    seqio.TaskRegistry.add(
+        name,
+        source=seqio.FunctionDataSource(
+            lambda split, shuffle_files: seqio.dataset_providers.tf.data.Dataset.from_tensor_slices(
+                {"inputs": ["a", "b"], "targets": ["c", "d"]}
+            ),
+            splits=("train",),
+        ),
+        preprocessors=[
+            *([lambda dataset: dataset.filter(lambda example: False)] if name == "dropped" else []),
+            seqio.preprocessors.tokenize,
+        ],
+        output_features={name: seqio.Feature(seqio.ByteVocabulary()) for name in ("inputs", "targets")},
+    )
+seqio.MixtureRegistry.add("both", ["whole", "dropped"], default_rate=1.0)
+lengths = {"inputs": 4, "targets": 4}
+batches = train_batches("both", TaskTable.of("both"), sequence_length=lengths, batch_size=8, seed=0)
+try:
+    next(batches)
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+
+
+def test_a_task_whose_preprocessors_drop_every_example_is_named_and_the_program_ends():
+    # A program of its own, because TensorFlow goes on to look for an example until its process ends.
+    done = subprocess.run([sys.executable, "-c", _DROPS_ALL], capture_output=True, text=True, timeout=120)
+    assert "UserError the preprocessors of task 'dropped' drop every example of split 'train'" in done.stdout
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [

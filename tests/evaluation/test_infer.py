@@ -125,7 +125,7 @@ def test_neither_the_texts_nor_a_file_of_the_run_is_replaced(here):
     bound = config.read_text()
     with pytest.raises(UserError, match=r"asked\.txt is the file of the texts"):
         infer(here.folder, "evaluation_a", "asked.txt", "./asked.txt", here.experiment)
-    with pytest.raises(UserError, match=r"config\.gin is a file of the training run"):
+    with pytest.raises(UserError, match=r"config\.gin is among the files of the training run"):
         infer(here.folder, "evaluation_a", "asked.txt", str(config), here.experiment)
     assert (pathlib.Path("asked.txt").read_text(), config.read_text()) == (texts, bound)
 

@@ -7,7 +7,7 @@ import pytest
 from poly_jax.errors import UserError
 from poly_jax.reporting.output_folder import check_output_file, check_output_folder
 
-PROGRAMS = ("sweep", "reproduce", "demo", "routing")
+PROGRAMS = ("sweep", "reproduce", "demo", "routing", "eval")
 
 
 def result(key):
@@ -19,6 +19,7 @@ FILES = {
     "reproduce": ("results.jsonl", result({"stage": "seen", "method": "MHR", "seed": 0})),
     "demo": ("results.json", "[]"),
     "routing": ("routing.json", "{}"),
+    "eval": ("metrics.json", "{}"),
 }
 
 
@@ -27,7 +28,7 @@ def test_a_run_s_folder_is_refused_and_so_are_its_checkpoints(tmp_path, program)
     run = tmp_path / "run"
     (run / "checkpoints" / "7").mkdir(parents=True)
     (run / "config.gin").write_text("")
-    for folder in (run, run / "checkpoints", run / "checkpoints" / "7"):
+    for folder in (run, run / "checkpoints", run / "checkpoints" / "7", run / "data" / "new"):
         with pytest.raises(UserError, match=rf"holds a training run; give .* such as {run / program}$"):
             check_output_folder(folder, program)
     check_output_folder(run / program, program)
@@ -65,12 +66,12 @@ def test_a_file_is_refused_as_a_folder(tmp_path):
     "own",
     [
         *("config.gin", "operative_config.gin", "metrics.jsonl", "events.out.tfevents.1.host"),
-        *("checkpoints/new.txt", "checkpoints/7/trained/new.txt", "data/7-host0.json"),
+        *("checkpoints", "checkpoints/new.safetensors", "checkpoints/7/trained/new.txt", "data/7-host0.json"),
     ],
 )
 def test_a_file_of_a_run_is_not_replaced(tmp_path, own):
     (tmp_path / "config.gin").write_text("")
-    with pytest.raises(UserError, match=rf"a file of the training run in {tmp_path}; .*answers\.txt$"):
+    with pytest.raises(UserError, match=rf"among the files of the training run in {tmp_path}; give another"):
         check_output_file(tmp_path / own)
 
 

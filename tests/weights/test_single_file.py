@@ -65,6 +65,6 @@ def test_a_truncated_file_and_a_missing_one_are_named(tmp_path):
 def test_a_file_of_another_writer_is_refused(tmp_path):
     safetensors.numpy.save_file({"shared.weight": np.ones((2, 2))}, tmp_path / "model.safetensors")
     with pytest.raises(
-        UserError, match="was not written by poly_jax; of a Hugging Face model give the folder"
+        UserError, match="was not written by poly_jax; for a Hugging Face model give the folder"
     ):
         single_file.load(tmp_path / "model.safetensors")
