@@ -2,8 +2,10 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import get_args
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.data.packing import Packing
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
@@ -22,7 +24,11 @@ class Data:
       register: function that registers the mixture's tasks with seqio, such as
         `@super_natural_instructions.register`; None where a module registers them when gin imports it.
       split: name of the split to train on.
-      batch_size: number of examples in a step, over all devices.
+      batch_size: number of rows in a step, over all devices. A row is one example, unless rows are packed.
+      packing: how examples are packed into rows in training: "none" pads one example to a row; "first-fit"
+        and "best-fit" put several examples of any tasks into a row (`poly_jax.data.packing.next_row`). A row
+        has the lengths above.
+      max_segments: largest number of examples in a packed row. The adapters' part of a step grows with it.
     """
 
     mixture: str
@@ -31,6 +37,15 @@ class Data:
     register: Callable[[], None] | None = None
     split: str = "train"
     batch_size: int = 8
+    packing: Packing = "none"
+    max_segments: int = 16
+
+    def __post_init__(self):
+        if self.packing not in get_args(Packing):
+            choices = ", ".join(map(repr, get_args(Packing)))
+            raise UserError(f"Data.packing is {self.packing!r}; use one of {choices}")
+        if self.max_segments < 1:
+            raise UserError(f"Data.max_segments is {self.max_segments}; it must be at least 1")
 
     @property
     def sequence_length(self) -> dict[str, int]:

@@ -4,7 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.skill import Mixed
 from poly_jax.routing.router import Uniform
@@ -34,10 +34,16 @@ class IA3:
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
+        segments: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """Rescale the frozen output by the float32 vector, as PEFT does, and round to the output's dtype."""
         v = mixed["ia3"]
-        return (outputs.astype(jnp.float32) * (v if v.ndim == 1 else v[:, None, :])).astype(outputs.dtype)
+        if v.ndim == 2:
+            v = v[:, None]
+        elif v.ndim == 3:
+            assert segments is not None
+            v = jnp.take_along_axis(v, jnp.maximum(segments - 1, 0)[..., None], axis=1)
+        return (outputs.astype(jnp.float32) * v).astype(outputs.dtype)
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
         """The whole mix, in float32."""

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.skill import Mixed
 from poly_jax.errors import UserError
@@ -97,14 +97,24 @@ class LoRA:
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
+        segments: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length d_out"]:
-        """Add the low-rank update to the frozen output, in the output's dtype."""
+        """Add the low-rank update to the frozen output, in the output's dtype.
+
+        In packed rows the inner dimensions of all examples of a row stand side by side, and a position keeps
+        those of its own: two dense products, without a copy of the factors for every position.
+        """
         if uniform is not None and self.dropout:
             keep = uniform(inputs.shape) >= self.dropout
             inputs = jnp.where(keep, inputs / (1 - self.dropout), 0).astype(inputs.dtype)
         a = mixed["lora_a"].astype(inputs.dtype)
         b = (mixed["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
-        return outputs + (inputs @ a) @ b
+        if segments is None or b.ndim == 2:
+            return outputs + (inputs @ a) @ b
+        own = jax.nn.one_hot(segments - 1, b.shape[1], dtype=inputs.dtype)[..., None]
+        shared = a.ndim == 2
+        hidden = own * ((inputs @ a)[:, :, None] if shared else jnp.einsum("bli,bsir->blsr", inputs, a))
+        return outputs + jnp.einsum("blsr,bsro->blo", hidden, b)
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
         """The factors as `apply` uses them; B stays float32 where its scale would round it a second time."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from poly_jax.routing.router import Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec
@@ -17,7 +17,8 @@ class Skill(Protocol):
     """A kind of adapter: the parameters that a site owns, how skills mix, and how a mix changes the output.
 
     Every parameter has leading axes `[splits, skills]`. `*rows` stands for the leading axes of the mixing
-    weights: `batch` where each example has a mix of its own, none where all examples share one.
+    weights: `batch` where each row has a mix of its own, `batch segments` where rows hold several examples
+    with mixes of their own, none where all examples share one.
     """
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
@@ -32,10 +33,17 @@ class Skill(Protocol):
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
+        segments: Int[Array, "batch length"] | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """The adapted output of the site, from its input and the frozen kernel's output.
 
-        `uniform` draws from U(0, 1) for a shape while training; it is None in evaluation.
+        Args:
+          mixed: the mix of each row, or one mix that all rows share; `batch segments` rows with `segments`.
+          inputs: the site's input.
+          outputs: the frozen kernel's output.
+          uniform: draws from U(0, 1) for a shape while training; None in evaluation.
+          segments: where rows hold several examples, the example of each position (1, 2, ...; 0 is padding,
+            whose outputs may be anything finite); None for one example per row.
         """
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:

@@ -19,7 +19,7 @@ from poly_jax.files.json_file import read_json
 
 Batch = dict[str, np.ndarray]
 
-_ADVICE = "copy the run's folder again, or start a new run in another --output_dir"
+ADVICE = "copy the run's folder again, or start a new run in another --output_dir"
 _SHOWN = 200
 # A first batch may take long where a shuffle buffer is filled from a slow disk, and that is no error.
 _SECONDS_BEFORE_SEARCH = 20
@@ -117,8 +117,8 @@ class BatchStream(TfDatasetIterator):
         """
         path = _position_file(filename)
         if not path.exists():
-            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}; {_ADVICE}")
-        position = Fields(read_json(path, advice=_ADVICE), path, _ADVICE)
+            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}; {ADVICE}")
+        position = Fields(read_json(path, advice=ADVICE), path, ADVICE)
         settings = position.take("stream", dict)
         for setting, ours in self._stream.items():
             saved = settings.get(setting)
@@ -145,7 +145,7 @@ class BatchStream(TfDatasetIterator):
         except Exception as e:
             reason = " ".join(str(e).split())[:_SHOWN] or type(e).__name__
             raise UserError(
-                f"the position of a data stream at {os.fspath(filename)!r} is damaged ({reason}); {_ADVICE}"
+                f"the position of a data stream at {os.fspath(filename)!r} is damaged ({reason}); {ADVICE}"
             ) from None
 
 

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
+from poly_jax.model.segments import Segments
 
 Batch = Mapping[str, Any]
 Apply = Callable[..., Any]
@@ -73,13 +74,15 @@ class TokenLoss:
 
     def totals(self, apply: Apply, batch: Batch) -> Terms:
         """The one term, which `total` computes."""
-        logits = apply(batch["encoder_input_tokens"], batch["decoder_input_tokens"], batch["task_ids"])
+        tokens = (batch["encoder_input_tokens"], batch["decoder_input_tokens"])
+        logits = apply(*tokens, batch["task_ids"], segments=Segments.of(batch))
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
         return {"tokens": self.total(logits, batch["decoder_target_tokens"], weights)}
 
     def divisors(self, batch: Batch) -> Terms:
         """The divisor of that term, which `divisor` computes."""
-        return {"tokens": self.divisor(batch["decoder_loss_weights"].astype(jnp.float32))}
+        weights = batch["decoder_loss_weights"].astype(jnp.float32)
+        return {"tokens": self.divisor(weights, batch.get("decoder_segment_ids"))}
 
     def total(
         self,
@@ -98,8 +101,19 @@ class TokenLoss:
             losses = losses + self.z_loss * jnp.square(log_z)
         return jnp.sum(losses * weights)
 
-    def divisor(self, weights: Float[Array, "batch length"]) -> Float[Array, ""]:
-        """The divisor of the total: the number of target tokens, or of examples that have at least one."""
+    def divisor(
+        self, weights: Float[Array, "batch length"], segments: Int[Array, "batch length"] | None = None
+    ) -> Float[Array, ""]:
+        """The divisor of the total: the number of target tokens, or of examples that have at least one.
+
+        `segments` are those of the targets where rows hold several examples.
+        """
         if self.normalize_by == "tokens":
             return jnp.sum(weights)
-        return jnp.sum(jnp.any(weights > 0, axis=-1).astype(jnp.float32))
+        if segments is None:
+            return jnp.sum(jnp.any(weights > 0, axis=-1).astype(jnp.float32))
+        # An example's positions are contiguous: it has a first one with a weight, which nothing of the same
+        # example with a weight precedes.
+        weighted = jnp.where(weights > 0, segments, 0)
+        before = jnp.pad(jax.lax.cummax(weighted, axis=1)[:, :-1], ((0, 0), (1, 0)))
+        return jnp.sum((weighted > before).astype(jnp.float32))

@@ -109,8 +109,9 @@ class Projection(nn.Module):
             if cursor is not None:
                 mixed = {name: skills[name].kept(leaves, x.dtype) for name, leaves in mixed.items()}
                 self.put_variable("prefill", "mixed", mixed)
+        segments = route.segments.at(self.site) if route.segments is not None else None
         for name, leaves in mixed.items():
-            y = skills[name].apply(leaves, x, y, self._uniform if self.context.train else None)
+            y = skills[name].apply(leaves, x, y, self._uniform if self.context.train else None, segments)
         return y
 
     def _uniform(self, shape: tuple[int, ...]) -> Float[Array, "..."]:

@@ -8,6 +8,7 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.model.segments import Segments
 from poly_jax.model.sharding import constrain
 
 
@@ -16,14 +17,16 @@ class Route:
     """The tasks that choose the adapters of a batch, and the mix of skills that they get.
 
     Attributes:
-      task_ids: the task of everything that has a mix of its own. `rows` is `batch` today; a batch whose rows
-        hold several tasks has `batch length`, and routers and mixes already take either.
+      task_ids: the task of everything that has a mix of its own: `rows` is `batch`, or `batch segments` where
+        a row packs several examples. The task of example n of a row stands at n - 1.
       weights: mixing weights of the innermost router above this module, [*rows, splits, skills], or
         [splits, skills] where the whole batch shares one mix; None above the first router.
+      segments: where the examples of packed rows lie; None for one example per row.
     """
 
     task_ids: Int[Array, "*rows"]
     weights: Float[Array, "*rows_or_none splits skills"] | None = None
+    segments: Segments | None = None
 
     def repeat(self, count: int) -> "Route":
         """The route of a batch that holds each row `count` times, next to one another."""
@@ -41,7 +44,7 @@ def constrain_weights(
     Weights are gathered by task id. Without this constraint XLA (jax 0.10.2) computes wrong products with
     them on a mesh whose data, fsdp and model axes are all larger than 1.
     """
-    rows = ("batch", "length")[: weights.ndim - 2]
+    rows = ("batch", "segments")[: weights.ndim - 2]
     return constrain(weights, *rows, "splits", "skills") if rows else weights
 
 

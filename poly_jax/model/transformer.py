@@ -14,6 +14,7 @@ from poly_jax.model.decoder import Decoder
 from poly_jax.model.encoder import Encoder
 from poly_jax.model.route import Route, RouterTable
 from poly_jax.model.scoring import decoder_inputs
+from poly_jax.model.segments import Segments
 from poly_jax.model.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
@@ -75,17 +76,24 @@ class Transformer(nn.Module):
         self,
         encoder_input_tokens: Int[Array, "batch inputs"],
         decoder_input_tokens: Int[Array, "batch targets"],
-        task_ids: Int[Array, "batch"] | None = None,
+        task_ids: Int[Array, "*rows"] | None = None,
         decoder_target_tokens: Int[Array, "batch targets"] | None = None,
+        segments: Segments | None = None,
     ) -> Float[Array, "batch targets vocab"]:
         """Logits of every target position given the ones before it.
+
+        With `segments` a row holds several examples, of which none sees another. `task_ids` then has the task
+        of each example of each row, [batch, segments].
 
         `decoder_target_tokens` says which positions are padding. T5X masks those and Hugging Face does not;
         as they come last, this changes only their own logits, which no loss reads.
         """
-        route = self._route(task_ids)
-        encoded = self._encode(encoder_input_tokens, route)
+        route = self._route(task_ids, segments)
+        encoded = self._encode(encoder_input_tokens, route, segments)
         embedded = self.token_embedder(decoder_input_tokens)
+        if segments is not None:
+            mask, cross_mask = segments.targets_to_targets, segments.targets_to_inputs
+            return self._logits(self.decoder(embedded, encoded, route, cross_mask, padding_mask=mask))
         inputs = (encoder_input_tokens > 0)[:, None, None, :]
         if decoder_target_tokens is None:
             return self._logits(self.decoder(embedded, encoded, route, inputs))
@@ -141,19 +149,21 @@ class Transformer(nn.Module):
         y = self.decoder(embedded, encoded, self._route(task_ids), cross_mask, cursor)
         return self._logits(y)[:, 0]
 
-    def _route(self, task_ids: Int[Array, "batch"] | None) -> Route | None:
+    def _route(self, task_ids: Int[Array, "*rows"] | None, segments: Segments | None = None) -> Route | None:
         if self.adapters is None:
             return None
         if task_ids is None:
             raise ValueError("a model with adapters needs task_ids")
-        if self.adapters.granularity == "coarse":
-            return Route(task_ids, self.router(task_ids))
-        return Route(task_ids)
+        weights = self.router(task_ids) if self.adapters.granularity == "coarse" else None
+        return Route(task_ids, weights, segments)
 
     def _encode(
-        self, tokens: Int[Array, "batch inputs"], route: Route | None
+        self, tokens: Int[Array, "batch inputs"], route: Route | None, segments: Segments | None = None
     ) -> Float[Array, "batch inputs embed"]:
-        mask = (tokens > 0)[:, None, None, :] & (tokens > 0)[:, None, :, None]
+        if segments is None:
+            mask = (tokens > 0)[:, None, None, :] & (tokens > 0)[:, None, :, None]
+        else:
+            mask = segments.inputs_to_inputs
         return self.encoder(self.token_embedder(tokens), route, mask)
 
     def _logits(self, y: Float[Array, "batch targets _"]) -> Float[Array, "batch targets vocab"]:

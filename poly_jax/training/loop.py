@@ -108,7 +108,9 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
                     jax.block_until_ready(metrics)
             since_report.append(metrics)
             if progress is None:
-                progress = Progress(step, run.steps, len(placed["task_ids"]))
+                progress = Progress(step, run.steps)
+            else:
+                progress.add(_examples(batch) * len(placed["task_ids"]) // len(batch["task_ids"]))
             if step % run.report_every == 0 or step == run.steps:
                 values = {name: float(np.mean([m[name] for m in since_report])) for name in metrics}
                 since_report.clear()
@@ -122,6 +124,13 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
                 saved = step
     _forget_positions(folder, but={saved})
     return state
+
+
+def _examples(batch: dict[str, np.ndarray]) -> int:
+    """Number of examples in a host's batch, which are several to a row where rows are packed."""
+    if "decoder_segment_ids" in batch:
+        return int(batch["decoder_segment_ids"].max(axis=1).sum())
+    return len(batch["task_ids"])
 
 
 def _position(folder: epath.Path, step: int) -> epath.Path:

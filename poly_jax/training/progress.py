@@ -18,26 +18,31 @@ def compiling() -> Iterator[None]:
 class Progress:
     """Measures the speed between reports and prints a line for each report."""
 
-    def __init__(self, first_step: int, last_step: int, examples_per_step: int):
+    def __init__(self, first_step: int, last_step: int):
         self._last_step = last_step
-        self._examples = examples_per_step
+        self._examples = 0
         self._step = first_step
         self._time = time.perf_counter()
+
+    def add(self, examples: int) -> None:
+        """Count the examples of a step."""
+        self._examples += examples
 
     def report(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Print `metrics` and the speed since the last report; return both."""
         now = time.perf_counter()
-        rate = (step - self._step) / max(now - self._time, 1e-9)
-        self._step, self._time = step, now
+        seconds = max(now - self._time, 1e-9)
+        rate, examples = (step - self._step) / seconds, self._examples / seconds
+        self._step, self._time, self._examples = step, now, 0
         left = _clock((self._last_step - step) / rate) if rate else "?"
         values = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(
             f"step {step}/{self._last_step}  {values}  {rate:.2f} steps/s"
-            f"  {rate * self._examples:.1f} examples/s  {left} left",
+            f"  {examples:.1f} examples/s  {left} left",
             file=sys.stderr,
             flush=True,
         )
-        return {**metrics, "steps_per_second": rate, "examples_per_second": rate * self._examples}
+        return {**metrics, "steps_per_second": rate, "examples_per_second": examples}
 
 
 def _clock(seconds: float) -> str:

@@ -8,8 +8,10 @@ from jax.sharding import Mesh
 
 from poly_jax.configuration import Texts
 from poly_jax.data.batches import train_batches
+from poly_jax.data.packed_stream import PackedStream
 from poly_jax.data.stream import BatchStream
 from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import guards
@@ -22,6 +24,9 @@ from poly_jax.training.run_folder import claim
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
 from poly_jax.training.update import TrainState, Update
+
+# Examples that are read at a time, to be packed.
+_EXAMPLES_READ = 256
 
 
 def train(
@@ -77,7 +82,7 @@ def train(
     guards.check_routers(model.adapters, prior, router_anneal_steps)
 
     start_id = experiment.model.decoder_start_id
-    batches = host_batches(experiment.data, table, seed, loss.needs_choices, mesh, start_id)
+    batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
     folder = epath.Path(output_dir)
     claim(folder, texts)
@@ -93,19 +98,33 @@ def train(
 
 
 def host_batches(
-    data: Data, table: TaskTable, seed: int, choices: bool, mesh: Mesh, start_id: int
-) -> BatchStream:
-    """Make this host's share of a mixture's endless stream of batches; see `train_batches`."""
+    data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int
+) -> BatchStream | PackedStream:
+    """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
+
+    Raises:
+      UserError: the mixture cannot be read so, or examples with answer choices would be packed.
+    """
     share = host_share(mesh)
-    return train_batches(
+    rows = data.batch_size // share.count
+    if data.packing != "none" and loss.needs_choices:
+        raise UserError(
+            f"Data.packing is {data.packing!r}, and {type(loss).__name__} compares answer choices, which are"
+            " not packed; bind Data.packing = 'none'"
+        )
+    stream = train_batches(
         data.mixture,
         table,
         split=data.split,
         sequence_length=data.sequence_length,
-        batch_size=data.batch_size // share.count,
+        batch_size=rows if data.packing == "none" else _EXAMPLES_READ,
         seed=seed,
         start_id=start_id,
-        choices=choices,
+        choices=loss.needs_choices,
         num_shards=share.count,
         shard_id=share.index,
     )
+    if data.packing == "none":
+        return stream
+    room = (data.inputs_length, data.targets_length)
+    return PackedStream(stream, rows, room, data.max_segments, data.packing, start_id)

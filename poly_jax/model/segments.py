@@ -1,0 +1,60 @@
+"""Where the examples of packed rows lie."""
+
+from collections.abc import Mapping
+from typing import Any, Optional
+
+import flax.struct
+from jaxtyping import Array, Bool, Int
+
+# The sites that read the encoder's output from inside the decoder.
+_READ_ENCODED = ("decoder/encoder_decoder_attention/key", "decoder/encoder_decoder_attention/value")
+
+
+@flax.struct.dataclass
+class Segments:
+    """The example of its row that each position belongs to: 1, 2, ...; 0 is padding, as in seqio.
+
+    An example has the same number in `inputs` and in `targets`. Its positions are contiguous, so that their
+    differences are those of the example alone, and relative position biases need nothing else.
+
+    Attributes:
+      inputs: the example of every position of the encoder's input.
+      targets: the example of every position of the target.
+    """
+
+    inputs: Int[Array, "batch inputs"]
+    targets: Int[Array, "batch targets"]
+
+    @classmethod
+    def of(cls, batch: Mapping[str, Any]) -> Optional["Segments"]:
+        """The segments of a packed batch; None for a batch with one example per row."""
+        if "encoder_segment_ids" not in batch:
+            return None
+        return cls(batch["encoder_segment_ids"], batch["decoder_segment_ids"])
+
+    def at(self, site: str) -> Int[Array, "batch length"]:
+        """The example of every position that the site at this path reads and writes."""
+        if site.startswith("encoder/") or site in _READ_ENCODED:
+            return self.inputs
+        return self.targets
+
+    @property
+    def inputs_to_inputs(self) -> Bool[Array, "batch 1 inputs inputs"]:
+        """Whether each position of the input (third axis) may attend to each other one (last axis)."""
+        return _same(self.inputs, self.inputs)
+
+    @property
+    def targets_to_targets(self) -> Bool[Array, "batch 1 targets targets"]:
+        """Whether each position of the target is of the same example as each other one."""
+        return _same(self.targets, self.targets)
+
+    @property
+    def targets_to_inputs(self) -> Bool[Array, "batch 1 targets inputs"]:
+        """Whether each position of the target may attend to each position of the input."""
+        return _same(self.targets, self.inputs)
+
+
+def _same(
+    queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"]
+) -> Bool[Array, "batch 1 queries keys"]:
+    return ((queries[:, :, None] == keys[:, None, :]) & (queries > 0)[:, :, None])[:, None]
