@@ -1,6 +1,6 @@
-"""The rooms of the package: no import runs upwards, gin is read in one room, and the picture is up to date.
+"""The layers of poly_jax: no import points upwards, one package reads gin, and the diagram is up to date.
 
-Run this file as a program to draw the picture in docs/architecture.md again.
+Run this file as a program to draw the diagram in docs/architecture.md again.
 """
 
 import pathlib
@@ -17,18 +17,19 @@ PAGE = ROOT / "docs" / "architecture.md"
 BLOCK = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
 
 
-def rooms() -> set[str]:
+def packages() -> set[str]:
+    """The packages and top-level modules of poly_jax."""
     package = ROOT / "poly_jax"
     folders = {place.parent.name for place in package.glob("*/__init__.py")}
     modules = {place.stem for place in package.glob("*.py")} - {"__init__"}
-    # The top-level folder tasks/ is a package of its own, which stands above the rooms.
+    # The top-level folder tasks/ is a separate package, above all layers.
     return (folders | modules) - {"tasks"}
 
 
 def arrows() -> set[tuple[str, str]]:
-    """Pairs of rooms of which the first imports the second."""
+    """Pairs of packages of which the first imports the second."""
     graph = grimp.build_graph("poly_jax", cache_dir=None)
-    known = rooms()
+    known = packages()
     found = set()
     for module in graph.modules:
         for imported in graph.find_modules_directly_imported_by(module):
@@ -39,13 +40,13 @@ def arrows() -> set[tuple[str, str]]:
 
 
 def picture(found: set[tuple[str, str]]) -> str:
-    """A Mermaid flow chart. An arrow is left out where a longer way of arrows leads to the same room."""
+    """A Mermaid flow chart. An arrow is left out where a longer chain of arrows leads to the same package."""
     below: dict[str, set[str]] = {}
     for start, end in found:
         below.setdefault(start, set()).add(end)
 
-    def reach(room: str) -> set[str]:
-        direct = below.get(room, set())
+    def reach(package: str) -> set[str]:
+        direct = below.get(package, set())
         return direct | {further for end in direct for further in reach(end)}
 
     kept = [
@@ -57,7 +58,7 @@ def picture(found: set[tuple[str, str]]) -> str:
 
 
 def layers() -> list[set[str]]:
-    """The rooms of each layer in pyproject.toml, the highest layer first."""
+    """The packages of each layer in pyproject.toml, the highest layer first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (ordered,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     return [{name.strip() for name in layer.split("|")} for layer in ordered]
@@ -69,19 +70,19 @@ def test_the_contracts_on_imports_are_kept():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_room_has_its_layer():
+def test_every_package_has_its_layer():
     known = layers()
-    assert set().union(*known) == rooms()
-    assert sum(map(len, known)) == len(rooms())
+    assert set().union(*known) == packages()
+    assert sum(map(len, known)) == len(packages())
 
 
-def test_every_arrow_runs_down():
-    height = {room: number for number, layer in enumerate(layers()) for room in layer}
+def test_every_arrow_points_down():
+    height = {package: number for number, layer in enumerate(layers()) for package in layer}
     upwards = [(start, end) for start, end in sorted(arrows()) if height[start] >= height[end]]
     assert not upwards
 
 
-def test_the_picture_is_drawn_from_the_imports():
+def test_the_diagram_is_drawn_from_the_imports():
     (drawn,) = BLOCK.findall(PAGE.read_text())
     assert drawn == picture(arrows()), f"draw it again: python {pathlib.Path(__file__).relative_to(ROOT)}"
 
@@ -93,7 +94,7 @@ def test_the_picture_is_drawn_from_the_imports():
         ({("a", "b"), ("a", "c")}, "    a --> b\n    a --> c\n"),
     ],
 )
-def test_the_picture_leaves_out_shortcuts_only(found, drawn):
+def test_the_diagram_leaves_out_shortcuts_only(found, drawn):
     assert picture(found) == f"flowchart TD\n{drawn}"
 
 
