@@ -33,5 +33,5 @@ def test_a_table_is_a_line_for_each_fate():
         "| `a`, `b` | used | sizes |",
         "| `c` | neutral | a name |",
         "| `d` | refused unless `null` or `1.5` | no other |",
-        "| any other | refused unless `null`, `{}` | it is not known what it changes |",
+        "| any other | refused unless `null`, `{}` | its effect is not known |",
     ]

@@ -165,7 +165,7 @@ def test_a_backbone_has_no_adapters_to_export(capsys):
     assert cli.main(["export", "--backbone=b", "--output=out", "--format=peft_poly"]) == 1
     assert "--format=peft_poly is for adapters; give the --run that has them" in capsys.readouterr().err
     assert cli.main(["export", "--backbone=b", "--output=out", "--task=a"]) == 1
-    assert "--task=a is for the --run that has adapters" in capsys.readouterr().err
+    assert "--task=a cannot be used with --backbone, which has no adapters" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_is_not_overwritten(shared_data, tmp_path, capsys):
