@@ -1,4 +1,4 @@
-"""The expert baseline of the embedded benchmark goes by the tasks' names, in any form of them."""
+"""The expert baseline of the embedded benchmark finds the skills of a task by its name, in any form."""
 
 import numpy as np
 import pytest
