@@ -1,8 +1,8 @@
 """Exact match and ROUGE-L of the official evaluation, per task and over tasks.
 
-After Wang et al., Super-NaturalInstructions (arXiv 2204.07705): the best of an instance's references counts,
-the mean is over instances, the scale is 0 to 100. ROUGE-L (Lin, 2004) is rouge-score's, over the tokens of
-`rouge_tokens.py`.
+As in Wang et al., Super-NaturalInstructions (arXiv 2204.07705), the best of an instance's references counts,
+the mean is over instances, and the scale is 0 to 100. ROUGE-L (Lin, 2004) is computed by rouge-score over the
+tokens of `rouge_tokens.py`.
 """
 
 import functools
@@ -22,7 +22,7 @@ from poly_jax.tasks.super_natural_instructions.rouge_tokens import (
 )
 
 BLIND = "english (blind to this script)"
-"""What `rougeL_tokens` says of a task whose references English tokens do not see."""
+"""The value of `rougeL_tokens` for a task whose references English tokens do not cover."""
 
 _NAMED = 5
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -48,16 +48,16 @@ def rouge_l(
     tokens: RougeTokens = "auto",
     gpt2_merges: str | None = None,
 ) -> dict[str, Any]:
-    """Mean ROUGE-L F-measure, in percent, against the reference that suits the prediction best.
+    """Mean ROUGE-L F-measure, in percent, against the reference that matches the prediction best.
 
     Args:
       targets: the references of each instance.
       predictions: the prediction for each instance.
-      tokens: what is compared; "english" is that of the official English track, "gpt2" of the cross-lingual.
+      tokens: tokens to compare; "english" is the official English track, "gpt2" the cross-lingual track.
       gpt2_merges: path of GPT-2's `merges.txt`, which "gpt2" needs.
 
     Returns:
-      `rougeL`, and in `rougeL_tokens` what was compared.
+      `rougeL`, and in `rougeL_tokens` the tokens that were compared.
 
     Raises:
       UserError: "gpt2" is asked for without its merges.
@@ -80,9 +80,9 @@ def scores(
     tokens: RougeTokens = "auto",
     gpt2_merges: str | None = None,
 ) -> dict[str, Any]:
-    """Both metrics, and the number of instances, which `aggregate` weighs tasks by.
+    """Both metrics, and the number of instances, by which `aggregate` weights tasks.
 
-    Args, results and errors: as those of `rouge_l` and `exact_match`.
+    Arguments, results and errors are those of `rouge_l` and `exact_match`.
     """
     return {
         **exact_match(targets, predictions),
@@ -92,10 +92,10 @@ def scores(
 
 
 class Scores:
-    """The metric of a task of Super-NaturalInstructions, and how those of several tasks are summed up."""
+    """The metrics of a task of Super-NaturalInstructions, and their summary over several tasks."""
 
     def __init__(self, tokens: RougeTokens, gpt2_merges: str | None) -> None:
-        """For ROUGE-L over the tokens that `rouge_l` describes.
+        """Make the metrics with ROUGE-L over the given tokens; see `rouge_l`.
 
         Raises:
           UserError: the tokens are not known, or GPT-2's merges are needed and missing or not readable.
@@ -117,11 +117,11 @@ class Scores:
     def summary(
         self, tasks: Mapping[str, seqio.Task], metrics: Mapping[str, Mapping[str, Any]]
     ) -> tuple[dict[str, dict[str, float]], list[str]]:
-        """The official overall figures, and what a reader of the figures has to know.
+        """The official overall figures, and notices that a reader of the figures should know.
 
         Args:
           tasks: the tasks with this metric, by name.
-          metrics: what each of them got.
+          metrics: the metrics of each task.
 
         Returns:
           The metrics over all instances, `overall`, and over those of each category, `category <name>`; and

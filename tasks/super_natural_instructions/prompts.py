@@ -1,8 +1,8 @@
 """The two published forms of a prompt, as token ids.
 
-Newlines and repeated blanks mean nothing to T5's vocabulary, but they do to bytes, so they are kept. A text
-is encoded in pieces that end at blanks: SentencePiece pieces do not cross them, so that the ids are those of
-the whole text.
+Newlines and repeated blanks make no difference in T5's vocabulary, but they do in byte vocabularies, so they
+are kept. A text is encoded in parts that end at blanks. No SentencePiece piece crosses a blank, so the ids
+are those of the whole text.
 """
 
 import dataclasses
@@ -17,13 +17,13 @@ _END_OF_SEQUENCE = "</s>"
 
 @dataclasses.dataclass(frozen=True)
 class PromptForm:
-    """A prompt: the head, the demonstrations that fit and the tail; `{name}` stands for an example's field.
+    """A prompt of a head, the demonstrations that fit, and a tail; `{name}` stands for an example's field.
 
     Attributes:
       head: the text before the demonstrations.
       demonstration: the text of one positive example, whose number `{number}` counts from 1.
       tail: the text of the instance.
-      kept_end: the text that a prompt ends with even where it is cut.
+      kept_end: the text that a prompt ends with even if it is cut.
     """
 
     head: str
@@ -33,14 +33,14 @@ class PromptForm:
 
 
 FORMS: Mapping[str, PromptForm] = {
-    # The camera-ready code of MHR.
+    # From the camera-ready code of MHR.
     "NEW": PromptForm(
         head="Task definition: {definition}\n",
         demonstration=" Positive Example {number} -\nInput: {input}\n Output: {output} </s>\n\n",
         tail="Now complete the following example -\nInput: {input}\nOutput:",
         kept_end="\nOutput:",
     ),
-    # Its first release; Tk-Instruct's without the task's name.
+    # From the first release of MHR's code. It equals Tk-Instruct's prompt with the name of the task added.
     "OLD": PromptForm(
         head="{task}. Definition: {definition}\n\n",
         demonstration=" Positive Example {number} -\nInput: {input}\n Output: {output}\n",
@@ -50,7 +50,7 @@ FORMS: Mapping[str, PromptForm] = {
 
 
 def form(name: str) -> PromptForm:
-    """The prompt form of a name.
+    """Find a prompt form by its name.
 
     Raises:
       UserError: there is no form of that name.
@@ -61,7 +61,7 @@ def form(name: str) -> PromptForm:
 
 
 def punctuated(text: str) -> str:
-    """The text with a full stop added unless it ends in ASCII punctuation."""
+    """Add a full stop to a text unless it ends in ASCII punctuation."""
     return text if text and text[-1] in string.punctuation else text + "."
 
 
@@ -71,18 +71,18 @@ def encode_prompt(
     vocabulary: seqio.Vocabulary,
     length: int | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The prompt of an example.
+    """Make the prompt of an example.
 
-    Demonstrations are added in order while the prompt with its end of sequence has at most `length` tokens,
-    up to the first that does not fit. A longer prompt is cut at its end, where `kept_end` replaces what it
-    takes the room of.
+    Demonstrations are added in order, as long as the prompt with its end of sequence has at most `length`
+    tokens; after the first that does not fit, none is added. A prompt that is too long without demonstrations
+    is cut so that it still ends with `kept_end` and the end of sequence.
 
     Args:
       example: scalar texts `task`, `definition` and `input`, and vectors of equal length
         `demonstration_inputs` and `demonstration_outputs`, or neither; all but `task` punctuated.
       prompt: the form.
       vocabulary: encodes the text; its `eos_id` ends the prompt.
-      length: the most tokens to use, the end of sequence with them; None for no limit.
+      length: largest number of tokens, including the end of sequence; None for no limit.
 
     Returns:
       The ids, int32 [at most length], and the text, uncut.
@@ -105,7 +105,7 @@ def encode_prompt(
             encoded.insert(2 * place + 1, tf.constant([vocabulary.eos_id], tf.int32))
         demonstration = tf.concat(encoded, axis=0)
         if room is not None:
-            # What does not fit leaves no room for those after it either.
+            # Once a demonstration does not fit, no later one is added.
             fits = tf.size(demonstration) <= room
             room = tf.where(fits, room - tf.size(demonstration), -1)
             text = tf.where(fits, text, "")
@@ -117,13 +117,13 @@ def encode_prompt(
 
 
 def encode_target(text: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
-    """The ids of an answer, int32 [at most length]; the last is the end of sequence, cut or not."""
+    """The ids of a target, int32 [at most length]; the last is the end of sequence even if they are cut."""
     return _ended(_encode(text, vocabulary), vocabulary, length)
 
 
 def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
     if length is not None and prompt.kept_end:
-        # The published code keeps one token more, so that the end of sequence displaces the last of the end.
+        # The published code keeps one token more, so that there the end of sequence replaces its last token.
         kept_end = list(vocabulary.encode(prompt.kept_end))
         end = tf.constant(kept_end, tf.int32)
         room = max(length - 1 - len(kept_end), 0)
@@ -147,7 +147,7 @@ def _num_demonstrations(example: Mapping[str, tf.Tensor]) -> int:
 
 
 def _fill(template: str, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """The template as one text: unlike str.format, with texts that are known only when the dataset runs."""
+    """Fill a template like str.format, but with texts that are known only when the dataset runs."""
     pieces = [fields[name] if kind == "field" else name for kind, name in _parsed(template)]
     return tf.strings.join(pieces)
 

@@ -1,4 +1,4 @@
-"""Reads the original files: one JSON file per task and the lists of task names per split."""
+"""Reads the original files: one JSON file per task, and a list of task names per split."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from poly_jax.files.json_file import read_json
 from poly_jax.files.text_file import read_text
 
 _FETCH = "fetch the file again or take it out of the folder"
-# The largest files of the collection have some ten megabytes.
+# The largest files of the collection have about ten megabytes.
 _MAX_BYTES = 1 << 30
 
 
@@ -20,9 +20,9 @@ class Instance:
     """One example of a task.
 
     Attributes:
-      id: of the file, or the task's name and the instance's place.
-      input: stripped.
-      references: at least one right answer, stripped.
+      id: id from the file, or the task's name and the instance's index.
+      input: the input, stripped.
+      references: the right answers, at least one, stripped.
     """
 
     id: str
@@ -32,14 +32,14 @@ class Instance:
 
 @dataclasses.dataclass(frozen=True)
 class TaskFile:
-    """What the project uses of a task file.
+    """The parts of a task file that the project uses.
 
     Attributes:
-      path: the file.
+      path: path of the file.
       definition: the first definition, stripped.
-      categories: as written in the file; none where it says nothing.
-      demonstrations: (input, output) of the positive examples, stripped; none where it has none.
-      instances: in the order of the file.
+      categories: the categories as written in the file; empty if there are none.
+      demonstrations: (input, output) of the positive examples, stripped; empty if there are none.
+      instances: the instances in the order of the file.
     """
 
     path: epath.Path
@@ -50,11 +50,11 @@ class TaskFile:
 
 
 def read_task(path: epath.Path) -> TaskFile:
-    """Read one task file, in the present format or the first (where the definition is a plain text).
+    """Read one task file, in the present format or the oldest (where the definition is a plain text).
 
     Raises:
-      UserError: the file is not strict JSON (the message has line and column), has no instance, or a field is
-        missing or of a wrong type (the message has its name).
+      UserError: the file is not strict JSON (the message has line and column), has no instance, or lacks a
+        field or has one of the wrong type (the message has its name).
     """
     content = read_json(path, object, max_bytes=_MAX_BYTES, allow_nan=True, advice=_FETCH)
     definitions = _texts(content, "Definition", path)
@@ -121,7 +121,7 @@ def _texts(record: Any, key: str, path: epath.Path, where: str = "") -> list[str
 
 
 def _records(record: Any, key: str, path: epath.Path) -> list[tuple[dict[str, Any], str]]:
-    """The elements of a list field, each with the words that name it in an error."""
+    """The elements of a list field, each with a description for error messages."""
     value = _field(record, key, path)
     if not isinstance(value, list):
         raise UserError(f"{path}: field {key!r} must be a list, got {shown(value)}")

@@ -1,4 +1,4 @@
-"""The seqio data source of one task file, which is read when its examples are first asked for, and once."""
+"""The seqio data source of one task file, which is read once, when its examples are first needed."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,15 +16,16 @@ from poly_jax.tasks.super_natural_instructions.splits import Splits
 class TaskFileSource(seqio.DataSource):
     """Instances of a task file, in splits.
 
-    Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (filled up
-    with empty texts to the task's largest number) with its `num_references`, and with demonstrations
-    `demonstration_inputs` and `demonstration_outputs`. They are the file's texts, not prompts, so that
-    seqio's offline cache of them serves every prompt form.
+    Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (padded with
+    empty texts to the largest number in the task) with its `num_references`, and, with demonstrations,
+    `demonstration_inputs` and `demonstration_outputs`. They are the file's texts and not prompts, so that
+    seqio's offline cache of them can be used with every prompt form.
 
     Args:
       path: the task file.
-      split: makes the splits of the file's instances. Only those that are in a split are kept in memory.
-      demonstrations: the most positive examples to give along.
+      split: function that makes the splits of the file's instances. Only instances in a split are kept in
+        memory.
+      demonstrations: largest number of positive examples to include.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class TaskFileSource(seqio.DataSource):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The task's categories, as the official results name them: lower case, "_" for blanks."""
+        """The task's categories, as named in the official results: lower case, with "_" for blanks."""
         return tuple("_".join(name.lower().split()) for name in self._content[0].categories)
 
     @property
@@ -64,7 +65,7 @@ class TaskFileSource(seqio.DataSource):
         """The first of the task's categories, by which the official results group tasks.
 
         Raises:
-          UserError: the file names none.
+          UserError: the file names no category.
         """
         if not self.categories:
             raise UserError(f"{self._path}: the file has no field 'Categories', which results are grouped by")
@@ -89,7 +90,7 @@ class TaskFileSource(seqio.DataSource):
         """The examples of a split in a fixed order; seqio shuffles them.
 
         Raises:
-          UserError: the split has none.
+          UserError: the split has no examples.
         """
         file, size, splits = self._content
         if split not in splits:

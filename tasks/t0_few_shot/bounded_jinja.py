@@ -1,9 +1,9 @@
-"""Jinja in bounded time and memory, for templates that somebody downloaded.
+"""Jinja in bounded time and memory, for templates that were downloaded.
 
-Jinja's own sandbox keeps a template from reaching into the program. It lets a template count to 10^9, or
-double a text forty times. Here a template may do what promptsource's do: insert fields, choose with `if`,
-loop over lists with `for`, set variables, and use the filters and methods below. Every value that it makes is
-measured.
+Jinja's own sandbox keeps a template from accessing the program, but lets it count to 10^9, or double a text
+forty times. Here a template may do what promptsource's templates do: insert fields, choose with `if`, loop
+over lists with `for`, set variables, and use the filters and methods below. The size of every value that it
+makes is measured.
 """
 
 import functools
@@ -17,10 +17,10 @@ from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
 
 LARGEST = 1_000_000
-"""The most characters and elements of a value, and of a rendered text; numbers are below 10^18."""
+"""Largest number of characters and elements of a value, and of a rendered text; numbers are below 10^18."""
 
 _LARGEST_NUMBER = 10**18
-# Units that one rendering may use: one for a character or an element that it makes, and these for a step.
+# The units that one rendering may use: one per character or element that it makes, and `_STEP` per step.
 _BUDGET = 5_000_000
 _STEP = 200
 
@@ -61,7 +61,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """An environment whose templates use bounded time and memory.
 
     Args:
-      filters: more filters, whose results are measured like those of the others.
+      filters: additional filters, whose results are measured too.
       options: options of `jinja2.Environment`.
     """
 
@@ -79,7 +79,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         """Compile a template.
 
         Raises:
-          jinja2.TemplateError: it is not Jinja, or has a statement that templates may not have.
+          jinja2.TemplateError: the text is not Jinja, or has a statement that is not allowed.
           TooLargeError: its text is too long or too deeply nested.
         """
         if len(text) > LARGEST:
@@ -90,7 +90,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             tree = _Measuring().visit(tree)
             tree.set_environment(self)
             return self.from_string(tree)
-        # Python's own compiler limits the nesting of blocks by a SyntaxError.
+        # Python's compiler limits the nesting of blocks with a SyntaxError.
         except (RecursionError, MemoryError, SyntaxError):
             raise TooLargeError("the template nests too deep") from None
 
@@ -124,7 +124,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         """Call a function or method for a template."""
         method, of = getattr(callee, "__name__", ""), getattr(callee, "__self__", None)
         if method in ("format", "format_map"):
-            # Jinja hands out a safe version of these, whose widths have no limit.
+            # Jinja's safe versions of these methods do not limit widths.
             raise TooLargeError("a template may not format a text by str.format")
         if isinstance(of, str) and method == "replace":
             _check_replacement(of, *args[:2])
@@ -150,13 +150,13 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             raise TooLargeError("rendering takes too many steps")
 
     def _measured(self, value: Any) -> Any:
-        """The value, once its size is within the limits and paid for."""
+        """Return a value after checking its size and subtracting it from the budget."""
         if isinstance(value, Iterator):
             value = list(self._counted(None, value))
         self._spend(_STEP + _size(value))
         return value
 
-    # Filters that need the context are not evaluated while a template is compiled.
+    # Filters that take the context are not evaluated while a template is compiled.
     @jinja2.pass_context
     def _measured_filter(self, context: Context, value: Any) -> Any:
         del context
@@ -181,7 +181,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return listed
 
     def _watched(self, name: str, made: Callable[..., Any]) -> Callable[..., Any]:
-        # Jinja marks what a filter gets before its value; this one gets the context and passes it on.
+        # Jinja marks which argument a filter gets before its value; this one gets and passes on the context.
         wanted = getattr(made, "jinja_pass_arg", None)
         first: dict[str, Callable[[Context], Any]] = {
             "context": lambda context: context,
@@ -202,7 +202,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
 
 
 class _Measuring(NodeTransformer):
-    """Passes every list, loop, slice and joined text of a template through the filters that measure them."""
+    """Passes every list, loop, slice and joined text of a template through a filter that measures it."""
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
@@ -246,7 +246,7 @@ def _check_replacement(text: str, old: Any = "", new: Any = "") -> None:
 
 
 def _size(value: Any) -> int:
-    """Characters and elements of a value, with those inside it."""
+    """The number of characters and elements of a value, including nested values."""
     size, inside = 0, [value]
     while inside:
         each = inside.pop()

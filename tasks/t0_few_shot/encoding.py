@@ -1,4 +1,4 @@
-"""The seqio preprocessor that turns the texts of a shown example into tokens."""
+"""The seqio preprocessor that turns the texts of a rendered example into tokens."""
 
 from collections.abc import Mapping
 
@@ -6,11 +6,11 @@ from poly_jax.data.quiet import seqio, tf
 
 
 class Encoding:
-    """Encodes input, target and choices of an example of `HeldOutSource`, each ended by the end of sequence.
+    """Encodes input, target and choices of an example of `HeldOutSource`, each with an end of sequence.
 
-    Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
-    targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
-    is all padding.
+    Texts that are too long are cut before the end of sequence. `choices` has the shape [choices, length of
+    the targets] (or of the longest choice, if no length is given) and is padded with 0; an absent choice,
+    which is an empty text, is all padding.
     """
 
     def __init__(self, vocabulary: seqio.Vocabulary) -> None:
@@ -19,7 +19,7 @@ class Encoding:
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
     ) -> tf.data.Dataset:
-        """The dataset with `inputs`, `targets` and `choices` as int32 tokens, the first two as texts too."""
+        """Make `inputs`, `targets` and `choices` int32 tokens; the first two are also kept as texts."""
         lengths = sequence_length or {}
         longest = lengths.get("targets")
 

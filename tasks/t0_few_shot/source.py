@@ -16,7 +16,7 @@ from poly_jax.tasks.t0_few_shot.templates import Template, read_templates
 EvaluationTemplates = Literal["drawn", "all"]
 VALIDATION = "validation"
 
-# The draws of templates for evaluation are the same for every run.
+# The templates that are drawn for evaluation are the same for every run.
 _SEED = 0
 
 
@@ -24,14 +24,14 @@ class HeldOutSource(seqio.DataSource):
     """Few-shot examples and the evaluation set of a task.
 
     Its examples have the scalar texts `inputs`, `targets` (the right choice) and `template`, the vector of
-    texts `choices`, and the numbers `label` and `example_id` (int32). A training split has every example by
-    every template, in the order of its file; a program that draws batches shows one of them each time.
+    texts `choices`, and the numbers `label` and `example_id` (int32). A training split has every example with
+    every template, in the order of its file; a program that draws batches uses one of them each time.
 
     Args:
-      task: which of the tasks.
-      templates: its `templates.yaml`.
-      files: file of examples of every split.
-      evaluation_templates: "drawn" shows an example of `validation` by one template, "all" by each.
+      task: the task.
+      templates: path of its `templates.yaml`.
+      files: path of the examples of every split.
+      evaluation_templates: "drawn" shows an example of `validation` with one template, "all" with each.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class HeldOutSource(seqio.DataSource):
         return [str(self._files[split])]
 
     def num_input_examples(self, split: str) -> int:
-        """The number of examples in a split, each prompt of one counted."""
+        """The number of examples in a split, counting each prompt of an example."""
         return len(self._read(split))
 
     def get_dataset(
@@ -79,7 +79,7 @@ class HeldOutSource(seqio.DataSource):
         """The examples of a split in the order of their file; seqio shuffles them.
 
         Raises:
-          UserError: the split has no file, or its file cannot be read or shown.
+          UserError: the split has no file, or its file cannot be read or rendered.
         """
         shown = self._read(split)
         width = max((len(row.choices) for row in shown), default=0)

@@ -1,4 +1,4 @@
-"""Registers the held-out tasks of T0 that a folder has files of as seqio tasks, and a mixture of them."""
+"""Registers the held-out tasks of T0 for which a folder has files as seqio tasks, and a mixture of them."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from poly_jax.tasks.t0_few_shot.held_out import HELD_OUT_TASKS
 from poly_jax.tasks.t0_few_shot.source import VALIDATION, EvaluationTemplates, HeldOutSource
 
 _TEMPLATES = "promptsource_templates"
-# The first of these that the folder has.
+# The first of these that the folder has is used.
 _VALIDATION_FOLDERS = ("validation", "validation_reconstructed")
 _SEED_FILE = re.compile(r"(\d+)_seed\.jsonl")
 _SHOTS_FOLDER = re.compile(r"(\d+)_shot")
@@ -49,26 +49,28 @@ def register(
     shots: Mapping[str, int] | None = None,
     prefix: str = "t0",
 ) -> None:
-    """Registers a seqio task per held-out task that has files, `<prefix>_rte`, and the mixture of all.
+    """Register a seqio task such as `<prefix>_rte` per held-out task that has files, and a mixture of all.
 
-    The mixture is `<prefix>_few_shot`. Files are `few_shot/<task>/<shots>_shot/<seed>_seed.jsonl` as T-Few
-    has them, `validation/<task>.jsonl` and `promptsource_templates/<data set>/<subset>/templates.yaml`; they
-    are read when their task is used. A task has the splits `train_<seed>` of every such file, `train` and
-    `validation`, and answer choices, so that it is evaluated by rank classification and trained with
-    TokenLoss or ChoiceLoss. A second call with the same arguments does nothing.
+    The mixture is `<prefix>_few_shot`. Files are `few_shot/<task>/<shots>_shot/<seed>_seed.jsonl` (as in
+    T-Few), `validation/<task>.jsonl` and `promptsource_templates/<data set>/<subset>/templates.yaml`; they
+    are read when their task is used. A task has a split `train_<seed>` for each few-shot file, `train` and
+    `validation`. It has answer choices, so that it is evaluated by rank classification and can be trained
+    with TokenLoss or ChoiceLoss. A second call with the same arguments does nothing.
 
     Args:
-      folder: with the files; local or remote (gs://).
-      vocabulary: of the inputs and the targets.
-      evaluation_templates: "drawn" shows each example of `validation` by one template, drawn once and for all
-        runs alike (T-Few, MHR); "all" by every template, for the mean and the median over templates (T0).
+      folder: folder with the files; local or remote (gs://).
+      vocabulary: vocabulary of the inputs and the targets.
+      evaluation_templates: "drawn" shows each example of `validation` with one template, which is the same
+        for all runs (T-Few, MHR); "all" shows it with every template, for the mean and the median over
+        templates (T0).
       length_norm: see `metrics.rank_accuracy`.
-      seed: of the few-shot file that is `train`.
-      shots: by task, which of its folders to take, where it has several.
-      prefix: begins the names, so that two folders or protocols can stand side by side.
+      seed: seed of the few-shot file that is `train`.
+      shots: number of shots by task, for tasks with several folders of few-shot files.
+      prefix: start of the names, so that two folders or protocols can be registered together.
 
     Raises:
-      UserError: no task has a file, the shots do not say which, or the prefix is taken by other arguments.
+      UserError: no task has a file, a task has several numbers of shots and none is chosen, or the prefix is
+        registered with other arguments.
     """
     chosen = dict(shots or {})
     registration = _Registration(
@@ -115,12 +117,12 @@ def register(
 
 
 def task_name(name: str, prefix: str = "t0") -> str:
-    """The seqio task of a held-out task's name; seqio allows no "-" in it."""
+    """The name of the seqio task for a held-out task; seqio does not allow "-" in names."""
     return f"{prefix}_{re.sub(r'[^A-Za-z0-9_.]', '_', name)}"
 
 
 def _files(root: epath.Path, task: str, shots: int | None, seed: int) -> dict[str, epath.Path]:
-    """The file of every split that the folder has."""
+    """The path of the file of every split that the folder has."""
     splits = {}
     folder = _few_shot_folder(root / "few_shot" / task, shots)
     if folder is not None:
@@ -138,7 +140,7 @@ def _files(root: epath.Path, task: str, shots: int | None, seed: int) -> dict[st
 
 
 def _few_shot_folder(folder: epath.Path, shots: int | None) -> epath.Path | None:
-    """The folder of a task's few-shot files; None where it has none."""
+    """The folder of a task's few-shot files; None if it has none."""
     found = {}
     if folder.exists():
         found = {

@@ -1,4 +1,4 @@
-"""Training, held-out and pretraining sets are disjoint and fixed, cover all skills, and names reveal nothing."""
+"""Training, held-out and pretraining sets are disjoint, fixed and cover all skills; names reveal nothing."""
 
 import itertools
 import string
@@ -46,7 +46,7 @@ def test_tuning_tasks_are_training_tasks_under_fresh_names():
 
 
 def test_the_split_is_the_one_with_which_backbones_were_pretrained():
-    # Literal values on purpose: if the split changed unnoticed, a stored backbone could have seen the benchmark.
+    # Literal values on purpose: if the split changed unnoticed, a stored backbone might know the benchmark.
     assert {task.name: task.skills for task in BENCHMARK.heldout} == {
         "nzp": (2, 3, 5),
         "kvp": (3, 4, 6),

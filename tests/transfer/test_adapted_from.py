@@ -1,4 +1,4 @@
-"""An adapted run stores how it started: its initial values can be recomputed, and it resumes only like that."""
+"""An adapted run stores how it started: its initial values can be recomputed, and only it is resumed."""
 
 import json
 
