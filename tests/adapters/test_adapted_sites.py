@@ -170,6 +170,6 @@ def test_n_splits_need_not_divide_the_width_of_a_site_that_is_not_adapted():
         ({"n_splits": -1}, "n_splits is -1"),
     ],
 )
-def test_settings_out_of_range_are_named(settings, named):
+def test_settings_out_of_range_are_reported_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         adapters(**settings)

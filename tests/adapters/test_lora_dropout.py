@@ -65,7 +65,7 @@ def test_bfloat16_stays_bfloat16(case):
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_a_rate_out_of_range_is_named(rate):
+def test_a_rate_out_of_range_is_reported_by_name(rate):
     with pytest.raises(UserError, match=rf"LoRA.dropout is {rate}; it must be in \[0, 1\)"):
         LoRA(dropout=rate)
 

@@ -129,7 +129,7 @@ def test_factors_are_averaged_separately_so_that_cross_skill_terms_exist(rng):
     np.testing.assert_allclose(got[0], cross, rtol=1e-5, atol=1e-5)
 
 
-def test_a_head_moves_only_its_own_blocks(rng):
+def test_a_head_changes_only_its_own_blocks(rng):
     skills = drawn(4, 4, 2)
     x, kernel = normal(rng, 1, 1, D_IN), np.zeros((D_IN, D_OUT), np.float32)
     weights = np.zeros((1, 4, 2), np.float32)
@@ -163,7 +163,7 @@ def test_bfloat16_activations_and_kernels_stay_bfloat16(rng):
     assert merge(skills, weights[0], jnp.asarray(kernel, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_a_rank_below_one_is_named():
+def test_a_rank_below_one_is_reported_by_name():
     with pytest.raises(UserError, match="rank is 0; it must be"):
         LoRA(rank=0)
 

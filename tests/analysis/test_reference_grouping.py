@@ -43,6 +43,6 @@ def test_a_wrong_file_is_reported_in_one_line(tmp_path, name, text, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_named():
+def test_a_missing_file_is_reported_by_name():
     with pytest.raises(UserError, match=r"no such file"):
         read_grouping("nowhere.json", NAMES)

@@ -194,7 +194,7 @@ def test_a_position_saved_with_other_settings_is_refused(plain_mixture, tmp_path
         stream(plain_mixture, seed=2).restore(tmp_path / "position")
 
 
-def test_a_missing_position_is_named(plain_mixture, tmp_path):
+def test_a_missing_position_is_reported_by_name(plain_mixture, tmp_path):
     with pytest.raises(UserError, match=r"no position of a data stream is saved at .*absent"):
         stream(plain_mixture).restore(tmp_path / "absent")
 
@@ -267,7 +267,7 @@ def test_the_last_batch_of_an_evaluation_is_padded_with_rows_of_weight_zero(plai
     ]
 
 
-def test_shards_of_an_evaluation_have_as_many_batches_and_no_example_in_common(plain_task, decode):
+def test_shards_of_an_evaluation_have_equally_many_batches_and_no_common_example(plain_task, decode):
     plain_task("owl", size=10)
     shards = [evaluated("owl", batch_size=2, num_shards=3, shard_id=shard) for shard in range(3)]
     assert [len(batches) for batches in shards] == [2, 2, 2]
@@ -369,7 +369,7 @@ def test_few_shot_examples_may_have_different_numbers_of_choices(choosing):
     assert count_examples(found) == 10
 
 
-def test_a_task_whose_number_of_choices_is_unknown_is_named(choice_task):
+def test_a_task_whose_number_of_choices_is_unknown_is_reported_by_name(choice_task):
     choice_task("two", told=False)
     with pytest.raises(UserError, match="task 'two' does not tell how many answer choices"):
         stream("two", choices=True)

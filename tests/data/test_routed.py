@@ -99,7 +99,7 @@ def test_a_mixture_that_is_registered_again_gets_a_new_view(plain_mixture):
     assert [task.name for task in after.tasks] == ["owl"]
 
 
-def test_a_task_without_an_id_is_named(plain_mixture):
+def test_a_task_without_an_id_is_reported_by_name(plain_mixture):
     with pytest.raises(UserError, match=r"task 'owl' is not in the table of 2 tasks"):
         routed(plain_mixture, TaskTable(("ant", "cat")))
 

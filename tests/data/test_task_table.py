@@ -45,13 +45,13 @@ def test_a_saved_table_is_equal_after_loading(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"tasks": 3}', '{"tasks": [3]}', '{"names": []}'])
-def test_a_file_that_does_not_hold_a_table_is_named(tmp_path, content):
+def test_a_file_that_does_not_hold_a_table_is_reported_by_name(tmp_path, content):
     (tmp_path / "tasks.json").write_text(content)
     with pytest.raises(UserError, match=r"tasks\.json.* holds no task table"):
         TaskTable.load(tmp_path / "tasks.json")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"there is no task table at .*absent\.json"):
         TaskTable.load(tmp_path / "absent.json")
 

@@ -43,7 +43,7 @@ def fails_on_an_example(dataset):
     return dataset.map(change)
 
 
-def test_a_preprocessor_that_ends_the_process_is_named(plain_task):
+def test_a_preprocessor_that_ends_the_process_is_reported_by_name(plain_task):
     def leaves(dataset):
         raise SystemExit(3)
 

@@ -48,12 +48,12 @@ def test_one_tokenizer_serves_every_dataset(t5_model):
     assert vocabulary.tf_tokenizer is vocabulary.tf_tokenizer
 
 
-def test_a_missing_model_is_named(tmp_path):
+def test_a_missing_model_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no SentencePiece model at '.*spiece\.model'"):
         vocabularies.sentencepiece(tmp_path / "spiece.model")
 
 
-def test_a_file_that_is_not_a_model_is_named(tmp_path):
+def test_a_file_that_is_not_a_model_is_reported_by_name(tmp_path):
     (tmp_path / "spiece.model").write_text("words")
     with pytest.raises(UserError, match=r"spiece\.model' is not a SentencePiece model"):
         vocabularies.sentencepiece(tmp_path / "spiece.model")

@@ -85,7 +85,7 @@ def test_tasks_without_the_split_or_a_metric_are_left_out(evaluated):
         ("evaluation_no_test", "empty", "evaluation_no_test without an example in split 'empty'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_an_error_that_names_it(run, mixture, split, message):
+def test_a_mixture_that_cannot_be_evaluated_is_refused_by_name(run, mixture, split, message):
     with pytest.raises(UserError, match=message):
         evaluate(run.folder, run.experiment, mixture=mixture, split=split, output_dir="out")
     assert not pathlib.Path("out").exists()
@@ -165,7 +165,7 @@ def test_a_number_that_is_not_finite_is_written_as_null_and_named():
     assert not_finite(results) == ["b: loss", "mean: loss"]
 
 
-def test_a_metric_that_is_not_a_number_is_named():
+def test_a_metric_that_is_not_a_number_is_reported_by_name():
     with pytest.raises(UserError, match=r"metric 'share' of task 'a' is \[1\], which is not a number"):
         with_mean({"a": {"share": [1]}})
 

@@ -100,7 +100,7 @@ def test_an_empty_line_between_texts_gets_an_output_line(here):
         ("evaluation_a", None, r"asked\.jsonl is missing"),
     ],
 )
-def test_what_cannot_be_predicted_is_an_error_that_names_it(here, task, content, message):
+def test_input_that_cannot_be_predicted_is_refused_by_name(here, task, content, message):
     file = pathlib.Path("asked.jsonl")
     file.unlink() if content is None else file.write_text(content)
     with pytest.raises(UserError, match=message):

@@ -65,7 +65,7 @@ def test_no_more_than_the_limit_is_read(tmp_path):
         read_json(path, max_bytes=7)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json is missing; copy the folder again"):
         read_json(tmp_path / "gone.json", advice="copy the folder again")
     with pytest.raises(UserError, match="cannot be read"):
@@ -126,7 +126,7 @@ def test_a_field_of_another_type_is_refused_by_name(value, kind, bounds, message
     assert len(str(error.value)) < 200
 
 
-def test_absent_nested_listed_and_unknown_fields_are_named():
+def test_absent_nested_listed_and_unknown_fields_are_reported_by_name():
     fields = Fields({"o": {}, "l": ["a", 1]}, "config.json")
     with pytest.raises(UserError, match=r"config\.json has no 'n'"):
         fields.take("n", int)

@@ -42,7 +42,7 @@ def cases_of(subjects: list[Subject]) -> list[Case]:
 
 
 def sample_of(cases: list[tuple[int, Case]]) -> list[tuple[int, Case]]:
-    """Take as many cases for each reader, because those that read whole runs take longest."""
+    """Take equally many cases for each reader, because those that read whole runs take longest."""
     groups: dict[str, list[tuple[int, Case]]] = {}
     for number, case in random.Random(_SEED).sample(cases, len(cases)):
         groups.setdefault(case["reader"], []).append((number, case))

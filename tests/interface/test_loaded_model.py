@@ -80,7 +80,7 @@ def test_a_backbone_has_its_configuration_and_no_tasks(bare):
     assert len(bare.predict(["ab", "c", "abc"])) == 3
 
 
-def test_fresh_adapters_change_nothing_and_know_their_tasks(bare):
+def test_fresh_adapters_change_nothing_and_list_their_tasks(bare):
     attached = bare.attach(MHR, TASKS)
     assert attached.tasks == ("a", "b", "c")
     texts = ["ab", "c"]

@@ -44,7 +44,7 @@ def assert_equal(got, expected):
 
 
 @pytest.mark.parametrize("version", ["t5x_tiny_v1_0", "t5x_tiny_v1_1"])
-def test_t5x_to_ours_to_t5x_keeps_every_bit(shared_data, version):
+def test_t5x_to_poly_jax_to_t5x_keeps_every_bit(shared_data, version):
     source = shared_data / "t5x" / version / "legacy" / "checkpoint_1100000"
     assert cli.main(["import", f"--from={source}", "--output=b.safetensors"]) == 0
     assert cli.main(["export", "--backbone=b.safetensors", "--output=out", "--format=t5x"]) == 0
@@ -97,7 +97,7 @@ def test_an_existing_step_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_hugging_face_to_ours_to_hugging_face_keeps_every_bit(
+def test_hugging_face_to_poly_jax_to_hugging_face_keeps_every_bit(
     hugging_face_config, hugging_face_tensors, write_hugging_face, gated
 ):
     config = hugging_face_config | {"feed_forward_proj": "gated-gelu" if gated else "relu"}

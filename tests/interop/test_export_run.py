@@ -86,7 +86,7 @@ def test_kernels_are_merged_by_definition_and_all_else_equals_the_backbone(poly_
         np.testing.assert_array_equal(got[name], base[name])
 
 
-def test_peft_to_ours_to_peft_keeps_every_tensor_and_name(poly_fixture):
+def test_peft_to_poly_jax_to_peft_keeps_every_tensor_and_name(poly_fixture):
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}", "--output=run"]
     assert cli.main(["import", *arguments]) == 0
     assert export("run", "peft_poly") == 0

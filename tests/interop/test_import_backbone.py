@@ -96,7 +96,7 @@ def test_a_configuration_that_does_not_fit_is_refused_with_both_shapes(shared_da
     assert not pathlib.Path("b").exists()
 
 
-def test_a_missing_parameter_is_named(shared_data, tmp_path, capsys):
+def test_a_missing_parameter_is_reported_by_name(shared_data, tmp_path, capsys):
     tree = read_backbone(shared_data / "t5x" / "t5x_tiny_v1_1")
     del tree["decoder"]["layers_1"]["mlp"]["wo"]
     tree["decoder"]["layers_1"]["mlp"]["bias"] = {"kernel": np.zeros(2)}
@@ -140,7 +140,7 @@ def test_the_vocabulary_is_copied_and_bound_with_the_model(shared_data, zeros, o
     assert bound["extra_ids"] == 100
 
 
-def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, zeros, tmp_path):
+def test_a_vocabulary_that_does_not_fit_the_embedding_is_reported_by_name(shared_data, zeros, tmp_path):
     config = T5Config(
         vocab_size=32000,
         emb_dim=2,
@@ -159,7 +159,7 @@ def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, zero
         import_backbone(str(folder), "b")
 
 
-def test_a_tokenizer_of_another_model_is_named(model, write_hugging_face):
+def test_a_tokenizer_of_another_model_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model)
     content = {"model": {"vocab": [["<pad>", 0.0]]}, "added_tokens": [{"id": 12, "content": "x"}]}
     (folder / "tokenizer.json").write_text(json.dumps(content))
@@ -167,7 +167,7 @@ def test_a_tokenizer_of_another_model_is_named(model, write_hugging_face):
         import_backbone(str(folder), "b")
 
 
-def test_a_file_that_is_not_a_sentencepiece_model_is_named(model, write_hugging_face):
+def test_a_file_that_is_not_a_sentencepiece_model_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model)
     (folder / "spiece.model").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(UserError, match=r"spiece\.model is not a SentencePiece model"):

@@ -126,7 +126,7 @@ def test_a_granularity_that_the_routers_do_not_fit_is_refused(write):
         read_adapters(write(routed(WIDTHS)), CONFIG, granularity="coarse")
 
 
-def test_a_missing_router_is_named(write):
+def test_a_missing_router_is_reported_by_name(write):
     with pytest.raises(UserError, match=r"lacks the routers of 1 adapted maps \(encoder/layers_1/mlp/wo\)"):
         read_adapters(write(routed([*QUERIES, *VALUES, OUTS[0]])), CONFIG)
 
@@ -214,7 +214,7 @@ def test_vectors_of_another_model_are_refused_with_both_shapes(shared_data):
         ),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(write, change, message):
+def test_tensors_that_do_not_fit_are_reported_by_name(write, change, message):
     with pytest.raises(UserError, match=message):
         read_adapters(write(routed(WIDTHS) | change), CONFIG)
 
@@ -225,7 +225,7 @@ def test_a_layer_without_tensors_is_named_even_if_it_is_the_last(write):
         read_adapters(write(tensors), CONFIG)
 
 
-def test_broken_files_are_named(tmp_path):
+def test_broken_files_are_reported_by_name(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros(1000))
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[:100])

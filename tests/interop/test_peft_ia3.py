@@ -92,7 +92,7 @@ def test_with_relu_a_vector_on_the_input_of_wo_is_moved_through_if_it_is_positiv
         ({KEY: normal(6)}, r"1 tensors that are not \(IA\)\^3's on a T5"),
     ],
 )
-def test_vectors_that_cannot_be_applied_are_named(folder, tensors, message):
+def test_vectors_that_cannot_be_applied_are_reported_by_name(folder, tensors, message):
     with pytest.raises(UserError, match=message):
         read_adapters(folder(tensors), GATED)
 

@@ -91,7 +91,7 @@ def test_empty_options_count_as_off(folder):
     read_adapters(str(folder({"rank_pattern": {}, "modules_to_save": [], "use_dora": False})), MODEL)
 
 
-def test_a_missing_factor_and_another_rank_are_named(folder):
+def test_a_missing_factor_and_another_rank_are_reported_by_name(folder):
     name = f"{QUERY.format(0)}.lora_B.weight"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):
         read_adapters(str(folder(without=[name])), MODEL)
@@ -101,7 +101,7 @@ def test_a_missing_factor_and_another_rank_are_named(folder):
         read_adapters(str(folder({"r": 3})), MODEL)
 
 
-def test_tensors_of_modules_that_are_not_adapted_are_named(folder):
+def test_tensors_of_modules_that_are_not_adapted_are_reported_by_name(folder):
     odd = {"base_model.model.shared.lora_embedding_A": np.zeros((2, 9), np.float32)}
     with pytest.raises(UserError, match=r"1 tensors that are not LoRA's on a T5 \(base_model.model.shared"):
         read_adapters(str(folder(tensors=odd)), MODEL)
@@ -186,7 +186,7 @@ def test_a_layer_that_the_config_does_not_adapt_has_no_update(folder, config):
     np.testing.assert_array_equal(product(read, PLACE.format(1)), 0)
 
 
-def test_a_layer_that_the_config_adapts_and_the_file_lacks_is_named(folder):
+def test_a_layer_that_the_config_adapts_and_the_file_lacks_is_reported_by_name(folder):
     with pytest.raises(UserError, match=r"does not adapt encoder/attention/query in layers \[1\]"):
         read_adapters(str(folder(without=[f"{QUERY.format(1)}.lora_{m}.weight" for m in "AB"])), MODEL)
 
@@ -231,7 +231,7 @@ def test_two_adapters_in_a_file_are_refused(folder):
         read_adapters(str(place), MODEL)
 
 
-def test_the_first_tensor_that_is_not_finite_is_named(folder):
+def test_the_first_tensor_that_is_not_finite_is_reported_by_name(folder):
     name = f"{QUERY.format(1)}.lora_B.weight"
     broken = np.full((6, 2), np.nan, np.float32)
     with pytest.raises(UserError, match=rf"{name} has 12 of 12 numbers that are NaN or infinite"):

@@ -109,7 +109,7 @@ def test_a_config_with_other_sizes_is_refused_with_both_shapes(adapter):
         read_poly(adapter(config={"n_tasks": 6}))
 
 
-def test_a_missing_tensor_is_named(adapter):
+def test_a_missing_tensor_is_reported_by_name(adapter):
     name = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.poly_lora_B"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):
         read_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if n != name}))
@@ -118,12 +118,12 @@ def test_a_missing_tensor_is_named(adapter):
 @pytest.mark.parametrize(
     "name", ["base_model.model.lm_head.weight", "base_model.model.lm_head.poly_lora_A", "x.poly_lora_A"]
 )
-def test_a_tensor_that_is_not_polys_is_named(adapter, name):
+def test_a_tensor_that_is_not_polys_is_reported_by_name(adapter, name):
     with pytest.raises(UserError, match=rf"1 tensors that are not Poly's on a T5 \({name}\)"):
         read_poly(adapter(tensors=lambda stored: stored | {name: np.zeros(2, np.float32)}))
 
 
-def test_a_site_that_is_not_adapted_in_all_layers_is_named(adapter):
+def test_a_site_that_is_not_adapted_in_all_layers_is_reported_by_name(adapter):
     lost = "encoder.block.0.layer.1.DenseReluDense.wo."
     with pytest.raises(UserError, match=r"does not adapt encoder/mlp/wo in layers \[0\]"):
         read_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if lost not in n}))
@@ -144,7 +144,7 @@ def test_a_pickle_is_not_read_without_pytorch(adapter, monkeypatch):
         read_poly(folder)
 
 
-def test_a_truncated_file_is_named(adapter):
+def test_a_truncated_file_is_reported_by_name(adapter):
     file = adapter() / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read as safetensors"):

@@ -28,7 +28,7 @@ def test_wrong_names_are_refused(tmp_path, text, message):
         read_names(tmp_path / "names", 2)
 
 
-def test_a_missing_file_of_names_is_named(tmp_path):
+def test_a_missing_file_of_names_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match="names cannot be read as names of tasks"):
         read_names(tmp_path / "names", 2)
 

@@ -135,7 +135,7 @@ def test_skills_and_router_load_in_peft_and_compute_the_same(poly, t5, their_log
     assert json.loads(pathlib.Path("out/tasks.json").read_text()) == {"tasks": TASKS}
 
 
-def test_peft_to_ours_to_peft_keeps_every_tensor_and_name(poly):
+def test_peft_to_poly_jax_to_peft_keeps_every_tensor_and_name(poly):
     from safetensors.numpy import load_file
 
     imported_run()

@@ -178,7 +178,7 @@ def test_code_in_a_pickle_is_not_run(t5, capsys):
     assert not pathlib.Path("executed").exists()
 
 
-def test_a_truncated_pickle_is_named(t5, capsys):
+def test_a_truncated_pickle_is_reported_by_name(t5, capsys):
     import torch
 
     t5("v1.0").save_pretrained("hf")

@@ -303,7 +303,7 @@ def test_bfloat16_logits_are_scored_in_float32():
         ({"length_penalty": float("nan")}, "length_penalty=nan"),
     ],
 )
-def test_settings_out_of_range_are_named(setting, named):
+def test_settings_out_of_range_are_reported_by_name(setting, named):
     arguments = {"n_beams": 2, "max_length": 3, **setting}
     with pytest.raises(UserError, match=named):
         beam_search(table_step, (), 1, reorder=take_rows, **arguments)

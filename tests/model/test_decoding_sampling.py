@@ -228,7 +228,7 @@ def test_scores_of_bfloat16_logits_are_summed_in_float32():
         ({"max_length": 0}, "max_length=0"),
     ],
 )
-def test_sampling_settings_out_of_range_are_named(settings, named):
+def test_sampling_settings_out_of_range_are_reported_by_name(settings, named):
     arguments = {"max_length": 3, **settings}
     with pytest.raises(UserError, match=named):
         sample(markov_step(None), (), 1, **arguments)

@@ -109,6 +109,6 @@ def test_token_log_probs_are_those_of_the_targets(case):
         ({"normalize_by": "batch"}, "normalize_by is 'batch'; use one of tokens, examples"),
     ],
 )
-def test_settings_out_of_range_are_named(settings, named):
+def test_settings_out_of_range_are_reported_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         TokenLoss(**settings)

@@ -107,7 +107,7 @@ def test_a_wrong_npz_is_reported_in_one_line_and_no_pickle_is_opened(tmp_path, a
         bound(str(tmp_path / "t.npz"), ("a",))
 
 
-def test_a_missing_file_and_an_unbound_path_are_named(tmp_path):
+def test_a_missing_file_and_an_unbound_path_are_reported_by_name(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         bound(str(tmp_path / "none.csv"), ("a",))
     with pytest.raises(UserError, match=r"TableRouter\.path is not bound"):

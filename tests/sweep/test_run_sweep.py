@@ -134,7 +134,7 @@ def test_a_run_does_not_write_into_the_folder_of_a_sweep(short_runs, tmp_path, c
 
 
 @pytest.mark.parametrize("metrics", [None, {}, [1.0], {"accuracy": "high"}])
-def test_a_stored_result_without_scores_is_named(metrics):
+def test_a_stored_result_without_scores_is_reported_by_name(metrics):
     with pytest.raises(UserError, match=r"task 'x', seed 7, whose metrics are not numbers; delete the line"):
         run_sweep._check_known({"metrics": metrics}, Cell("x", 7), "runs/sweep")
 

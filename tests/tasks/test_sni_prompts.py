@@ -133,6 +133,6 @@ def test_a_piece_ends_in_ascii_punctuation(text, expected):
     assert punctuated(text) == expected
 
 
-def test_an_unknown_form_is_named():
+def test_an_unknown_form_is_reported_by_name():
     with pytest.raises(UserError, match="prompt 'new' is not known; give one of 'NEW', 'OLD'"):
         form("new")

@@ -65,13 +65,13 @@ def test_text_that_is_not_utf8_is_named_with_its_position(tmp_path):
         ({"Positive Examples": [{"input": "x"}]}, r"'Positive Examples' number 0 has no field 'output'"),
     ],
 )
-def test_a_wrong_field_is_named(tmp_path, task_file, change, complaint):
+def test_a_wrong_field_is_reported_by_name(tmp_path, task_file, change, complaint):
     with pytest.raises(UserError, match=rf"task7_sums\.json: {complaint}"):
         read(tmp_path, task_file(1, **change))
 
 
 @pytest.mark.parametrize("field", ["Definition", "Instances"])
-def test_a_missing_field_is_named(tmp_path, task_file, field):
+def test_a_missing_field_is_reported_by_name(tmp_path, task_file, field):
     content = task_file(1)
     del content[field]
     with pytest.raises(UserError, match=rf"task7_sums\.json: the file has no field '{field}'"):
@@ -102,7 +102,7 @@ def test_names_are_the_lines_that_are_not_blank(tmp_path):
     assert read_names(epath.Path(tmp_path) / "train_tasks.txt") == ["task2_b", "task1_a"]
 
 
-def test_a_missing_list_of_tasks_is_named(tmp_path):
+def test_a_missing_list_of_tasks_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no list of tasks at .*test_tasks\.txt"):
         read_names(epath.Path(tmp_path) / "test_tasks.txt")
 

@@ -213,7 +213,7 @@ def test_categories_are_named_as_in_the_official_results(small_folder):
         categories(["sni_test"])
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_an_empty_folder_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no task file at .*tasks/\*\.json"):
         register(tmp_path, BYTES)
 

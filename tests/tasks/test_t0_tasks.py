@@ -168,7 +168,7 @@ def test_a_broken_file_is_named_when_its_task_is_used(folder, file, content, mes
     assert "\n" not in str(raised.value)
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_an_empty_folder_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no task has a file at .*few_shot/<task>/<shots>_shot"):
         register(tmp_path, BYTES)
 

@@ -150,14 +150,14 @@ def test_fields_of_a_template_with_the_wrong_type_are_refused(tmp_path, field, v
         ("{", "line 2 is not valid JSON"),
     ],
 )
-def test_a_line_that_is_not_an_example_is_named(tmp_path, line, message):
+def test_a_line_that_is_not_an_example_is_reported_by_name(tmp_path, line, message):
     path = epath.Path(tmp_path) / "42_seed.jsonl"
     path.write_text('{"label": 0}\n' + line + "\n")
     with pytest.raises(UserError, match=rf"42_seed\.jsonl, {message}"):
         read_examples(path)
 
 
-def test_a_template_file_that_is_missing_broken_or_of_another_kind_is_named(tmp_path):
+def test_a_template_file_that_is_missing_broken_or_of_another_kind_is_reported_by_name(tmp_path):
     path = epath.Path(tmp_path) / "templates.yaml"
     with pytest.raises(UserError, match=r"no templates at .*templates\.yaml"):
         read_templates(path)

@@ -72,7 +72,7 @@ def test_parameters_are_cast_to_the_requested_dtype(run):
 @pytest.mark.parametrize("item", ["trained", "optimizer"])
 @pytest.mark.parametrize("file", ["_METADATA", "manifest.ocdbt"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
-def test_a_damaged_index_is_named(run, item, file, damage):
+def test_a_damaged_index_is_reported_by_name(run, item, file, damage):
     path = step_folder(run) / item / file
     content = path.read_bytes()
     path.unlink()
@@ -112,7 +112,7 @@ def test_a_missing_item_is_reported(run):
         (b"[" * 100_000, "nests JSON deeper"),
     ],
 )
-def test_a_damaged_origin_is_named(run, content, message):
+def test_a_damaged_origin_is_reported_by_name(run, content, message):
     path = step_folder(run) / "origin" / "metadata"
     path.write_bytes(content)
     with pytest.raises(
@@ -131,7 +131,7 @@ def test_a_damaged_origin_is_named(run, content, message):
         (["b", "a"], "sorted and unique"),
     ],
 )
-def test_a_damaged_task_table_is_named(run, content, message):
+def test_a_damaged_task_table_is_reported_by_name(run, content, message):
     path = step_folder(run) / "tasks" / "metadata"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"7/tasks/metadata.*{message}") as error:

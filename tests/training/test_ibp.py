@@ -109,12 +109,12 @@ def test_the_loss_is_the_mean_over_routers_and_heads_of_the_rounded_allocations(
         (LearnedRouter(scores="l2"), "the run has LearnedRouter with scores 'l2'"),
     ],
 )
-def test_routers_without_an_allocation_are_named(router, named):
+def test_routers_without_an_allocation_are_reported_by_name(router, named):
     IBPPrior().check(LearnedRouter(scores="straight_through"))
     with pytest.raises(UserError, match=named):
         IBPPrior().check(router)
 
 
-def test_a_concentration_of_zero_is_named():
+def test_a_concentration_of_zero_is_reported_by_name():
     with pytest.raises(UserError, match="concentration is 0; it must be above 0"):
         IBPPrior(concentration=0)

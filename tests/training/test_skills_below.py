@@ -52,7 +52,7 @@ def test_skills_that_have_changed_are_refused(below, tmp_path):
         skills_below(origin, STEP)
 
 
-def test_missing_skills_are_named(below, tmp_path):
+def test_missing_skills_are_reported_by_name(below, tmp_path):
     origin = on_skills_of(Origin("backbone"), below)
     shutil.rmtree(tmp_path / "source")
     with pytest.raises(

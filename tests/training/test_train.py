@@ -228,7 +228,7 @@ def test_a_model_with_other_shapes_is_refused(run, backbone):
         restore(experiment, str(run.folder), Partitioning().mesh())
 
 
-def test_a_folder_without_a_checkpoint_is_named(tmp_path, backbone):
+def test_a_folder_without_a_checkpoint_is_reported_by_name(tmp_path, backbone):
     experiment = configured(backbone.right).experiment()
     with pytest.raises(UserError, match="holds no checkpoint"):
         restore(experiment, str(tmp_path), Partitioning().mesh())

@@ -33,7 +33,7 @@ def test_a_folder_of_shards_is_read_as_a_backbone(folder):
     assert flatten(read_backbone(folder)).keys() == ARRAYS.keys()
 
 
-def test_a_truncated_file_is_named(folder):
+def test_a_truncated_file_is_reported_by_name(folder):
     file = sorted(folder.glob("*.safetensors"))[-1]
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match=f"{file.name} cannot be read as safetensors"):

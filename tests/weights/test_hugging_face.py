@@ -207,7 +207,7 @@ def test_a_vocabulary_size_that_does_not_fit_is_refused_with_both_shapes(model, 
         read(folder)
 
 
-def test_a_truncated_shard_is_named(model, write_hugging_face):
+def test_a_truncated_shard_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model, n_shards=2)
     shard = folder / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -215,7 +215,7 @@ def test_a_truncated_shard_is_named(model, write_hugging_face):
         read(folder)
 
 
-def test_a_missing_shard_is_named(model, write_hugging_face):
+def test_a_missing_shard_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model, n_shards=2)
     (folder / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"model-00001-of-00002\.safetensors is missing"):
@@ -269,7 +269,7 @@ def test_a_model_that_is_not_supported_is_refused(model, write_hugging_face, cha
 @pytest.mark.parametrize(
     ("key", "value"), [("d_model", None), ("d_kv", "64"), ("num_heads", 0), ("num_decoder_layers", -1)]
 )
-def test_a_config_without_a_size_is_named(model, write_hugging_face, key, value):
+def test_a_config_without_a_size_is_reported_by_name(model, write_hugging_face, key, value):
     folder = write_hugging_face(model[0] | {key: value}, model[1])
     with pytest.raises(UserError, match=rf"config\.json: {key} is {value!r}, not a number of 1 or more"):
         read(folder)

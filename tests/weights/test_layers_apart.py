@@ -138,7 +138,7 @@ def test_a_stacked_array_is_released_after_its_last_layer_is_read():
     assert arrays[0]() is None
 
 
-def test_a_stacked_array_with_another_number_of_layers_is_named():
+def test_a_stacked_array_with_another_number_of_layers_is_reported_by_name():
     stacked = {
         "encoder/encoder/mlp/wi/kernel": np.zeros((2, 3, 4)),
         "encoder/encoder/mlp/wo/kernel": np.zeros((4, 2, 2)),

@@ -47,12 +47,12 @@ def test_floats_are_cast_on_loading_and_integers_are_not(tmp_path):
     assert got["n"].dtype == np.int64
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"nowhere/b\.safetensors cannot be written"):
         single_file.save(tmp_path / "nowhere" / "b.safetensors", TREE, METADATA)
 
 
-def test_a_truncated_file_and_a_missing_one_are_named(tmp_path):
+def test_a_truncated_file_and_a_missing_one_are_reported_by_name(tmp_path):
     file = tmp_path / "b.safetensors"
     with pytest.raises(UserError, match=r"b\.safetensors is missing"):
         single_file.load(file)

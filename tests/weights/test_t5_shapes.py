@@ -88,13 +88,13 @@ def test_parameters_that_determine_the_size_must_be_present():
         t5_fields(tensors(TINY, **{name: (2,)}), "x")
 
 
-def test_an_mlp_with_other_inputs_is_named():
+def test_an_mlp_with_other_inputs_is_reported_by_name():
     more = {"encoder/layers_0/mlp/wi/kernel": (6, 7)}
     with pytest.raises(UserError, match="has an MLP with wi and wi_0 and wi_1 in encoder/layers_0; only wi"):
         t5_fields(tensors(TINY, **more), "x")
 
 
-def test_widths_that_the_heads_do_not_divide_are_named():
+def test_widths_that_the_heads_do_not_divide_are_reported_by_name():
     more = {"encoder/layers_0/attention/query/kernel": (6, 9)}
     with pytest.raises(UserError, match="queries of width 9 are not 2 heads"):
         t5_fields(tensors(TINY, **more), "x")

@@ -126,7 +126,7 @@ def test_t5x_checkpoints_are_recognised_and_other_folders_are_not(legacy_t5x, tm
         open_t5x(tensorflow)
 
 
-def test_a_missing_array_is_named(legacy_t5x):
+def test_a_missing_array_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     shutil.rmtree(folder / "target.encoder.encoder_norm.scale")
     with pytest.raises(
@@ -142,7 +142,7 @@ def test_a_missing_chunk_is_named_and_not_read_as_zeros(legacy_t5x):
         read_backbone(folder)
 
 
-def test_a_broken_chunk_is_named(legacy_t5x):
+def test_a_broken_chunk_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     chunk = folder / "target.token_embedder.embedding" / "0.1"
     chunk.write_bytes(chunk.read_bytes()[:20])
@@ -150,7 +150,7 @@ def test_a_broken_chunk_is_named(legacy_t5x):
         read_backbone(folder)
 
 
-def test_an_array_whose_shape_differs_from_the_manifest_is_named(legacy_t5x):
+def test_an_array_whose_shape_differs_from_the_manifest_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     shutil.rmtree(folder / "target.decoder.logits_dense.kernel")
     shutil.copytree(folder / "target.token_embedder.embedding", folder / "target.decoder.logits_dense.kernel")
@@ -158,7 +158,7 @@ def test_an_array_whose_shape_differs_from_the_manifest_is_named(legacy_t5x):
         read_backbone(folder)
 
 
-def test_a_truncated_manifest_is_named(legacy_t5x):
+def test_a_truncated_manifest_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     manifest = folder / "checkpoint"
     whole = manifest.read_bytes()
@@ -169,7 +169,7 @@ def test_a_truncated_manifest_is_named(legacy_t5x):
         assert "\n" not in str(e.value)
 
 
-def test_a_missing_manifest_is_named(legacy_t5x):
+def test_a_missing_manifest_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     (folder / "checkpoint").unlink()
     with pytest.raises(UserError, match="has no file `checkpoint` or `_METADATA`"):
@@ -196,7 +196,7 @@ def orbax_state(shared_data, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["manifest.ocdbt", "_METADATA"])
-def test_a_missing_manifest_of_an_orbax_checkpoint_is_named(orbax_state, lost):
+def test_a_missing_manifest_of_an_orbax_checkpoint_is_reported_by_name(orbax_state, lost):
     (orbax_state / lost).unlink()
     with pytest.raises(UserError, match=f"checkpoint_1/state.*{lost}"):
         read_backbone(orbax_state.parent)
@@ -237,7 +237,7 @@ def test_a_chunk_that_would_fill_the_memory_is_refused(legacy_t5x):
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000 + "]" * 100_000, "[]", "{", '{"shape": "\\ud800"}'])
-def test_invalid_metadata_of_an_array_are_named(legacy_t5x, content):
+def test_invalid_metadata_of_an_array_are_reported_by_name(legacy_t5x, content):
     (legacy_t5x[0] / "target.token_embedder.embedding" / ".zarray").write_text(content)
     with pytest.raises(
         UserError, match=r"target\.token_embedder\.embedding/\.zarray .*copy the checkpoint again"

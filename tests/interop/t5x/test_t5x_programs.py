@@ -155,7 +155,7 @@ def test_a_poly_jax_run_has_the_same_predictions_in_t5xs_infer(trained, place, m
     assert [line["prediction"] for line in predictions] == answers
 
 
-def test_a_task_that_the_run_does_not_know_is_named(trained, place):
+def test_a_task_that_the_run_does_not_know_is_reported_by_name(trained, place):
     checkpoint = str(trained / f"checkpoint_{STEPS}")
     settings = {"CHECKPOINT_PATH": checkpoint, "EVAL_OUTPUT_DIR": str(place / "other")}
     said = run(place, "eval", FILES, MIXTURE_OR_TASK_NAME="skillbench_pretrain", **settings)
