@@ -51,7 +51,7 @@ def initial_values(step: epath.Path, model: Transformer, adapted: AdaptedFrom | 
         return _begun(model, adapted)
     seed = re.search(r"^train\.seed = (\d+)$", _operative(step), re.MULTILINE)
     if seed is None:
-        return InitialValues({}, "The run does not tell its seed, so its initial values are not known.")
+        return InitialValues({}, "The run does not record its seed, so its initial values are not known.")
     return InitialValues(drawn_adapters(model, int(seed[1])))
 
 

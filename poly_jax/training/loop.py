@@ -88,7 +88,7 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
         if saved is not None:
             state = checkpoints.restore(state, run.table)
             batches.restore(_position(folder, saved))
-            print(f"{folder}: goes on from step {saved}")
+            print(f"{folder}: resumes from step {saved}")
         first = int(state.step)
         key = jax.random.key(run.seed)
         # The state is donated: a step writes the new state into the memory of the old one.

@@ -83,4 +83,4 @@ def test_an_adapted_run_is_not_resumed_with_other_settings(short_runs, capsys):
         assert named in shown
         assert shown.count("\n") == 1
     assert adapt(short_runs["mhr"], "mhr", *flags) == 0
-    assert "goes on from step 1" in capsys.readouterr().out
+    assert "resumes from step 1" in capsys.readouterr().out

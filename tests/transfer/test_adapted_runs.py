@@ -114,7 +114,7 @@ def test_a_mixture_shares_one_averaged_adapter_and_resumes_where_it_stopped(shor
     assert len(model.table) == 32
     assert model.model.adapters.inventory_size == 1
     assert cli.main(words) == 0
-    assert "goes on from step 2" in capsys.readouterr().out
+    assert "resumes from step 2" in capsys.readouterr().out
     # The averaged adapter can be evaluated on tasks that no run has seen.
     zero = ["eval", f"--run={tmp_path / 'mu'}", f"--mixture={TASK}", "--zero_shot"]
     assert cli.main(zero) == 0
