@@ -75,7 +75,7 @@ def stacked(run: pathlib.Path, tasks: list[str], steps: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Measures both."""
+    """Measure both ways."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=100)
     steps = parser.parse_args().steps

@@ -1,4 +1,4 @@
-"""Fixtures of the whole test suite."""
+"""Fixtures for the whole test suite."""
 
 import contextlib
 import gzip
@@ -38,10 +38,10 @@ def shared_cases(shared_data) -> pathlib.Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Programs that several tests compile are compiled once."""
+    """Compile a program that several tests use only once."""
     import jax
 
-    # A developer's own cache, where there is one, outlives the run.
+    # A cache that the developer has set is used instead, and kept after the test run.
     folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(tmp_path_factory.mktemp("compiled"))
     jax.config.update("jax_compilation_cache_dir", folder)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
@@ -49,7 +49,7 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture
 def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test works in an empty folder."""
+    """Run the test in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -65,14 +65,14 @@ def _few_optimizations() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
-    """For programs that take longer to compile than to run."""
+    """Compile with few optimizations, for programs that take longer to compile than to run."""
     with _few_optimizations():
         yield
 
 
 @pytest.fixture(scope="session")
 def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of two runs of the embedded benchmark, as short as can be: skills are shared, or private."""
+    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private."""
     from poly_jax.configuration import Configuration
     from poly_jax.training.train import train
 
@@ -85,7 +85,7 @@ def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {name: str(root / name) for name in ("mhr", "private")}
 
 
-# Small checkpoints of other systems, written here by hand from their published layouts.
+# Small checkpoints in other systems' formats, written by hand from the published layouts.
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def hugging_face_config() -> dict:
 
 @pytest.fixture
 def hugging_face_tensors() -> Callable[[dict], dict[str, np.ndarray]]:
-    """Every tensor of transformers' T5ForConditionalGeneration for a config, torch's way round."""
+    """Every tensor of transformers' T5ForConditionalGeneration for a config, in torch's layout [out, in]."""
 
     def attention(config, name):
         d, inner = config["d_model"], config["num_heads"] * config["d_kv"]
@@ -164,7 +164,7 @@ def write_hugging_face(tmp_path) -> Callable[..., pathlib.Path]:
 
 @pytest.fixture
 def legacy_t5x(tmp_path) -> tuple[pathlib.Path, dict[str, np.ndarray]]:
-    """A T5X checkpoint of the legacy format and the parameters in it.
+    """A T5X checkpoint in the legacy format, and its parameters.
 
     It has an array of four chunks, a bfloat16 one, a small one inside the msgpack file, references written on
     three file systems, and optimizer state whose files are not there.
@@ -232,7 +232,7 @@ def _write_zarr(folder: pathlib.Path, array: np.ndarray, chunks: tuple[int, ...]
 
 @pytest.fixture(scope="session")
 def zeros() -> Callable[..., pathlib.Path]:
-    """Makes a Hugging Face folder of zeros for a `T5Config`; they take no room on the disk."""
+    """A function that makes a Hugging Face folder of zeros for a `T5Config`, using almost no disk space."""
     from poly_jax.interop.hugging_face.writer import hugging_face_config
     from poly_jax.weights.hugging_face import tensor_name, turned_shape
     from poly_jax.weights.t5_shapes import t5_parameter_shapes

@@ -1,6 +1,6 @@
-"""The rooms of the package: no import runs upwards, gin is read in one room, and the picture is up to date.
+"""The parts of the package: none imports a part above it, one part uses gin, and the diagram is up to date.
 
-Run this file as a program to draw the picture in docs/architecture.md again.
+Run this file as a program to update the diagram in docs/architecture.md.
 """
 
 import pathlib
@@ -17,18 +17,18 @@ PAGE = ROOT / "docs" / "architecture.md"
 BLOCK = re.compile(r"(?<=```mermaid\n).*?(?=```)", re.DOTALL)
 
 
-def rooms() -> set[str]:
+def parts() -> set[str]:
     package = ROOT / "poly_jax"
     folders = {place.parent.name for place in package.glob("*/__init__.py")}
     modules = {place.stem for place in package.glob("*.py")} - {"__init__"}
-    # The top-level folder tasks/ is a package of its own, which stands above the rooms.
+    # The top-level folder tasks/ is a separate package above all parts.
     return (folders | modules) - {"tasks"}
 
 
 def arrows() -> set[tuple[str, str]]:
-    """Pairs of rooms of which the first imports the second."""
+    """Pairs of parts of which the first imports the second."""
     graph = grimp.build_graph("poly_jax", cache_dir=None)
-    known = rooms()
+    known = parts()
     found = set()
     for module in graph.modules:
         for imported in graph.find_modules_directly_imported_by(module):
@@ -39,13 +39,13 @@ def arrows() -> set[tuple[str, str]]:
 
 
 def picture(found: set[tuple[str, str]]) -> str:
-    """A Mermaid flow chart. An arrow is left out where a longer way of arrows leads to the same room."""
+    """A Mermaid flow chart. An arrow is left out where a longer path of arrows leads to the same part."""
     below: dict[str, set[str]] = {}
     for start, end in found:
         below.setdefault(start, set()).add(end)
 
-    def reach(room: str) -> set[str]:
-        direct = below.get(room, set())
+    def reach(part: str) -> set[str]:
+        direct = below.get(part, set())
         return direct | {further for end in direct for further in reach(end)}
 
     kept = [
@@ -57,31 +57,31 @@ def picture(found: set[tuple[str, str]]) -> str:
 
 
 def layers() -> list[set[str]]:
-    """The rooms of each layer in pyproject.toml, the highest layer first."""
+    """The parts in each layer of pyproject.toml, the highest layer first."""
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (ordered,) = (contract["layers"] for contract in contracts if contract["type"] == "layers")
     return [{name.strip() for name in layer.split("|")} for layer in ordered]
 
 
-def test_the_contracts_on_imports_are_kept():
+def test_the_import_contracts_are_kept():
     command = [pathlib.Path(sys.executable).with_name("lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_room_has_its_layer():
+def test_every_part_is_in_one_layer():
     known = layers()
-    assert set().union(*known) == rooms()
-    assert sum(map(len, known)) == len(rooms())
+    assert set().union(*known) == parts()
+    assert sum(map(len, known)) == len(parts())
 
 
-def test_every_arrow_runs_down():
-    height = {room: number for number, layer in enumerate(layers()) for room in layer}
+def test_every_import_points_to_a_lower_layer():
+    height = {part: number for number, layer in enumerate(layers()) for part in layer}
     upwards = [(start, end) for start, end in sorted(arrows()) if height[start] >= height[end]]
     assert not upwards
 
 
-def test_the_picture_is_drawn_from_the_imports():
+def test_the_diagram_matches_the_imports():
     (drawn,) = BLOCK.findall(PAGE.read_text())
     assert drawn == picture(arrows()), f"draw it again: python {pathlib.Path(__file__).relative_to(ROOT)}"
 
@@ -93,7 +93,7 @@ def test_the_picture_is_drawn_from_the_imports():
         ({("a", "b"), ("a", "c")}, "    a --> b\n    a --> c\n"),
     ],
 )
-def test_the_picture_leaves_out_shortcuts_only(found, drawn):
+def test_the_diagram_leaves_out_only_shortcuts(found, drawn):
     assert picture(found) == f"flowchart TD\n{drawn}"
 
 

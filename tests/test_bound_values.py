@@ -62,7 +62,7 @@ WRONG = [
         ("T5Config.dropout_rate=1.0", r"T5Config.dropout_rate is 1.0; it must be in \[0, 1\)"),
     ],
 )
-def test_a_number_out_of_its_range_is_one_line(binding, expected):
+def test_a_number_out_of_range_is_reported_in_one_line(binding, expected):
     loaded = configuration.load([RECIPE], [binding])
     if expected is None:
         loaded.arguments("train", output_dir="x")
@@ -72,14 +72,14 @@ def test_a_number_out_of_its_range_is_one_line(binding, expected):
 
 
 @pytest.mark.parametrize(("binding", "expected"), WRONG, ids=[binding for binding, _ in WRONG])
-def test_a_value_of_another_type_is_one_line_with_name_value_and_type(binding, expected):
+def test_a_value_of_the_wrong_type_is_reported_with_its_name_and_the_expected_type(binding, expected):
     with pytest.raises(UserError) as error:
         configuration.load([RECIPE], [binding])
     assert str(error.value).startswith(expected)
     assert "\n" not in str(error.value)
 
 
-def test_a_value_of_another_type_ends_the_program_before_a_folder_is_made(capsys):
+def test_a_value_of_the_wrong_type_stops_the_program_before_it_makes_a_folder(capsys):
     assert cli.main(["train", f"--gin_file={RECIPE}", "--output_dir=x", "--gin.train.steps='10'"]) == 1
     assert capsys.readouterr().err == f"poly-jax: error: train.steps is '10'; {WHOLE}\n"
     assert not pathlib.Path("x").exists()
@@ -93,7 +93,7 @@ def test_a_macros_value_is_checked_where_it_is_used():
     assert loaded.arguments("train", output_dir="x")["steps"] == 10
 
 
-def test_whole_floats_are_integers_and_integers_are_numbers():
+def test_whole_floats_count_as_integers_and_integers_as_numbers():
     bindings = ["train.steps=1e1", "Data.batch_size=8.0", "LoRA.alpha=4", "adapt.shots=2.0"]
     loaded = configuration.load([RECIPE], bindings)
     arguments = loaded.arguments("train", output_dir="x")
@@ -146,7 +146,7 @@ def test_values_are_converted_to_their_type(value, hint, expected):
 
 
 @pytest.mark.parametrize(("value", "hint"), MISFITS)
-def test_values_of_other_types_do_not_fit(value, hint):
+def test_values_of_other_types_are_refused(value, hint):
     with pytest.raises(MisfitError):
         fitting(value, hint)
 
@@ -184,7 +184,7 @@ def test_home_in_flags_is_expanded(monkeypatch, tmp_path, capsys):
     assert "T5Config.emb_dim is 'wide'" in capsys.readouterr().err
 
 
-# Modules of the user that a gin file imports.
+# User modules that a gin file imports.
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_home_in_flags_is_expanded(monkeypatch, tmp_path, capsys):
     ],
 )
 @pytest.mark.parametrize("debug", ["0", "1"])
-def test_a_module_that_fails_is_one_line_with_its_name_and_the_cause(
+def test_a_module_that_cannot_be_imported_is_reported_with_its_name_and_the_cause(
     code, expected, debug, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.setenv("POLY_JAX_DEBUG", debug)
@@ -216,7 +216,7 @@ def test_a_module_that_fails_is_one_line_with_its_name_and_the_cause(
     assert (len(lines) > 1) == (debug == "1")
 
 
-def test_a_function_that_registers_tasks_and_fails_is_one_line(tmp_path, monkeypatch):
+def test_a_failing_function_that_registers_tasks_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "failing_tasks.py").write_text(
         "import gin\n\n\n@gin.register\ndef failing(n=1):\n    return [][n]\n"
@@ -228,7 +228,7 @@ def test_a_function_that_registers_tasks_and_fails_is_one_line(tmp_path, monkeyp
     assert "\n" not in str(error.value)
 
 
-def test_files_that_include_each_other_are_one_line(tmp_path):
+def test_files_that_include_each_other_are_reported_in_one_line(tmp_path):
     (tmp_path / "a.gin").write_text("include 'b.gin'\n")
     (tmp_path / "b.gin").write_text("include 'a.gin'\n")
     with pytest.raises(UserError, match=r"a\.gin: the file includes itself") as error:
@@ -237,7 +237,7 @@ def test_files_that_include_each_other_are_one_line(tmp_path):
     assert gin.config_str() == ""
 
 
-def test_an_object_that_is_made_of_itself_is_one_line(tmp_path, monkeypatch):
+def test_an_object_bound_to_itself_is_reported_in_one_line(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "circular.py").write_text("import gin\n\n\n@gin.register\ndef circle(x=1):\n    return x\n")
     (tmp_path / "mine.gin").write_text("import circular\ncircle.x = @circle()\n")

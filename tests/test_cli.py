@@ -1,4 +1,4 @@
-"""The command line: what it imports, its exit codes, and what reaches each program."""
+"""The command line: what it imports, its exit codes, and the arguments that reach each program."""
 
 import importlib
 import os
@@ -41,8 +41,8 @@ HEAVY = ("jax", "flax", "tensorflow", "seqio", "orbax", "matplotlib")
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
-    """The programs replaced by ones that note their arguments; `calls.error` is raised if set."""
-    import_configurables()  # With the programs themselves, whose parameters gin has to know.
+    """The programs, replaced by stand-ins that record their arguments or raise `calls.error` if it is set."""
+    import_configurables()  # Before the programs are replaced: gin needs their real parameters.
     (tmp_path / "recipe.gin").write_text(RECIPE)
     seen = types.SimpleNamespace(error=None)
     for name, program_of in PROGRAMS.items():
@@ -59,7 +59,7 @@ def calls(monkeypatch, tmp_path):
 
 @pytest.fixture
 def run(tmp_path):
-    """The folder of a run, as far as its configuration goes."""
+    """A run folder that holds only a configuration."""
     folder = tmp_path / "runs" / "mine"
     folder.mkdir(parents=True)
     (folder / "config.gin").write_text(RECIPE)
@@ -74,7 +74,7 @@ def python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-# Light.
+# What is imported.
 
 
 @pytest.mark.parametrize("code", ["import poly_jax", "import poly_jax.cli", "import poly_jax.configuration"])
@@ -93,7 +93,7 @@ def test_help_imports_nothing_heavy(arguments):
     assert (done.returncode, done.stderr.strip()) == (0, "[]")
 
 
-def test_xla_and_tensorflow_say_nothing_of_their_own_unless_the_user_asks():
+def test_xla_and_tensorflow_log_nothing_unless_the_user_asks():
     code = (
         "import os; from poly_jax import cli\n"
         "cli.main(['eval', '--run=nowhere'])\n"
@@ -119,7 +119,7 @@ def test_help_names_every_command_and_the_debug_variable(capsys):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_help_of_a_command_tells_how_to_configure_it(name, capsys):
+def test_the_help_of_a_command_says_how_to_configure_it(name, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main([name, "--help"])
     shown = capsys.readouterr().out
@@ -176,7 +176,7 @@ def test_wrong_usage_exits_with_2(arguments, calls, capsys):
         (["infer", "--run=.", "--task=t"], "--run=.: no config.gin"),
     ],
 )
-def test_a_wrong_value_is_one_line_and_exits_with_1(arguments, expected, calls, capsys):
+def test_a_wrong_value_prints_one_line_and_exits_with_1(arguments, expected, calls, capsys):
     assert cli.main(arguments) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -185,7 +185,7 @@ def test_a_wrong_value_is_one_line_and_exits_with_1(arguments, expected, calls, 
     assert shown.err.count("\n") == 1
 
 
-def test_a_user_error_of_a_program_is_one_line(calls, capsys):
+def test_a_user_error_in_a_program_prints_one_line(calls, capsys):
     calls.error = UserError(
         "folder is 'x', which is empty;\n  give another\n  In call to configurable 'train' (<f>)"
     )
@@ -193,7 +193,7 @@ def test_a_user_error_of_a_program_is_one_line(calls, capsys):
     assert capsys.readouterr().err == "poly-jax: error: folder is 'x', which is empty; give another\n"
 
 
-def test_an_unset_binding_of_a_program_is_one_line(calls, capsys):
+def test_an_unset_binding_in_a_program_prints_one_line(calls, capsys):
     calls.error = RuntimeError("Required bindings for `train` not provided in config: ['mixture', 'steps']")
     assert cli.main(TRAIN) == 1
     assert capsys.readouterr().err.startswith(
@@ -211,7 +211,7 @@ def test_the_traceback_is_shown_on_request(value, shown, calls, capsys, monkeypa
     assert (lines[0] == "Traceback (most recent call last):") == shown
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(calls, capsys, tmp_path):
+def test_a_folder_that_cannot_be_made_prints_one_line(calls, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     place = tmp_path / "file" / "run"
     with pytest.raises(OSError, match="Not a directory") as caught:
@@ -221,7 +221,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(calls, capsys, tmp_path):
     assert capsys.readouterr().err == f"poly-jax: error: [Errno 20] Not a directory: '{place}'\n"
 
 
-def test_an_interrupt_is_quiet(calls, capsys):
+def test_an_interrupt_prints_nothing(calls, capsys):
     calls.error = KeyboardInterrupt()
     assert cli.main(TRAIN) == 130
     assert capsys.readouterr() == ("", "")
@@ -233,7 +233,7 @@ def test_a_bug_keeps_its_traceback(calls):
         cli.main(TRAIN)
 
 
-# What reaches the programs.
+# Arguments that reach the programs.
 
 
 def test_flags_reach_the_programs(calls, run):
@@ -273,7 +273,7 @@ def test_flags_reach_the_programs(calls, run):
 
 
 def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
-    # What the configuration makes where it binds nothing.
+    # Arguments that the configuration makes even where nothing is bound.
     made = {"experiment", "partitioning"}
     assert cli.main(["adapt", f"--run={run}", "--task=t", "--output_dir=out"]) == 0
     assert set(calls.adapt) == {"run", "task", "output_dir", "texts", "optimizer", "loss", *made}

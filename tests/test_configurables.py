@@ -1,4 +1,4 @@
-"""gin is known in one place, and what it has loaded changes nothing that is made in code."""
+"""Only poly_jax.configuration uses gin, and loading a configuration changes no object made in code."""
 
 import dataclasses
 import importlib
@@ -33,7 +33,7 @@ def named():
     }
 
 
-def test_only_the_configuration_knows_gin():
+def test_only_the_configuration_imports_gin():
     folders = (PACKAGE, PACKAGE.parent / "tasks")
     files = {
         file.relative_to(folder).as_posix()
@@ -52,7 +52,7 @@ def test_every_name_is_registered_and_leaves_the_class_as_it_is():
         assert entry.wrapper is not kind, name
 
 
-def test_the_tables_of_the_edge_name_parameters_that_exist():
+def test_the_tables_of_paths_and_defaults_name_parameters_that_exist():
     known = named()
     for name, parameters in PATHS.items():
         assert set(parameters) <= set(annotations(known[name])), name
@@ -60,7 +60,7 @@ def test_the_tables_of_the_edge_name_parameters_that_exist():
         assert set(made) <= set(annotations(known[name])), name
 
 
-# Whatever a run may bind of objects that code makes.
+# Bindings for objects that can also be made in code.
 BINDINGS = [
     "LoRA.rank=3",
     "LoRA.alpha=7.0",
@@ -92,7 +92,7 @@ BINDINGS = [
 
 
 def made_in_code():
-    """An object of every registered dataclass, with as few arguments as it takes."""
+    """An object of every registered dataclass, made with its required arguments only."""
     needed = {
         "Adapters": {"skill": poly_jax.LoRA(), "router": poly_jax.LearnedRouter(), "n_tasks": 2},
         "AdaptedFrom": {"step": "runs/x/checkpoints/1", "variant": "mhr", "seed": 0},
@@ -108,7 +108,7 @@ def made_in_code():
     return made
 
 
-def test_objects_made_in_code_are_the_same_whatever_was_loaded(tmp_path):
+def test_objects_made_in_code_do_not_depend_on_what_was_loaded(tmp_path):
     before = made_in_code()
     assert len(before) > 20
     loads = [
@@ -118,7 +118,7 @@ def test_objects_made_in_code_are_the_same_whatever_was_loaded(tmp_path):
     for loaded in (*loads, *reversed(loads)):
         loaded.make("LoRA"), loaded.experiment()
         assert made_in_code() == before
-    # The bindings are not lost: they are the loaded configuration's.
+    # The bindings are not lost: they apply to what the loaded configuration makes.
     assert [loaded.make("LoRA").rank for loaded in loads] == [3, 9]
     assert loads[0].make("Partitioning") == poly_jax.Partitioning(model=2)
     bound = {binding.split(".")[0].split("/")[-1] for binding in BINDINGS}
@@ -126,7 +126,7 @@ def test_objects_made_in_code_are_the_same_whatever_was_loaded(tmp_path):
         assert loads[0].make(name) != before[name], name
 
 
-def test_what_is_named_is_made_once_into_plain_objects():
+def test_named_configurables_are_made_into_plain_objects():
     loaded = configuration.load(["recipes/skillbench/private.gin"])
     experiment = loaded.experiment()
     assert type(experiment.adapters) is poly_jax.Adapters
@@ -135,7 +135,7 @@ def test_what_is_named_is_made_once_into_plain_objects():
     assert all(field.name in vars(experiment) for field in dataclasses.fields(experiment))
 
 
-def test_the_optimizer_of_adapting_is_bound_in_its_scope():
+def test_the_optimizer_for_adapting_is_bound_in_its_own_scope():
     loaded = configuration.load(["recipes/skillbench/mhr.gin"], ["Optimizer.b1=0.5"])
     adapting = loaded.arguments("adapt", run="r", task="t", output_dir="x")["optimizer"]
     training = loaded.arguments("train", output_dir="x")["optimizer"]
@@ -160,7 +160,7 @@ def test_a_variants_choice_is_set_by_the_configuration(name):
     assert with_configured_choice(variant, loaded).choice.size(100) == 3
 
 
-def test_every_value_that_was_used_is_told():
+def test_every_value_that_was_used_is_listed():
     loaded = configuration.load(["recipes/skillbench/mhr.gin"])
     loaded.arguments("train", output_dir="x")
     operative = loaded.operative().splitlines()

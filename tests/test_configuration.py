@@ -1,4 +1,4 @@
-"""The gin front end: where files are found, what wins, and that every mistake is one clear line."""
+"""The gin front end: where files are found, which value wins, and one clear line for every mistake."""
 
 import dataclasses
 import os
@@ -67,7 +67,7 @@ def complaint(files=(), bindings=()):
     return message
 
 
-# Where gin files are found, and what wins.
+# Where gin files are found, and which value wins.
 
 
 def test_shipped_files_are_found_from_any_folder():
@@ -107,7 +107,7 @@ def test_every_shipped_file_binds_only_existing_parameters(name):
         configuration.load([name])
     except UserError as error:
         problem = str(error)
-    # What a file leaves to the user is the one thing that may be missing.
+    # Only values that the file leaves to the user may be missing.
     assert re.search(r"^$| (is|are) not set; add |which has no value; add ", problem), problem
 
 
@@ -118,7 +118,7 @@ def test_files_are_read_in_order_and_bindings_last():
     assert loaded.make(brew) == ("oolong", 2, 3, None)
 
 
-def test_a_load_forgets_the_one_before():
+def test_a_load_forgets_the_previous_load():
     before = configuration.load([], ["brew.sugar=3", "brew.minutes=1"])
     after = configuration.load([], ["brew.minutes=4"])
     assert after.make(brew, "oolong") == ("oolong", 4, 0, None)
@@ -151,7 +151,7 @@ def test_a_missing_file_does_not_leave_a_log_line(capfd):
 # The configuration of a run.
 
 
-def test_the_files_of_a_run_configure_the_next_program_equally():
+def test_the_files_of_a_run_configure_the_next_program_in_the_same_way():
     write("run.gin", "SUGAR = 7", "brew.sugar = %SUGAR", "brew.kettle = @kitchen.serve")
     loaded = configuration.load(["models/byt5_small.gin", "run.gin"], ["brew.minutes=4"])
     before = loaded.make(brew, "oolong"), loaded.make(T5Config)
@@ -173,7 +173,7 @@ def test_a_configuration_loads_the_run_then_the_given_files_then_the_bindings():
     assert given.load("recipe.gin", run="runs/mine").make(brew) == ("oolong", 2, 3, "tin")
 
 
-def test_a_folder_that_is_not_a_run_is_a_clear_error():
+def test_a_folder_that_is_not_a_run_is_refused_with_a_clear_error():
     pathlib.Path("empty/folder/deep").mkdir(parents=True)
     with pytest.raises(UserError, match=r"^--run=nowhere: there is no such folder; .*output folder"):
         configuration.run_config("nowhere")
@@ -253,7 +253,7 @@ IN_A_FILE = {
 
 
 @pytest.mark.parametrize(("lines", "expected"), IN_A_FILE.values(), ids=IN_A_FILE)
-def test_a_mistake_in_a_gin_file_is_one_line(lines, expected):
+def test_a_mistake_in_a_gin_file_is_reported_in_one_line(lines, expected):
     write("bad.gin", *lines)
     assert expected in complaint(["bad.gin"])
 
@@ -272,14 +272,14 @@ def test_a_mistake_in_an_included_file_names_that_file():
         ("gin/models/mt5_xl.gin", "models/mt5_xl.gin"),
     ],
 )
-def test_a_missing_gin_file_brings_the_shipped_one_to_mind(name, close):
+def test_a_missing_gin_file_is_reported_with_a_similar_shipped_one(name, close):
     message = complaint([name])
     assert f"there is no gin file {name!r}" in message
     assert f"did you mean {close}" in message
 
 
 @pytest.mark.parametrize("name", ["nothing_like_it_anywhere.gin", "/no/such/folder/x.gin"])
-def test_a_missing_gin_file_without_likeness_asks_for_the_path(name):
+def test_a_missing_gin_file_like_no_shipped_one_asks_to_check_the_path(name):
     assert complaint([name]).endswith("check the path")
 
 
@@ -314,7 +314,7 @@ IN_A_FLAG = {
 
 
 @pytest.mark.parametrize(("binding", "expected"), IN_A_FLAG.values(), ids=IN_A_FLAG)
-def test_a_mistake_in_a_flag_is_one_line_that_repeats_the_flag(binding, expected):
+def test_a_mistake_in_a_flag_is_reported_in_one_line_that_repeats_the_flag(binding, expected):
     write("good.gin", "SUGAR = 1", "brew.sugar = %SUGAR")
     message = complaint(["good.gin"], [binding])
     assert message.startswith(f"--gin.{binding}: ")
@@ -333,7 +333,7 @@ def test_a_required_binding_may_come_from_a_flag():
     assert loaded.make(brew)[0] == "oolong"
 
 
-# What a program finds out while it runs.
+# Errors that appear while a program runs.
 
 
 @pytest.mark.parametrize(
@@ -368,7 +368,7 @@ def test_other_errors_of_a_program_are_raised_unchanged():
         raise RuntimeError("the kettle is cold")
 
 
-def test_an_error_that_passed_through_a_configurable_is_still_one_line():
+def test_an_error_raised_inside_a_configurable_is_still_one_line():
     loaded = configuration.load([], ["serve.guests=0"])
     with pytest.raises(UserError) as error:
         loaded.make(serve)

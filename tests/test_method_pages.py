@@ -25,7 +25,7 @@ def anchors(page):
 @pytest.mark.parametrize(
     "page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem
 )
-def test_links_lead_somewhere(page):
+def test_every_link_has_a_target(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if target.startswith("http"):
             continue
@@ -36,7 +36,7 @@ def test_links_lead_somewhere(page):
 
 
 @pytest.mark.parametrize("page", METHODS, ids=lambda page: page.stem)
-def test_a_method_has_a_formula_a_source_and_tests_that_are_there(page):
+def test_a_method_has_a_formula_a_source_and_tests_that_exist(page):
     text = page.read_text()
     assert re.search(r"^    .* = ", text, re.MULTILINE)
     assert re.search(r"^Sources?: ", text, re.MULTILINE)
@@ -59,7 +59,7 @@ def test_the_gin_lines_of_a_method_name_existing_parameters(page):
         assert parameter in known[name], line
 
 
-def test_the_benchmarks_tasks_in_the_pages_are_there():
+def test_the_benchmark_tasks_named_in_the_pages_exist():
     bench = benchmark()
     known = {registered_name(task.name) for task in (*bench.train, *bench.heldout)}
     for page in (ROOT / "README.md", *DOCS.rglob("*.md")):

@@ -1,4 +1,4 @@
-"""A misspelt name brings the known ones to mind."""
+"""A misspelt name is reported with the closest known names."""
 
 from poly_jax.suggestion import close_names, did_you_mean
 
@@ -8,7 +8,7 @@ def test_the_closest_names_come_first_whatever_their_case():
     assert close_names("x", ["abc"]) == []
 
 
-def test_the_question_names_each_and_is_empty_without_any():
+def test_the_question_names_each_suggestion_and_is_empty_without_any():
     assert did_you_mean(["a", "b"]) == "did you mean 'a' or 'b'?"
     assert did_you_mean(["a"], shown=str) == "did you mean a?"
     assert did_you_mean([]) == ""

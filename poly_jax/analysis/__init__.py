@@ -1,1 +1,1 @@
-"""Analysis of what a router learned: measures, clusters, pictures and a page."""
+"""Analysis of what a router learned: measures, clusters, figures and an HTML page."""

@@ -34,9 +34,10 @@ def measure(vectors: Float[np.ndarray, "tasks features"]) -> str:
 
 
 def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray, "tasks tasks"]:
-    """Pearson correlation of every two tasks' mixing weights.
+    """Pearson correlation of the mixing weights of every pair of tasks.
 
-    Weights that are all equal have no correlation. Where a task has such weights, every pair gets its cosine.
+    Weights that are all equal have no correlation. If any task has such weights, cosines are used for all
+    pairs.
     """
     if measure(vectors) == "correlation":
         return np.atleast_2d(np.corrcoef(vectors))
@@ -44,12 +45,12 @@ def similarity(vectors: Float[np.ndarray, "tasks features"]) -> Float[np.ndarray
 
 
 def of_pairs(matrix: Float[np.ndarray, "tasks tasks"]) -> Float[np.ndarray, "pairs"]:
-    """The values of a symmetric matrix for every two different tasks, each pair once."""
+    """The values of a symmetric matrix for all pairs of different tasks, each pair once."""
     return matrix[np.triu_indices(len(matrix), k=1)]
 
 
 def told_apart(alike: Float[np.ndarray, "tasks tasks"]) -> bool:
-    """Whether some pairs of tasks are more alike than other pairs, beyond the rounding of float32 weights."""
+    """Whether some pairs of tasks are more similar than others, by more than the rounding of float32."""
     return bool(np.ptp(of_pairs(alike)) > _ROUNDING)
 
 

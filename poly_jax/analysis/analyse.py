@@ -1,4 +1,4 @@
-"""`poly-jax routing`: what a run's router learned, as numbers, pictures and a page."""
+"""`poly-jax routing`: what a run's router learned, as numbers, figures and an HTML page."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ def analyse_routing(
     gradients: int | None = None,
     adapted: AdaptedFrom | None = None,
 ) -> None:
-    """Write `routing.json`, `routing.html` and the page's pictures as PNGs.
+    """Write `routing.json`, `routing.html` and the page's figures as PNGs.
 
     Only the comparison of gradients reads the backbone and compiles the model.
 
@@ -40,12 +40,12 @@ def analyse_routing(
       output_dir: folder of the files; the files of an earlier analysis are replaced.
       experiment: the run's experiment.
       reference: file of a grouping of the tasks to compare with; see `poly_jax.analysis.reference`.
-      gradients: number of examples of each task whose gradients are compared; None for no such comparison.
-      adapted: the start of the run, where it is an adapted one.
+      gradients: number of examples per task whose gradients are compared; None for no such comparison.
+      adapted: how the run started, if it is an adapted run.
 
     Raises:
-      UserError: the run has no adapters, the folder belongs to another program, or something is wrong with
-        the files or the data.
+      UserError: the run has no adapters, the folder belongs to another program, or the files or the data
+        cannot be used.
     """
     check_output_folder(output_dir, "routing")
     step = step_folder(run)

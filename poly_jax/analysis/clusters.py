@@ -1,4 +1,4 @@
-"""Groups of tasks that a router treats alike."""
+"""Clusters of tasks that have similar mixing weights."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def clusters(vectors: Float[np.ndarray, "tasks features"]) -> Clusters:
     apart = np.clip(1 - similarity(vectors), 0, None)
     np.fill_diagonal(apart, 0)
     best, labels = float("nan"), np.ones(n_tasks, int)
-    # Where all pairs are equally far from each other, all cuts are equally good.
+    # If all pairs are equally far apart, all cuts are equally good.
     if n_tasks > 2 and told_apart(apart):
         for count in range(2, min(n_tasks - 1, _MOST) + 1):
             cut = hierarchy.fcluster(tree, count, "maxclust")

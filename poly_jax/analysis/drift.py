@@ -72,7 +72,7 @@ def by_layer(initial: Arrays, trained: Arrays) -> dict[tuple[str, str], Drift]:
 
     Args:
       initial: initial values by '/'-joined name, with layers apart.
-      trained: trained values of the same names, and maybe of more.
+      trained: trained values of the same names, and possibly of others.
     """
     return _summed(initial, trained, lambda path: (kind_of(path), layer_of(path)))
 

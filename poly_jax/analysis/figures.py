@@ -74,13 +74,13 @@ def pairs_figure(
     names: Sequence[str],
     label: str,
 ) -> Figure:
-    """A value for every two tasks, in the order of the dendrogram, with clusters outlined.
+    """A value for every pair of tasks, in the order of the dendrogram, with clusters outlined.
 
-    The colours end at the largest value of two different tasks, or at 0.2 where that is larger.
+    The colour scale ends at the largest value of two different tasks, or at 0.2 if that is larger.
     """
     n_tasks = len(matrix)
     limit = max(0.2, float(np.abs(matrix[~np.eye(n_tasks, dtype=bool)]).max()))
-    # Room for the names of all tasks, up to a number of names that can be read.
+    # Leave space for the names of all tasks, up to a number of names that can be read.
     size = float(np.clip(0.16 * n_tasks, 4, 12))
     figure = Figure(figsize=(size + 2.6, size + 0.4), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""The findings about a run's router, from its weights, and the same as plain numbers for JSON."""
+"""The findings about a run's router, computed from its weights, and their form in JSON."""
 
 import dataclasses
 import math
@@ -31,7 +31,7 @@ class Reference:
     Attributes:
       groups: names of the groups.
       matrix: 1 where a task is in a group.
-      agreement: the agreement; None where the router treats all tasks, or all pairs of tasks, alike.
+      agreement: the agreement; None where all tasks, or all pairs of tasks, are equally similar.
     """
 
     groups: list[str]
@@ -53,14 +53,14 @@ class Findings:
       measure: the measure of `similarity`, "correlation" or "cosine".
       similarity: similarity of the mixing weights of every two tasks, over all routers.
       clusters: clusters of the tasks.
-      shown: place of the router that is shown in full, which is the most like all routers together.
+      shown: place of the router that is shown in full, which is the most similar to all routers together.
       drift: drift by kind of parameter and layer.
       drift_of_kind: drift by kind of parameter.
       drift_of_task: RMS change of each task's own parameters, by kind.
       drift_of_skill: RMS change of each skill, by kind.
-      drift_note: a sentence on the initial values that are not known, or an empty one.
-      reference: a given grouping of the tasks; None where none was given.
-      alignment: alignment of the tasks' gradients; None where it was not asked for.
+      drift_note: a sentence about the initial values that are not known, or an empty string.
+      reference: the given grouping of the tasks; None if none was given.
+      alignment: alignment of the tasks' gradients; None if it was not asked for.
     """
 
     adapters: Adapters
@@ -126,7 +126,7 @@ def find(
       adapters: the run's adapters.
       names: names of its tasks, in the order of their ids.
       trained: trained values of routers and skills by '/'-joined name, with layers apart.
-      initial: their initial values, as far as they are known.
+      initial: the initial values that are known.
       grouping: groups of the tasks to compare with; see `poly_jax.analysis.reference`.
     """
     parameters = unflatten(trained)
@@ -171,7 +171,7 @@ def _compared(
 
 
 def plain(found: Findings) -> dict[str, Any]:
-    """The findings in JSON's types; undefined numbers are None, and the others have five decimals."""
+    """The findings as JSON values; undefined numbers are None, and the others have five decimals."""
     adapters = found.adapters
     return _plain(
         {

@@ -1,4 +1,4 @@
-"""The alignment of tasks' gradients: whether tasks pull the skills that they share in one direction."""
+"""The alignment of tasks' gradients: whether tasks change their shared skills in the same direction."""
 
 import dataclasses
 import functools
@@ -28,7 +28,7 @@ Gradients = dict[str, Float[np.ndarray, "parameters"]]
 
 @dataclasses.dataclass(frozen=True)
 class Alignment:
-    """Cosines of the gradients of every two tasks.
+    """Cosines of the gradients of every pair of tasks.
 
     Attributes:
       cosines: cosines over all shared skills together.
@@ -50,7 +50,7 @@ class Alignment:
 
 
 def alignment(gradients: Mapping[str, Float[np.ndarray, "tasks parameters"]]) -> Alignment:
-    """Compare the gradients of tasks, as arXiv 2211.03831 does to compare ways to route.
+    """Compare the gradients of tasks, as arXiv 2211.03831 does to compare routing methods.
 
     Args:
       gradients: gradients of every task, by the layer of the parameters.
@@ -76,7 +76,7 @@ def measure_alignment(
       data: its data; the tasks are registered.
       mesh: the devices that hold the parameters.
       n_examples: number of examples of each task; all of them where a task has fewer.
-      folder: a local folder with room for a gradient of every task, which are kept in files meanwhile.
+      folder: a local folder with space for temporary files, which hold one gradient of every task.
 
     Raises:
       UserError: a task is not registered, or lacks the split.
@@ -87,8 +87,8 @@ def measure_alignment(
     def gradient(shared: dict[str, Any], rest: dict[str, Any], batch: dict[str, Any]) -> dict[str, Any]:
         def total(shared: dict[str, Any]) -> jax.Array:
             apply = functools.partial(restored.model.apply, {"params": merge(rest, shared)})
-            # A total and not a mean, so that a task's gradients add up over batches; cosines do not depend on
-            # the scale.
+            # The loss is a total and not a mean, so that the gradients of a task add up over batches. Cosines
+            # do not depend on the scale.
             return TokenLoss().totals(apply, batch)["tokens"]
 
         return jax.grad(total)(shared)
@@ -111,7 +111,7 @@ def measure_alignment(
 def _batches(
     restored: Restored, data: Data, mesh: Mesh, task: str, n_examples: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of one size that hold a task's first examples; rows beyond these have no weight."""
+    """Batches of equal size with a task's first examples; padding rows have weight 0."""
     devices = mesh.shape["data"] * mesh.shape["fsdp"]
     size = -(-min(n_examples, data.batch_size) // devices) * devices
     batches = eval_batches(

@@ -1,4 +1,4 @@
-"""The values that a run's routers and skills had before its first step, made again as training made them."""
+"""The values that a run's routers and skills had before its first step, recomputed as in training."""
 
 import dataclasses
 import re
@@ -29,7 +29,7 @@ class InitialValues:
 
     Attributes:
       arrays: initial values by '/'-joined name, with layers apart; values that are not known are left out.
-      note: a sentence on the values that are left out, or an empty one.
+      note: a sentence about the values that are left out, or an empty string.
     """
 
     arrays: dict[str, np.ndarray]
@@ -45,13 +45,13 @@ def initial_values(step: epath.Path, model: Transformer, adapted: AdaptedFrom | 
     Args:
       step: folder of a checkpoint.
       model: the run's model.
-      adapted: the start of an adapted run; None for a trained run.
+      adapted: how an adapted run started; None for a trained run.
     """
     if adapted is not None:
         return _begun(model, adapted)
     seed = re.search(r"^train\.seed = (\d+)$", _operative(step), re.MULTILINE)
     if seed is None:
-        return InitialValues({}, "The run does not tell its seed, so its initial values are not known.")
+        return InitialValues({}, "The run does not record its seed, so its initial values are not known.")
     return InitialValues(drawn_adapters(model, int(seed[1])))
 
 

@@ -1,4 +1,4 @@
-"""One HTML page of the findings about a router, with its pictures inside."""
+"""One HTML page with the findings about a router and the embedded figures."""
 
 import base64
 import functools
@@ -22,7 +22,7 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
       pictures: PNGs, by their names in the template.
       run: folder of the run, for the title.
       step: step of its checkpoint.
-      n_examples: number of examples of each task whose gradients were compared; None where none were.
+      n_examples: number of examples per task whose gradients were compared; None if none were.
     """
     images = {
         name: "data:image/png;base64," + base64.b64encode(data).decode() for name, data in pictures.items()
@@ -67,10 +67,10 @@ def _template() -> jinja2.Template:
 
 
 def _number(value: float, digits: int = 2) -> str:
-    """A number with fixed decimals; a dash where it is not defined."""
+    """A number with fixed decimals; a dash if it is not defined."""
     return f"{value:.{digits}f}" if math.isfinite(value) else "–"
 
 
 def _small(value: float) -> str:
-    """A number of any size with three significant digits; a dash where it is not defined."""
+    """A number of any size with three significant digits; a dash if it is not defined."""
     return f"{value:.3g}" if math.isfinite(value) else "–"

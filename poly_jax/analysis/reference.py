@@ -1,4 +1,4 @@
-"""Reads a given grouping of the tasks, with which the router's similarities are compared."""
+"""Reads a known grouping of the tasks, to compare the router's similarities with."""
 
 import csv
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
       names: names of the tasks, in the order of their ids.
 
     Raises:
-      UserError: the file cannot be read, lacks a task, has a task twice or without a group, or its groups
-        tell no tasks apart.
+      UserError: the file cannot be read, lacks a task, has a task twice or without a group, or its groups do
+        not distinguish any tasks.
     """
     place = epath.Path(path)
     readers = {".json": _json, ".csv": _csv}
@@ -35,7 +35,7 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
         pairs = readers[place.suffix](place.read_text())
     except FileNotFoundError:
         raise UserError(f"--reference is {path!r}, and there is no such file") from None
-    # The errors that the parsers raise for a broken file.
+    # These are the errors that the parsers raise for a broken file.
     except (OSError, ValueError, csv.Error) as e:
         raise UserError(f"{path} is not a grouping of tasks ({' '.join(str(e).split())})") from None
     groups: dict[str, list[str]] = {}

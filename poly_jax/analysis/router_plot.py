@@ -1,4 +1,4 @@
-"""A picture of a router: which tasks it treats alike, and the skills that they are known to share."""
+"""A figure of a router: which tasks have similar mixing weights, and the skills that they share."""
 
 import os
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from poly_jax.analysis.figures import mark_heads
 from poly_jax.analysis.weights import Weights, task_vectors
 
 _TALLEST, _WIDEST = 30.0, 22.0
-"""Inches of the rows of all tasks, and of the columns of all skills."""
+"""Largest height in inches of the rows of all tasks, and width of the columns of all skills."""
 _INCHES_OF_LETTER = 0.075
 
 
 def representative(weights: Weights) -> str:
     """The place of the router whose similarities between tasks are nearest to those of all routers together.
 
-    It is the first router where there are fewer than three tasks, as one pair has nothing to compare with.
+    With fewer than three tasks it is the first router, because there are no two pairs to compare.
     """
     whole = similarity(task_vectors(weights))
     if len(whole) < 3:
@@ -62,10 +62,10 @@ def router_figure(
     n_tasks, n_splits, n_skills = table.shape
     columns = 0 if skills is None else skills.shape[1]
     wide = [2.2, *([max(columns, 4) * 0.25] if columns else []), max(n_splits * n_skills * 0.11, 3)]
-    # Hundreds of tasks or skills get smaller rows and columns, not a picture that no program opens.
+    # Hundreds of tasks or skills get smaller rows and columns, so that programs can still open the figure.
     row = min(0.22, _TALLEST / n_tasks)
     ratios = [min(width, _WIDEST) for width in wide]
-    # Names of tasks stand left of the panels and names of skills below them, and take no room from them.
+    # Names of tasks are left of the panels and names of skills below, without making the panels smaller.
     beside = max(map(len, names)) * _INCHES_OF_LETTER
     below = max(map(len, skill_names), default=0) * _INCHES_OF_LETTER
     size = (sum(ratios) + max(beside, 1.0) + 1.5, max(row * n_tasks, 3) + max(below, 0.6) + 1.0)

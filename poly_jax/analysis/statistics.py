@@ -1,4 +1,4 @@
-"""Measures of how a router spreads its weight over skills, for each task and over all tasks."""
+"""Measures of how a router distributes its weight over skills, for each task and over all tasks."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,8 +13,8 @@ class Statistics:
     """Measures of one router, or their means over several routers; NaN for a router with one skill.
 
     A share is the absolute value of a weight over the sum of the absolute weights of its task and head. H is
-    Shannon's entropy and K the number of skills. Polytropon's analysis follows discreteness, active skills
-    and usage (arXiv 2202.13914; `PolytroponLog` of its code). The other measures exist for any router.
+    Shannon's entropy and K the number of skills. The analysis of Polytropon reports discreteness, active
+    skills and usage (arXiv 2202.13914; `PolytroponLog` of its code). The other measures exist for any router.
 
     Attributes:
       discreteness: 1 - the mean binary entropy, in bits, of the allocation z: 0 where every z is 1/2, 1 where
@@ -23,7 +23,7 @@ class Statistics:
       effective_skills: mean over tasks and heads of exp(H(shares)): 1 for a single skill, K for equal shares.
       sparsity: mean of 1 - H(shares) / log K: 0 for equal shares, 1 for a single skill.
       usage_entropy: mean over heads of H(usage) / log K, where usage is the mean share over tasks: 1 where
-        all skills carry the same weight, 0 where one skill carries all of it.
+        all skills have the same weight, 0 where one skill has all of it.
       specialisation: mean over heads of (H(usage) - mean over tasks of H(shares)) / log K, the mutual
         information of task and skill: 0 where all tasks have the same mix, and 1 where every task has a
         single skill and all skills are used equally.

@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the words after the program's name; None takes the arguments of the process.
 
     Returns:
-      The exit code: 0 for success; 1 after one line on standard error about something that the user gave; 130
+      The exit code: 0 for success; 1 after an error in the user's input, with one line on standard error; 130
       when interrupted. Wrong usage exits the process with 2, as argparse does.
     """
     # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with explain_unset_bindings():
             command.run(args, config)
-    # An OSError means that a folder cannot be made or written, or that a disk is full. Only the user can
-    # repair that.
+    # An OSError means that a folder cannot be created or written, or that a disk is full. Only the user can
+    # fix that.
     except (UserError, OSError) as error:
         return _told(error, str(error))
     except KeyboardInterrupt:
@@ -58,7 +58,7 @@ def _told(error: Exception, message: str) -> int:
 
 
 def _shortened(line: str) -> str:
-    """The line without its middle where it is very long, as a damaged file may make it."""
+    """Cut out the middle of a very long line, which a damaged file may cause."""
     if len(line) <= _LONGEST_LINE:
         return line
     return f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"

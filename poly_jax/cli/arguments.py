@@ -16,13 +16,13 @@ _EPILOG = """\
 `poly-jax COMMAND --help` lists a command's flags. Every command is configured by gin: --gin_file=FILE loads a
 file, from the current folder or from those that ship with poly_jax, and --gin.NAME=VALUE sets one value.
 
-Exit codes: 0 done, 1 something given is wrong (one line says what), 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 an error in the input (one line explains it), 2 wrong usage, 130 interrupted.
 Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error.
 """
 _CONFIGURATION = """\
 The files are read in order, then each --gin.NAME=VALUE, and a later value replaces an earlier one. NAME is
-CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal: a text needs its own quotes inside
-the quotes of the shell, as in --gin.T5Config.dtype="'bfloat16'". Both may be given several times."""
+CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal: a string needs its own quotes
+inside the shell's, as in --gin.T5Config.dtype="'bfloat16'". Both flags may be given several times."""
 
 
 def registry() -> dict[str, Command]:

@@ -21,7 +21,7 @@ from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import Restored, restore
 from poly_jax.weights.backbone import open_backbone
 
-# A bare T5 has one task, whose id is 0.
+# A T5 without adapters has one task, whose id is 0.
 _ANY_TASK = TaskTable(("any",))
 
 
@@ -52,7 +52,7 @@ def load(
         None for all devices on the axis `data`, however the run was trained.
 
     Raises:
-      UserError: there is nothing readable at the path.
+      UserError: the path does not hold a run or a T5 that can be read.
     """
     place = os.fspath(path)
     given = {"vocabulary": vocabulary, "decoding": decoding, "inputs_length": inputs_length}

@@ -40,7 +40,7 @@ from poly_jax.weights.tree import merge, split
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A T5 with its parameters and, unless it is bare, adapters for named tasks; `load` makes it.
+    """A T5 with its parameters and, if it has any, adapters for named tasks; made by `load`.
 
     Attributes:
       restored: the network, its parameters, the task table and their origin.
@@ -103,8 +103,8 @@ class Model:
             equal.
 
         Raises:
-          UserError: there is nothing readable at the path, the adapters do not fit the T5, or the number of
-            names is not the number of tasks.
+          UserError: the path holds no adapters that can be read, the adapters do not fit the T5, or the
+            number of names is not the number of tasks.
         """
         _, backbone = split(self.restored.parameters, is_adapter_parameter)
         tensors = layers_apart(of_tree(backbone), path, axis=0)
@@ -121,7 +121,7 @@ class Model:
         return self._with(model, placed, TaskTable(in_table))
 
     def predict(self, texts: Sequence[str], task: str | None = None) -> list[str]:
-        """Return the model's outputs for texts, to which no prompt or prefix is added.
+        """Return the model's outputs for texts, without adding a prompt or a prefix.
 
         Args:
           texts: the inputs.
@@ -149,7 +149,7 @@ class Model:
     def save(self, folder: str | os.PathLike) -> None:
         """Write a run folder, which `load` and the programs' `--run` accept.
 
-        A backbone that has its own file is not written again; the run refers to it.
+        A backbone that has its own file is not written again: the run refers to that file.
 
         Raises:
           UserError: there is nothing beside the backbone to save, or the folder is in use.
@@ -167,7 +167,7 @@ class Model:
         write_run(os.fspath(folder), trained, restored.table, self._origin(), loaded.config)
 
     def _origin(self) -> Origin:
-        # Adapters that another run holds are written together with this run's own.
+        # Skills that belong to another run are written together with this run's own adapters.
         return self.restored.origin.without_adapters()
 
     def _gin_lines(self) -> list[str]:

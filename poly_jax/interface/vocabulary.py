@@ -1,4 +1,4 @@
-"""The vocabulary of a loaded model, which the user names or which lies beside the checkpoint."""
+"""The vocabulary of a loaded model, which the user gives or which is beside the checkpoint."""
 
 import os
 import pathlib

@@ -14,7 +14,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def task_arrays(task: Task, split: str, data_seed: int, form: Form, task_id: int = 0) -> Arrays:
-    """One split of a task as a batch of the model, `[example, length]`."""
+    """One split of a task as a batch for the model, `[example, length]`."""
     arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form)))
     arrays["task_ids"] = np.full(len(arrays["encoder_input_tokens"]), task_id, np.int32)
     return arrays

@@ -1,4 +1,4 @@
-"""`poly-jax demo`: the methods at work in a few minutes, on one CPU, without any data."""
+"""`poly-jax demo`: a comparison of the methods in a few minutes, on one CPU, without any data."""
 
 import dataclasses
 import multiprocessing
@@ -28,7 +28,7 @@ _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new ta
 _COMPARED = ((MHR, ("mhr", "mhr-z", "mhr-mu")), (POLY, ("poly",)), (SHARED, ("shared",)))
 _SHORTER = ("train.steps = 250", "train.report_every = 50")
 _STEPS = 60
-# The rates that docs/embedded_benchmark.md chooses: the router's rate for -z, the skills' rate otherwise.
+# The learning rates chosen in docs/embedded_benchmark.md: the router's for -z, and otherwise the skills'.
 _RATES = {"mhr": 1e-3, "mhr-z": 0.03, "mhr-mu": 1e-3, "poly": 1e-3, "shared": 1e-3}
 
 
@@ -36,8 +36,8 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     """Train MHR, Poly and a shared LoRA in the same way, adapt each to new tasks, and plot the routers.
 
     Args:
-      output_dir: folder of a run per method, `table.md`, `results.json` and `router_<method>.png`. Runs that
-        are there already are not trained again.
+      output_dir: folder of one run per method, `table.md`, `results.json` and `router_<method>.png`. Runs
+        that already exist are not trained again.
       bindings: gin bindings on top of the recipes, such as "train.steps=100".
 
     Raises:
@@ -47,8 +47,8 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     started = time.perf_counter()
     folder = epath.Path(output_dir)
     jobs = [_Job(method, variants, output_dir, tuple(bindings), _STEPS) for method, variants in _COMPARED]
-    # Half of the time is tracing and compiling, which one process does on one core. Fresh processes, as JAX's
-    # threads do not survive a fork; they end at once with the parent's interrupt.
+    # Half of the time is tracing and compiling, for which a process uses one core. The processes are spawned,
+    # because JAX's threads do not survive a fork, and an interrupt of the parent ends them at once.
     with ProcessPoolExecutor(
         max_workers=2,
         mp_context=multiprocessing.get_context("spawn"),
@@ -78,7 +78,7 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """One method's part of the demonstration."""
+    """The part of the demonstration that belongs to one method."""
 
     method: MultitaskMethod
     variants: tuple[str, ...]
@@ -88,7 +88,7 @@ class _Job:
 
 
 def _compare(job: _Job) -> list[dict[str, Any]]:
-    """Train a method, plot its router, and score it on seen tasks and, by each variant, on new tasks."""
+    """Train a method, plot its router, and score it on seen tasks and, with each variant, on new tasks."""
     with labelled(job.method.name):
         bench, folder = benchmark(), epath.Path(job.output_dir)
         _say(f"training on {len(bench.train)} tasks")

@@ -26,7 +26,7 @@ class _Labelled(io.TextIOBase):
     def write(self, text: str) -> int:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
-            # One call for the whole line, so that lines of two processes do not mix.
+            # One call writes the whole line, so that lines of two processes do not mix.
             self._stream.write(f"{self._label}: {line}\n")
         self._stream.flush()
         return len(text)

@@ -1,4 +1,4 @@
-"""The methods that are compared: the training of each on many tasks, and its ways to adapt to new tasks."""
+"""The compared methods: how each is trained on many tasks, and its variants for adapting to new tasks."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ class MultitaskMethod:
 _RECIPES = "recipes/skillbench"
 
 FRESH = "fresh"
-"""A new LoRA for a new task, without anything learned before: a control that is adapted with more steps."""
+"""A control: a new LoRA for each new task, which uses nothing learned before and is trained longer."""
 
 MHR = MultitaskMethod("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
 POLY = MultitaskMethod("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
@@ -46,7 +46,7 @@ TOP_2 = MultitaskMethod("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
 STRAIGHT_THROUGH = MultitaskMethod(
     "Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",)
 )
-# Its vectors start at 1 and have further to go than LoRA's factors: its lowest rate is LoRA's best.
+# (IA)^3's vectors start at 1 and have to change more than LoRA's factors: its lowest rate is LoRA's best.
 IA3 = MultitaskMethod("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
 
 LEARNED_ROUTERS = (MHR, POLY, C_POLY, MERGE_AFTER, TOP_2, STRAIGHT_THROUGH, IA3)
@@ -54,5 +54,5 @@ METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, 
 
 
 def variant_of(name: str) -> Variant:
-    """The variant of a name; `fresh` stands for a private adapter."""
+    """The variant with a name; `fresh` stands for a private adapter."""
     return find("private" if name == FRESH else name)

@@ -1,4 +1,4 @@
-"""Learning rates, chosen in the same way for every method, on the training tasks' held-back examples."""
+"""Learning rates, chosen in the same way for every method on held-back examples of the training tasks."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.training.optimizer import Optimizer
 
 TUNING_SEED = 100
-"""Seed of the runs on which rates are chosen; it is none of the compared seeds."""
+"""Seed of the runs on which rates are chosen, which is not one of the compared seeds."""
 
 MULTITASK_RATES = (3e-3, 1e-2, 3e-2)
 ADAPTATION_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
@@ -19,7 +19,7 @@ ROUTER_RATES = (0.03, 0.1, 0.3)
 
 @dataclasses.dataclass(frozen=True)
 class Adaptation:
-    """The settings of adapting by a variant.
+    """The settings of adapting with a variant.
 
     Attributes:
       variant: name of the variant.
@@ -36,7 +36,7 @@ class Adaptation:
 
     @property
     def rates(self) -> Sequence[float]:
-        """The learning rates that are tried: the router's where it alone is trained, or else the skills'."""
+        """The learning rates that are tried: of the router if only it is trained, and else of the skills."""
         if not variant_of(self.variant).trains:
             return ()
         return (
@@ -46,7 +46,7 @@ class Adaptation:
         )
 
     def optimizer(self, rate: float) -> Optimizer:
-        """AdamW at this rate. A router that is trained beside skills has 0.1, as in the published recipes."""
+        """AdamW at this rate. A router trained together with skills has 0.1, as in the published recipes."""
         router = rate if variant_of(self.variant).trainable == "router" else 0.1
         return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
 

@@ -20,7 +20,7 @@ from poly_jax.study.summary import summarise
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 from poly_jax.tasks.skillbench.examples import Form
 
-# Without names a shared adapter cannot know what to do, so this form is only shown beside the other.
+# Without names a shared adapter cannot know the task, so this form is only reported beside the other.
 _NAMELESS = tuple(
     dataclasses.replace(method, variants=method.variants[:1]) for method in (MHR, POLY, SHARED, SHARED_WIDE)
 )
@@ -40,7 +40,7 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
     check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    # Every seed runs the same programs.
+    # Every seed runs the same programs, so a compilation cache saves time.
     jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     results = ResultsFile(folder / "results.jsonl")
@@ -101,7 +101,7 @@ class _Study:
         )
 
     def train(self, method: MultitaskMethod, form: Form, seed: int, rate: float) -> Trained:
-        """A run of a method; the two runs that were asked for last are kept in memory."""
+        """A run of a method; the two most recently used runs are kept in memory."""
         return _train(self.folder, self.bindings, method, form, seed, rate)
 
     def once(self, key: Result, compute) -> None:

@@ -52,7 +52,7 @@ def train_method(
     form: Form = "named",
     bindings: Sequence[str] = (),
 ) -> Trained:
-    """Train a method, or restore it where the folder holds its finished run.
+    """Train a method, or restore it if the folder holds its finished run.
 
     `seed` seeds the adapters, the data and the order of the data.
     """
@@ -122,9 +122,9 @@ def adapt_tasks(
     chosen = with_configured_choice(variant_of(variant), trained.loaded)
     adapters = trained.restored.model.adapters
     assert adapters is not None
-    # A router that knows tasks by their names makes a different model for each task.
+    # A router that looks tasks up by name makes a different model for each task.
     alone = adapters.router.names_tasks and chosen.routes
-    # Each task has a seed of its own, so that no two tasks draw the same router row.
+    # Each task has its own seed, so that no two tasks draw the same router row.
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
     scores, losses, sizes = {}, [], []
     for group in [[pair] for pair in seeded] if alone else [seeded]:

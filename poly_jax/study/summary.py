@@ -12,7 +12,7 @@ from poly_jax.study.methods import FRESH, LEARNED_ROUTERS, METHODS, MHR, POLY, S
 
 
 def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[float, float]:
-    """The mean, and half the width of its 95% confidence interval (Student's t)."""
+    """The mean, and half the width of its 95% confidence interval by Student's t distribution."""
     mean = float(np.mean(values))
     if len(values) < 2:
         return mean, float("nan")
@@ -20,7 +20,7 @@ def interval(values: Sequence[float] | Float[np.ndarray, "seeds"]) -> tuple[floa
 
 
 def summarise(results: ResultsFile, seeds: Sequence[int]) -> str:
-    """Tables in Markdown: every method's scores on seen and held-out tasks, differences, and the routers."""
+    """Tables in Markdown: scores of every method on seen and held-out tasks, differences, and routers."""
     parts = []
     for form in ("named", "nameless"):
         parts.append(
@@ -38,7 +38,7 @@ def _values(
     by_seed = {found["seed"]: result[field] for found, result in results.matching(**key)}
     if not set(seeds) <= set(by_seed):
         return None
-    # A number that is not defined is None in the file, and NaN in an array of floats.
+    # An undefined number is None in the file and NaN in an array of floats.
     return np.array([by_seed[seed] for seed in seeds], np.float64)
 
 

@@ -1,1 +1,1 @@
-"""Tasks x methods x seeds: many few-shot adaptations, their scores and the table of them."""
+"""Sweeps over tasks, methods and seeds: many few-shot adaptations, their scores and a table of the scores."""

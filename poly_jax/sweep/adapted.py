@@ -1,4 +1,4 @@
-"""A method's adaptations in a sweep: many are trained in one program, and then each is scored."""
+"""The adaptations of a method in a sweep: many are trained in one program, and then each is scored."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -25,11 +25,11 @@ _TABLE = TaskTable(("adapted",))
 
 @dataclasses.dataclass(frozen=True)
 class Adapting:
-    """A method's run, restored, and the settings of its adaptations.
+    """The restored run of a method, and the settings of its adaptations.
 
     Attributes:
       method: the method.
-      settings: settings of adapting, with the method's own.
+      settings: settings of the adaptations, including those of the method.
       source: the run.
       mesh: the devices.
       split: the split that is scored.
@@ -53,7 +53,7 @@ class Adapting:
         Args:
           cells: the tasks and seeds to adapt to.
           readings: the tasks' examples.
-          advance: called with the work that is done: 1 for each step of an adaptation, 1 for its evaluation.
+          advance: called with the work done: 1 for each step of an adaptation, and 1 for its evaluation.
         """
         settings, variant = self.settings, self.settings.variant
         source = self._with_trainable_backbone()

@@ -1,4 +1,4 @@
-"""A sweep's scores as a picture: a group of bars for each task, with a bar for each method."""
+"""A bar plot of a sweep's scores: a group of bars for each task, with one bar for each method."""
 
 import io
 
@@ -11,16 +11,16 @@ from poly_jax.sweep.summary import MEAN, Summary
 
 _HEIGHT = 3.2
 _MOST_NAMES = 20
-"""Names in a column of the legend."""
+"""Largest number of names in a column of the legend."""
 
 
 def save_bar_plot(path: epath.Path, summary: Summary, metric: str) -> None:
-    """Write a PNG: medians over seeds with lines from worst to best seed, and last the means over tasks."""
+    """Write a PNG of medians over seeds, with lines from the worst to the best seed, and means over tasks."""
     groups = [*summary.tasks, MEAN]
     count = len(summary.methods)
     figure = Figure(figsize=(max(0.16 * (count + 2) * len(groups), 2.5), _HEIGHT))
-    # The axes fill the figure, and names and legend lie outside it. The picture is cut out around all of
-    # them, so that names of any length leave the axes their size.
+    # The axes fill the figure, and names and legend are outside it. The saved image includes them, so that
+    # names of any length do not make the axes smaller.
     axes = figure.add_axes((0, 0, 1, 1))
     colors = matplotlib.colormaps["tab20"](np.arange(count) % 20)
     places, width = np.arange(len(groups)), 0.85 / count

@@ -7,13 +7,13 @@ from typing import Any
 from poly_jax.configuration import Loaded
 from poly_jax.sweep.method import Method
 
-# A sweep that grows by tasks, seeds or methods keeps the results that it has.
+# Results do not depend on these, so a sweep with more tasks, seeds or methods keeps its earlier results.
 _NOT_OF_A_RESULT = ("sweep", "Method")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A place in a sweep's table, for one seed.
+    """A cell of a sweep's table, for one seed.
 
     Attributes:
       task: the task as the sweep names it; "{seed}" in it stands for the seed.
@@ -40,7 +40,7 @@ def column(task: str) -> str:
 
 
 def configuration_digest(loaded: Loaded, method: Method, *others: Any) -> str:
-    """Eight hexadecimal digits that stand for a method, `others` and all bindings but the sweep's own."""
+    """Eight hexadecimal digits of a hash of a method, `others` and all bindings except those of the sweep."""
     bound = [text for owner, text in loaded.bindings() if owner not in _NOT_OF_A_RESULT]
     own = dataclasses.asdict(method) | {"name": ""}
     text = "\n".join([*sorted(bound), repr(sorted(own.items())), *map(repr, others)])

@@ -1,4 +1,4 @@
-"""A row of a sweep's table: a run and the way to adapt it."""
+"""A row of a sweep's table: a run and how it is adapted."""
 
 import dataclasses
 

@@ -15,7 +15,7 @@ class SweepProgress:
     """A bar on standard error for each method, and a line for each adaptation that is scored."""
 
     def __init__(self, done: int, total: int):
-        """For a sweep of `total` adaptations, of which `done` have a result already."""
+        """Make the progress of a sweep of `total` adaptations, of which `done` already have a result."""
         columns = (bars.TextColumn("{task.description}"), bars.BarColumn(), bars.TimeRemainingColumn())
         self._bars = bars.Progress(*columns, console=Console(stderr=True))
         self._bar = self._bars.add_task("", total=0)
@@ -29,12 +29,12 @@ class SweepProgress:
         self._bars.stop()
 
     def begin(self, method: Method, steps: int, count: int) -> None:
-        """Begin a method that has `count` adaptations to do, of so many steps each."""
+        """Begin a method with `count` adaptations to do, of `steps` steps each."""
         work = (steps if find(method.variant).trains else 0) + 1
         self._bars.reset(self._bar, total=work * count, description=self._description(method))
 
     def advance(self, work: int) -> None:
-        """Count work that is done: 1 for each step of an adaptation, and 1 for its evaluation."""
+        """Add to the amount of work done: 1 for each step of an adaptation, and 1 for its evaluation."""
         self._bars.advance(self._bar, work)
 
     def finish(self, method: Method, cell: Cell, result: Result) -> None:

@@ -1,4 +1,4 @@
-"""The examples that a sweep has read: methods with the same lengths share them."""
+"""The examples that a sweep has read, which methods with the same sequence lengths share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ class Readings:
     def examples(
         self, experiment: Experiment, task: str, split: str, shots: int | None
     ) -> Mapping[str, np.ndarray]:
-        """A task's few examples; see `poly_jax.transfer.adapt.read_examples`."""
+        """The few-shot examples of a task; see `poly_jax.transfer.adapt.read_examples`."""
         key = (*_lengths(experiment), task, split, shots)
         if key not in self._examples:
             self._examples[key] = read_examples(experiment, TaskTable.of(task), task, split, shots)

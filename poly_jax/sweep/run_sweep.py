@@ -1,4 +1,4 @@
-"""`poly-jax sweep`: tasks x methods x seeds, resumable, as a table and a picture."""
+"""`poly-jax sweep`: resumable adaptations over tasks, methods and seeds, as a table and a bar plot."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -44,10 +44,10 @@ def sweep(
     stack: int = 32,
     batch_size: int = 32,
 ) -> Summary:
-    """Adapt every method to every task with every seed, score each, and write a table and a picture.
+    """Adapt every method to every task with every seed, score each, and write a table and a bar plot.
 
     Each adaptation is a line of `results.jsonl` as soon as it is scored; a rerun does not compute it again.
-    At the end come `summary.md`, `summary.tex` and `summary.png`.
+    At the end, `summary.md`, `summary.tex` and `summary.png` are written.
 
     Args:
       output_dir: folder of the sweep.
@@ -66,8 +66,8 @@ def sweep(
       The table.
 
     Raises:
-      UserError: a task, run, variant or metric is unknown or does not suit the others, or the folder holds
-        the files of a run or of another program; before anything is computed.
+      UserError: a task, run, variant or metric is unknown or does not fit the others, or the folder holds the
+        files of a run or of another program. It is raised before anything is computed.
     """
     _check_table(tasks, methods, seeds, stack)
     check_output_folder(output_dir, "sweep")
@@ -119,7 +119,7 @@ def sweep(
 
 
 def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequence[int], stack: int) -> None:
-    """Raises a UserError where these make no table."""
+    """Raise a UserError if these do not make a table."""
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
             raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
@@ -137,14 +137,14 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
 
 
 def _check_labels(methods: Sequence[Method]) -> None:
-    """Raises a UserError where two methods have the same name in the table."""
+    """Raise a UserError if two methods have the same name in the table."""
     labels = [method.label for method in methods]
     if len(set(labels)) < len(labels):
         raise UserError(f"sweep.methods have the names {', '.join(labels)}; give each its own Method.name")
 
 
 def _settings(method: Method, loaded: Loaded) -> Settings:
-    """What the run's configuration and the user's say of adapting, with the method's own settings."""
+    """The settings of adapting in the configurations of the run and the user, and in the method."""
     settings = adapting_settings(loaded, method.variant)
     rates = {
         name: getattr(method, name)
@@ -158,7 +158,7 @@ def _settings(method: Method, loaded: Loaded) -> Settings:
 
 
 def _checked(method: Method, settings: Settings, cells: Sequence[Cell], split: str) -> Method:
-    """The method, its variant under the name that fits its run.
+    """The method, with its variant under the name that fits its run.
 
     Raises:
       UserError: the variant does not suit the run, or a task cannot be scored.
@@ -178,7 +178,7 @@ def _checked(method: Method, settings: Settings, cells: Sequence[Cell], split: s
 
 
 def _check_known(known: Result | None, cell: Cell, output_dir: str) -> None:
-    """Check a result that the sweep's folder has for a cell.
+    """Check a result that the sweep's folder already has for a cell.
 
     Raises:
       UserError: it lacks its scores, or is for another task of the same column, with or without "{seed}".
@@ -200,7 +200,7 @@ def _check_known(known: Result | None, cell: Cell, output_dir: str) -> None:
 
 
 def _is_score(value: Any) -> bool:
-    # None is a metric that is not defined for these predictions.
+    # None stands for a metric that is not defined for these predictions.
     return value is None or isinstance(value, int | float)
 
 
@@ -216,7 +216,7 @@ def _restore(
 
 
 def _check_metric(metric: str | None, names: Collection[str] | None, cell: Cell) -> None:
-    """Raises a UserError where a task's metrics, if they are known, lack the sweep's metric."""
+    """Raise a UserError if the metrics of a task are known and lack the sweep's metric."""
     if metric is not None and names is not None and metric not in names:
         raise UserError(f"task {cell.column!r} has no metric {metric!r}; it has {', '.join(names)}")
 

@@ -13,7 +13,7 @@ from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import with_mean
 from poly_jax.experiment import Experiment
 
-# Fixes what a task's own preprocessors draw, as in `poly-jax eval`.
+# Seed of the random numbers in a task's own preprocessors, as in `poly-jax eval`.
 _SEED = 0
 
 
@@ -33,7 +33,7 @@ def _right_with_scores(dataset: tf.data.Dataset) -> tuple[list[tuple[int, Any]],
     return right, {"scores": [0.0] * len(right)}
 
 
-# Functions as `model_functions` makes them for a model.
+# Functions like those that `model_functions` makes for a model.
 _TARGETS_THEMSELVES: dict[Any, Any] = {
     seqio.metrics.ModelOutputType.PREDICTION: _right,
     seqio.metrics.ModelOutputType.PREDICTION_WITH_AUX: _right_with_scores,
@@ -48,7 +48,7 @@ class TaskScorer:
         """Read the split of a registered seqio task.
 
         Raises:
-          UserError: it lacks the split, examples in it, or a metric.
+          UserError: the task lacks the split, examples in it, or a metric.
         """
         self._task = task
         check_scorable(task, split)
@@ -72,11 +72,11 @@ class TaskScorer:
     def metric_names(self) -> tuple[str, ...] | None:
         """The names of the metrics, found by scoring the targets themselves in place of predictions.
 
-        None where the task's metrics cannot be computed from the targets and scores of 0.
+        None if the task's metrics cannot be computed from the targets and scores of 0.
         """
         try:
             return tuple(self._metrics(_TARGETS_THEMSELVES))
-        except Exception:  # Any error, as a metric is the user's own function.
+        except Exception:  # A metric is a user's function and may raise any error.
             return None
 
     def _metrics(self, functions: dict[Any, Any]) -> dict[str, float]:
@@ -85,7 +85,7 @@ class TaskScorer:
 
 
 def check_scorable(task: str, split: str) -> None:
-    """Raises a UserError where a task has no such split or no metric; its examples are not read."""
+    """Raise a UserError if a task has no such split or no metric, without reading its examples."""
     found = routed(task, TaskTable.of(task)).tasks
     if len(found) != 1:
         raise UserError(f"{task!r} is a mixture, and a sweep adapts to tasks one by one; name its tasks")

@@ -37,17 +37,17 @@ class Summary:
 
     @property
     def medians(self) -> Float[np.ndarray, "methods tasks"]:
-        """Median over seeds; NaN where the score of a seed is."""
+        """Median over seeds; NaN where the score of a seed is NaN."""
         return np.median(self.scores, axis=-1)
 
     @property
     def means(self) -> Float[np.ndarray, "methods"]:
-        """Mean over tasks of the medians; NaN where the median of a task is."""
+        """Mean over tasks of the medians; NaN where the median of a task is NaN."""
         return self.medians.mean(axis=-1)
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Heads of the table's columns."""
+        """Headings of the table's columns."""
         return ("method", *self.tasks, MEAN)
 
     @property

@@ -25,8 +25,8 @@ def remaining(step: Int[Array, ""] | int, steps: int, last: int) -> Float[Array,
 def anneal_to_zero(steps: int, last: int) -> optax.GradientTransformation:
     """Make a transformation that applies a rule's updates and shrinks parameters to 0 over the last steps.
 
-    A parameter without a gradient is `remaining(step)` times its first value. After the last step
-    it is exactly 0.
+    A parameter without a gradient is `remaining(step)` times its initial value. After the last step it is
+    exactly 0.
     """
     last = min(last, steps)
 

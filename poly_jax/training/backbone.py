@@ -20,7 +20,7 @@ from poly_jax.weights.tree import check_tree, flatten, unflatten
 Tree = dict[str, Any]
 
 RANDOM = "random"
-"""This word in place of a path means untrained weights, which are the same every time."""
+"""This word in place of a path stands for untrained weights, which are the same every time."""
 
 
 def load_backbone(
@@ -39,14 +39,14 @@ def load_backbone(
       is `RANDOM`.
 
     Raises:
-      UserError: there is nothing readable at `path`, or its parameters do not fit this model.
+      UserError: `path` is not a checkpoint that can be read, or its parameters do not fit this model.
     """
     dtype = dtype or model.config.activation_dtype
     bare = Transformer(model.config)
     if path == RANDOM:
         return _draw(bare, shardings(*parameter_shapes(bare), mesh), dtype), RANDOM
     backbone = open_backbone(path)
-    # The backbone is checked before the model is traced: tracing takes long where a configuration is absurd.
+    # The backbone is checked before the model is traced, because tracing an absurd configuration takes long.
     check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
@@ -69,7 +69,7 @@ def load_backbone(
 
 
 def _layers(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Return the stack and the index in it of each layer's parameter, by the parameter's name."""
+    """Map the name of each layer's parameter to its stack and its index in the stack."""
     stacks = flatten(stack_layers(unflatten({name: name for name in names}), tuple))
     return {
         layer: (stack, number)

@@ -31,7 +31,7 @@ class Origin:
     Attributes:
       backbone: path of the frozen backbone, or None where the checkpoint holds the whole model.
       backbone_hash: content hash of the backbone that the adapters were trained on.
-      adapters: step folder of the checkpoint whose adapters stay frozen beneath this one's (MHR-z), or None.
+      adapters: step folder of the checkpoint whose skills this one uses frozen (MHR-z), or None.
       adapters_hash: content hash of those skills.
     """
 

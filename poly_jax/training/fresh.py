@@ -17,7 +17,7 @@ def fresh_parameters(
 ) -> dict[str, Any]:
     """Draw a part of a model's initial parameters, by default its adapters, from a seed.
 
-    XLA drops everything that is not returned: the backbone is not drawn with the adapters.
+    XLA removes computations whose results are not returned, so the backbone is not drawn with the adapters.
     """
     shapes, axes = parameter_shapes(model)
     places, _ = split(shardings(shapes, axes, mesh), wanted)

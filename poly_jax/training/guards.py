@@ -10,14 +10,14 @@ from poly_jax.training.vocabulary_room import check_vocabularies
 
 
 def check_counts(program: str, **counts: int) -> None:
-    """Raise a UserError where one of a program's counts, given by their names, is below 1."""
+    """Raise a UserError if one of a program's counts, which are given by name, is below 1."""
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{program}.{name} is {count}; it must be at least 1")
 
 
 def check_trainable(experiment: Experiment, trainable: str) -> None:
-    """Raise a UserError where an experiment lacks the weights that are to be trained or frozen."""
+    """Raise a UserError if an experiment lacks the weights that are to be trained or frozen."""
     if trainable not in ("adapters", "all"):
         raise UserError(f"train.trainable is {trainable!r}; use 'adapters' or 'all'")
     if trainable == "all":
@@ -34,14 +34,14 @@ def check_trainable(experiment: Experiment, trainable: str) -> None:
 
 
 def check_microbatches(batch_size: int, microbatches: int) -> None:
-    """Raise a UserError where a batch cannot be cut into this number of equal parts."""
+    """Raise a UserError if a batch cannot be split into this number of equal parts."""
     check_counts("train", microbatches=microbatches)
     if batch_size % microbatches:
         raise UserError(f"train.microbatches {microbatches} does not divide Data.batch_size {batch_size}")
 
 
 def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anneal_steps: int) -> None:
-    """Raise a UserError where a prior on the routers, or their annealing, does not fit the adapters."""
+    """Raise a UserError if a prior on the routers, or their annealing, does not fit the adapters."""
     if router_anneal_steps < 0:
         raise UserError(f"train.router_anneal_steps is {router_anneal_steps}; it must be 0 (none) or more")
     if prior is not None:

@@ -34,7 +34,7 @@ def share_of(processes: Int[np.ndarray, "data fsdp model"], process: int) -> Hos
     across hosts.
 
     Raises:
-      UserError: two processes have some rows in common but not all; then there are no equal shares.
+      UserError: two processes have some but not all rows in common, so there are no equal shares.
     """
     rows = processes.reshape(-1, processes.shape[-1])
     read = {int(name): tuple(np.flatnonzero((rows == name).any(axis=1))) for name in np.unique(processes)}

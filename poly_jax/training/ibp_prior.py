@@ -37,7 +37,7 @@ def ibp_negative_log_prior(
     n_tasks = z.shape[-2]
     m = z.sum(-2)
     used = jnp.minimum(m, 1.0)
-    # The logarithm of an empty column's factorials is infinite, and the column must count for nothing.
+    # The logarithm of an empty column's factorials is infinite, but the column must not count.
     m = jnp.maximum(m, 1e-6)
     together = jnp.einsum("...ti,...tj->...ij", z, z)
     differing = m[..., :, None] + m[..., None, :] - 2 * together
@@ -58,9 +58,9 @@ def ibp_negative_log_prior(
 class IBPPrior:
     """The prior on the allocation of every learned router, as a loss that training adds.
 
-    Z is the sigmoid of a router's logits. It is rounded in the forward pass, because the equation is about
-    zeros and ones, and keeps the sigmoid's gradient. Each split (MHR head) of each router has its own matrix.
-    The loss is the mean over all matrices: its weight means the same at every granularity.
+    Z is the sigmoid of a router's logits. It is rounded in the forward pass, because the equation is defined
+    for zeros and ones, and keeps the sigmoid's gradient. Each split (MHR head) of each router has its own
+    matrix. The loss is the mean over all matrices, so its weight means the same at every granularity.
 
     Attributes:
       weight: weight of the prior, which is added to the targets' loss.
@@ -75,7 +75,7 @@ class IBPPrior:
             raise UserError(f"IBPPrior.concentration is {self.concentration}; it must be above 0")
 
     def check(self, router: Router) -> None:
-        """Raise a UserError where the router has no allocation that the prior applies to."""
+        """Raise a UserError if the router has no allocation that the prior applies to."""
         if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):
             kind = type(router).__name__
             scores = f" with scores {router.scores!r}" if isinstance(router, LearnedRouter) else ""

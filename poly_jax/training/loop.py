@@ -1,4 +1,4 @@
-"""The training loop: takes the steps, reports metrics and saves checkpoints."""
+"""The training loop: takes steps, reports metrics and saves checkpoints."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ class Batches(Protocol):
     """An endless stream of batches with a position that can be saved."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Itself."""
+        """Return the stream itself."""
         ...
 
     def __next__(self) -> dict[str, Any]:
@@ -35,7 +35,7 @@ class Batches(Protocol):
         ...
 
     def save(self, filename: str | os.PathLike[str]) -> None:
-        """Write the position."""
+        """Write the position to a file."""
         ...
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
@@ -45,7 +45,7 @@ class Batches(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Where and how long a run trains.
+    """The folder, mesh and length of a run.
 
     Attributes:
       folder: the run's folder; it gets `checkpoints/`, `metrics.jsonl` and TensorBoard events.
@@ -67,7 +67,7 @@ class Run:
 
 
 def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
-    """Train up to the run's last step, from its newest checkpoint where there is one.
+    """Train up to the run's last step, from its newest checkpoint if there is one.
 
     Args:
       start: the trained and the frozen tree before step 0, and their origin.
@@ -79,7 +79,7 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
       The final state.
     """
     state, folder = begin(start.trained, update, run.mesh), run.folder
-    # The checkpoints are closed even where the run is interrupted: a write that has begun is completed.
+    # The checkpoints are closed even if the run is interrupted, so that a write that has begun is completed.
     with (
         contextlib.closing(Checkpoints(folder)) as checkpoints,
         contextlib.closing(scalar_writer(folder, checkpoints.latest_step() or 0)) as writer,
@@ -88,10 +88,10 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
         if saved is not None:
             state = checkpoints.restore(state, run.table)
             batches.restore(_position(folder, saved))
-            print(f"{folder}: goes on from step {saved}")
+            print(f"{folder}: resumes from step {saved}")
         first = int(state.step)
         key = jax.random.key(run.seed)
-        # The state is donated: a step writes the new one in its place.
+        # The state is donated: a step writes the new state into the memory of the old one.
         step_function = jax.jit(
             update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
         )
@@ -119,7 +119,7 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
             if step % run.save_every == 0 or step == run.steps:
                 batches.save(_position(folder, step))
                 checkpoints.save(state, run.table, start.origin)
-                # This checkpoint is written in the background: until it is whole, `saved` is the newest.
+                # This checkpoint is written in the background. Until it is complete, `saved` is the newest.
                 _forget_positions(folder, but={step, saved})
                 saved = step
     _forget_positions(folder, but={saved})

@@ -17,8 +17,8 @@ from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
 class Partitioning:
     """Shape of the device mesh, whose axes are `data`, `fsdp` and `model`.
 
-    The axis `data` has the remaining devices: each group on it has its own copy of the parameters and its own
-    examples.
+    The axis `data` has the remaining factor of the number of devices: each group along it has its own copy of
+    the parameters and its own examples.
 
     Attributes:
       fsdp: number of devices that share one copy of the parameters, each with its own examples.
@@ -69,12 +69,12 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a value that every device holds as a whole."""
+    """Return the sharding of a value that every device holds completely."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of a batch, whose rows are spread over the data axes."""
+    """Return the sharding of a batch, whose rows are divided over the data axes."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
 
 
@@ -88,7 +88,7 @@ def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
-    """Raise a UserError where the rows of a batch do not spread evenly over the mesh."""
+    """Raise a UserError if the rows of a batch cannot be divided evenly over the mesh."""
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if batch_size % rows:
         raise UserError(

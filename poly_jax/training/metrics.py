@@ -1,4 +1,4 @@
-"""Writes a run's scalars to TensorBoard and to a file of JSON lines, through clu's writer interface."""
+"""Writes the scalars of a run to TensorBoard and to a file of JSON lines, through clu's writer interface."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _MAX_BYTES = 1 << 30
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
-    """Writer that appends a JSON object of scalars or texts per call: `{"step": 100, "loss": 1.5, ...}`."""
+    """A writer that appends one JSON object of scalars or texts per call, as `{"step": 100, "loss": 1.5}`."""
 
     def __init__(self, path: epath.Path):
         self._file = path.open("a")

@@ -111,7 +111,7 @@ class OpenRun:
 
     @functools.cached_property
     def _apart(self) -> dict[str, Tensor]:
-        # Runs of this project stack layers on the first axis.
+        # In runs of this project, layers are stacked on the first axis.
         return layers_apart(self.trained, self.step, axis=0)
 
 
@@ -139,7 +139,7 @@ def open_run(run: str, experiment: Experiment) -> OpenRun:
     try:
         check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
     except UserError:
-        # Where the T5 itself has another shape, its own file tells more than its adapters do.
+        # If the T5 itself has another shape, the error about its own file is more helpful.
         if frozen not in (None, RANDOM) and epath.Path(frozen).exists():
             check_tree(t5_parameter_shapes(model.config), open_backbone(frozen).tensors, frozen)
         raise

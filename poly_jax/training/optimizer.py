@@ -35,8 +35,8 @@ class Optimizer:
       clip_norm: largest global norm of the gradients, which are scaled down to it; 0 does not clip.
       b1: AdamW's decay rate of the first moment.
       b2: AdamW's decay rate of the second moment.
-      parameter_scaling: whether Adafactor's steps are relative to the parameter's size. Routers' steps never
-        are: a fresh router is so close to 0 that it would hardly move.
+      parameter_scaling: whether Adafactor's steps are relative to the parameter's size. The steps of routers
+        never are, because a fresh router is so close to 0 that it would hardly change.
     """
 
     algorithm: Algorithm = "adamw"

@@ -50,7 +50,7 @@ def _over(name: str, function: Any) -> Any:
 
 
 def _parts(tree: Any) -> dict[str, Any]:
-    """Split a tree into its arrays without layers and its stacked arrays by depth, as vmap needs one size."""
+    """Split a tree into arrays without layers, and stacked arrays by depth, because vmap needs one size."""
     parts: dict[str, dict[Any, Any]] = {_APART: {}}
     for path, leaf in traverse_util.flatten_dict(tree).items():
         # Optax's masks leave nodes that hold no array.

@@ -1,4 +1,4 @@
-"""Prints the progress of a run on the terminal."""
+"""Prints the progress of a run to the terminal."""
 
 import contextlib
 import sys

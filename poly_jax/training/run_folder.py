@@ -16,18 +16,18 @@ from poly_jax.files.new_output import new_folder
 from poly_jax.files.text_file import read_text
 from poly_jax.training.checkpoints import FOLDER, Origin, saved_steps
 
-# A run may go on with its backbone's check turned off.
+# A run may be resumed with the check of its backbone turned off.
 _WITHOUT_MEANING = ("#", "import ", "from ", "Experiment.check_backbone ")
 OPERATIVE = "operative_config.gin"
 
 
 def claim(folder: epath.Path, texts: Texts) -> None:
-    """Start a run in a folder, or check that the folder holds this run, which then goes on.
+    """Start a run in a folder, or check that the folder holds this run, which is then resumed.
 
     The configuration is written to `config.gin`, and every value that was used to `operative_config.gin`.
 
     Raises:
-      UserError: the folder holds another run, or something else.
+      UserError: the folder holds another run or other files.
     """
     path = folder / CONFIG
     if path.exists():
@@ -38,7 +38,7 @@ def claim(folder: epath.Path, texts: Texts) -> None:
                     f"{folder} holds another run ({_difference(there, texts.config)}); choose another"
                     " --output_dir or delete it"
                 )
-            # The earlier start failed and left nothing that the corrected configuration could lose.
+            # The earlier start has no checkpoint, so nothing is lost if the configuration is replaced.
             _write(path, texts.config)
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists and holds no run of this program; choose another --output_dir")
@@ -52,10 +52,10 @@ def claim(folder: epath.Path, texts: Texts) -> None:
 def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin, config: str) -> None:
     """Write a run folder at step 0, for evaluation, prediction and adaptation.
 
-    The folder has no optimizer state, so training cannot go on from it.
+    The folder has no optimizer state, so training cannot be resumed from it.
 
     Args:
-      folder: folder of the run, which must not exist, or must be empty.
+      folder: folder of the run, which must be empty if it exists.
       trained: skills and routers in the layout of the configuration's model.
       table: names of the tasks.
       origin: path and hash of the backbone.

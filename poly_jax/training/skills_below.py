@@ -24,7 +24,7 @@ def on_skills_of(origin: Origin, step: epath.Path) -> Origin:
 
 
 def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
-    """Find the step folder with the skills that a checkpoint builds on; None where it has its own skills.
+    """Find the step folder with the skills that a checkpoint builds on; None if it has its own skills.
 
     Args:
       origin: origin of the checkpoint.
@@ -50,7 +50,7 @@ def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
 
 
 def check_resumed(run: epath.Path, origin: Origin) -> None:
-    """Check that a run that goes on builds on the same backbone and skills as its newest checkpoint.
+    """Check that a resumed run builds on the same backbone and skills as its newest checkpoint.
 
     Args:
       run: the run's folder, which may have no checkpoint yet.

@@ -23,12 +23,12 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """The model and the parameters that training begins with.
+    """The model and the parameters that training starts from.
 
     Attributes:
       model: the model in evaluation mode.
       trained: the trained tree, on the mesh.
-      frozen: the parameters that stay as they are, on the mesh.
+      frozen: the parameters that are not trained, on the mesh.
       origin: the checkpoints that the trained tree builds on.
     """
 
@@ -39,7 +39,7 @@ class Start:
 
 
 def begin(trained: Tree, update: Update, mesh: Mesh) -> TrainState:
-    """Make the training state before the first step; moments have the placement of their parameters."""
+    """Make the training state before the first step; moments have the sharding of their parameters."""
     initial = functools.partial(start, optimizer=update.optimizer)
     places = jax.tree.map(lambda leaf: leaf.sharding, trained)
     state = like_parameters(jax.eval_shape(initial, trained), trained, places, replicated(mesh))
@@ -49,7 +49,7 @@ def begin(trained: Tree, update: Update, mesh: Mesh) -> TrainState:
 def fresh_start(
     model: Transformer, backbone: str | None, trainable: Trainable, seed: int, mesh: Mesh
 ) -> Start:
-    """Begin a run that trains a model for the first time.
+    """Make the start of a new training run.
 
     Args:
       model: the model in evaluation mode.

@@ -56,21 +56,21 @@ def train(
       loss: TokenLoss, or ChoiceLoss for tasks with answer choices.
       trainable: "adapters" for skills and routers, or "all" for full fine-tuning and pretraining.
       seed: seed of the initial adapters, the order of the data, dropout and the router's sampling.
-      microbatches: number of parts that a batch is cut into, to fit in memory; the step is the same.
+      microbatches: number of parts that a batch is split into to save memory; the step is the same.
       save_every: number of steps between checkpoints.
       report_every: number of steps between reports; a report is a mean over the steps since the last one.
       partitioning: shape of the device mesh.
       prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
       router_anneal_steps: number of last steps in which the routers' logits shrink to 0 along half a cosine,
         so that all tasks end with equal weights (arXiv 2211.03831, zero-shot with MHR-mu); 0 for none.
-      texts: the configuration as texts, which the run's folder keeps for other programs. A run goes on only
-        with the same configuration.
+      texts: the configuration as texts, which are written to the run's folder for other programs. A run is
+        resumed only with the same configuration.
 
     Returns:
       The state after the last step.
 
     Raises:
-      UserError: a value of the configuration is invalid, or the folder holds something else.
+      UserError: a value of the configuration is invalid, or the folder holds other files.
     """
     guards.check_trainable(experiment, trainable)
     guards.check_counts("train", steps=steps, save_every=save_every, report_every=report_every)

@@ -20,7 +20,7 @@ Batch = dict[str, Any]
 
 @flax.struct.dataclass
 class TrainState:
-    """The values that a step changes.
+    """The values that a training step changes.
 
     Attributes:
       step: number of steps taken.
@@ -46,8 +46,8 @@ class Update:
       model: the network, in training mode.
       loss: the objective that the step minimises.
       optimizer: the gradient transformation for the trained tree.
-      microbatches: number of parts that a batch is cut into; their gradients are added before the optimizer's
-        step.
+      microbatches: number of parts that a batch is split into; their gradients are added before the
+        optimizer's step.
       prior: a loss on the routers that each step adds once, with its weight; None for no such loss.
     """
 
@@ -63,8 +63,8 @@ class Update:
         """Return the next state, and the step's `loss` and `gradient_norm` (before clipping).
 
         A loss with several terms also reports each term by name. A prior is reported as `prior`, without its
-        weight, and is not part of `loss`. `key` is the key of the whole run. The randomness of a step is
-        derived from it and the step's number: a resumed run draws the same numbers as an uninterrupted run.
+        weight, and is not part of `loss`. `key` is the key of the whole run. The random numbers of a step are
+        derived from it and the step's number, so a resumed run draws the same ones as an uninterrupted run.
         """
         step_key = jax.random.fold_in(key, state.step)
         loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key)

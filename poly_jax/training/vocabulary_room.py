@@ -38,15 +38,15 @@ def check_features(name: str, features: Mapping[str, seqio.Feature], config: T5C
 
 
 def check_eos(source: str, vocabulary: seqio.Vocabulary, config: T5Config) -> None:
-    """Raise a UserError where a vocabulary ends targets with another id than the model ends outputs with.
+    """Raise a UserError if a vocabulary ends targets with another id than the model's end of sequence.
 
     Args:
       source: description of the vocabulary, for the message.
-      vocabulary: the vocabulary of the targets. One that states no end of sequence fits every model.
+      vocabulary: the vocabulary of the targets. A vocabulary without an end of sequence fits every model.
       config: the model's configuration.
     """
     eos_id = vocabulary.eos_id
-    # SentencePiece gives -1 where a model has no such piece.
+    # SentencePiece gives -1 if a model has no such piece.
     if eos_id is not None and eos_id >= 0 and eos_id != config.eos_id:
         raise UserError(
             f"{source} ends targets with id {eos_id}, and the model ends outputs with id {config.eos_id};"

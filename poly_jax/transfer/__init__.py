@@ -1,1 +1,1 @@
-"""Adapting a trained inventory of skills to new tasks: variants, their starts, and few-shot examples."""
+"""Adapting a trained inventory of skills to new tasks: variants, initial values and few-shot examples."""

@@ -1,4 +1,4 @@
-"""`poly-jax adapt`: a new task from a few examples, starting from the skills of many."""
+"""`poly-jax adapt`: learns a new task from a few examples, starting from skills trained on many tasks."""
 
 import contextlib
 import dataclasses
@@ -55,38 +55,38 @@ def adapt(
     *,
     texts: Texts,
 ) -> TrainState:
-    """Trains a new task's adapters from those of a run; the same call goes on where it was stopped.
+    """Train the adapters of a new task from those of a run; the same call resumes a run that was stopped.
 
-    The adapted run is a run like any other: it can be evaluated and asked for predictions. A mixture is
-    adapted to as a whole, from a stream of its examples: its tasks have a row each, or share the one adapter.
+    The adapted run can be used like any other run: it can be evaluated, and it predicts. A mixture is adapted
+    to as a whole, from a stream of its examples: each task has a row of the router, or all share one adapter.
 
     Args:
-      run: folder of the run that learned the skills, or one of its checkpoints.
+      run: folder of the run that learned the skills, or of one of its checkpoints.
       task: a registered seqio task, or a mixture of several.
       output_dir: folder of the adapted run.
       experiment: the run's experiment.
       variant: a variant or its name (see `poly_jax.transfer.variants`); None for the one that trains most of
         what the run has learned: "mhr", "poly", "shared", or "soup".
-      shots: examples to train on, the first of the split, of each task of a mixture; None for all.
-      split_name: the task's split that the examples are from.
+      shots: number of examples to train on, from the start of the split of each task; None for all.
+      split_name: name of the split with the examples.
       steps: optimizer steps.
       batch_size: examples per step, over all devices.
       optimizer: the optimizer of the trained adapters.
       loss: TokenLoss, or ChoiceLoss for a task with answer choices.
-      init_router_from: tasks of the run: a new task's row starts as the average of theirs; none for a fresh
-        row.
+      init_router_from: tasks of the run whose rows are averaged to start the row of a new task; empty for a
+        fresh row.
       seed: seed of the fresh router row, the batches, dropout and the router's sampling.
       save_every: steps between checkpoints.
       report_every: steps between reports of the loss.
       partitioning: shape of the device mesh.
-      texts: what the folder of a run with the source's configuration says of it; see `train`.
+      texts: the source's configuration as texts, from which the adapted run's are made; see `train`.
 
     Returns:
       The state after the last step.
 
     Raises:
       UserError: the variant does not fit the run, the task is unknown or has no examples, or the folder holds
-        a run that began otherwise.
+        a run that was started differently.
     """
     counts = {
         "steps": steps,
@@ -104,7 +104,7 @@ def adapt(
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)
-        loss.divisors(examples)  # Before anything is written, for a loss that these examples do not suit.
+        loss.divisors(examples)  # Raises before anything is written if the examples do not fit the loss.
         batches = FewShotBatches(examples, batch_size, seed, host_share(mesh))
     start = start_from(
         source,
@@ -145,7 +145,7 @@ def adapt(
 
 
 def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainState:
-    """Writes a run's only checkpoint, of step 0: the start as it is; nothing where it is there already."""
+    """Write the initial values as the run's only checkpoint, at step 0, unless it exists already."""
     none = jnp.zeros((), jnp.int32)
     state = TrainState(none, start.trained, {"steps": none})
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
@@ -157,16 +157,16 @@ def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainS
 def read_examples(
     experiment: Experiment, table: TaskTable, task: str, split_name: str, shots: int | None = None
 ) -> Mapping[str, np.ndarray]:
-    """The first `shots` examples of a task's split as arrays, `[row, length]`; all of them with None.
+    """Read the first `shots` examples of a task's split as arrays, `[row, length]`; None reads all of them.
 
-    Of a mixture they are the first `shots` of each of its tasks.
+    For a mixture, the first `shots` examples of each of its tasks are read.
 
-    An example is one row, or several where the task shows it by several prompts or draws its target among
-    several: then `example_ids` [row] says which are one. Where the task has answer choices there are
+    An example is one row, or several rows if the task has several prompts or possible targets for it. Then
+    `example_ids` [row] identifies the example of each row. If the task has answer choices, there are also
     `choices` [row, choices, length] and `labels` [row].
 
     Raises:
-      UserError: a task has fewer.
+      UserError: a task has fewer examples.
     """
     batches = eval_batches(
         task,
@@ -180,7 +180,7 @@ def read_examples(
     )
     joined = jax.tree.map(lambda *rows: np.concatenate(rows), *batches)
     if EXAMPLE_IDS in joined:
-        # Tasks of a mixture number their examples each from 0.
+        # Each task of a mixture numbers its examples from 0.
         pairs = np.stack([joined["task_ids"], joined[EXAMPLE_IDS]], axis=1)
         joined[EXAMPLE_IDS] = np.unique(pairs, axis=0, return_inverse=True)[1]
     if shots is None:
@@ -205,7 +205,7 @@ def changed_bindings(
         lines.append("Experiment.adapters = None")
     for name in ("skill", "router", "private_skill") if after else ():
         old, new = getattr(before, name), getattr(after, name)
-        # A router that depends on its tasks finds what it knows of them again by their names.
+        # A router that depends on its tasks looks them up again by their names.
         if type(old) is type(new) and (name == "router" or old == new):
             continue
         lines.append(f"Adapters.{name} = {None if new is None else f'@{type(new).__name__}()'}")

@@ -1,4 +1,4 @@
-"""How an adapted run began: from which run, by which variant and with what chosen or drawn."""
+"""How an adapted run started: the run and variant, the seed, and the chosen skills."""
 
 import dataclasses
 
@@ -10,17 +10,19 @@ from poly_jax.transfer.combination import Combination
 
 @dataclasses.dataclass(frozen=True)
 class AdaptedFrom:
-    """What `poly-jax adapt` began with. An adapted run's `config.gin` has it, and no other run's.
+    """The arguments and choices with which `poly-jax adapt` started, in the run's `config.gin`.
+
+    Only adapted runs have them.
 
     Attributes:
       step: folder of the checkpoint that was adapted.
-      variant: see `poly_jax.transfer.variants`.
-      seed: of the fresh parameters, the batches, dropout and sampling.
-      shots: examples that were trained on; None for all of the split.
-      init_router_from: tasks whose rows' average the new rows started from; none for fresh rows.
-      skills: places in the inventory of the skills that the variant chose to combine; none where it has no
-        choice.
-      weights: of each of these in the sum that the one adapter began as.
+      variant: name of the variant; see `poly_jax.transfer.variants`.
+      seed: seed of the fresh parameters, the batches, dropout and sampling.
+      shots: number of examples to train on; None for all examples of the split.
+      init_router_from: tasks whose rows were averaged to start the new rows; empty for fresh rows.
+      skills: indices in the inventory of the skills that the variant chose to combine; empty if the variant
+        does not choose skills.
+      weights: weight of each of these skills in the sum that the adapter started from.
     """
 
     step: str
@@ -33,7 +35,7 @@ class AdaptedFrom:
 
     @classmethod
     def chosen(cls, combination: Combination | None, **fields) -> "AdaptedFrom":
-        """With the skills and weights of a combination, where there is one."""
+        """Make it from the other fields and the skills and weights of a combination, if there is one."""
         if combination is None:
             return cls(**fields)
         skills, factors = jax.device_get(combination)
@@ -42,7 +44,7 @@ class AdaptedFrom:
 
     @property
     def combination(self) -> Combination | None:
-        """Of the chosen skills; None where the variant has no choice."""
+        """The combination of the chosen skills; None if the variant does not choose skills."""
         if not self.skills:
             return None
         return Combination.weighted(np.array(self.skills), np.array(self.weights))

@@ -1,4 +1,4 @@
-"""Choose the combination of skills that each new task starts from, by its loss on the task's few examples."""
+"""Chooses the combination of skills that each new task starts from, by its loss on few-shot examples."""
 
 import functools
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ def choose_combinations(
     loss: Loss,
     batch_size: int,
 ) -> Combination | None:
-    """A combination for each of several new tasks, `[adaptations, n]`; None where the variant chooses none.
+    """A combination for each of several new tasks, `[adaptations, n]`; None if the variant chooses none.
 
     Args:
       variant: the way to adapt.
@@ -50,12 +50,12 @@ def choose_combinations(
     choice, adapters = variant.choice, source.adapters
     adapted, backbone = split(parameters, is_adapter_parameter)
     skills, _ = split(adapted, is_inventory)
-    # Every task gets as many batches as the largest needs, so that one program serves all.
+    # Every task gets as many batches as the largest needs, so that all use the same program.
     counts = [count_examples(arrays) for arrays in examples]
     n_batches = max(-(-count // batch_size) for count in counts)
     chosen = []
     for arrays, count, seed in zip(examples, counts, seeds, strict=True):
-        # All examples once, each by one of its prompts.
+        # All examples once, each with one of its prompts.
         batches = in_batches(draw_batch(arrays, count, seed, step=0), batch_size, n_batches)
 
         def losses(
@@ -71,7 +71,7 @@ def choose_combinations(
 
 
 def in_batches(examples: Mapping[str, np.ndarray], batch_size: int, n_batches: int) -> dict[str, np.ndarray]:
-    """Examples as `[n_batches, batch_size, ...]`, filled up with rows of zeros, which no loss counts."""
+    """Examples as `[n_batches, batch_size, ...]`, padded with rows of zeros, which losses do not count."""
     filled = n_batches * batch_size
 
     def cut(leaf: np.ndarray) -> np.ndarray:

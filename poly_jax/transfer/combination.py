@@ -9,11 +9,11 @@ from jaxtyping import Float, Int
 class Combination(NamedTuple):
     """A choice of skills, and the factor of each before they are averaged; arrays of NumPy or JAX.
 
-    skills: places in the inventory.
+    skills: indices in the inventory.
     factors: 1 for an average; n times its weight for a sum of n weighted skills.
     """
 
-    # Any, for the arrays of NumPy and of JAX: the command line reads this module, and does not import JAX.
+    # The type is Any, for arrays of NumPy and of JAX: the command line imports this module without JAX.
     skills: Int[Any, "*many n"]
     factors: Float[Any, "*many n"]
 
@@ -24,6 +24,6 @@ class Combination(NamedTuple):
 
     @classmethod
     def weighted(cls, skills: Int[np.ndarray, "n"], weights: Float[np.ndarray, "*many n"]) -> "Combination":
-        """The sum of these skills, each times its weight."""
+        """The sum of these skills, each multiplied by its weight."""
         skills = np.broadcast_to(skills, weights.shape)
         return cls(skills, (weights.shape[-1] * weights).astype(np.float32))

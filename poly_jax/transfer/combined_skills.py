@@ -16,15 +16,15 @@ Tree = dict[str, Any]
 
 
 def combine(skills: Tree, skill: Skill, combination: Combination) -> Tree:
-    """The one skill at every site that a combination of skills gives; of the kind `skill.averaged(n)`.
+    """Combine skills into a single skill at every site, of the kind `skill.averaged(n)`.
 
-    LoRA's A and B are each combined by themselves, as routing does (arXiv 2211.03831, eq. 4; LoraHub's eq. 2,
+    LoRA's A and B are combined separately, as in routing (arXiv 2211.03831, eq. 4; LoraHub's eq. 2,
     arXiv 2307.13269, is the same with weights that need not sum to 1).
 
     Args:
       skills: the inventory's parameters.
-      skill: their kind.
-      combination: places `[n]` and factors `[n]`.
+      skill: the kind of the skills.
+      combination: indices `[n]` and factors `[n]` of the skills.
     """
 
     def pick(path: str, leaf: jax.Array) -> jax.Array:
@@ -40,7 +40,7 @@ def combine(skills: Tree, skill: Skill, combination: Combination) -> Tree:
 
 
 def average_skills(skills: Tree, skill: Skill) -> Tree:
-    """The one skill at every site that does what all K skills do at equal weights; see `Skill.average`."""
+    """Make the single skill at every site that equals all K skills at equal weights; see `Skill.average`."""
     sites: dict[str, dict[str, jax.Array]] = {}
     for path, leaf in traverse_util.flatten_dict(skills, sep="/").items():
         sites.setdefault(module(path), {})[names.leaf(path)] = leaf

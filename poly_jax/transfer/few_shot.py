@@ -21,9 +21,8 @@ EXAMPLE_IDS = "example_ids"
 def batch_indices(n_examples: int, batch_size: int, seed: int, step: int) -> Int[np.ndarray, "batch"]:
     """The examples in the batch of a step (from 0).
 
-    Epochs are permutations that follow one another, so a batch may hold the end of one and the start of the
-    next. The batch is a function of seed and step alone, so a resumed run draws what an uninterrupted run
-    draws.
+    Epochs are consecutive permutations, so a batch may hold the end of one epoch and the start of the next.
+    The batch depends only on seed and step, so a resumed run draws the same batches as an uninterrupted run.
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // n_examples
@@ -37,8 +36,8 @@ def batch_indices(n_examples: int, batch_size: int, seed: int, step: int) -> Int
 def count_examples(rows: Mapping[str, np.ndarray]) -> int:
     """The number of examples that the rows show.
 
-    Every row is an example of its own, unless `example_ids` [row] says that several rows show the same
-    example with different prompts.
+    Every row is a separate example, unless `example_ids` [row] says that several rows show the same example
+    with different prompts.
     """
     if EXAMPLE_IDS in rows:
         return len(np.unique(rows[EXAMPLE_IDS]))
@@ -57,10 +56,10 @@ def first_examples(rows: Mapping[str, np.ndarray], count: int) -> Arrays:
 
 
 def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step: int) -> Arrays:
-    """The batch of a step (from 0), a function of the rows, the seed and the step alone.
+    """The batch of a step (from 0), which depends only on the rows, the seed and the step.
 
     `batch_indices` chooses the examples. An example with several rows (prompts) is shown by one of them,
-    drawn anew each time, as T-Few trains (arXiv 2205.05638). The batch has no `example_ids`.
+    which is drawn each time, as in T-Few (arXiv 2205.05638). The batch has no `example_ids`.
     """
     examples = batch_indices(count_examples(rows), batch_size, seed, step)
     chosen = examples
@@ -68,7 +67,7 @@ def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step:
         ids = rows[EXAMPLE_IDS]
         order = np.argsort(ids, kind="stable")
         starts, sizes = np.unique(ids[order], return_index=True, return_counts=True)[1:]
-        # The third word keeps the prompts apart from the permutations, which (seed, epoch) seeds.
+        # The third number makes this seed differ from those of the permutations, which are (seed, epoch).
         prompts = np.random.default_rng((seed, step, 1)).integers(sizes[examples])
         chosen = order[starts[examples] + prompts]
     return {name: leaf[chosen] for name, leaf in rows.items() if name != EXAMPLE_IDS}
@@ -80,7 +79,7 @@ class FewShotBatches:
     def __init__(
         self, rows: Mapping[str, np.ndarray], batch_size: int, seed: int, share: HostShare = HostShare(0, 1)
     ):
-        """A stream over arrays with leading axis `row`; a batch larger than an epoch repeats examples.
+        """Make a stream over arrays with leading axis `row`; a batch larger than an epoch repeats examples.
 
         `batch_size` counts the rows of all hosts; each host reads its share of every batch.
         """
@@ -113,7 +112,7 @@ class FewShotBatches:
         epath.Path(filename).write_text(json.dumps({"step": self._step}))
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Go to the position that a file has.
+        """Go to the position that is saved in a file.
 
         Raises:
           UserError: the file is missing or damaged.

@@ -26,7 +26,7 @@ class CombinationSearch(Protocol):
         Args:
           n_skills: size of the inventory.
           losses: the loss on the new task's few examples of each of several combinations `[combinations, n]`.
-          seed: seed of everything that is drawn.
+          seed: seed of all random numbers.
         """
         ...
 
@@ -36,7 +36,7 @@ class SelectedSkills:
     """The average of the skills whose adapters, each used alone, have the lowest loss on the examples.
 
     AdapterSoup (arXiv 2302.07027) averages the few adapters that are nearest to the new domain by text
-    embeddings. Here the loss is the measure of nearness, which needs no other model.
+    embeddings. Here the loss measures nearness, which needs no other model.
 
     Attributes:
       count: number of skills that are averaged; all of them where the inventory has fewer.
@@ -53,7 +53,7 @@ class SelectedSkills:
         return min(self.count, n_skills)
 
     def choose(self, n_skills: int, losses: Losses, seed: int) -> Combination:
-        """The average of the best skills, listed from the best on."""
+        """The average of the best skills, the best first."""
         alone = losses(Combination.average(np.arange(n_skills)[:, None]))
         return Combination.average(np.argsort(alone, kind="stable")[: self.size(n_skills)])
 
@@ -96,7 +96,8 @@ class SearchedWeights:
 
     def choose(self, n_skills: int, losses: Losses, seed: int) -> Combination:
         """The mix with the lowest objective of all that were tried."""
-        # Here, as the command line reads this module for the variants' names, and cmaes imports all of SciPy.
+        # Imported here because the command line imports this module for the names of the variants, and cmaes
+        # imports all of SciPy.
         from cmaes import CMA
 
         size = self.size(n_skills)
@@ -109,7 +110,7 @@ class SearchedWeights:
         for _ in range(max(1, self.evaluations // search.population_size)):
             asked = np.stack([search.ask() for _ in range(search.population_size)])
             values = losses(Combination.weighted(skills, asked)) + self.l1 * np.abs(asked).mean(-1)
-            # Where the loss overflows, CMA-ES still needs an order.
+            # CMA-ES needs an order even of losses that overflow.
             values = np.nan_to_num(np.asarray(values, np.float64), nan=1e30, posinf=1e30)
             search.tell(list(zip(asked, values.tolist(), strict=True)))
             if values.min() < lowest:

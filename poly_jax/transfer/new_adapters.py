@@ -1,4 +1,4 @@
-"""The adapters of new tasks, as a variant makes them from those of a run that learned many tasks."""
+"""The adapters that a variant makes for new tasks from those of a run that learned many tasks."""
 
 import dataclasses
 from typing import Any
@@ -39,13 +39,14 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
         trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)
     elif not variant.routes:
         trained = dataclasses.replace(trained, router=SharedRouter())
-    # A private skill of the new task would be fresh. It is left out where skills are not trained, or one is.
+    # A private skill of the new task would be fresh, so it is left out where skills are not trained and where
+    # a single skill is trained.
     private = trained.private_skill if variant.trainable == "adapters" else None
     return dataclasses.replace(trained, private_skill=private, n_tasks=n_tasks)
 
 
 def averaged_adapters(adapters: Adapters, count: int | None = None) -> Adapters:
-    """The adapters whose one skill is the uniform average of `count` skills; None for all of them."""
+    """The adapters whose single skill is the uniform average of `count` skills; None averages all."""
     skill = adapters.skill.averaged(count or adapters.inventory_size)
     return dataclasses.replace(adapters, skill=skill, router=SharedRouter(), private_skill=None)
 
@@ -65,8 +66,8 @@ def initial_parameters(
       trained: skills and routers after training on many tasks.
       fresh: newly drawn parameters of the new tasks' model, for the router's row and private skills.
       skill: kind of the trained skills.
-      combination: the combination of skills, where the variant has a choice.
-      rows: the routers' parameters that take the place of fresh ones.
+      combination: the combination of skills, if the variant chooses skills.
+      rows: parameters of the routers that replace the fresh ones.
     """
     if variant.skills == "fresh":
         return merge(fresh, rows or {})

@@ -1,10 +1,10 @@
-"""What a variant needs of the run that it adapts, and what to use instead where the run lacks it."""
+"""The requirements of variants on the run that they adapt, and what to use instead if they are not met."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-# The command line reads this module for the variants' names, and does not import JAX.
+# The command line imports this module for the names of the variants, and must not import JAX.
 if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
 
@@ -13,10 +13,10 @@ _OF_OWN_SKILLS = "'soup', 'soup-selected' or 'lorahub'"
 
 @dataclasses.dataclass(frozen=True)
 class Requirement:
-    """One thing that a variant needs of a run's adapters.
+    """A requirement of a variant on a run's adapters.
 
     Attributes:
-      met: whether the adapters have it.
+      met: predicate that says whether adapters meet the requirement.
       refusal: the rest of the sentence that begins with "variant NAME": what the variant needs or does, what
         the run has, and what to use instead.
     """
@@ -26,7 +26,7 @@ class Requirement:
 
 
 def family(adapters: "Adapters") -> str:
-    """ "mhr" for adapters that are mixed per head, "poly" for adapters that are mixed whole."""
+    """ "mhr" for adapters that are mixed separately for each head, "poly" for adapters with one mix."""
     return "mhr" if adapters.n_splits > 1 else "poly"
 
 

@@ -15,9 +15,9 @@ Tree = dict[str, Any]
 
 
 def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_new: int) -> Tree:
-    """The routers' parameters for new tasks: in every table, the mean of the rows of some old tasks.
+    """The routers' parameters for new tasks: for every router, the mean of the rows of some old tasks.
 
-    A router's parameters that belong to no task stay as they are.
+    Parameters of a router that do not belong to a task are not changed.
 
     Args:
       model: the model of the old tasks.

@@ -1,4 +1,4 @@
-"""How a configuration says that runs are adapted, without adapting one."""
+"""Reads the settings of adapting from a configuration, without adapting a run."""
 
 import dataclasses
 from typing import Any
@@ -13,7 +13,7 @@ from poly_jax.transfer.variants import Variant, find
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The arguments of `adapt` that are the same for all tasks and seeds; see there."""
+    """The arguments of `adapt` that are the same for all tasks and seeds; see `adapt`."""
 
     experiment: Experiment
     variant: Variant
@@ -27,7 +27,7 @@ class Settings:
 
 
 def adapting_settings(loaded: Loaded, variant: str) -> Settings:
-    """What a configuration binds of `adapt`, with the program's defaults for the rest.
+    """The arguments of `adapt` that a configuration binds, with the program's defaults for the others.
 
     Args:
       loaded: the configuration.
@@ -43,9 +43,9 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
 
 
 def with_configured_choice(variant: Variant, loaded: Loaded) -> Variant:
-    """The variant with the settings that a configuration binds for its way to choose among skills.
+    """The variant, with the settings that a configuration binds for its choice of skills.
 
-    Settings that are not bound stay as the variant has them.
+    Settings that are not bound keep the variant's values.
     """
     if variant.choice is None:
         return variant

@@ -34,7 +34,7 @@ class StackedAdaptations:
     Attributes:
       model: the model of one task, in evaluation mode.
       trained: the trained trees, stacked on a leading axis.
-      frozen: the tree that all share, with adapters that are not trained (MHR-z's skills).
+      frozen: the tree that all adaptations share, including adapters that are not trained (MHR-z's skills).
       losses: training loss of every adaptation at every step, [steps, adaptations].
     """
 
@@ -65,7 +65,7 @@ def adapt_many(
     tasks: Sequence[str] | None = None,
     advance: Callable[[], None] | None = None,
 ) -> StackedAdaptations:
-    """Adapts one source model to several sets of examples at once, each as `adapt` would with its seed.
+    """Adapt one source model to several sets of examples at once, each as `adapt` would with its seed.
 
     Args:
       source: the model that learned the skills.
@@ -78,12 +78,12 @@ def adapt_many(
       batch_size: examples of each adaptation per step.
       optimizer: the optimizer of the trained adapters.
       loss: TokenLoss, or ChoiceLoss where the examples have answer choices.
-      rows: the routers' parameters that every new task starts from; None for fresh ones.
-      tasks: name of each new task, for routers that know tasks by their names.
+      rows: the routers' parameters that every new task starts from; None for fresh parameters.
+      tasks: name of each new task, for routers that look tasks up by name.
       advance: called after every step.
 
     Raises:
-      UserError: the variant does not suit the source, or a router has different weights for the tasks.
+      UserError: the variant does not fit the source, or a router has different weights for the tasks.
     """
     if len(examples) != len(seeds):
         raise UserError(
@@ -168,7 +168,7 @@ def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
             for arrays in examples
         ]
     for arrays in examples:
-        loss.divisors(arrays)  # Raises the loss's own error where a task has no choices.
+        loss.divisors(arrays)  # Raises an error if the loss needs choices and a task has none.
     most = max(arrays["choices"].shape[1] for arrays in examples)
     return [
         {**arrays, "choices": np.pad(leaf, ((0, 0), (0, most - leaf.shape[1]), (0, 0)))}
@@ -178,8 +178,8 @@ def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
 
 
 def _placement(parameters: dict[str, Any], count: int) -> jax.sharding.Sharding | None:
-    """The placement of the stacked trees: spread over the devices if their number divides the adaptations."""
-    # Counters are placed as a step returns them, too. Otherwise the second call would compile it again.
+    """The sharding of the stacked trees: over all devices if their number divides that of the adaptations."""
+    # Counters are also placed as a step returns them, because otherwise the second call would compile again.
     sharding = getattr(jax.tree.leaves(parameters)[0], "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return None

@@ -38,7 +38,7 @@ class AdaptationStart(Start):
     """An adaptation before its first step.
 
     Attributes:
-      combination: the combination of skills, where the variant chose one.
+      combination: the combination of skills, if the variant chose one.
     """
 
     combination: Combination | None = None
@@ -57,7 +57,7 @@ def start_from(
     examples: Mapping[str, np.ndarray] | None = None,
     old_tasks: Sequence[str] = (),
 ) -> AdaptationStart:
-    """Begin to adapt a run to the tasks of a table.
+    """Make the start of adapting a run to the tasks of a table.
 
     Args:
       source: the run.
@@ -66,13 +66,13 @@ def start_from(
       seed: seed of the fresh parameters and of the choice of skills.
       mesh: the devices that hold the parameters.
       experiment: the run's experiment.
-      loss: the loss by which a variant that has a choice compares combinations of skills.
+      loss: the loss by which a variant that chooses skills compares combinations.
       batch_size: number of examples that the comparison computes at once.
-      examples: the examples of the comparison; None where there are too many to hold.
-      old_tasks: tasks of the run whose rows are averaged to start the new ones; none for fresh rows.
+      examples: the examples of the comparison; None if there are too many to keep in memory.
+      old_tasks: tasks of the run whose rows are averaged to start the new rows; empty for fresh rows.
 
     Raises:
-      UserError: the variant does not suit the run, or one of the old tasks or the examples are missing.
+      UserError: the variant does not fit the run, or one of the old tasks or the examples are missing.
     """
     adapters = new_adapters(variant, source.model.adapters, len(table))
     if adapters is None:
@@ -126,7 +126,7 @@ def initial_adapters(
       model: the model of the new tasks.
       seed: seed of the fresh parameters.
       mesh: the devices that hold the parameters.
-      combination: the combination of skills, where the variant has a choice.
+      combination: the combination of skills, if the variant chooses skills.
       old_tasks: as in `start_from`.
     """
     assert source.model.adapters is not None
@@ -154,10 +154,10 @@ def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new
 
 
 def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
-    """Check that a variant that is asked to start rows from old tasks keeps the run's router.
+    """Check that a variant keeps the run's router if new rows are to start from old tasks.
 
     Raises:
-      UserError: it does not.
+      UserError: the variant does not keep the router.
     """
     if old_tasks and not (variant.routes and variant.skills == "kept"):
         raise UserError(
@@ -167,7 +167,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
 
 
 def backbone_in_float32(source: Restored, experiment: Experiment, mesh: Mesh) -> Tree:
-    """The run's backbone in float32, as it is trained; read again where the run keeps another precision."""
+    """The run's backbone in float32, for training; read again if the run has another precision in memory."""
     _, backbone = split(source.parameters, is_adapter_parameter)
     if all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(backbone)):
         return backbone

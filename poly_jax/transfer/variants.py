@@ -1,6 +1,6 @@
-"""The variants: what adapting to a new task starts from, what it trains, and which runs it suits.
+"""The variants: what adapting to a new task starts from, what it trains, and which runs it fits.
 
-A new variant is one entry in `_ENTRIES`, or `register` in a module of the user's own (docs/new_variant.md).
+A new variant is one entry in `_ENTRIES`, or a call of `register` in a user's module (docs/new_variant.md).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from poly_jax.transfer.requirements import (
 )
 from poly_jax.weights.parameter_names import Trainable
 
-# The command line reads this module for the variants' names, and does not import JAX.
+# The command line imports this module for the names of the variants, and must not import JAX.
 if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
 
@@ -35,16 +35,16 @@ class Variant:
 
     Attributes:
       name: the name on the command line, in gin and in results.
-      skills: what the new task's skills start as: "kept" (all of the run's), "combined" (one skill: the
-        average of the run's, or what `choice` finds), "fresh", or "none" (no adapters: the model itself is
-        trained).
+      skills: initial skills of the new task: "kept" (all skills of the run), "combined" (one skill: the
+        average of the run's skills, or the combination that `choice` finds), "fresh", or "none" (no adapters:
+        the model itself is trained).
       trainable: which of the new task's parameters are trained.
-      needs: what the run's adapters must have, checked in this order.
+      needs: requirements on the run's adapters, checked in this order.
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
       choice: how the combined skills are chosen; None for the average of all.
-      trains: False where the start is the result.
-      names: the names of a variant that has two: for a run with several splits (MHR), and for a run with one
-        (Poly). Each stands for the variant everywhere; the one that fits the run is shown.
+      trains: False if nothing is trained and the initial values are the result.
+      names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
+        with a single split (Poly). Either is accepted everywhere; the one that fits the run is shown.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Variant:
                 raise UserError(f"variant {self.name!r} {need.refusal(adapters)}")
 
     def named_for(self, adapters: "Adapters | None") -> "Variant":
-        """The variant under the name that fits a run with these adapters."""
+        """The variant, under the name that fits a run with these adapters."""
         if self.names is None or adapters is None:
             return self
         mhr, poly = self.names
@@ -103,16 +103,16 @@ VARIANTS: dict[str, Variant] = {
     for variant in _ENTRIES
     for name in variant.names or (variant.name,)
 }
-"""Every variant by each of its names."""
+"""Every variant, by each of its names."""
 
 _SHIPPED = frozenset(VARIANTS)
 
 
 def register(variant: Variant) -> None:
-    """Add a variant, so that it is found by its name.
+    """Add a variant, so that `find` finds it by its name.
 
     Raises:
-      UserError: one of the variants here has the name.
+      UserError: a variant of poly_jax has the same name.
     """
     if variant.name in _SHIPPED:
         raise UserError(f"variant {variant.name!r} is one of poly_jax's own; give yours another name")
@@ -120,10 +120,10 @@ def register(variant: Variant) -> None:
 
 
 def find(name: str, adapters: "Adapters | None" = None) -> Variant:
-    """The variant of a name, under the name that fits a run with these adapters.
+    """Find a variant by a name, and give it the name that fits a run with these adapters.
 
     Raises:
-      UserError: there is none.
+      UserError: there is no variant with this name.
     """
     if name not in VARIANTS:
         raise UserError(f"variant {name!r} is not known; use one of {', '.join(VARIANTS)}")

@@ -15,7 +15,9 @@ from poly_jax.weights.tree import merge, split
 
 
 def averaged(restored: Restored, table: TaskTable) -> Restored:
-    """A run's model for tasks that it has not seen: its skills' average (arXiv 2211.03831, MHR-mu).
+    """Make a run's model for tasks that it has not seen, with the average of its skills (MHR-mu).
+
+    See arXiv 2211.03831.
 
     Args:
       restored: the run's model.

@@ -41,7 +41,8 @@ OPTIONS = OptionTable(
         used(" ".join(_ALIASES), "other names of these sizes, which must agree with them"),
         used(
             "feed_forward_proj dense_act_fn is_gated_act",
-            "together relu without a gate, or the tanh approximation of GELU with one; the rest is refused",
+            "together they mean ReLU without a gate, or the tanh approximation of GELU with one; the rest is"
+            " refused",
         ),
         used("dropout_rate", "`T5Config.dropout_rate`"),
         used(
@@ -53,7 +54,7 @@ OPTIONS = OptionTable(
             "`T5Config.eos_id` and `T5Config.decoder_start_id`; see below",
         ),
         refused("pad_token_id", None, 0, note="inputs are padded with 0"),
-        refused("layer_norm_epsilon", None, _EPSILON, note="no other is computed"),
+        refused("layer_norm_epsilon", None, _EPSILON, note="this project computes with no other value"),
         refused("is_encoder_decoder", None, True, note="only the encoder-decoder is computed"),
         refused("is_decoder", None, False, note="only the encoder-decoder is computed"),
         refused("tie_encoder_decoder", None, False, note="the stacks have weights of their own"),
@@ -68,7 +69,7 @@ OPTIONS = OptionTable(
             "dtype torch_dtype use_bfloat16 torchscript attn_implementation _attn_implementation"
             " _attn_implementation_autoset use_cache gradient_checkpointing chunk_size_feed_forward"
             " tf_legacy_loss output_attentions output_hidden_states output_past return_dict",
-            "how transformers computes and what it returns; the files say in which dtype they are",
+            "how transformers computes and what it returns; the weight files state their dtype",
         ),
         neutral(
             "architectures _name_or_path name_or_path _commit_hash transformers_version tokenizer_class"

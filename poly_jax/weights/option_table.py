@@ -93,14 +93,14 @@ class OptionTable:
 
     def markdown(self) -> str:
         """Return the table as docs/checkpoints.md shows it: one line per treatment and reason."""
-        lines = ["| option | is | how |", "| --- | --- | --- |"]
+        lines = ["| option | treatment | purpose or reason |", "| --- | --- | --- |"]
         for option in self.options:
             names = ", ".join(f"`{name}`" for name in option.names)
             values = " or ".join(f"`{json.dumps(value)}`" for value in option.allowed)
             fate = f"refused unless {values}" if option.fate == "refused" else option.fate
             lines.append(f"| {names} | {fate} | {option.note} |")
         values = ", ".join(f"`{json.dumps(value)}`" for value in self.harmless)
-        lines.append(f"| any other | refused unless {values} | it is not known what it changes |")
+        lines.append(f"| any other | refused unless {values} | its effect is not known |")
         return "\n".join(lines)
 
 

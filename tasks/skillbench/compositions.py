@@ -34,7 +34,7 @@ class Task:
     """One text-to-text task: apply a set of skills to a string.
 
     Attributes:
-        name: three letters that mean nothing; an input says no more about its task.
+        name: three meaningless letters, which are all that an input says about its task.
         skills: indices of the true skills in the inventory, ascending.
         role: `train` (multi-task training), `heldout` (few-shot adaptation only) or `tuning`
             (a training task under a fresh name with its held-back examples, for choosing learning rates).
@@ -67,8 +67,8 @@ class Benchmark:
 
 
 def _digest(*parts: object) -> str:
-    # A hash, not a random generator: the split must not move with a library's version, because a backbone
-    # that was pretrained on yesterday's left-over sets would have seen today's benchmark.
+    # A hash and not a random generator: the split must not change with the version of a library, because a
+    # backbone that was pretrained on earlier left-over sets could have seen the new benchmark.
     return hashlib.sha256(" ".join(map(str, parts)).encode()).hexdigest()
 
 

@@ -29,7 +29,7 @@ class Sizes:
 
     Attributes:
         train: number of examples of a training task for multi-task training.
-        validation: number of held-back examples of a training task, which its tuning task divides up.
+        validation: number of held-back examples of a training task, which its tuning task splits.
         test: number of test examples of a training task.
         few_shot: number of examples of a held-out or tuning task to adapt to.
         heldout_test: number of test examples of a held-out task.
@@ -99,10 +99,10 @@ def _texts(task: Task, split: str, data_seed: int, sizes: Sizes) -> list[str]:
 
 
 def prompt(task: Task, form: Form = "named") -> str:
-    """Return the `SLOTS` bytes that stand before the input string.
+    """Return the `SLOTS` bytes before the input string.
 
-    `named` gives the task's name, which means nothing. `nameless` gives placeholders. `told` gives the digits
-    of the true skills, as in the backbone's pretraining: its score is the best that the backbone can reach.
+    `named` gives the task's meaningless name. `nameless` gives placeholders. `told` gives the digits of the
+    true skills, as in the backbone's pretraining: its score is the best that the backbone can reach.
 
     Raises:
         UserError: the form is unknown.

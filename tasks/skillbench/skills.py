@@ -10,42 +10,42 @@ _MIRROR = str.maketrans(_LETTERS, _LETTERS[::-1])
 
 
 def drop(text: str) -> str:
-    """Deletes the letters a, e and i."""
+    """Delete the letters a, e and i."""
     return "".join(letter for letter in text if letter not in _DROPPED)
 
 
 def reverse(text: str) -> str:
-    """Reverses the order of the letters."""
+    """Reverse the order of the letters."""
     return text[::-1]
 
 
 def rotate(text: str) -> str:
-    """Moves the first letter to the end."""
+    """Move the first letter to the end."""
     return text[1:] + text[:1]
 
 
 def double(text: str) -> str:
-    """Repeats the last letter."""
+    """Repeat the last letter."""
     return text + text[-1:]
 
 
 def shift(text: str) -> str:
-    """Replaces every letter of a-j by the next one, j by a."""
+    """Replace every letter of a-j by the next one, and j by a."""
     return text.translate(_NEXT)
 
 
 def mirror(text: str) -> str:
-    """Swaps a with j, b with i, and so on."""
+    """Swap a with j, b with i, and so on."""
     return text.translate(_MIRROR)
 
 
 def upper(text: str) -> str:
-    """Writes the letters as capitals."""
+    """Write the letters as capitals."""
     return text.upper()
 
 
 def length(text: str) -> str:
-    """Puts the number of letters in front, as one digit."""
+    """Put the number of letters in front, as one digit."""
     return f"{len(text)}{text}"
 
 
@@ -90,7 +90,7 @@ class Inventory:
 
 
 def _every_skill_acts(text: str) -> bool:
-    # Three distinct letters left after `drop` keep `reverse` and `rotate` apart whatever else a task does.
+    # With three distinct letters left after `drop`, `reverse` and `rotate` differ, whatever else a task does.
     kept = len(drop(text))
     return 3 <= kept < len(text)
 

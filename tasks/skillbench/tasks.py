@@ -44,14 +44,14 @@ def registered_name(name: str, form: Form = "named", data_seed: int = 0) -> str:
 def _task_dataset(
     split: str, shuffle_files: bool, seed: int | None = None, *, task: Task, form: Form, data_seed: int
 ) -> tf.data.Dataset:
-    del shuffle_files, seed  # seqio shuffles examples itself
+    del shuffle_files, seed  # seqio itself shuffles the examples.
     inputs, targets = zip(*examples(task, split, data_seed, form), strict=True)
     return tf.data.Dataset.from_tensor_slices({"inputs": list(inputs), "targets": list(targets)})
 
 
 def _pretraining_dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
     """Make a dataset of token ids, tokenised in chunks, which saves seqio two passes per example."""
-    del shuffle_files, seed  # the examples are drawn in random order
+    del shuffle_files, seed  # The examples are already in random order.
     stream = PRETRAINING_STREAM if split == "train" else PRETRAINING_VALIDATION_STREAM
 
     def chunks() -> Iterator[tuple[np.ndarray, ...]]:

@@ -9,8 +9,9 @@ from poly_jax.tasks.super_natural_instructions.prompts import PromptForm, encode
 class Encoding:
     """Writes the prompt of an example of `TaskFileSource` and draws one of its references as the target.
 
-    The draw is fresh each time an example is read, and the same for the same seed of the dataset. A program
-    that reads the examples once, and draws batches from them later, uses `one_row_per_target`.
+    The reference is drawn anew each time an example is read; the same seed of the dataset gives the same
+    draws. A program that reads the examples once, and draws batches from them later, uses
+    `one_row_per_target`.
     """
 
     def __init__(self, prompt: PromptForm, vocabulary: seqio.Vocabulary) -> None:
@@ -20,7 +21,7 @@ class Encoding:
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
     ) -> tf.data.Dataset:
-        """Make `inputs` and `targets`, each ended by the end of sequence, their texts, and `references`."""
+        """Make `inputs` and `targets`, which end with the end of sequence, their texts, and `references`."""
 
         @seqio.map_over_dataset(num_seeds=1)
         @tf.autograph.experimental.do_not_convert
@@ -33,7 +34,7 @@ class Encoding:
     def one_row_per_target(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
     ) -> tf.data.Dataset:
-        """Give every example once with each of its references, under one `example_id` (int32)."""
+        """Make one row per example and reference; rows of one example share its `example_id` (int32)."""
 
         @tf.autograph.experimental.do_not_convert
         def rows(number: tf.Tensor, example: Mapping[str, tf.Tensor]) -> tf.data.Dataset:

@@ -1,8 +1,8 @@
 """Exact match and ROUGE-L of the official evaluation, per task and over tasks.
 
-After Wang et al., Super-NaturalInstructions (arXiv 2204.07705): the best of an instance's references counts,
-the mean is over instances, the scale is 0 to 100. ROUGE-L (Lin, 2004) is rouge-score's, over the tokens of
-`rouge_tokens.py`.
+As in Wang et al., Super-NaturalInstructions (arXiv 2204.07705), an instance's score is the best over its
+references, the mean is over instances, and the scale is 0 to 100. ROUGE-L (Lin, 2004) is computed by
+rouge-score, over the tokens of `rouge_tokens.py`.
 """
 
 import functools
@@ -22,14 +22,14 @@ from poly_jax.tasks.super_natural_instructions.rouge_tokens import (
 )
 
 BLIND = "english (blind to this script)"
-"""What `rougeL_tokens` says of a task whose references English tokens do not see."""
+"""The value of `rougeL_tokens` for a task in whose references the English tokens ignore most letters."""
 
 _NAMED = 5
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def exact_match(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """Percentage of predictions that equal a reference, ignoring case, ASCII punctuation and spacing.
+    """Return the percentage of predictions that equal a reference, up to case, ASCII punctuation and spacing.
 
     Args:
       targets: the references of each instance.
@@ -48,19 +48,20 @@ def rouge_l(
     tokens: RougeTokens = "auto",
     gpt2_merges: str | None = None,
 ) -> dict[str, Any]:
-    """Mean ROUGE-L F-measure, in percent, against the reference that suits the prediction best.
+    """Return the mean ROUGE-L F-measure, in percent, against the best reference of each prediction.
 
     Args:
       targets: the references of each instance.
       predictions: the prediction for each instance.
-      tokens: what is compared; "english" is that of the official English track, "gpt2" of the cross-lingual.
+      tokens: the tokens that are compared: "english" those of the official English track, "gpt2" those of
+        the cross-lingual track.
       gpt2_merges: path of GPT-2's `merges.txt`, which "gpt2" needs.
 
     Returns:
-      `rougeL`, and in `rougeL_tokens` what was compared.
+      `rougeL`, and in `rougeL_tokens` the tokens that were compared.
 
     Raises:
-      UserError: "gpt2" is asked for without its merges.
+      UserError: `tokens` is "gpt2" and no merges are given.
     """
     sees = english_sees(reference for references in targets for reference in references)
     if tokens == "auto":
@@ -80,9 +81,9 @@ def scores(
     tokens: RougeTokens = "auto",
     gpt2_merges: str | None = None,
 ) -> dict[str, Any]:
-    """Both metrics, and the number of instances, which `aggregate` weighs tasks by.
+    """Return both metrics, and the number of instances, by which `aggregate` weights tasks.
 
-    Args, results and errors: as those of `rouge_l` and `exact_match`.
+    Arguments, results and errors are those of `rouge_l` and `exact_match`.
     """
     return {
         **exact_match(targets, predictions),
@@ -92,10 +93,10 @@ def scores(
 
 
 class Scores:
-    """The metric of a task of Super-NaturalInstructions, and how those of several tasks are summed up."""
+    """The metric of a task of Super-NaturalInstructions, and the summary over several tasks."""
 
     def __init__(self, tokens: RougeTokens, gpt2_merges: str | None) -> None:
-        """For ROUGE-L over the tokens that `rouge_l` describes.
+        """Check the settings of ROUGE-L, which `rouge_l` describes.
 
         Raises:
           UserError: the tokens are not known, or GPT-2's merges are needed and missing or not readable.
@@ -111,21 +112,21 @@ class Scores:
         self._gpt2_merges = gpt2_merges
 
     def __call__(self, targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, Any]:
-        """`scores` of one task."""
+        """Return the `scores` of one task."""
         return scores(targets, predictions, self._tokens, self._gpt2_merges)
 
     def summary(
         self, tasks: Mapping[str, seqio.Task], metrics: Mapping[str, Mapping[str, Any]]
     ) -> tuple[dict[str, dict[str, float]], list[str]]:
-        """The official overall figures, and what a reader of the figures has to know.
+        """Return the official overall figures, and notices about how to read them.
 
         Args:
           tasks: the tasks with this metric, by name.
-          metrics: what each of them got.
+          metrics: the metrics of each of these tasks.
 
         Returns:
-          The metrics over all instances, `overall`, and over those of each category, `category <name>`; and
-          notices.
+          The metrics over all instances (`overall`) and over those of each category (`category <name>`), and
+          the notices.
         """
         known = {name: task.source.categories for name, task in tasks.items()}
         first = {name: found[0] for name, found in known.items() if found}
@@ -135,7 +136,7 @@ class Scores:
 
 
 def all_references(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
-    """seqio postprocessor: give the references of a target, and leave a prediction as it is."""
+    """Return a target's references and leave a prediction unchanged: a seqio postprocessor."""
     if not is_target or example is None:
         return text
     return [reference.decode() for reference in example["references"]]
@@ -144,14 +145,14 @@ def all_references(text: str, example: Mapping[str, Any] | None = None, is_targe
 def aggregate(
     per_task: Mapping[str, Mapping[str, Any]], categories: Mapping[str, str]
 ) -> dict[str, dict[str, float]]:
-    """The metrics over all instances, and over those of each category.
+    """Compute the metrics over all instances, and over those of each category.
 
     Args:
       per_task: `exact_match`, `rougeL` and `instances` of each task.
-      categories: the category of each task that has one, as `categories()` gives it.
+      categories: the category of each task that has one, as `categories()` returns it.
 
     Returns:
-      The same three under `all` and under each category's name.
+      The same three values under `all` and under each category's name.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {"all": list(per_task.values())}
     for name in sorted(categories):

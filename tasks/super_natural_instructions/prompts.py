@@ -1,8 +1,8 @@
 """The two published forms of a prompt, as token ids.
 
-Newlines and repeated blanks mean nothing to T5's vocabulary, but they do to bytes, so they are kept. A text
-is encoded in pieces that end at blanks: SentencePiece pieces do not cross them, so that the ids are those of
-the whole text.
+T5's vocabulary ignores newlines and repeated spaces, but a byte vocabulary does not, so they are kept. A text
+is encoded in parts that end at spaces. SentencePiece pieces do not cross spaces, so the ids are those of the
+whole text.
 """
 
 import dataclasses
@@ -33,14 +33,14 @@ class PromptForm:
 
 
 FORMS: Mapping[str, PromptForm] = {
-    # The camera-ready code of MHR.
+    # The form in the camera-ready code of MHR.
     "NEW": PromptForm(
         head="Task definition: {definition}\n",
         demonstration=" Positive Example {number} -\nInput: {input}\n Output: {output} </s>\n\n",
         tail="Now complete the following example -\nInput: {input}\nOutput:",
         kept_end="\nOutput:",
     ),
-    # Its first release; Tk-Instruct's without the task's name.
+    # The form in MHR's first release. Tk-Instruct has the same without the task's name.
     "OLD": PromptForm(
         head="{task}. Definition: {definition}\n\n",
         demonstration=" Positive Example {number} -\nInput: {input}\n Output: {output}\n",
@@ -50,7 +50,7 @@ FORMS: Mapping[str, PromptForm] = {
 
 
 def form(name: str) -> PromptForm:
-    """The prompt form of a name.
+    """Return the prompt form of this name.
 
     Raises:
       UserError: there is no form of that name.
@@ -61,7 +61,7 @@ def form(name: str) -> PromptForm:
 
 
 def punctuated(text: str) -> str:
-    """The text with a full stop added unless it ends in ASCII punctuation."""
+    """Add a full stop to a text unless it ends in ASCII punctuation."""
     return text if text and text[-1] in string.punctuation else text + "."
 
 
@@ -71,21 +71,21 @@ def encode_prompt(
     vocabulary: seqio.Vocabulary,
     length: int | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The prompt of an example.
+    """Encode the prompt of an example.
 
-    Demonstrations are added in order while the prompt with its end of sequence has at most `length` tokens,
-    up to the first that does not fit. A longer prompt is cut at its end, where `kept_end` replaces what it
-    takes the room of.
+    Demonstrations are added in order, up to the first with which the prompt and its end of sequence would
+    have more than `length` tokens. A prompt that is longer without any demonstration is cut at its end, where
+    `kept_end` replaces the last tokens.
 
     Args:
       example: scalar texts `task`, `definition` and `input`, and vectors of equal length
         `demonstration_inputs` and `demonstration_outputs`, or neither; all but `task` punctuated.
       prompt: the form.
-      vocabulary: encodes the text; its `eos_id` ends the prompt.
-      length: the most tokens to use, the end of sequence with them; None for no limit.
+      vocabulary: vocabulary of the text; its `eos_id` ends the prompt.
+      length: largest number of tokens, including the end of sequence; None for no limit.
 
     Returns:
-      The ids, int32 [at most length], and the text, uncut.
+      The ids, int32 [at most length], and the whole text.
     """
     fields = {name: example[name] for name in ("task", "definition", "input")}
     head, tail = _fill(prompt.head, fields), _fill(prompt.tail, fields)
@@ -105,7 +105,7 @@ def encode_prompt(
             encoded.insert(2 * place + 1, tf.constant([vocabulary.eos_id], tf.int32))
         demonstration = tf.concat(encoded, axis=0)
         if room is not None:
-            # What does not fit leaves no room for those after it either.
+            # After the first demonstration that does not fit, no other one is added.
             fits = tf.size(demonstration) <= room
             room = tf.where(fits, room - tf.size(demonstration), -1)
             text = tf.where(fits, text, "")
@@ -117,13 +117,13 @@ def encode_prompt(
 
 
 def encode_target(text: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
-    """The ids of an answer, int32 [at most length]; the last is the end of sequence, cut or not."""
+    """Encode an answer as int32 [at most length], which always ends with the end of sequence."""
     return _ended(_encode(text, vocabulary), vocabulary, length)
 
 
 def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
     if length is not None and prompt.kept_end:
-        # The published code keeps one token more, so that the end of sequence displaces the last of the end.
+        # The published code keeps one more token, so the end of sequence replaces the last of `kept_end`.
         kept_end = list(vocabulary.encode(prompt.kept_end))
         end = tf.constant(kept_end, tf.int32)
         room = max(length - 1 - len(kept_end), 0)
@@ -147,7 +147,7 @@ def _num_demonstrations(example: Mapping[str, tf.Tensor]) -> int:
 
 
 def _fill(template: str, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """The template as one text: unlike str.format, with texts that are known only when the dataset runs."""
+    """Fill a template. Unlike in str.format, the texts are tensors, known only when the dataset runs."""
     pieces = [fields[name] if kind == "field" else name for kind, name in _parsed(template)]
     return tf.strings.join(pieces)
 

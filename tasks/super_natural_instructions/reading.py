@@ -11,7 +11,7 @@ from poly_jax.files.json_file import read_json
 from poly_jax.files.text_file import read_text
 
 _FETCH = "fetch the file again or take it out of the folder"
-# The largest files of the collection have some ten megabytes.
+# The largest files of the collection have about ten megabytes.
 _MAX_BYTES = 1 << 30
 
 
@@ -20,9 +20,9 @@ class Instance:
     """One example of a task.
 
     Attributes:
-      id: of the file, or the task's name and the instance's place.
-      input: stripped.
-      references: at least one right answer, stripped.
+      id: the id in the file, or the task's name and the instance's position.
+      input: the input text, stripped.
+      references: the right answers, at least one, stripped.
     """
 
     id: str
@@ -32,14 +32,14 @@ class Instance:
 
 @dataclasses.dataclass(frozen=True)
 class TaskFile:
-    """What the project uses of a task file.
+    """The contents of a task file that this project uses.
 
     Attributes:
       path: the file.
       definition: the first definition, stripped.
-      categories: as written in the file; none where it says nothing.
-      demonstrations: (input, output) of the positive examples, stripped; none where it has none.
-      instances: in the order of the file.
+      categories: the categories as written in the file, which may have none.
+      demonstrations: (input, output) of the positive examples, stripped; the file may have none.
+      instances: the instances in the order of the file.
     """
 
     path: epath.Path
@@ -50,7 +50,7 @@ class TaskFile:
 
 
 def read_task(path: epath.Path) -> TaskFile:
-    """Read one task file, in the present format or the first (where the definition is a plain text).
+    """Read one task file, in the current format or the first one (where the definition is a plain text).
 
     Raises:
       UserError: the file is not strict JSON (the message has line and column), has no instance, or a field is
@@ -112,7 +112,7 @@ def _field(record: Any, key: str, path: epath.Path, where: str = "") -> Any:
 
 
 def _texts(record: Any, key: str, path: epath.Path, where: str = "") -> list[str]:
-    """A field that holds a text or a list of texts."""
+    """Return the texts of a field that holds a text or a list of texts."""
     value = _field(record, key, path, where)
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
@@ -121,7 +121,7 @@ def _texts(record: Any, key: str, path: epath.Path, where: str = "") -> list[str
 
 
 def _records(record: Any, key: str, path: epath.Path) -> list[tuple[dict[str, Any], str]]:
-    """The elements of a list field, each with the words that name it in an error."""
+    """Return the elements of a list field, each with the words that name it in an error message."""
     value = _field(record, key, path)
     if not isinstance(value, list):
         raise UserError(f"{path}: field {key!r} must be a list, got {shown(value)}")

@@ -1,4 +1,4 @@
-"""The seqio data source of one task file, which is read when its examples are first asked for, and once."""
+"""The seqio data source of one task file, which is read once, when its examples are first needed."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -16,15 +16,15 @@ from poly_jax.tasks.super_natural_instructions.splits import Splits
 class TaskFileSource(seqio.DataSource):
     """Instances of a task file, in splits.
 
-    Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (filled up
-    with empty texts to the task's largest number) with its `num_references`, and with demonstrations
-    `demonstration_inputs` and `demonstration_outputs`. They are the file's texts, not prompts, so that
-    seqio's offline cache of them serves every prompt form.
+    Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (padded with
+    empty texts to the task's largest number) with its `num_references`, and, if there are demonstrations,
+    `demonstration_inputs` and `demonstration_outputs`. These are the file's texts, not prompts, so seqio's
+    offline cache of them serves every prompt form.
 
     Args:
       path: the task file.
-      split: makes the splits of the file's instances. Only those that are in a split are kept in memory.
-      demonstrations: the most positive examples to give along.
+      split: function that splits the file's instances. Only instances in a split are kept in memory.
+      demonstrations: largest number of positive examples to add.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class TaskFileSource(seqio.DataSource):
 
     @property
     def categories(self) -> tuple[str, ...]:
-        """The task's categories, as the official results name them: lower case, "_" for blanks."""
+        """The task's categories, as the official results name them: lower case, "_" for spaces."""
         return tuple("_".join(name.lower().split()) for name in self._content[0].categories)
 
     @property

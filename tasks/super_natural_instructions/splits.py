@@ -1,8 +1,8 @@
-"""Which instances of a task file make which seqio split.
+"""Divides the instances of a task file into seqio splits.
 
-Sizes and order are those of the published runs: the first 100 instances of a test task are its test set
-(Wang et al., arXiv 2204.07705), the rest its pool of few-shot examples; a train task is shuffled and capped
-(Caccia et al., arXiv 2211.03831).
+Sizes and order are those of the published runs. The first 100 instances of a test task are its test set (Wang
+et al., arXiv 2204.07705), and the rest are its pool of few-shot examples. The instances of a train task are
+shuffled, and only the first ones are used (Caccia et al., arXiv 2211.03831).
 """
 
 import random
@@ -17,7 +17,7 @@ Splits = Mapping[str, tuple[Instance, ...]]
 
 
 def train_task_splits(instances: Sequence[Instance], *, seed: int, max_instances: int) -> Splits:
-    """`train`: the first `max_instances` of the shuffled instances; `validation`: up to 100 more."""
+    """Split a shuffled train task: `train` has up to `max_instances`, `validation` up to 100 more."""
     shuffled = _shuffled(instances, seed)
     return _filled(
         {
@@ -28,9 +28,10 @@ def train_task_splits(instances: Sequence[Instance], *, seed: int, max_instances
 
 
 def test_task_splits(instances: Sequence[Instance], *, seeds: Sequence[int], shots: int) -> Splits:
-    """`test`: the first 100 instances; of the rest, shuffled: `shots` to train on and `shots` to validate.
+    """Split a test task: `test` has the first 100 instances; each few-shot split has `shots` of the others.
 
-    `train_<seed>` and `validation_<seed>` are those of one seed, `train` and `validation` of the first seed.
+    `train_<seed>` and `validation_<seed>` are the few-shot splits of a seed, which shuffles the instances.
+    `train` and `validation` are those of the first seed.
     """
     splits = {"test": tuple(instances[:NUM_TEST])}
     for seed in reversed(seeds):

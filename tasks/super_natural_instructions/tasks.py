@@ -62,27 +62,27 @@ def register(
     """Registers a seqio task per file of `<folder>/tasks/` and the mixtures `<prefix>_train` and `_test`.
 
     The mixtures hold the tasks of `<folder>/splits/default/{train,test}_tasks.txt` that have a file, at rates
-    that are their numbers of training examples. No task file is read before its task is used. A second call
-    with the same arguments does nothing. `splits.py` makes the splits: tasks of the test list have `test`,
-    `train`, `validation` and the last two of each few-shot seed (`train_13`), others `train` and
-    `validation`; a split without instances is absent.
+    equal to their numbers of training examples. No task file is read before its task is used. A second call
+    with the same arguments does nothing. `splits.py` makes the splits. Tasks of the test list have `test`,
+    `train` and `validation`, and the last two also for each few-shot seed (`train_13`). Other tasks have
+    `train` and `validation`. A split without instances is absent.
 
     Args:
-      folder: with the files in their original layout; local or remote (gs://).
-      vocabulary: of the inputs and the targets.
+      folder: folder with the files in their original layout; local or remote (gs://).
+      vocabulary: vocabulary of the inputs and the targets.
       prompt: 'NEW' or 'OLD', see `prompts.py`.
-      positive_examples: the most that a prompt shows; fewer where they do not fit the length.
-      max_instances_per_task: training instances that a train task keeps.
-      seed: shuffles the instances of a train task.
-      shots: training instances that a test task has for few-shot learning.
-      few_shot_seeds: shuffle a test task's pool, each for splits of its own.
-      rouge_tokens: what ROUGE-L compares, see `rouge_tokens.py`.
+      positive_examples: largest number of examples that a prompt shows; fewer if they do not fit the length.
+      max_instances_per_task: largest number of training instances of a train task.
+      seed: seed that shuffles the instances of a train task.
+      shots: number of training instances that a test task has for few-shot learning.
+      few_shot_seeds: seeds that shuffle a test task's pool; each makes its own splits.
+      rouge_tokens: tokens that ROUGE-L compares, see `rouge_tokens.py`.
       gpt2_merges: path of GPT-2's `merges.txt`, whose tokens the official cross-lingual evaluation compares.
-      prefix: begins the names, so that two folders or prompt forms can stand side by side.
+      prefix: prefix of the names, so that two folders or prompt forms can be used side by side.
 
     Raises:
-      UserError: there is no task file or no split list, a setting is not known, or the prefix is taken by
-        other arguments.
+      UserError: there is no task file or no split list, a setting is not known, or the prefix was registered
+        with other arguments.
     """
     registration = _Registration(
         os.fspath(folder),
@@ -128,12 +128,12 @@ def register(
 
 
 def task_name(stem: str, prefix: str = "sni") -> str:
-    """The seqio task of a task file's name without `.json`; seqio allows no "-" in it."""
+    """Return the name of the seqio task for a task file's name without `.json`; seqio allows no "-" in it."""
     return f"{prefix}_{re.sub(r'[^A-Za-z0-9_.]', '_', stem)}"
 
 
 def categories(names: Iterable[str]) -> dict[str, str]:
-    """The category of each of these tasks, as the official results name it: `textual_entailment`.
+    """Return the category of each task, as the official results name it, such as `textual_entailment`.
 
     Raises:
       UserError: a task is unknown or not one of Super-NaturalInstructions, or its file has no category.
@@ -190,7 +190,7 @@ def _add_task(
         },
         postprocess_fn=metrics.all_references,
         metric_fns=[metric],
-        # seqio shuffles the repeated stream, so that a larger buffer would only hold more copies.
+        # seqio shuffles the repeated stream, so a larger buffer would only hold more copies.
         shuffle_buffer_size=max(NUM_TEST, settings.max_instances_per_task),
     )
 

@@ -1,9 +1,9 @@
-"""Jinja in bounded time and memory, for templates that somebody downloaded.
+"""Jinja in bounded time and memory, for downloaded templates that cannot be trusted.
 
-Jinja's own sandbox keeps a template from reaching into the program. It lets a template count to 10^9, or
-double a text forty times. Here a template may do what promptsource's do: insert fields, choose with `if`,
-loop over lists with `for`, set variables, and use the filters and methods below. Every value that it makes is
-measured.
+Jinja's own sandbox keeps a template from accessing the program, but lets it count to 10^9 or double a text
+forty times. Here a template may do what promptsource's templates do: insert fields, choose with `if`, loop
+over lists with `for`, set variables, and use the filters and methods below. The size of every value that it
+makes is checked.
 """
 
 import functools
@@ -17,10 +17,10 @@ from jinja2.runtime import Context
 from jinja2.visitor import NodeTransformer
 
 LARGEST = 1_000_000
-"""The most characters and elements of a value, and of a rendered text; numbers are below 10^18."""
+"""Largest number of characters and elements of a value or a rendered text; numbers are below 10^18."""
 
 _LARGEST_NUMBER = 10**18
-# Units that one rendering may use: one for a character or an element that it makes, and these for a step.
+# Units that one rendering may use: a character or an element costs one unit, and a step costs `_STEP` units.
 _BUDGET = 5_000_000
 _STEP = 200
 
@@ -90,7 +90,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             tree = _Measuring().visit(tree)
             tree.set_environment(self)
             return self.from_string(tree)
-        # Python's own compiler limits the nesting of blocks by a SyntaxError.
+        # Python's own compiler raises a SyntaxError where blocks are nested too deeply.
         except (RecursionError, MemoryError, SyntaxError):
             raise TooLargeError("the template nests too deep") from None
 
@@ -124,7 +124,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         """Call a function or method for a template."""
         method, of = getattr(callee, "__name__", ""), getattr(callee, "__self__", None)
         if method in ("format", "format_map"):
-            # Jinja hands out a safe version of these, whose widths have no limit.
+            # Jinja provides safe versions of these methods, but their widths have no limit.
             raise TooLargeError("a template may not format a text by str.format")
         if isinstance(of, str) and method == "replace":
             _check_replacement(of, *args[:2])
@@ -150,7 +150,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
             raise TooLargeError("rendering takes too many steps")
 
     def _measured(self, value: Any) -> Any:
-        """The value, once its size is within the limits and paid for."""
+        """Check a value's size, subtract it from the budget, and return the value."""
         if isinstance(value, Iterator):
             value = list(self._counted(None, value))
         self._spend(_STEP + _size(value))
@@ -181,7 +181,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
         return listed
 
     def _watched(self, name: str, made: Callable[..., Any]) -> Callable[..., Any]:
-        # Jinja marks what a filter gets before its value; this one gets the context and passes it on.
+        # Jinja marks the argument that a filter gets before its value; this wrapper passes that argument on.
         wanted = getattr(made, "jinja_pass_arg", None)
         first: dict[str, Callable[[Context], Any]] = {
             "context": lambda context: context,
@@ -246,7 +246,7 @@ def _check_replacement(text: str, old: Any = "", new: Any = "") -> None:
 
 
 def _size(value: Any) -> int:
-    """Characters and elements of a value, with those inside it."""
+    """Count the characters and elements of a value and of all values inside it."""
     size, inside = 0, [value]
     while inside:
         each = inside.pop()

@@ -6,7 +6,7 @@ from poly_jax.data.quiet import seqio, tf
 
 
 class Encoding:
-    """Encodes input, target and choices of an example of `HeldOutSource`, each ended by the end of sequence.
+    """Encodes input, target and choices of an example of `HeldOutSource`, each with an end of sequence.
 
     Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
     targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
@@ -19,7 +19,7 @@ class Encoding:
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
     ) -> tf.data.Dataset:
-        """The dataset with `inputs`, `targets` and `choices` as int32 tokens, the first two as texts too."""
+        """Add `inputs`, `targets` and `choices` as int32 tokens, and the texts of the first two."""
         lengths = sequence_length or {}
         longest = lengths.get("targets")
 

@@ -10,9 +10,9 @@ class HeldOutTask:
     """One of T0's held-out tasks (Sanh et al., arXiv 2110.08207).
 
     Attributes:
-      name: as T-Few's folders are called.
-      templates: folder of its `templates.yaml`: data set, and subset where it has some.
-      n_templates: only the first so many by name are used; None for all.
+      name: name of T-Few's folder.
+      templates: folder of its `templates.yaml`: the data set, and the subset if it has subsets.
+      n_templates: number of templates that are used, the first ones by name; None for all.
     """
 
     name: str
@@ -20,7 +20,7 @@ class HeldOutTask:
     n_templates: int | None = None
 
     def choose(self, templates: list[Template]) -> list[Template]:
-        """Those that the papers use: made for the data set's own task, in order of their names."""
+        """Choose the templates that the papers use: those for the data set's own task, ordered by name."""
         own = sorted((template for template in templates if template.original_task), key=lambda t: t.name)
         return own[: self.n_templates]
 
@@ -30,7 +30,7 @@ HELD_OUT_TASKS = (
     HeldOutTask("anli-r2", "anli"),
     HeldOutTask("anli-r3", "anli"),
     HeldOutTask("cb", "super_glue/cb"),
-    # The last four apply to one kind of its questions only.
+    # Each of the last four templates applies to only one kind of question.
     HeldOutTask("copa", "super_glue/copa", n_templates=8),
     HeldOutTask("h-swag", "hellaswag"),
     HeldOutTask("rte", "super_glue/rte"),

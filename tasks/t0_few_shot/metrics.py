@@ -10,7 +10,7 @@ from poly_jax.errors import UserError
 
 
 def labelled(text: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
-    """seqio postprocessor: give a target's `label`, its choices' numbers of tokens and its template."""
+    """Return a target's `label`, template and numbers of tokens of its choices: a seqio postprocessor."""
     if not is_target or example is None:
         return text
     return {
@@ -27,13 +27,13 @@ def rank_accuracy(
     length_norm: float = 1.0,
     by_template: bool = False,
 ) -> dict[str, float]:
-    """Percentage of examples whose best choice is the right one.
+    """Return the percentage of examples whose best choice is the right one.
 
     Where several choices are equally good, the example counts as the chance of drawing the right one among
-    them, so that equal scores give chance level and do not favour the first choice.
+    them. So equal scores give chance level and do not favour the first choice.
 
     Args:
-      targets: for each example, what `labelled` makes of it.
+      targets: for each example, the result of `labelled`.
       scores: summed log-probabilities of the choices; a choice without tokens is absent, whatever its score.
       length_norm: a score is divided by (number of tokens) ^ length_norm; 1 in the recipes (T-Few, arXiv
         2205.05638).

@@ -1,4 +1,4 @@
-"""Reads a file of examples, and shows each by a task's templates."""
+"""Reads a file of examples, and renders each with a task's templates."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,13 +19,13 @@ _MAX_BYTES = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
-    """An example shown by one template.
+    """An example rendered with one template.
 
     Attributes:
       input: the prompt.
       choices: the answers to choose from.
-      label: index of the right one.
-      example: place of the example in its file.
+      label: index of the right choice.
+      example: position of the example in its file.
       template: name of the template.
     """
 
@@ -64,15 +64,15 @@ def show_examples(
     templates: Sequence[Template],
     places: Callable[[int], Iterable[int]],
 ) -> list[Shown]:
-    """The examples of a file, each by some of the templates.
+    """Render the examples of a file, each with some of the templates.
 
     Args:
       path: the file.
-      templates: the task's.
-      places: which templates show the example of a place in the file.
+      templates: templates of the task.
+      places: function from an example's position in the file to the indices of its templates.
 
     Raises:
-      UserError: as of `read_examples`; or a template and an example do not fit (the message names both).
+      UserError: an error of `read_examples`, or a template does not fit an example (the message names both).
     """
     renderer = Renderer()
     return [
@@ -93,7 +93,7 @@ def _show(
     label = example["label"]
     if label >= len(rendered.choices):
         raise UserError(f"{where}: label {label} is none of the {len(rendered.choices)} choices")
-    # Choices are ranked, so that the target must be one of them. Some templates rephrase it.
+    # Choices are ranked, so the target must be one of them. Some templates rephrase it.
     if rendered.target != rendered.choices[label]:
         raise UserError(
             f"{where}: target {rendered.target!r:.80} is not choice {label} of {rendered.choices}"

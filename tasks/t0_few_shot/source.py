@@ -16,7 +16,7 @@ from poly_jax.tasks.t0_few_shot.templates import Template, read_templates
 EvaluationTemplates = Literal["drawn", "all"]
 VALIDATION = "validation"
 
-# The draws of templates for evaluation are the same for every run.
+# Seed of the templates that are drawn for evaluation, which are the same for every run.
 _SEED = 0
 
 
@@ -24,14 +24,14 @@ class HeldOutSource(seqio.DataSource):
     """Few-shot examples and the evaluation set of a task.
 
     Its examples have the scalar texts `inputs`, `targets` (the right choice) and `template`, the vector of
-    texts `choices`, and the numbers `label` and `example_id` (int32). A training split has every example by
-    every template, in the order of its file; a program that draws batches shows one of them each time.
+    texts `choices`, and the numbers `label` and `example_id` (int32). A training split has every example with
+    every template, in the order of its file; a program that draws batches uses one of them each time.
 
     Args:
-      task: which of the tasks.
-      templates: its `templates.yaml`.
-      files: file of examples of every split.
-      evaluation_templates: "drawn" shows an example of `validation` by one template, "all" by each.
+      task: the held-out task.
+      templates: path of its `templates.yaml`.
+      files: file of examples for every split.
+      evaluation_templates: "drawn" shows each example of `validation` with one template, "all" with each.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class HeldOutSource(seqio.DataSource):
         return [str(self._files[split])]
 
     def num_input_examples(self, split: str) -> int:
-        """The number of examples in a split, each prompt of one counted."""
+        """The number of examples in a split, where each prompt of an example counts as one."""
         return len(self._read(split))
 
     def get_dataset(

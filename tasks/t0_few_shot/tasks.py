@@ -1,4 +1,4 @@
-"""Registers the held-out tasks of T0 that a folder has files of as seqio tasks, and a mixture of them."""
+"""Registers T0's held-out tasks, as far as a folder has their files, as seqio tasks and a mixture."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from poly_jax.tasks.t0_few_shot.held_out import HELD_OUT_TASKS
 from poly_jax.tasks.t0_few_shot.source import VALIDATION, EvaluationTemplates, HeldOutSource
 
 _TEMPLATES = "promptsource_templates"
-# The first of these that the folder has.
+# The first one of these that the folder has is used.
 _VALIDATION_FOLDERS = ("validation", "validation_reconstructed")
 _SEED_FILE = re.compile(r"(\d+)_seed\.jsonl")
 _SHOTS_FOLDER = re.compile(r"(\d+)_shot")
@@ -58,17 +58,19 @@ def register(
     TokenLoss or ChoiceLoss. A second call with the same arguments does nothing.
 
     Args:
-      folder: with the files; local or remote (gs://).
-      vocabulary: of the inputs and the targets.
-      evaluation_templates: "drawn" shows each example of `validation` by one template, drawn once and for all
-        runs alike (T-Few, MHR); "all" by every template, for the mean and the median over templates (T0).
-      length_norm: see `metrics.rank_accuracy`.
-      seed: of the few-shot file that is `train`.
-      shots: by task, which of its folders to take, where it has several.
-      prefix: begins the names, so that two folders or protocols can stand side by side.
+      folder: folder with the files; local or remote (gs://).
+      vocabulary: vocabulary of the inputs and the targets.
+      evaluation_templates: "drawn" shows each example of `validation` with one template, which is drawn once
+        and is the same for all runs (T-Few, MHR); "all" shows it with every template, for the mean and the
+        median over templates (T0).
+      length_norm: exponent of the length normalisation, see `metrics.rank_accuracy`.
+      seed: seed of the few-shot file that is `train`.
+      shots: number of shots, and so the folder to use, for each task that has several folders.
+      prefix: prefix of the names, so that two folders or protocols can be used side by side.
 
     Raises:
-      UserError: no task has a file, the shots do not say which, or the prefix is taken by other arguments.
+      UserError: no task has a file, `shots` does not choose between several folders, or the prefix was
+        registered with other arguments.
     """
     chosen = dict(shots or {})
     registration = _Registration(
@@ -115,12 +117,12 @@ def register(
 
 
 def task_name(name: str, prefix: str = "t0") -> str:
-    """The seqio task of a held-out task's name; seqio allows no "-" in it."""
+    """Return the name of the seqio task for a held-out task's name; seqio allows no "-" in it."""
     return f"{prefix}_{re.sub(r'[^A-Za-z0-9_.]', '_', name)}"
 
 
 def _files(root: epath.Path, task: str, shots: int | None, seed: int) -> dict[str, epath.Path]:
-    """The file of every split that the folder has."""
+    """Return the file of every split that the folder has."""
     splits = {}
     folder = _few_shot_folder(root / "few_shot" / task, shots)
     if folder is not None:
@@ -138,7 +140,7 @@ def _files(root: epath.Path, task: str, shots: int | None, seed: int) -> dict[st
 
 
 def _few_shot_folder(folder: epath.Path, shots: int | None) -> epath.Path | None:
-    """The folder of a task's few-shot files; None where it has none."""
+    """Return the folder of a task's few-shot files, or None if it has none."""
     found = {}
     if folder.exists():
         found = {

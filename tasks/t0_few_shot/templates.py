@@ -15,7 +15,7 @@ from poly_jax.files.json_fields import shown
 from poly_jax.files.text_file import read_text
 from poly_jax.tasks.t0_few_shot.bounded_jinja import BoundedEnvironment, TooLargeError
 
-# What divides input from target, and choices from one another.
+# Separates the input from the target, and the choices from one another.
 _SEPARATOR = "|||"
 # Stands for a separator inside a field while a template is rendered.
 _PROTECTED = "\ue000"
@@ -29,10 +29,10 @@ class Template:
     """One prompt.
 
     Attributes:
-      name: unique in its file.
-      text: Jinja of "input ||| target".
-      answer_choices: Jinja of the choices, with the same separator; None where the template has none.
-      original_task: whether it asks for what the data set was made for.
+      name: name of the template, unique in its file.
+      text: Jinja source of "input ||| target".
+      answer_choices: Jinja source of the choices, with the same separator; None if the template has none.
+      original_task: whether the template is for the task that the data set was made for.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Template:
 
 
 class Rendered(NamedTuple):
-    """An example shown by a template; all texts are stripped."""
+    """An example rendered with a template; all texts are stripped."""
 
     input: str
     target: str
@@ -50,7 +50,7 @@ class Rendered(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Reads promptsource's two tags as plain mappings, and no merges, which can stand for any size."""
+    """Reads promptsource's two tags as plain mappings, and refuses merges, which can expand to any size."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         for key, _ in node.value:
@@ -69,7 +69,7 @@ def read_templates(path: epath.Path) -> list[Template]:
     """Read the templates of a `templates.yaml`.
 
     Raises:
-      UserError: the file is missing, is not YAML (the message has the place) or not of promptsource's form.
+      UserError: the file is missing, is not YAML (the message says where) or not in promptsource's format.
     """
     if not path.exists():
         raise UserError(
@@ -113,10 +113,10 @@ def _template(fields: Any, place: str) -> Template:
 
 
 class Renderer:
-    """Renders templates as promptsource does, except that an unknown field is an error, not nothing."""
+    """Renders templates as promptsource does, except that an unknown field is an error, not an empty text."""
 
     def __init__(self) -> None:
-        # Templates are data that somebody downloaded.
+        # Templates are downloaded data, which cannot be trusted.
         self._jinja = BoundedEnvironment(
             {"choice": self._draw}, undefined=jinja2.StrictUndefined, finalize=self._cut
         )
@@ -124,12 +124,12 @@ class Renderer:
         self._compiled: dict[str, jinja2.Template] = {}
 
     def render(self, template: Template, example: Mapping[str, Any], seed: str) -> Rendered:
-        """Show an example.
+        """Render an example.
 
         Args:
           template: the prompt, with answer choices.
           example: its fields.
-          seed: seed for templates that draw; the same seed draws the same.
+          seed: seed of the random choices that a template may make.
 
         Raises:
           ValueError: the template does not fit the example, has no choices, or takes too much time or memory.

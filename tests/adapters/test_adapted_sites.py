@@ -1,4 +1,4 @@
-"""The adapted sites of a model, the places of its routers, and settings that are refused at the start."""
+"""The adapted sites of a model, where its routers are, and settings that are refused at the start."""
 
 import re
 
@@ -68,7 +68,7 @@ def routers(names):
         ((".*/mlp/.*", "encoder/.*/out"), {s for s in ALL_SITES if "/mlp/" in s} | {"encoder/attention/out"}),
     ],
 )
-def test_skills_and_routers_are_at_precisely_the_matched_sites_of_every_layer(patterns, expected):
+def test_skills_and_routers_are_at_exactly_the_matched_sites_of_every_layer(patterns, expected):
     names = shapes(sites=patterns)
     assert adapted(names) == dict.fromkeys(expected, 2)
     at_sites = {f"{s.split('/')[0]}/layers_{i}/{s.split('/', 1)[1]}" for s in expected for i in range(2)}
@@ -109,7 +109,7 @@ def test_skills_have_the_shapes_of_their_site():
         ("coarse", 1, "router/logits"),
     ],
 )
-def test_granularity_says_how_many_routers_there_are(granularity, count, example):
+def test_granularity_sets_the_number_of_routers(granularity, count, example):
     names = shapes(granularity=granularity)
     found = routers(names)
     assert len(found) == count
@@ -147,7 +147,7 @@ def test_fixed_routers_have_no_parameters_and_set_the_size_of_the_inventory(rout
         ({"router": LearnedRouter(scores="softmax", top_k=4)}, "top_k is 4, but there are only 3 skills"),
     ],
 )
-def test_what_does_not_fit_the_model_is_one_line_before_anything_runs(settings, named):
+def test_settings_that_do_not_fit_the_model_are_refused_before_anything_runs(settings, named):
     with pytest.raises(UserError, match=named) as caught:
         adapters(**settings).check(sites(CONFIG))
     assert "\n" not in str(caught.value)
@@ -155,7 +155,7 @@ def test_what_does_not_fit_the_model_is_one_line_before_anything_runs(settings, 
         parameter_shapes(Transformer(CONFIG, adapters(**settings)))
 
 
-def test_a_width_that_no_adapted_site_has_may_be_undivided():
+def test_n_splits_need_not_divide_the_width_of_a_site_that_is_not_adapted():
     # 24 = heads * head_dim is not divisible by 16, but the MLP's 16 and 48 are.
     config = T5Config(**{**vars(CONFIG), "mlp_dim": 48})
     adapters(n_splits=16, sites=".*/mlp/.*").check(sites(config))
@@ -170,6 +170,6 @@ def test_a_width_that_no_adapted_site_has_may_be_undivided():
         ({"n_splits": -1}, "n_splits is -1"),
     ],
 )
-def test_settings_out_of_range_are_named(settings, named):
+def test_settings_out_of_range_are_reported_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         adapters(**settings)

@@ -1,4 +1,4 @@
-"""Every gin file of adapters and routers makes the adapters that it says."""
+"""Every gin file for adapters or routers makes the adapters that its name says."""
 
 import itertools
 
@@ -40,7 +40,7 @@ def made(*files, bound=()):
     return loaded.make(Adapters, n_tasks=3)
 
 
-def test_every_file_is_here():
+def test_every_gin_file_is_tested():
     for folder, known in (
         ("adapters", SKILLS),
         ("routers", ROUTERS),
@@ -67,7 +67,7 @@ def test_a_private_skill_has_its_own_settings():
 
 
 def test_written_bindings_make_the_same_adapters_again():
-    """Two skills of one kind are told apart; a table's rows are kept."""
+    """Two skills of one kind are kept apart, and the rows of a table are written."""
     before = Adapters(
         LoRA(rank=4, dropout=0.1),
         TableRouter(rows=((1, 0), (0.5, 0.25), (0, 1))),
@@ -78,6 +78,6 @@ def test_written_bindings_make_the_same_adapters_again():
     assert configuration.load([], lines).make(Adapters, n_tasks=3) == before
 
 
-def test_the_prior_is_trainings():
+def test_the_prior_is_bound_as_an_argument_of_training():
     loaded = configuration.load(["adapters/lora.gin", "routers/poly.gin", "runs/ibp_prior.gin"])
     assert loaded.bound("train")["prior"] == IBPPrior(weight=0.01, concentration=3.0)

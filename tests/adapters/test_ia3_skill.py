@@ -35,13 +35,13 @@ def case(request):
     return ia3, weights, x, kernel
 
 
-def test_fresh_vectors_are_one_for_every_skill():
+def test_fresh_vectors_are_all_ones():
     spec = IA3().parameters(n_splits=4, n_skills=3, d_in=D_IN, d_out=D_OUT)["ia3"]
     assert spec.shape == (4, 3, D_OUT // 4)
     np.testing.assert_array_equal(spec.init(jax.random.key(0), spec.shape), np.ones(spec.shape))
 
 
-def test_every_row_is_rescaled_by_its_own_mix(case):
+def test_every_row_is_rescaled_by_the_mix_of_its_task(case):
     ia3, weights, x, kernel = case
     got = apply({"ia3": ia3}, weights, x, kernel)
     for row in range(3):

@@ -29,7 +29,7 @@ def case():
     return x, kernel, mixed, rng.uniform(size=x.shape).astype(np.float32)
 
 
-def test_dropout_acts_on_inputs_of_the_update_and_not_on_inputs_of_the_frozen_map(case):
+def test_dropout_acts_on_the_inputs_of_the_update_and_not_of_the_frozen_map(case):
     x, kernel, mixed, u = case
     skill = LoRA(rank=3, alpha=2.0, dropout=RATE)
     asked = []
@@ -47,7 +47,7 @@ def test_dropout_acts_on_inputs_of_the_update_and_not_on_inputs_of_the_frozen_ma
     np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_evaluation_and_a_rate_of_zero_draw_nothing(case):
+def test_evaluation_and_a_rate_of_zero_draw_no_mask(case):
     x, kernel, mixed, _ = case
 
     def never(shape):
@@ -65,13 +65,13 @@ def test_bfloat16_stays_bfloat16(case):
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0])
-def test_a_rate_out_of_range_is_named(rate):
+def test_a_rate_out_of_range_is_reported_by_name(rate):
     with pytest.raises(UserError, match=rf"LoRA.dropout is {rate}; it must be in \[0, 1\)"):
         LoRA(dropout=rate)
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_the_models_dropout_stream_drops_them_in_training_alone(scan_layers):
+def test_dropout_uses_the_models_dropout_stream_and_only_in_training(scan_layers):
     config = T5Config(
         vocab_size=16,
         emb_dim=8,

@@ -19,7 +19,7 @@ SHAPES = [(1, 1), (1, 3), (4, 1), (4, 3)]
 
 
 def drawn(seed, n_splits, n_skills):
-    """A site's skills, neither factor zero."""
+    """Skills at one site, with both factors non-zero."""
     rng = np.random.default_rng(seed)
     return {
         "lora_a": rng.normal(size=(n_splits, n_skills, D_IN // n_splits, RANK)).astype(np.float32),
@@ -28,7 +28,7 @@ def drawn(seed, n_splits, n_skills):
 
 
 def mixed_by_hand(skills, weights):
-    """A [d_in, rank] and B [rank, d_out] of one row: block q of both by the weights of head q."""
+    """A [d_in, rank] and B [rank, d_out] for one row: block q of each is mixed by the weights of head q."""
     a, b = (skills[name].astype(np.float64) for name in ("lora_a", "lora_b"))
     n_splits, n_skills = weights.shape
     a_blocks, b_blocks = [], []
@@ -39,7 +39,7 @@ def mixed_by_hand(skills, weights):
 
 
 def adapted_by_hand(skills, weights, x, kernel):
-    """`y = x W0 + (alpha / r) (x A) B` of one row."""
+    """`y = x W0 + (alpha / r) (x A) B` for one row."""
     a, b = mixed_by_hand(skills, weights)
     x = x.astype(np.float64)
     return x @ kernel + (ALPHA / RANK) * (x @ a) @ b
@@ -120,7 +120,7 @@ def test_the_merged_kernel_gives_the_adapted_output(rng, n_splits, n_skills):
     np.testing.assert_allclose(x @ merged, apply(skills, weights, x, kernel), rtol=1e-5, atol=1e-5)
 
 
-def test_factors_are_averaged_apart_so_that_cross_skill_terms_exist(rng):
+def test_factors_are_averaged_separately_so_that_cross_skill_terms_exist(rng):
     skills = drawn(3, 1, 2)
     x, kernel = normal(rng, 1, 1, D_IN), np.zeros((D_IN, D_OUT), np.float32)
     a, b = skills["lora_a"][0].astype(np.float64), skills["lora_b"][0].astype(np.float64)
@@ -129,7 +129,7 @@ def test_factors_are_averaged_apart_so_that_cross_skill_terms_exist(rng):
     np.testing.assert_allclose(got[0], cross, rtol=1e-5, atol=1e-5)
 
 
-def test_a_head_moves_only_its_own_blocks(rng):
+def test_a_head_changes_only_its_own_blocks(rng):
     skills = drawn(4, 4, 2)
     x, kernel = normal(rng, 1, 1, D_IN), np.zeros((D_IN, D_OUT), np.float32)
     weights = np.zeros((1, 4, 2), np.float32)
@@ -137,7 +137,7 @@ def test_a_head_moves_only_its_own_blocks(rng):
     output = np.asarray(apply(skills, weights, x, kernel))[0, 0].reshape(4, -1)
     assert output[2].all()
     assert not np.delete(output, 2, axis=0).any()
-    # And it reads only its block of the input.
+    # And the head reads only its own block of the input.
     outside = x.copy().reshape(1, 1, 4, -1)
     outside[..., 2, :] = 0
     assert not np.asarray(apply(skills, weights, outside.reshape(x.shape), kernel)).any()
@@ -163,7 +163,7 @@ def test_bfloat16_activations_and_kernels_stay_bfloat16(rng):
     assert merge(skills, weights[0], jnp.asarray(kernel, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
-def test_a_rank_below_one_is_named():
+def test_a_rank_below_one_is_reported_by_name():
     with pytest.raises(UserError, match="rank is 0; it must be"):
         LoRA(rank=0)
 

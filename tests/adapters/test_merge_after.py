@@ -42,7 +42,7 @@ def drawn(rng, h, k):
 
 
 def by_hand(skills, weights, x, kernel):
-    """`y_q = (x W0)_q + (alpha / r) sum_k w[q,k] (x A_k) B[q,k]` of one row."""
+    """`y_q = (x W0)_q + (alpha / r) sum_k w[q,k] (x A_k) B[q,k]` for one row."""
     a, b = (skills[name].astype(np.float64) for name in ("lora_a", "lora_b"))
     h, k = weights.shape
     x = x.astype(np.float64)
@@ -75,7 +75,7 @@ def test_one_mix_for_all_rows_and_the_merged_kernel_agree(rng, h, k):
     np.testing.assert_allclose(x @ SKILL.merge(mixed, kernel), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_with_one_skill_it_is_mix_first_and_with_several_it_is_not(rng):
+def test_it_equals_mixing_first_with_one_skill_and_differs_with_several(rng):
     first = dataclasses.replace(SKILL, merge_after=False)
     x, kernel = normal(rng, 2, 5, D_IN), normal(rng, D_IN, D_OUT)
     for k, alike in ((1, True), (2, False)):
@@ -84,7 +84,7 @@ def test_with_one_skill_it_is_mix_first_and_with_several_it_is_not(rng):
         assert np.allclose(*both, atol=1e-4) == alike
 
 
-def test_weights_have_gradients_of_the_averaged_outputs(rng):
+def test_the_weights_have_the_gradients_of_the_averaged_outputs(rng):
     skills, x = drawn(rng, 2, 3), normal(rng, 1, 4, D_IN)
     weights = rng.uniform(size=(1, 2, 3)).astype(np.float32)
     zero = np.zeros((D_IN, D_OUT))
@@ -94,7 +94,7 @@ def test_weights_have_gradients_of_the_averaged_outputs(rng):
 
     got = jax.grad(total)(weights)
     for q, s in ((0, 0), (1, 2)):
-        # The output is linear in the weights: a gradient is the sum of a skill's own output.
+        # The output is linear in the weights, so the gradient of a weight is the sum of its skill's output.
         one = np.zeros((2, 3))
         one[q, s] = 1
         np.testing.assert_allclose(got[0, q, s], by_hand(skills, one, x[0], zero).sum(), rtol=1e-4)
@@ -149,14 +149,14 @@ def test_decoding_with_kept_mixes_gives_the_scores_of_whole_targets(model, param
         logits = model.apply({"params": parameters}, INPUTS, np.pad(targets, ((0, 0), (1, 0)))[:, :-1], ids)
         log_probabilities = np.asarray(jax.nn.log_softmax(logits))
         rows, places = np.indices(targets.shape)
-        # Up to the first end of sequence.
+        # Compare up to the first end of sequence.
         counted = np.cumsum(targets == 1, axis=1) - (targets == 1) == 0
         expected = (log_probabilities[rows, places, targets] * counted).sum(1)
         np.testing.assert_allclose(scores[:, beam], expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_collapsed_average_equals_a_mix_with_equal_weights(model, parameters):
-    """It is one adapter, of all ranks together: the mean of outputs has that rank."""
+    """It is one adapter whose rank is the sum of all ranks, because the mean of the outputs has that rank."""
     skills, rest = split(parameters, is_inventory)
     adapters = averaged_adapters(model.adapters)
     assert adapters.inventory_size == 1

@@ -1,4 +1,4 @@
-"""LoRA and (IA)^3 against numbers that PEFT 0.21.2 gave: outputs of a small map, and what it draws A from."""
+"""LoRA and (IA)^3 against numbers from PEFT 0.21.2: outputs of a small map, and the distribution of A."""
 
 import jax
 import numpy as np
@@ -21,7 +21,7 @@ KERNEL = np.array(
 )
 
 
-def test_lora_is_pefts_with_rank_2_and_lora_alpha_6():
+def test_lora_equals_pefts_with_rank_2_and_lora_alpha_6():
     """PEFT's model has `lora_dropout` 0.5 and is in evaluation mode."""
     a = np.array([[0.0, 1.5], [1.5, -0.5], [1.0, -1.0], [0.0, 1.0]], np.float32)
     b = np.array([[0.0, -1.5, -1.5, 1.0], [-1.0, 0.0, 0.0, 0.0]], np.float32)
@@ -35,7 +35,7 @@ def test_lora_is_pefts_with_rank_2_and_lora_alpha_6():
     np.testing.assert_allclose(X @ skill.merge(mixed, KERNEL), expected, atol=1e-5)
 
 
-def test_ia3_is_pefts():
+def test_ia3_equals_pefts():
     v = np.array([0.5, 0.5, -1.0, 1.5], np.float32)
     expected = [
         [[0.875, 0.875, 0.0, 1.875], [-1.125, -0.375, 1.0, -1.875], [0.625, 1.375, -0.5, -1.125]],
@@ -54,16 +54,16 @@ def draws(init, n_splits, rank=16, d_in=4096):
 @pytest.mark.parametrize(
     ("init", "n_splits", "largest", "deviation"),
     [
-        # Of PEFT's LoRA with 4,096 inputs, rank 16; the first also of its Poly with one split.
+        # From PEFT's LoRA with 4,096 inputs and rank 16; the first also from its Poly with one split.
         ("kaiming", 1, 0.0156247, 0.0090305),
         ("gaussian", 1, None, 0.0624143),
-        # Of PEFT's Poly with four splits.
+        # From PEFT's Poly with four splits.
         ("kaiming", 4, 0.0312499, 0.0180592),
-        # The reference implementation's, measured at 64 inputs as 0.0722 whatever the splits.
+        # From the reference implementation: 0.0722 measured at 64 inputs, for any number of splits.
         ("mhr", 4, 0.0722 / 8, 0.0722 / 8 / np.sqrt(3)),
     ],
 )
-def test_a_is_drawn_as_there(init, n_splits, largest, deviation):
+def test_a_has_the_range_and_deviation_of_the_other_implementation(init, n_splits, largest, deviation):
     values = draws(init, n_splits)
     np.testing.assert_allclose(values.std(), deviation, rtol=0.01)
     np.testing.assert_allclose(values.mean(), 0, atol=0.02 * deviation)

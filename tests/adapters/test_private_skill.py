@@ -1,4 +1,4 @@
-"""C-Poly (arXiv 2312.03248): a skill of each task's own beside the mix of the shared ones."""
+"""C-Poly (arXiv 2312.03248): a private skill for each task beside the mix of the shared skills."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ def sigmoid(x):
 
 
 def site_of(skill, private, **settings):
-    """A site of 3 tasks, 4 shared skills and 2 heads, its parameters and an input."""
+    """A site with 3 tasks, 4 shared skills and 2 heads, its parameters and an input."""
     adapters = Adapters(
         skill,
         LearnedRouter(),
@@ -70,7 +70,7 @@ def shared_weights(parameters):
     return z / z.sum(-1, keepdims=True)
 
 
-def test_lora_adds_the_tasks_own_update_to_the_mix():
+def test_lora_adds_the_update_of_the_private_skill_to_the_mix():
     site, parameters, x = site_of(LoRA(rank=2, alpha=3.0), LoRA(rank=1, alpha=0.5))
     skills = parameters["skills"]
     assert skills["private"]["lora_a"].shape == (1, 3, 16, 1)
@@ -84,7 +84,7 @@ def test_lora_adds_the_tasks_own_update_to_the_mix():
         np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_ia3_rescales_the_output_that_the_mix_has_rescaled():
+def test_ia3_rescales_the_output_that_the_mix_has_already_rescaled():
     site, parameters, x = site_of(IA3(), IA3())
     skills = parameters["skills"]
     got = site.apply({"params": parameters}, x, Route(IDS))
@@ -95,7 +95,7 @@ def test_ia3_rescales_the_output_that_the_mix_has_rescaled():
         np.testing.assert_allclose(got[row], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_tasks_own_skill_learns_from_its_rows_alone():
+def test_a_private_skill_learns_only_from_the_rows_of_its_task():
     site, parameters, x = site_of(LoRA(), LoRA())
     slope = jax.grad(lambda p: jnp.sum(site.apply({"params": p}, x, Route(IDS)) ** 2))(parameters)
     learned = np.abs(slope["skills"]["private"]["lora_b"]).max(axis=(0, 2, 3)) > 0
@@ -146,7 +146,7 @@ def test_a_new_task_keeps_the_shared_skills_and_gets_a_fresh_private_skill(train
 
 
 @pytest.mark.parametrize("name", ["poly-z", "poly-mu"])
-def test_variants_that_do_not_train_a_skill_of_the_tasks_own_leave_it_out(trained, name):
+def test_variants_that_do_not_train_a_private_skill_leave_it_out(trained, name):
     adapters, parameters = trained
     new = new_adapters(VARIANTS[name], adapters)
     assert new.private_skill is None
@@ -154,7 +154,7 @@ def test_variants_that_do_not_train_a_skill_of_the_tasks_own_leave_it_out(traine
     assert not any("private" in path for path in traverse_util.flatten_dict(start, sep="/"))
 
 
-def test_a_router_by_names_and_private_skills_go_together():
+def test_a_table_router_can_be_combined_with_private_skills():
     adapters = Adapters(
         LoRA(), TableRouter(rows=((1, 0), (0, 1))), n_tasks=2, sites=SITE, private_skill=LoRA()
     )
@@ -168,7 +168,7 @@ def test_a_router_by_names_and_private_skills_go_together():
 @pytest.mark.parametrize(
     ("router", "skills"), [(LearnedRouter(), "skills"), (PrivateRouter(), "tasks")], ids=["shared", "private"]
 )
-def test_the_axis_of_one_skill_a_task_is_named_after_the_tasks(router, skills):
+def test_the_skills_axis_is_named_tasks_where_each_skill_belongs_to_one_task(router, skills):
     private_skill = IA3() if skills == "skills" else None
     adapters = Adapters(LoRA(rank=2), router, 5, 4, 2, SITE, private_skill=private_skill)
     shapes, axes = parameter_shapes(Transformer(CONFIG, adapters))

@@ -25,7 +25,7 @@ def block(language):
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """The page's two files in the current folder. gin registers a module's classes only once in a process."""
+    """The page's two files in the current folder, once: gin registers a class only once in a process."""
     folder = tmp_path_factory.mktemp("skill")
     (folder / "my_skill.py").write_text(block("python"))
     (folder / "bias.gin").write_text(block("gin"))
@@ -43,7 +43,7 @@ def made() -> Skill:
     return skill
 
 
-def test_the_page_s_skill_adds_the_mixed_bias_of_each_row(page):
+def test_the_skill_on_the_page_adds_the_mixed_bias_of_each_row(page):
     skill = made()
     assert skill.scale == 2.0
     rng = np.random.default_rng(0)
@@ -64,7 +64,7 @@ def test_the_page_s_skill_adds_the_mixed_bias_of_each_row(page):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
-def test_it_trains_from_two_files_and_a_merge_is_refused_in_one_line(page, capsys):
+def test_the_skill_trains_from_two_files_and_a_merge_is_refused_in_one_line(page, capsys):
     words = ["--gin_file=recipes/skillbench/mhr.gin", "--gin_file=bias.gin", "--output_dir=out"]
     assert cli.main(["train", *words, *SHORT]) == 0
     trained = {name: tensor.load() for name, tensor in open_trained(step_folder("out")).items()}

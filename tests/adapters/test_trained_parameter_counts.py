@@ -19,12 +19,12 @@ LORA = 2_211_840
 
 @pytest.fixture(scope="module")
 def xl():
-    """Scanned, so that one layer of each stack is traced: the leaves carry the depth."""
+    """T5 XL with scanned layers: only one layer of each stack is traced, and each leaf has a layer axis."""
     return configuration.load(["models/t5_1_1_xl.gin"]).make(T5Config, scan_layers=True)
 
 
 def counts(config, n_tasks=1, **settings):
-    """Numbers of skill and of router parameters; nothing is allocated."""
+    """Count the skill and router parameters without allocating them."""
     tree, _ = parameter_shapes(Transformer(config, Adapters(n_tasks=n_tasks, **settings)))
     flat = traverse_util.flatten_dict(tree, sep="/")
     skills = sum(leaf.size for name, leaf in flat.items() if "/skills/" in name)
@@ -32,12 +32,12 @@ def counts(config, n_tasks=1, **settings):
     return skills, router, tree
 
 
-def test_one_lora_of_rank_one(xl):
+def test_one_lora_of_rank_one_has_the_published_count(xl):
     assert counts(xl, skill=LoRA(rank=1), router=SharedRouter())[:2] == (LORA, 0)
 
 
-def test_ia3_at_its_default_sites(xl):
-    """Keys and values of the self-attentions and the cross-attention, and the gated input of the MLP.
+def test_ia3_at_its_default_sites_has_the_published_count(xl):
+    """It adapts keys and values of self-attention and cross-attention, and the gated input of the MLP.
 
     24 * (2 * 2048 + 5120) in the encoder, 24 * (2 * 2 * 2048 + 5120) in the decoder.
     """

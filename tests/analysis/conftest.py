@@ -1,4 +1,4 @@
-"""Run folders with given routers and skills, which nothing had to train, and examples of their tasks."""
+"""Run folders whose routers and skills are given rather than trained, and examples of their tasks."""
 
 from types import SimpleNamespace
 
@@ -60,7 +60,7 @@ def tasks():
 
 @pytest.fixture
 def make_run(tmp_path, monkeypatch):
-    """Writes a run: bindings, names of its tasks, and what is added to initial values drawn from seed 5."""
+    """A function that writes a run: its bindings, its tasks, and what is added to the initial values."""
     from poly_jax import configuration
     from poly_jax.analysis import figures
     from poly_jax.data.task_table import TaskTable

@@ -1,4 +1,4 @@
-"""Agreement of a router with known skills, on routers made up to agree or not."""
+"""Agreement of a router with known skills, for routers that are made to agree or to disagree."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from poly_jax.errors import UserError
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter
 from poly_jax.routing.learned import LearnedRouter
 
-# Three groups of four tasks; a task's skills are its group's.
+# Three groups of four tasks; all tasks of a group have the same skills.
 SKILLS = np.repeat(np.eye(3, dtype=int), 4, axis=0)
 
 
@@ -23,7 +23,7 @@ def test_a_router_that_follows_the_skills_agrees_fully():
     assert found.permutation_p < 0.01
 
 
-def test_a_router_that_ignores_the_skills_does_not():
+def test_a_router_that_ignores_the_skills_does_not_agree():
     found = agreement(np.random.default_rng(1).normal(size=(12, 40)), SKILLS)
     assert abs(found.correlation) < 0.4
     assert found.permutation_p > 0.05
@@ -34,7 +34,7 @@ def test_similarity_is_the_correlation_of_two_tasks_weights():
     np.testing.assert_allclose(similarity(vectors)[0], [1.0, 1.0, -1.0])
 
 
-def test_weights_are_the_normalised_sigmoid_of_every_routers_logits():
+def test_the_weights_of_every_router_are_the_normalised_sigmoids_of_its_logits():
     logits = np.random.default_rng(2).normal(size=(2, 5, 1, 3))
     parameters = {
         "encoder": {
@@ -54,7 +54,7 @@ def test_weights_are_the_normalised_sigmoid_of_every_routers_logits():
     np.testing.assert_array_equal(task_vectors(again), task_vectors(weights))
 
 
-def test_a_router_without_parameters_has_its_weights_in_one_place():
+def test_a_router_without_parameters_has_one_set_of_weights_for_the_model():
     private = mixing_weights(Adapters(LoRA(), PrivateRouter(), n_tasks=3, n_splits=2), {})
     np.testing.assert_array_equal(private["model"], np.repeat(np.eye(3)[:, None], 2, axis=1))
     average = mixing_weights(Adapters(LoRA(), AverageRouter(), n_tasks=3, n_skills=4), {})

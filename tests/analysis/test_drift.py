@@ -8,14 +8,14 @@ import pytest
 from poly_jax.analysis.drift import Drift, by_kind, by_layer, by_skill, by_task, kind_of
 
 
-def test_distances_by_hand():
+def test_distances_equal_those_computed_by_hand():
     one = Drift.of(np.array([3.0, 4.0]), np.array([3.0, 0.0]))
     assert one.rms == pytest.approx(4 / math.sqrt(2))
     assert one.relative == pytest.approx(4 / 5)
     assert one.cosine == pytest.approx(3 / 5)
 
 
-def test_from_zero_there_is_no_relative_distance_and_no_angle():
+def test_an_initial_value_of_zero_has_no_relative_distance_and_no_angle():
     one = Drift.of(np.zeros(4), np.ones(4))
     assert one.rms == pytest.approx(1)
     assert math.isnan(one.relative)
@@ -30,7 +30,7 @@ def test_the_drift_of_several_arrays_is_computed_over_all_of_them():
     assert (summed.rms, summed.cosine) == pytest.approx((whole.rms, whole.cosine))
 
 
-# Two tasks, one head, three skills, and a skill of its own for each task.
+# Two tasks, one head, three shared skills, and a private skill for each task.
 INITIAL = {
     "encoder/layers_0/mlp/wo/router/logits": np.zeros((2, 1, 3)),
     "encoder/layers_0/mlp/wo/skills/lora_a": np.zeros((1, 3, 4, 2)),
@@ -48,7 +48,7 @@ TRAINED = {
 }
 
 
-def test_drift_is_told_by_kind_layer_task_and_skill():
+def test_drift_is_reported_by_kind_layer_task_and_skill():
     assert kind_of("encoder/layers_0/mlp/wo/skills/private/lora_a") == "own skill lora_a"
     layers = by_layer(INITIAL, TRAINED)
     assert layers["router logits", "encoder/layers_0"].rms == pytest.approx(math.sqrt(1 / 2))

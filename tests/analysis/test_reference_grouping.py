@@ -1,4 +1,4 @@
-"""Files of known groups."""
+"""Files that give the known group of each task."""
 
 import json
 
@@ -11,7 +11,7 @@ from poly_jax.errors import UserError
 NAMES = ("a", "b", "c")
 
 
-def test_json_and_csv_say_the_same(tmp_path):
+def test_json_and_csv_files_give_the_same_groups(tmp_path):
     (tmp_path / "g.json").write_text(json.dumps({"c": ["y"], "b": "x", "a": ["y", "x"], "other": "z"}))
     (tmp_path / "g.csv").write_text("task,groups\na,x, y\n\nb,x,\nc,y\nother,z\n")
     for name in ("g.json", "g.csv"):
@@ -36,13 +36,13 @@ def test_json_and_csv_say_the_same(tmp_path):
         ("g.txt", "a x", "ending in .json or .csv"),
     ],
 )
-def test_a_wrong_file_is_told_in_one_line(tmp_path, name, text, message):
+def test_a_wrong_file_is_reported_in_one_line(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=message) as error:
         read_grouping(str(tmp_path / name), NAMES)
     assert "\n" not in str(error.value)
 
 
-def test_a_missing_file_is_named():
+def test_a_missing_file_is_reported_by_name():
     with pytest.raises(UserError, match=r"no such file"):
         read_grouping("nowhere.json", NAMES)

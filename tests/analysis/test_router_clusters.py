@@ -8,13 +8,13 @@ from poly_jax.analysis.clusters import clusters
 
 
 def grouped(seed=0):
-    """Twelve tasks of three groups, shuffled; their groups."""
+    """Return weights of twelve tasks in three groups, shuffled, and the group of each task."""
     rng = np.random.default_rng(seed)
     groups = rng.permutation(np.repeat(np.arange(3), 4))
     return rng.random((3, 20))[groups] + 0.01 * rng.random((12, 20)), groups
 
 
-def test_groups_that_differ_are_found_without_being_told_how_many():
+def test_distinct_groups_are_found_without_their_number_being_given():
     vectors, groups = grouped()
     found = clusters(vectors)
     assert found.count == 3
@@ -29,12 +29,12 @@ def test_clusters_are_numbered_in_the_order_of_the_dendrogram():
     assert along[0] == 1
 
 
-def test_tasks_that_do_not_differ_are_one_cluster():
+def test_tasks_that_do_not_differ_form_one_cluster():
     alike = clusters(np.tile([0.2, 0.8], (5, 1)))
     assert alike.count == 1
     assert math.isnan(alike.silhouette)
     assert clusters(np.full((5, 4), 0.25)).count == 1
-    # Each its own skill: all pairs are equally far apart.
+    # Each task has its own skill, so all pairs are equally far apart.
     assert clusters(np.eye(5)).count == 1
 
 

@@ -1,4 +1,4 @@
-"""The router's picture."""
+"""The figure of a router."""
 
 import itertools
 import warnings
@@ -20,7 +20,7 @@ def weights(seed=0):
     }
 
 
-def test_the_router_shown_resembles_the_other_routers():
+def test_the_router_shown_is_one_that_resembles_the_others():
     assert representative(weights()) in ("encoder/b", "encoder/c")
 
 
@@ -33,7 +33,7 @@ def test_tasks_are_named_in_the_dendrograms_order_beside_their_skills(tmp_path):
     assert sorted(shown) == sorted(names)
     order = [names.index(name) for name in shown]
     np.testing.assert_array_equal(true.get_images()[0].get_array(), skills[order])
-    # Rows of one group stand together.
+    # Rows of one group are adjacent.
     assert sum(a // 4 != b // 4 for a, b in itertools.pairwise(order)) == 2
     assert mix.get_images()[0].get_array().shape == (12, 8)
     save_router_plot(tmp_path / "router.png", weights(), names)
@@ -42,7 +42,7 @@ def test_tasks_are_named_in_the_dendrograms_order_beside_their_skills(tmp_path):
 
 @pytest.mark.parametrize("letters", [1, 60])
 @pytest.mark.parametrize(("n_tasks", "n_splits", "n_skills"), [(2, 1, 1), (2, 1, 2), (12, 2, 4)])
-def test_it_is_drawn_without_a_warning_however_few_its_tasks_and_long_its_names(
+def test_the_figure_is_drawn_without_warnings_for_few_tasks_and_long_names(
     tmp_path, n_tasks, n_splits, n_skills, letters
 ):
     tables = {"model": np.random.default_rng(0).random((n_tasks, n_splits, n_skills)).astype(np.float32)}

@@ -29,8 +29,8 @@ def test_tasks_that_all_have_the_same_skill_are_sparse_and_use_one():
     assert (found.sparsity, found.usage_entropy, found.specialisation) == pytest.approx((1, 0, 0))
 
 
-def test_a_mix_by_hand():
-    # Shares 3/4, 1/4 and 1/4, 3/4: usage is equal, and H is that of a coin of 1/4.
+def test_the_statistics_of_a_mix_equal_those_computed_by_hand():
+    # The shares are 3/4, 1/4 and 1/4, 3/4: usage is equal, and H is the entropy of a coin with p = 1/4.
     entropy = -(0.75 * math.log2(0.75) + 0.25 * math.log2(0.25))
     found = statistics(np.array([[[0.6, 0.2]], [[0.1, 0.3]]]))
     assert found.sparsity == pytest.approx(1 - entropy)
@@ -48,7 +48,7 @@ def test_discreteness_is_one_minus_the_binary_entropy_of_the_allocation():
     assert math.isnan(statistics(z + 0.1).discreteness)
 
 
-def test_shares_are_of_absolute_weights_and_of_nothing_zero():
+def test_shares_are_of_absolute_weights_and_are_zero_where_all_weights_are():
     np.testing.assert_allclose(
         shares(np.array([[[-3.0, 1.0]], [[0.0, 0.0]]])), [[[0.75, 0.25]], [[0.0, 0.0]]]
     )
@@ -60,19 +60,19 @@ def test_usage_is_the_mean_share_over_tasks_for_each_head():
     np.testing.assert_allclose(usage(weights), [[0.75, 0.25], [0.5, 0.5]])
 
 
-def test_one_skill_leaves_nothing_to_measure():
+def test_with_one_skill_sparsity_entropy_and_specialisation_are_undefined():
     found = statistics(np.ones((3, 2, 1)))
     assert found.effective_skills == pytest.approx(1)
     assert all(math.isnan(x) for x in (found.sparsity, found.usage_entropy, found.specialisation))
 
 
-def test_the_mean_is_of_every_measure():
+def test_the_mean_averages_every_measure():
     both = mean([statistics(ONE_HOT), statistics(EQUAL)])
     assert both.effective_skills == pytest.approx(2.5)
     assert both.sparsity == pytest.approx(0.5)
 
 
-def test_layers_are_told_from_places_and_parameters_and_ordered_by_number():
+def test_layers_are_read_from_router_and_parameter_paths_and_ordered_by_number():
     assert layer_of("encoder/layers_10/mlp/wo/skills/lora_a") == "encoder/layers_10"
     assert layer_of("decoder/layers_0") == "decoder/layers_0"
     assert layer_of("encoder/router/logits") == "encoder"

@@ -14,13 +14,13 @@ from poly_jax.analysis.initial_values import drawn_adapters
 from poly_jax.weights.layer_trees import unstack_layers
 from poly_jax.weights.tree import flatten
 
-# Whoever writes names into a picture or a page has to mind these, in the order of a table.
+# Task names, in the order of a table, that must be escaped in a figure or a page.
 ODD = ("<b>", "a&b", "cost_$x^{", "d")
 GROUPS = {"<b>": "<i>one</i>", "a&b": "<i>one</i>", "cost_$x^{": "$_{", "d": "$_{"}
 
 
 def preferring(path, shape):
-    """Make logits: the first two tasks prefer skill 0 and the last two skill 2. Skills differ too."""
+    """Offsets with which the first two tasks prefer skill 0 and the last two skill 2; skills differ too."""
     if path.endswith("router/logits"):
         rows = np.array([[9.0, -9, -9], [9, -9, -9], [-9, -9, 9], [-9, -9, 9]])
         return np.broadcast_to(rows[:, None], shape)
@@ -33,7 +33,7 @@ def analyse(run, tmp_path, *flags):
 
 
 class Reader(html.parser.HTMLParser):
-    """The texts of cells and the sources of images."""
+    """Collects the text of table cells and the sources of images."""
 
     def __init__(self, text):
         super().__init__()
@@ -49,7 +49,7 @@ class Reader(html.parser.HTMLParser):
 
 
 @pytest.mark.slow
-def test_a_page_json_and_pictures_show_the_structure_that_the_weights_were_given(make_run, tmp_path):
+def test_page_json_and_figures_show_the_structure_that_was_put_into_the_weights(make_run, tmp_path):
     run = make_run(names=ODD, added=preferring)
     (tmp_path / "groups.json").write_text(json.dumps(GROUPS))
     found = analyse(run, tmp_path, "--reference=groups.json")
@@ -71,13 +71,13 @@ def test_a_page_json_and_pictures_show_the_structure_that_the_weights_were_given
     assert len(page.sources) == len(pictures)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert not re.search(r"https?://", written)
-    # Names are texts, not markup.
+    # Names are shown as text and not read as markup.
     assert set(ODD) | set(GROUPS.values()) <= {text.strip() for text in page.text}
     assert "i" not in page.tags
 
 
 @pytest.mark.slow
-def test_gradients_are_taken_of_the_loss_on_the_first_examples_of_a_task(make_run, tasks, tmp_path):
+def test_gradients_are_those_of_the_loss_on_the_first_examples_of_a_task(make_run, tasks, tmp_path):
     from poly_jax.data.batches import eval_batches
     from poly_jax.model.loss import TokenLoss
     from poly_jax.training.mesh import Partitioning
@@ -88,7 +88,7 @@ def test_gradients_are_taken_of_the_loss_on_the_first_examples_of_a_task(make_ru
     rng = np.random.default_rng(0)
     run = make_run(added=lambda path, shape: rng.normal(size=shape))
     found = analyse(run, tmp_path, "--gradients=5")
-    # One example at a time, and no batches that are cut.
+    # Recompute with one example at a time instead of batches.
     experiment = configuration.load([configuration.run_config(run.folder)]).experiment()
     restored = restore(experiment, run.folder, Partitioning().mesh())
     shared, rest = split(restored.parameters, is_inventory)
@@ -111,17 +111,17 @@ def test_gradients_are_taken_of_the_loss_on_the_first_examples_of_a_task(make_ru
 
 
 @pytest.mark.slow
-def test_scanned_layers_tell_the_same_as_layers_apart(make_run, tasks, tmp_path):
+def test_scanned_layers_are_reported_as_separate_layers_are(make_run, tasks, tmp_path):
     run = make_run(["T5Config.scan_layers = True"], added=preferring)
     found = analyse(run, tmp_path, "--gradients=2")
     assert list(found["layers"]) == ["encoder/layers_0", "encoder/layers_1", "decoder/layers_0"]
     assert list(found["gradients"]["layers"]) == list(found["layers"])
-    # Tasks without a skill in common cannot pull one; those with the same skills can.
+    # Tasks without a common skill share no parameters; tasks with the same skills do.
     cosines = np.array(found["gradients"]["cosines"])
     np.testing.assert_allclose(cosines[:2, 2:], 0, atol=0.02)
     np.testing.assert_allclose(np.diag(cosines), 1, atol=1e-5)
     assert np.abs(cosines[[0, 2], [1, 3]]).min() > 0.03
-    # The file that kept the gradients is gone.
+    # The temporary file of the gradients is deleted.
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".png", ".json", ".html"}
     page = Reader((tmp_path / "out" / "routing.html").read_text())
     assert len(page.sources) == len(list((tmp_path / "out").glob("*.png"))) == 7
@@ -130,7 +130,7 @@ def test_scanned_layers_tell_the_same_as_layers_apart(make_run, tasks, tmp_path)
 
 
 @pytest.mark.parametrize("scan", [False, True])
-def test_initial_values_equal_the_values_that_training_starts_from(scan):
+def test_initial_values_equal_those_that_training_starts_from(scan):
     from poly_jax.adapters.config import Adapters
     from poly_jax.adapters.lora import LoRA
     from poly_jax.model.config import T5Config
@@ -187,7 +187,7 @@ def test_each_private_skill_has_its_own_drift(make_run, tmp_path):
     np.testing.assert_allclose(found["drift"]["tasks"]["own skill lora_b"], [0, 1, 2, 3])
 
 
-def test_an_adapted_run_whose_source_is_gone_says_so_and_shows_the_rest(make_run, tmp_path):
+def test_an_adapted_run_whose_source_is_gone_is_shown_with_a_notice(make_run, tmp_path):
     began = ["AdaptedFrom.step = 'gone/checkpoints/7'", "AdaptedFrom.variant = 'mhr'", "AdaptedFrom.seed = 5"]
     found = analyse(make_run(began, names=["new"], operative=""), tmp_path)
     assert found["drift"]["overall"] == {}
@@ -199,7 +199,7 @@ def test_an_adapted_run_whose_source_is_gone_says_so_and_shows_the_rest(make_run
     assert found["drift"]["note"] in (tmp_path / "out" / "routing.html").read_text()
 
 
-def test_what_cannot_be_is_one_line(make_run, tmp_path, capsys):
+def test_a_run_that_cannot_be_analysed_is_refused_in_one_line(make_run, tmp_path, capsys):
     run = make_run(names=["new"])
     command = ["routing", f"--run={run.folder}", "--output_dir=out"]
     assert cli.main([*command, "--gradients=4"]) == 1

@@ -1,4 +1,4 @@
-"""Plain seqio tasks, as a user would write them, whose texts say which task they are from."""
+"""Plain seqio tasks, as a user would write them, in which each text names its task."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,7 @@ VOCABULARY = seqio.ByteVocabulary()
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    """Undoes what a test registers."""
+    """Undo the registrations of a test."""
     tasks, mixtures = dict(seqio.TaskRegistry._REGISTRY), dict(seqio.MixtureRegistry._REGISTRY)
     yield
     seqio.TaskRegistry._REGISTRY, seqio.MixtureRegistry._REGISTRY = tasks, mixtures
@@ -21,7 +21,7 @@ def registry() -> Iterator[None]:
 
 @pytest.fixture
 def numbered() -> Callable[[str, int], tf.data.Dataset]:
-    """Examples '<name> in <number>', '<name> out <number>' as ids: encoding here saves the tests seconds."""
+    """Examples '<name> in <number>', '<name> out <number>' as ids: encoding them here saves test time."""
 
     def read(name: str, size: int) -> tf.data.Dataset:
         texts = {
@@ -39,7 +39,7 @@ def numbered() -> Callable[[str, int], tf.data.Dataset]:
 
 @pytest.fixture
 def plain_task(registry: None, numbered: Callable[[str, int], tf.data.Dataset]) -> Callable[..., seqio.Task]:
-    """Registers a task of `size` numbered examples, or of another source."""
+    """A function that registers a task of `size` numbered examples, or of another source."""
 
     def register(name: str, size: int = 5, source: seqio.DataSource | None = None, **options: Any) -> Any:
         def read(split: str, shuffle_files: bool) -> tf.data.Dataset:
@@ -54,7 +54,7 @@ def plain_task(registry: None, numbered: Callable[[str, int], tf.data.Dataset]) 
 
 @pytest.fixture
 def plain_mixture(plain_task: Callable[..., seqio.Task]) -> str:
-    """A user's mixture of three tasks at unequal rates."""
+    """A mixture of three tasks at unequal rates."""
     for name, size in (("owl", 5), ("ant", 3), ("cat", 4)):
         plain_task(name, size)
     seqio.MixtureRegistry.add("animals", [("owl", 1.0), ("ant", 2.0), ("cat", 5.0)])
@@ -63,5 +63,5 @@ def plain_mixture(plain_task: Callable[..., seqio.Task]) -> str:
 
 @pytest.fixture
 def decode() -> Callable[[Any], str]:
-    """Text of byte ids."""
+    """A function that turns byte ids into text."""
     return lambda ids: VOCABULARY.decode([int(id) for id in ids])

@@ -1,4 +1,4 @@
-"""Tokens that were added to a SentencePiece vocabulary have transformers' ids, or are refused by name."""
+"""Tokens added to a SentencePiece vocabulary get the same ids as in transformers, or are refused by name."""
 
 import copy
 import io
@@ -61,7 +61,7 @@ def encoded(model, text):
     return sentencepiece.SentencePieceProcessor(model_proto=model).encode(text)
 
 
-def test_text_between_tokens_is_encoded_as_if_it_stood_alone(folder, model):
+def test_text_between_added_tokens_is_encoded_as_if_it_stood_alone(folder, model):
     first = size(model)
     vocabulary = beside(str(folder(added_tokens={"{": first, "{{": first + 1})), CONFIG)
     assert vocabulary.vocab_size == first + 2
@@ -81,7 +81,7 @@ def test_special_tokens_and_sentinels_in_a_text_have_their_own_ids(folder, model
     assert list(vocabulary.encode("the <extra_id_0></s><extra_id_9>")) == expected
 
 
-def test_a_vocabulary_without_added_tokens_is_seqios_own(folder, model):
+def test_a_vocabulary_without_added_tokens_is_a_plain_seqio_vocabulary(folder, model):
     own = {"<pad>": 0, "</s>": 1, "<unk>": 2, "<extra_id_0>": size(model) - 1}
     vocabulary = beside(str(folder(added_tokens=own)), CONFIG)
     assert type(vocabulary) is type(make(str(folder() / "spiece.model"), 10))
@@ -94,7 +94,7 @@ def test_equal_vocabularies_are_equal_and_can_be_copied(folder, model):
     assert make(place, 10, {"{": size(model)}) == one
 
 
-def test_gin_binds_added_tokens(folder, model, own_folder):
+def test_added_tokens_can_be_bound_in_gin(folder, model, own_folder):
     found = find_tokenizer(folder(added_tokens={"{": size(model), "'": size(model) + 1}), 400)
     pathlib.Path("vocabulary.gin").write_text("\n".join(found.gin_lines(found.model)))
     bound = configuration.load(["vocabulary.gin"]).bound("vocabularies.sentencepiece")
@@ -105,14 +105,14 @@ def described(token, number, **flags):
     return {"extra_ids": 10, "added_tokens_decoder": {str(number): {"content": token, **flags}}}
 
 
-def test_a_token_of_the_raw_text_may_be_white_space(folder, model):
+def test_a_token_that_is_matched_in_the_raw_text_may_be_white_space(folder, model):
     config = described("\n", size(model), normalized=False)
     vocabulary = beside(str(folder(tokenizer_config=config)), CONFIG)
     expected = [*encoded(model, "if"), size(model), *encoded(model, "you")]
     assert list(vocabulary.encode("if\nyou")) == expected
 
 
-def test_tokens_that_transformers_finds_in_another_way_are_named(folder, model):
+def test_tokens_that_transformers_would_match_differently_are_refused_by_name(folder, model):
     first = size(model)
     cases = [
         ({"tokenizer_config": described("\n", first)}, r"'\\n' is looked for in the normalised text"),
@@ -138,14 +138,14 @@ def test_tokens_that_transformers_finds_in_another_way_are_named(folder, model):
         assert "\n" not in str(error.value)
 
 
-def test_two_ids_of_a_token_are_refused(folder, model):
+def test_two_ids_for_one_token_are_refused(folder, model):
     config = described("{", size(model))
     with pytest.raises(UserError, match=r"added_tokens\.json gives the token '{' the id .*keep one"):
         beside(str(folder(tokenizer_config=config, added_tokens={"{": size(model) + 1})), CONFIG)
 
 
 def tokenizer_json(proto, **changes):
-    """A tokenizer.json of the model's own pieces and sentinels."""
+    """A tokenizer.json with the pieces and sentinels of the model."""
     processor = sentencepiece.SentencePieceProcessor(model_proto=proto)
     n = processor.get_piece_size()
     vocab = [[processor.id_to_piece(i), processor.get_score(i)] for i in range(n)]
@@ -153,13 +153,13 @@ def tokenizer_json(proto, **changes):
     return {"added_tokens": [], "model": {"type": "Unigram", "vocab": vocab}} | changes
 
 
-def test_a_tokenizer_json_of_the_same_pieces_is_taken(folder, model):
+def test_a_tokenizer_json_with_the_same_pieces_is_accepted(folder, model):
     added = [{"id": size(model), "content": "{", "normalized": True, "special": False}]
     vocabulary = beside(str(folder(tokenizer=tokenizer_json(model, added_tokens=added))), CONFIG)
     assert list(vocabulary.encode("{")) == [size(model)]
 
 
-def test_a_tokenizer_json_that_cuts_texts_in_another_way_is_refused(folder, model):
+def test_a_tokenizer_json_that_splits_texts_differently_is_refused(folder, model):
     own = tokenizer_json(model)["model"]["vocab"]
     renamed = [*own[:9], ["other", own[9][1]], *own[10:]]
     scored = [*own[:9], [own[9][0], own[9][1] - 1], *own[10:]]
@@ -188,7 +188,7 @@ def test_a_tokenizer_json_that_cuts_texts_in_another_way_is_refused(folder, mode
         assert "\n" not in str(error.value)
 
 
-def test_the_ids_and_the_text_of_the_case_equal_those_from_transformers(shared_cases):
+def test_ids_and_text_of_the_recorded_case_equal_those_of_transformers(shared_cases):
     case = shared_cases / "hf_added_tokens"
     expected = json.loads((case / "expected.json").read_text())
     vocabulary = beside(str(case / "model"), T5Config(vocab_size=32128))

@@ -36,7 +36,7 @@ def same(left, right):
 
 @pytest.fixture
 def random_mixture(plain_task, numbered):
-    """Two tasks whose preprocessor draws at random, of a source that knows its size and one that does not."""
+    """Two tasks with a random preprocessor: the source of one knows its size, that of the other does not."""
 
     @seqio.map_over_dataset(num_seeds=1)
     def drawn(example, seed):
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_batches_and_another_seed_different_ones(ra
     assert not same(first, other)
 
 
-def test_random_preprocessors_draw_anew_in_each_epoch(random_mixture, decode):
+def test_random_preprocessors_draw_new_values_in_each_epoch(random_mixture, decode):
     drawn = {}
     for batch in draw(stream(random_mixture), 60):
         for text, target in zip(batch["encoder_input_tokens"], batch["decoder_target_tokens"], strict=True):
@@ -100,7 +100,7 @@ def test_random_preprocessors_draw_anew_in_each_epoch(random_mixture, decode):
 
 def test_resuming_continues_as_if_it_had_not_stopped(random_mixture, tmp_path):
     uninterrupted = stream(random_mixture)
-    # The second position takes the place of the first.
+    # The second saved position replaces the first.
     for count in (1, 16):
         draw(uninterrupted, count)
         uninterrupted.save(tmp_path / "position")
@@ -131,7 +131,7 @@ def test_a_python_generator_resumes_too(generated_task, tmp_path):
         assert_same(draw(resumed, 12), rest)
 
 
-def test_reset_begins_again(random_mixture):
+def test_reset_starts_the_stream_again(random_mixture):
     batches = stream(random_mixture)
     first = draw(batches, 12)
     batches.reset()
@@ -186,7 +186,7 @@ def test_another_process_resumes_the_same_stream(tmp_path):
     assert runs[0].stderr == ""
 
 
-def test_a_position_of_other_settings_is_refused(plain_mixture, tmp_path):
+def test_a_position_saved_with_other_settings_is_refused(plain_mixture, tmp_path):
     stream(plain_mixture).save(tmp_path / "position")
     with pytest.raises(UserError, match=r"has batch_size 4, and this run has 8"):
         stream(plain_mixture, batch_size=8).restore(tmp_path / "position")
@@ -194,7 +194,7 @@ def test_a_position_of_other_settings_is_refused(plain_mixture, tmp_path):
         stream(plain_mixture, seed=2).restore(tmp_path / "position")
 
 
-def test_a_missing_position_is_named(plain_mixture, tmp_path):
+def test_a_missing_position_is_reported_by_name(plain_mixture, tmp_path):
     with pytest.raises(UserError, match=r"no position of a data stream is saved at .*absent"):
         stream(plain_mixture).restore(tmp_path / "absent")
 
@@ -213,7 +213,7 @@ def test_two_shards_divide_the_examples(plain_task, decode):
     assert not seen[0] & seen[1]
 
 
-def test_an_empty_task_is_named_when_its_turn_comes(plain_task):
+def test_an_empty_task_is_named_when_it_is_drawn(plain_task):
     plain_task("full")
     plain_task("hollow", size=0)
     seqio.MixtureRegistry.add("half", ["full", "hollow"], default_rate=1.0)
@@ -270,7 +270,7 @@ def test_a_task_whose_preprocessors_drop_every_example_is_named_and_the_program_
         ({"sequence_length": {"inputs": 4, "targets": 0}}, "1 or more"),
     ],
 )
-def test_settings_that_cannot_be_are_named(plain_mixture, settings, complaint):
+def test_impossible_settings_are_refused_by_name(plain_mixture, settings, complaint):
     with pytest.raises(UserError, match=complaint):
         stream(plain_mixture, **settings)
 
@@ -296,7 +296,7 @@ def test_evaluation_sees_every_example_once_in_order(plain_mixture, decode):
     assert inputs == [f"{name} in {number:02}" for name, size in sizes.items() for number in range(size)]
 
 
-def test_the_last_batch_of_an_evaluation_is_filled_up_with_weightless_rows(plain_mixture):
+def test_the_last_batch_of_an_evaluation_is_padded_with_rows_of_weight_zero(plain_mixture):
     batches = evaluated(plain_mixture)
     assert [batch["task_ids"].shape for batch in batches] == [(5,)] * 3
     assert [batch["decoder_loss_weights"].any(axis=1).tolist() for batch in batches] == [
@@ -306,7 +306,7 @@ def test_the_last_batch_of_an_evaluation_is_filled_up_with_weightless_rows(plain
     ]
 
 
-def test_shards_of_an_evaluation_have_equally_many_batches_and_no_example_in_common(plain_task, decode):
+def test_shards_of_an_evaluation_have_equally_many_batches_and_no_common_example(plain_task, decode):
     plain_task("owl", size=10)
     shards = [evaluated("owl", batch_size=2, num_shards=3, shard_id=shard) for shard in range(3)]
     assert [len(batches) for batches in shards] == [2, 2, 2]
@@ -315,7 +315,7 @@ def test_shards_of_an_evaluation_have_equally_many_batches_and_no_example_in_com
     assert len(texts) == len(set(texts)) == 10
 
 
-def test_an_evaluation_of_nothing_is_an_error(plain_task):
+def test_an_evaluation_without_examples_is_refused(plain_task):
     plain_task("hollow", size=0)
     with pytest.raises(UserError, match=r"'hollow' has no example in split 'test'"):
         evaluated("hollow")
@@ -338,7 +338,7 @@ WORDS = {"two": ((7, 1), (8, 9, 1)), "three": ((4, 1), (5, 5, 1), (6, 1))}
 
 @pytest.fixture
 def choice_task(plain_task):
-    """Registers a task of five examples with the choices of `WORDS`, whose number TensorFlow knows or not."""
+    """A function that registers five examples with the choices in `WORDS`; `told`: their number is static."""
 
     def register(name, told=True):
         words = WORDS[name]
@@ -380,7 +380,7 @@ def test_tasks_with_different_numbers_of_choices_train_in_one_batch(choosing):
     assert batch["choices"].shape == (8, 3, 12)
     logits = np.random.default_rng(0).normal(size=(8, 3, 12, 10)).astype(np.float32)
     totals = ChoiceLoss().totals_of(logits, batch["choices"], batch["labels"])
-    # The paper's formula over the choices that the row's task has.
+    # The paper's formula, over the choices of the row's own task.
     log_probs = logits.astype(np.float64) - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
     expected = 0.0
     for row, (task, label) in enumerate(zip(batch["task_ids"], batch["labels"], strict=True)):
@@ -394,7 +394,7 @@ def test_tasks_with_different_numbers_of_choices_train_in_one_batch(choosing):
     np.testing.assert_allclose(totals["multiple_choice"], expected, rtol=1e-5)
 
 
-def test_tasks_with_different_numbers_of_choices_are_read_as_few_examples(choosing):
+def test_few_shot_examples_may_have_different_numbers_of_choices(choosing):
     from poly_jax.experiment import Data, Experiment
     from poly_jax.model.config import T5Config
     from poly_jax.transfer.adapt import read_examples
@@ -408,7 +408,7 @@ def test_tasks_with_different_numbers_of_choices_are_read_as_few_examples(choosi
     assert count_examples(found) == 10
 
 
-def test_a_task_that_does_not_tell_its_number_of_choices_is_named(choice_task):
+def test_a_task_whose_number_of_choices_is_unknown_is_reported_by_name(choice_task):
     choice_task("two", told=False)
     with pytest.raises(UserError, match="task 'two' does not tell how many answer choices"):
         stream("two", choices=True)

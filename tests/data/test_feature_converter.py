@@ -50,7 +50,7 @@ def test_packing_is_refused():
 
 
 def with_choices(shape):
-    """The examples with two answer choices each, of which the second's second is absent."""
+    """The examples with two answer choices each; the second choice of the second example is absent."""
     tokens = iter(([[4, 4, 4, 1], [5, 1, 0, 0]], [[6, 1], [0, 0]]))
     choices = tf.data.Dataset.from_generator(lambda: tokens, output_signature=tf.TensorSpec(shape, tf.int32))
     columns = {"label": tf.constant([1, 0]), "example_id": tf.constant([8, 8])}
@@ -59,7 +59,7 @@ def with_choices(shape):
     )
 
 
-def test_choices_are_padded_to_the_targets_length_and_cut():
+def test_choices_are_padded_or_cut_to_the_length_of_the_targets():
     converter = RoutedEncDecFeatureConverter(choices=True)
     lengths = {"inputs": 4, "targets": 3}
     batch = next(converter(with_choices((2, None)), lengths).batch(2).as_numpy_iterator())
@@ -69,14 +69,14 @@ def test_choices_are_padded_to_the_targets_length_and_cut():
     assert {batch[name].dtype for name in ("choices", "labels", "example_ids")} == {np.dtype("int32")}
 
 
-def test_choices_come_only_where_asked_for_and_there():
+def test_choices_are_converted_only_where_they_are_asked_for_and_present():
     lengths = {"inputs": 4, "targets": 3}
     plain = RoutedEncDecFeatureConverter()(EXAMPLES, lengths).element_spec
     assert RoutedEncDecFeatureConverter()(with_choices((2, None)), lengths).element_spec == plain
     assert RoutedEncDecFeatureConverter(choices=True)(EXAMPLES, lengths).element_spec == plain
 
 
-def test_examples_with_fewer_choices_get_absent_ones_up_to_a_number_that_must_be_known():
+def test_examples_with_fewer_choices_are_padded_to_a_number_that_must_be_given():
     lengths = {"inputs": 4, "targets": 3}
     converter = RoutedEncDecFeatureConverter(choices=True, n_choices=3)
     batch = next(converter(with_choices((None, None)), lengths).batch(2).as_numpy_iterator())

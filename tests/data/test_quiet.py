@@ -12,7 +12,7 @@ from poly_jax.data.quiet import held_stderr, tf
 
 
 @pytest.mark.slow
-def test_a_new_process_imports_and_uses_tensorflow_without_a_word():
+def test_a_new_process_imports_and_uses_tensorflow_without_output():
     program = (
         "from poly_jax.data.quiet import seqio, tf\n"
         "import poly_jax.tasks\n"
@@ -24,19 +24,19 @@ def test_a_new_process_imports_and_uses_tensorflow_without_a_word():
     assert run.stderr == ""
 
 
-def test_tensorflow_leaves_the_accelerators_alone():
+def test_tensorflow_does_not_use_the_accelerators():
     assert tf.config.get_visible_devices("GPU") == []
     assert tf.config.get_visible_devices("TPU") == []
 
 
-def test_what_a_library_writes_is_held_back(capfd):
+def test_the_output_of_a_library_is_held_back(capfd):
     with held_stderr():
         os.write(2, b"I0000 noise\n")
     os.write(2, b"after\n")
     assert capfd.readouterr().err == "after\n"
 
 
-def test_what_a_library_writes_is_shown_if_it_fails(capfd):
+def test_the_output_of_a_library_is_shown_if_it_fails(capfd):
     def fail():
         with held_stderr():
             os.write(2, b"reason\n")

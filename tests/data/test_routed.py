@@ -21,7 +21,7 @@ def examples(provider, count, **options):
     return list(itertools.islice(dataset.as_numpy_iterator(), count))
 
 
-def test_every_example_says_its_task(plain_mixture, decode):
+def test_every_example_has_the_id_of_its_task(plain_mixture, decode):
     table = TaskTable.of(plain_mixture)
     rows = examples(routed(plain_mixture, table), 60, split="train", seed=1)
     assert {row["task_ids"].shape for row in rows} == {(1,)}
@@ -59,20 +59,20 @@ def test_rates_of_nested_mixtures_are_kept(plain_mixture, plain_task):
     original = seqio.MixtureRegistry.get("zoo")
     view = routed("zoo", TaskTable.of("zoo"))
     assert [task.name for task in view.tasks] == [task.name for task in original.tasks]
-    # animals has 4 of its own, split 2 : 5 : 1 over ant, cat and owl.
+    # The mixture animals has rate 4, split 2 : 5 : 1 over ant, cat and owl.
     assert [view.get_rate(task) for task in view.tasks] == pytest.approx([1.0, 6.0, 2.5, 0.5])
 
 
-def test_rates_decide_how_often_a_task_comes(plain_mixture):
+def test_rates_decide_how_often_a_task_is_drawn(plain_mixture):
     table = TaskTable.of(plain_mixture)
     rows = examples(routed(plain_mixture, table), 2000, split="train", seed=3)
     counts = collections.Counter(table.name(row["task_ids"][0]) for row in rows)
-    # Five standard deviations of a binomial.
+    # The tolerance is five standard deviations of a binomial distribution.
     for name, rate in (("owl", 1 / 8), ("ant", 2 / 8), ("cat", 5 / 8)):
         assert counts[name] / 2000 == pytest.approx(rate, abs=5 * (rate * (1 - rate) / 2000) ** 0.5)
 
 
-def test_a_single_task_is_a_mixture_of_one(plain_task):
+def test_a_single_task_is_treated_as_a_mixture_of_one(plain_task):
     plain_task("owl", 3)
     view = routed("owl", TaskTable(("ant", "owl")))
     assert [int(row["task_ids"][0]) for row in examples(view, 4, split="test", shuffle=False)] == [1] * 4
@@ -89,7 +89,7 @@ def test_the_view_is_registered_once_per_table(plain_mixture):
     assert routed(plain_mixture, other) is routed(plain_mixture, other)
 
 
-def test_a_mixture_registered_anew_gets_a_new_view(plain_mixture):
+def test_a_mixture_that_is_registered_again_gets_a_new_view(plain_mixture):
     table = TaskTable.of(plain_mixture)
     before = routed(plain_mixture, table)
     seqio.MixtureRegistry.remove(plain_mixture)
@@ -99,12 +99,12 @@ def test_a_mixture_registered_anew_gets_a_new_view(plain_mixture):
     assert [task.name for task in after.tasks] == ["owl"]
 
 
-def test_a_task_without_an_id_is_named(plain_mixture):
+def test_a_task_without_an_id_is_reported_by_name(plain_mixture):
     with pytest.raises(UserError, match=r"task 'owl' is not in the table of 2 tasks"):
         routed(plain_mixture, TaskTable(("ant", "cat")))
 
 
-def test_a_feature_of_the_same_name_is_a_conflict(registry):
+def test_a_task_that_already_has_a_feature_task_ids_is_refused(registry):
     feature = seqio.Feature(seqio.ByteVocabulary())
     source = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=("train",))
     seqio.TaskRegistry.add("taken", source=source, output_features={"task_ids": feature})
@@ -132,7 +132,7 @@ def test_shards_of_a_task_smaller_than_their_number_share_its_examples(plain_tas
         examples(view, 3, split="train", shuffle=False, seed=0, shard_info=seqio.ShardInfo(shard, 4))
         for shard in range(4)
     ]
-    # Twelve examples of the repeated stream in turn: each comes four times.
+    # Of twelve examples of the repeated stream, each of the three is drawn four times.
     counts = collections.Counter(decode(row["inputs"]) for shard in rows for row in shard)
     assert counts == {"few in 00": 4, "few in 01": 4, "few in 02": 4}
 
@@ -178,7 +178,7 @@ def test_seqios_evaluator_scores_the_view_with_the_tasks_own_metric(plain_task):
     def predict(dataset):
         rows = list(dataset.as_numpy_iterator())
         seen[len(rows)] = {int(row["task_ids"]) for _, row in rows}
-        # The first prediction of each task is wrong.
+        # Make the first prediction of each task wrong.
         return [(int(place), row["decoder_target_tokens"] * int(place > 0)) for place, row in rows]
 
     metrics, _ = evaluator.evaluate(compute_metrics=True, predict_fn=predict)

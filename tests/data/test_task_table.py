@@ -13,18 +13,18 @@ from poly_jax.errors import UserError
 TABLE = TaskTable(("addition", "reversal", "sorting"))
 
 
-def test_an_id_is_the_place_in_the_sorted_names():
+def test_an_id_is_the_index_in_the_sorted_names():
     assert [TABLE.id(name) for name in TABLE.names] == [0, 1, 2]
     assert [TABLE.name(id) for id in range(len(TABLE))] == ["addition", "reversal", "sorting"]
 
 
-def test_an_unknown_task_is_named_beside_the_closest_known():
+def test_an_unknown_task_is_named_with_the_closest_known_task():
     with pytest.raises(UserError, match=r"'sortinq'.*did you mean 'sorting'"):
         TABLE.id("sortinq")
 
 
 @pytest.mark.parametrize("id", [-1, 3, 2**31])
-def test_an_id_out_of_range_is_an_error_and_is_not_clamped(id):
+def test_an_id_out_of_range_is_refused_and_not_clamped(id):
     with pytest.raises(UserError, match=rf"task id {id} is out of range.*0 to 2"):
         TABLE.name(id)
 
@@ -38,20 +38,20 @@ def test_names_must_be_sorted_and_unique(names, complaint):
         TaskTable(names)
 
 
-def test_a_saved_table_loads_equal(tmp_path):
+def test_a_saved_table_is_equal_after_loading(tmp_path):
     TABLE.save(tmp_path / "tasks.json")
     assert TaskTable.load(tmp_path / "tasks.json") == TABLE
     assert json.loads((tmp_path / "tasks.json").read_text())["tasks"] == ["addition", "reversal", "sorting"]
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"tasks": 3}', '{"tasks": [3]}', '{"names": []}'])
-def test_a_file_that_does_not_hold_a_table_is_named(tmp_path, content):
+def test_a_file_that_does_not_hold_a_table_is_reported_by_name(tmp_path, content):
     (tmp_path / "tasks.json").write_text(content)
     with pytest.raises(UserError, match=r"tasks\.json.* holds no task table"):
         TaskTable.load(tmp_path / "tasks.json")
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"there is no task table at .*absent\.json"):
         TaskTable.load(tmp_path / "absent.json")
 
@@ -63,7 +63,7 @@ def test_the_table_of_a_mixture_has_its_tasks_and_the_tasks_of_its_mixtures(plai
     assert TaskTable.of("bee").names == ("bee",)
 
 
-def test_an_unknown_mixture_is_named_beside_the_closest_registered(plain_mixture):
+def test_an_unknown_mixture_is_named_with_the_closest_registered_mixture(plain_mixture):
     with pytest.raises(UserError, match=r"'anymals'.*did you mean 'animals'"):
         TaskTable.of("anymals")
 

@@ -1,4 +1,4 @@
-"""Errors inside the code of a user's task, and rates that cannot be, are one line that names the part."""
+"""Errors in the code of a user's task and impossible rates are reported in one line that names the place."""
 
 import functools
 import sys
@@ -43,7 +43,7 @@ def fails_on_an_example(dataset):
     return dataset.map(change)
 
 
-def test_a_preprocessor_that_ends_the_process_is_named(plain_task):
+def test_a_preprocessor_that_ends_the_process_is_reported_by_name(plain_task):
     def leaves(dataset):
         raise SystemExit(3)
 
@@ -85,7 +85,7 @@ def test_an_error_in_a_data_source_names_its_task_and_split(plain_task):
         train("owl")
 
 
-def test_an_error_of_a_generator_says_that_it_was_the_source(plain_task, plain_mixture):
+def test_an_error_in_a_generator_is_reported_as_one_of_the_data_source(plain_task, plain_mixture):
     def rows():
         yield {"inputs": [5, 1], "targets": [5, 1]}
         raise RuntimeError("line 7 of the file is broken")
@@ -150,7 +150,7 @@ def _passing():
         ),
     ],
 )
-def test_rates_that_cannot_be_are_refused(plain_task, rates, message):
+def test_impossible_rates_are_refused(plain_task, rates, message):
     for name in rates:
         plain_task(name)
     seqio.MixtureRegistry.add("pair", list(rates.items()))
@@ -158,7 +158,7 @@ def test_rates_that_cannot_be_are_refused(plain_task, rates, message):
         train("pair")
 
 
-def test_a_task_of_rate_0_is_left_out(plain_task):
+def test_a_task_with_rate_0_is_left_out(plain_task):
     plain_task("ant")
     plain_task("owl")
     seqio.MixtureRegistry.add("one", [("ant", 1.0), ("owl", 0.0)])
@@ -176,7 +176,7 @@ def test_the_cause_is_the_python_error_that_tensorflow_quotes():
     assert cause(RuntimeError("poly_jax.errors.UserError: use a split")) == "use a split"
 
 
-def test_the_case_of_rates(shared_cases, registry, monkeypatch):
+def test_the_rates_of_the_recorded_case_are_refused(shared_cases, registry, monkeypatch):
     monkeypatch.syspath_prepend(shared_cases / "mixture_rate_unknown_count")
     sys.modules.pop("my_tasks", None)
     import my_tasks  # noqa: F401

@@ -1,4 +1,4 @@
-"""Little tasks, and a run of three steps: random weights, but routers that tell the tasks apart."""
+"""Small tasks, and a run of three steps: random weights, and routers that distinguish the tasks."""
 
 import json
 from types import SimpleNamespace
@@ -51,7 +51,7 @@ SIZES = {"evaluation_a": 7, "evaluation_b": 5, "evaluation_no_metric": 3}
 
 
 def overlap(targets, predictions):
-    """Percentage of places at which target and prediction agree, and the mean length of the predictions."""
+    """Percentage of positions at which target and prediction agree, and mean length of the predictions."""
     same = [
         sum(x == y for x, y in zip(target, prediction, strict=False)) / max(len(target), len(prediction), 1)
         for target, prediction in zip(targets, predictions, strict=True)
@@ -100,7 +100,7 @@ def marked(text, **_):
 
 @pytest.fixture(scope="session")
 def tasks():
-    """The mixture `evaluation_all`, which the run learns, and what no run knows; how they were made."""
+    """Register the mixture `evaluation_all`, on which the run trains, and a task that no run has."""
     from poly_jax.data.quiet import seqio
 
     sizes = SIZES
@@ -120,7 +120,7 @@ def tasks():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory, tasks):
-    """The run, made as a user makes it (gin, a backbone file, `train`): its folder and its restored model."""
+    """A run made as users make it (gin, a backbone file, `train`): its folder and its restored model."""
     import jax
 
     from poly_jax import configuration
@@ -145,7 +145,7 @@ def trained(tmp_path_factory, tasks):
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
-    """The run with the experiment and the texts of its own configuration."""
+    """The run with the experiment and the gin texts of its own configuration."""
     from poly_jax import configuration
 
     monkeypatch.chdir(tmp_path)

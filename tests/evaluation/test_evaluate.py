@@ -1,4 +1,4 @@
-"""An evaluation reports the tasks' own metrics of what it predicted, and says what it cannot evaluate."""
+"""An evaluation reports the tasks' own metrics of its predictions, and names what it cannot evaluate."""
 
 import json
 import pathlib
@@ -85,7 +85,7 @@ def test_tasks_without_the_split_or_a_metric_are_left_out(evaluated):
         ("evaluation_no_test", "empty", "evaluation_no_test without an example in split 'empty'"),
     ],
 )
-def test_what_cannot_be_evaluated_is_an_error_that_names_it(run, mixture, split, message):
+def test_a_mixture_that_cannot_be_evaluated_is_refused_by_name(run, mixture, split, message):
     with pytest.raises(UserError, match=message):
         evaluate(run.folder, run.experiment, mixture=mixture, split=split, output_dir="out")
     assert not pathlib.Path("out").exists()
@@ -123,7 +123,7 @@ def test_a_bare_t5_is_evaluated_on_tasks_that_it_never_saw(tasks, tmp_path):
     assert set(metrics) == {"evaluation_a", "evaluation_stranger", "mean"}
 
 
-def test_restoring_says_nothing_of_how_it_is_stored(run):
+def test_restoring_logs_nothing_about_the_storage(run):
     records = []
     logger = absl.logging.get_absl_logger()
     handler = absl.logging.PythonHandler()
@@ -136,7 +136,7 @@ def test_restoring_says_nothing_of_how_it_is_stored(run):
     assert [record.getMessage() for record in records] == []
 
 
-def test_numbers_are_averaged_over_the_tasks_that_have_them_and_texts_are_not():
+def test_numbers_are_averaged_over_the_tasks_that_have_them_and_strings_are_not():
     metrics = {
         "b": {"x": np.float32(1), "y": 4, "note": seqio.metrics.Text("no number")},
         "a": {"x": seqio.metrics.Scalar(2)},
@@ -146,7 +146,7 @@ def test_numbers_are_averaged_over_the_tasks_that_have_them_and_texts_are_not():
     assert results == {"a": {"x": 2.0}, "b": {"x": 1.0, "y": 4.0}, "mean": {"x": 1.5, "y": 4.0}}
 
 
-def test_a_table_in_a_pipe_is_not_cut_to_a_terminal(capsys, monkeypatch):
+def test_a_table_in_a_pipe_is_not_cut_to_the_width_of_a_terminal(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     name = "task_" + "x" * 90
     show(with_mean({name: {"exact_match": 12.345}}), "all")
@@ -154,7 +154,7 @@ def test_a_table_in_a_pipe_is_not_cut_to_a_terminal(capsys, monkeypatch):
     assert line.replace("│", " ").split() == [name, "12.35"]
 
 
-def test_a_number_that_is_not_finite_is_null_and_named():
+def test_a_number_that_is_not_finite_is_written_as_null_and_named():
     metrics = {"b": {"loss": float("nan"), "note": seqio.metrics.Text("words")}, "a": {"loss": 2.0}}
     results = with_mean(metrics)
     assert json.loads(as_json(results, metrics)) == {
@@ -165,12 +165,12 @@ def test_a_number_that_is_not_finite_is_null_and_named():
     assert not_finite(results) == ["b: loss", "mean: loss"]
 
 
-def test_a_metric_that_is_not_a_number_is_named():
+def test_a_metric_that_is_not_a_number_is_reported_by_name():
     with pytest.raises(UserError, match=r"metric 'share' of task 'a' is \[1\], which is not a number"):
         with_mean({"a": {"share": [1]}})
 
 
-def test_metrics_may_sum_up_the_tasks_that_share_them():
+def test_a_metric_may_summarise_the_tasks_that_share_it():
     class Counted:
         def __call__(self, targets, predictions):
             return {}

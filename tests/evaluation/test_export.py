@@ -1,4 +1,4 @@
-"""The backbone of a run that trained everything comes back bit for bit as a backbone to freeze."""
+"""The backbone of a run that trained everything is exported bit for bit, to be frozen in later runs."""
 
 import dataclasses
 import pathlib
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory, tasks):
-    """A run that trained backbone and adapters in scanned layers: folder, last state and T5Config."""
+    """A run that trained backbone and adapters with scanned layers: folder, last state and T5Config."""
     root = tmp_path_factory.mktemp("export")
     (root / "run.gin").write_text(tasks.config)
     bindings = [
@@ -57,7 +57,7 @@ def test_an_exported_backbone_is_the_trained_one_without_adapters_in_separate_la
     assert fields.keys() == {field.name for field in dataclasses.fields(T5Config)}
 
 
-def test_a_run_that_froze_its_backbone_is_told_what_can_be_exported(trained, capsys):
+def test_exporting_the_backbone_of_a_run_that_froze_it_is_refused_with_the_alternatives(trained, capsys):
     assert cli.main(["export", f"--run={trained.folder}", "--output=b.safetensors"]) == 1
     shown = capsys.readouterr().err
     assert shown.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Predictions for texts equal an evaluation's, keep their inputs, and never leave half a file."""
+"""Predictions for texts equal those of an evaluation, keep the input fields, and never leave half a file."""
 
 import dataclasses
 import io
@@ -19,7 +19,7 @@ def read_jsonl(path):
 
 @pytest.fixture
 def asked(run, tasks):
-    """JSON lines of the test inputs of task a, with a field to keep, and their texts as lines."""
+    """Test inputs of task a in two files: JSON lines with an additional field, and lines of text."""
     inputs = [text for text, _ in tasks.texts("evaluation_a", tasks.sizes["evaluation_a"])]
     records = [{"inputs": text, "number": n, "who": "Zoë"} for n, text in enumerate(inputs)]
     pathlib.Path("asked.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -29,7 +29,7 @@ def asked(run, tasks):
 
 @pytest.fixture
 def here(run, asked):
-    """The run, in a folder that holds the questions."""
+    """The run, with the input files in the current folder."""
     return run
 
 
@@ -45,7 +45,7 @@ def test_infer_predicts_the_same_as_an_evaluation_and_keeps_the_fields(here, ask
     assert lines == [" ".join(text.splitlines()) for text in wanted]
 
 
-def test_lines_become_json_lines_and_the_other_way_round(here):
+def test_lines_of_text_become_json_lines_and_the_reverse(here):
     infer(here.folder, "evaluation_b", "asked.txt", "b.jsonl", here.experiment)
     infer(here.folder, "evaluation_b", "asked.jsonl", "b.txt", here.experiment)
     answers = read_jsonl("b.jsonl")
@@ -61,7 +61,7 @@ def test_the_tasks_adapters_are_used(here):
     assert [answer["score"] for answer in a] != pytest.approx([answer["score"] for answer in b], abs=0.01)
 
 
-def test_standard_input_and_output(here, tasks, capsys, monkeypatch):
+def test_texts_are_read_from_standard_input_and_written_to_standard_output(here, tasks, capsys, monkeypatch):
     assert cli.main(["infer", f"--run={here.folder}", "--task=evaluation_a", "--input=asked.txt"]) == 0
     expected = capsys.readouterr().out
     assert expected.count("\n") == tasks.sizes["evaluation_a"]
@@ -70,7 +70,7 @@ def test_standard_input_and_output(here, tasks, capsys, monkeypatch):
     assert capsys.readouterr().out == expected
 
 
-def test_an_empty_line_between_texts_gets_its_own_line(here):
+def test_an_empty_line_between_texts_gets_an_output_line(here):
     pathlib.Path("gap.txt").write_text("a: b\n\na: b")
     infer(here.folder, "evaluation_a", "gap.txt", "answers.jsonl", here.experiment)
     answers = read_jsonl("answers.jsonl")
@@ -100,7 +100,7 @@ def test_an_empty_line_between_texts_gets_its_own_line(here):
         ("evaluation_a", None, r"asked\.jsonl is missing"),
     ],
 )
-def test_what_cannot_be_predicted_is_an_error_that_names_it(here, task, content, message):
+def test_input_that_cannot_be_predicted_is_refused_by_name(here, task, content, message):
     file = pathlib.Path("asked.jsonl")
     file.unlink() if content is None else file.write_text(content)
     with pytest.raises(UserError, match=message):
@@ -119,7 +119,7 @@ def test_an_output_that_cannot_be_written_is_an_error_before_the_work(here, monk
         infer(here.folder, "evaluation_a", "asked.txt", "folder", here.experiment)
 
 
-def test_neither_the_texts_nor_a_file_of_the_run_is_replaced(here):
+def test_neither_the_input_file_nor_a_file_of_the_run_is_overwritten(here):
     texts = pathlib.Path("asked.txt").read_text()
     config = pathlib.Path(here.folder) / "config.gin"
     bound = config.read_text()
@@ -130,7 +130,7 @@ def test_neither_the_texts_nor_a_file_of_the_run_is_replaced(here):
     assert (pathlib.Path("asked.txt").read_text(), config.read_text()) == (texts, bound)
 
 
-def test_an_answer_file_is_replaced_whole_or_not_at_all(here, tasks, monkeypatch):
+def test_an_output_file_is_replaced_as_a_whole_or_not_at_all(here, tasks, monkeypatch):
     pathlib.Path("answers.txt").write_text("old\n")
     write = type(epath.Path("x")).write_text
 
@@ -149,8 +149,8 @@ def test_an_answer_file_is_replaced_whole_or_not_at_all(here, tasks, monkeypatch
     assert pathlib.Path("answers.txt").read_text().count("\n") == tasks.sizes["evaluation_a"]
 
 
-def test_an_answer_whose_score_is_not_a_number_is_an_error_and_no_file(here, monkeypatch):
-    """A diverged run: its weights are NaN."""
+def test_a_prediction_whose_score_is_nan_is_an_error_and_leaves_no_file(here, monkeypatch):
+    """The run has diverged: its weights are NaN."""
     import jax
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Predictions and scores are the model's own, row by row, whatever the batches are."""
+"""Predictions and scores equal the model's own, row by row, for any batch size."""
 
 import subprocess
 import sys
@@ -25,7 +25,7 @@ def rows(run):
 
 
 def predictor(run, batch_size, **decoding):
-    """Each is made, and so compiled, once for all tests."""
+    """Make each predictor, and so compile it, once for all tests."""
     key = (int(batch_size), *decoding.items())
     if key not in run.predictors:
         settings = Decoding(max_length=MOST, **decoding)
@@ -39,7 +39,7 @@ def log_probs(run, inputs, decoder_inputs, task_ids):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def test_predictions_are_the_likeliest_tokens_one_by_one(run, rows):
+def test_each_predicted_token_is_the_most_likely_one(run, rows):
     inputs, _, task_ids = rows
     expected, score = np.zeros((7, MOST + 1), np.int32), np.zeros(7)
     ended = np.zeros(7, bool)
@@ -74,7 +74,7 @@ def test_the_score_of_a_choice_is_its_score_as_a_target(run, rows):
         predictor(run, 4).score_choices(inputs, choices, task_ids + 100)
 
 
-def test_rows_of_two_tasks_in_a_batch_each_have_their_own_adapters(run, rows):
+def test_rows_of_two_tasks_in_one_batch_use_their_own_adapters(run, rows):
     inputs, targets, task_ids = rows
     together = predictor(run, 7)
     mixed, scores = together.predict(inputs, task_ids), together.score(inputs, targets, task_ids)
@@ -102,7 +102,7 @@ def test_the_batch_size_changes_nothing(run, rows, batch_size):
     assert sum(told) == 7
 
 
-def test_a_last_batch_that_is_not_full_is_not_compiled_anew(run, rows):
+def test_a_last_batch_that_is_not_full_is_not_compiled_again(run, rows):
     inputs, targets, task_ids = rows
     model = Predictor(run.restored, Decoding(max_length=2), run.mesh, 4)
     model.predict(inputs, task_ids)
@@ -121,7 +121,7 @@ def test_the_best_beam_is_the_prediction(run, rows):
     np.testing.assert_allclose(got.scores, beams.scores.max(-1), rtol=1e-5)
 
 
-def test_sampling_draws_anew_in_every_batch_and_the_same_again(run, rows):
+def test_sampling_differs_between_batches_and_is_reproducible(run, rows):
     inputs, _, _ = rows
     same = np.repeat(inputs[:1], 8, axis=0)
     model = predictor(run, 4, temperature=2.0)
@@ -130,7 +130,7 @@ def test_sampling_draws_anew_in_every_batch_and_the_same_again(run, rows):
     assert (first[:4] != first[4:]).any()
 
 
-def test_a_task_id_outside_the_table_is_an_error_before_anything_runs(run, rows):
+def test_a_task_id_outside_the_table_is_refused_before_anything_runs(run, rows):
     inputs, targets, task_ids = rows
     model = predictor(run, 4)
     with pytest.raises(UserError, match=r"task id 4 is not in the table of 4"):
@@ -184,7 +184,7 @@ def test_several_devices_predict_the_same_as_one_device():
     assert done.stdout == "equal on 4\n", done.stderr
 
 
-def test_a_batch_that_the_devices_cannot_share_is_an_error(run):
+def test_a_batch_size_that_the_devices_do_not_divide_is_refused(run):
     mesh = SimpleNamespace(shape={"data": 4, "fsdp": 2, "model": 1})
     with pytest.raises(UserError, match=r"batch size 12 is not a multiple of the 8 devices"):
         Predictor(run.restored, Decoding(), mesh, 12)

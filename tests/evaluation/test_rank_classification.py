@@ -1,4 +1,4 @@
-"""Tasks with answer choices: adapted to with the loss of choices, evaluated by ranking them."""
+"""Tasks with answer choices are adapted to with `ChoiceLoss` and evaluated by ranking the choices."""
 
 import json
 import pathlib
@@ -61,7 +61,7 @@ def choosing(tmp_path_factory):
     del tasks._registered["choosing"]
 
 
-def test_the_accuracy_comes_from_ranking_the_choices_by_the_model(run, choosing):
+def test_the_accuracy_is_that_of_ranking_the_choices_by_the_models_scores(run, choosing):
     metrics = evaluate(
         run.folder,
         run.experiment,
@@ -111,7 +111,7 @@ def likelihoods(folder, task):
 
 
 @pytest.mark.slow
-def test_a_task_is_adapted_to_with_the_loss_of_choices_and_evaluated_by_its_own_adapters(run, choosing):
+def test_a_task_is_adapted_to_with_choice_loss_and_evaluated_with_its_own_adapters(run, choosing):
     state = adapt(
         run.folder,
         choosing,

@@ -1,4 +1,4 @@
-"""Texts get the tokens that their task gives its examples in training."""
+"""Texts are encoded to the tokens that their task gives its examples in training."""
 
 import io
 import pathlib
@@ -33,7 +33,7 @@ def own_tokenizer(dataset):
 
 @pytest.fixture
 def task():
-    """Makes a task, not registered, whose examples are the texts above, or that cannot be read."""
+    """A function that makes an unregistered task of the texts above, or one whose data cannot be read."""
 
     def make(preprocessors, add_eos=True, texts=TEXTS):
         def read(split, shuffle_files, seed=None):
@@ -70,25 +70,25 @@ def test_a_text_gets_the_tokens_that_training_gives_it(task, preprocessors, add_
     assert rows.tolist() == [[*row, *[0] * (6 - len(row))] for row in expected]
 
 
-def test_a_text_has_the_form_that_the_preprocessors_before_the_tokenizer_make(task):
+def test_a_text_is_expected_in_the_form_that_reaches_the_tokenizer(task):
     rows = task_encoder(task([prefixed, TOKENIZE, APPEND]), LENGTHS)(["q: ab"])
     assert rows.tolist() == [[116, 61, 35, 100, 101, 1]]
 
 
-def test_the_examples_of_a_task_with_its_own_tokenizer_show_whether_texts_end(task, capsys):
+def test_with_a_custom_tokenizer_the_examples_show_whether_texts_end_with_eos(task, capsys):
     made = task([own_tokenizer])
     assert task_encoder(made, LENGTHS)(["ab"]).tolist() == [[100, 101, 1, 0, 0, 0]]
     assert task_encoder(made, LENGTHS, "targets")(["ab"]).tolist() == [[100, 101, 0, 0, 0, 0]]
     assert not capsys.readouterr().err
 
 
-def test_examples_that_cannot_be_read_leave_t5_s_convention_and_a_word(task, capsys):
+def test_where_examples_cannot_be_read_t5s_convention_is_used_with_a_notice(task, capsys):
     rows = task_encoder(task([own_tokenizer], texts=None), LENGTHS)(["ab"])
     assert rows.tolist() == [[100, 101, 1, 0, 0, 0]]
     assert "cannot be read (" in capsys.readouterr().err
 
 
-def test_texts_that_are_cut_are_counted(task, capsys):
+def test_the_number_of_texts_that_are_cut_is_reported(task, capsys):
     task_encoder(task([TOKENIZE, APPEND]), LENGTHS)(TEXTS)
     assert capsys.readouterr().err == "1 of 4 texts were cut to 6 tokens; the rest was not read\n"
     task_encoder(task([TOKENIZE, AFTER_TRIM]), LENGTHS)(TEXTS)
@@ -97,14 +97,14 @@ def test_texts_that_are_cut_are_counted(task, capsys):
     assert not capsys.readouterr().err
 
 
-def test_targets_without_an_end_are_said(task, capsys):
+def test_targets_without_an_end_of_sequence_are_reported(task, capsys):
     say_if_endless(task([TOKENIZE, APPEND]), LENGTHS)
     assert not capsys.readouterr().err
     say_if_endless(task([TOKENIZE]), LENGTHS)
     assert "the targets of task 'little' have no end of sequence" in capsys.readouterr().err
 
 
-def test_without_a_task_texts_end_as_t5_s_do_and_are_cut_before_their_end():
+def test_without_a_task_texts_end_with_eos_and_are_cut_before_it():
     rows = t5_encoder(BYTES, 4)(["abcdef", "a", ""])
     assert rows.tolist() == [[100, 101, 102, 1], [100, 1, 0, 0], [1, 0, 0, 0]]
     assert encoder_of(None, BYTES, 4)(["a"]).tolist() == [[100, 1, 0, 0]]
@@ -123,7 +123,7 @@ def test_byte_order_marks_and_carriage_returns_do_not_reach_the_model(tmp_path, 
     assert read_records("-") == [{"inputs": "a b"}, {"inputs": "c"}]
 
 
-def test_the_case_of_a_task_without_an_end(shared_cases, monkeypatch):
+def test_the_recorded_task_without_an_end_of_sequence_is_encoded_without_one(shared_cases, monkeypatch):
     tasks, mixtures = dict(seqio.TaskRegistry._REGISTRY), dict(seqio.MixtureRegistry._REGISTRY)
     monkeypatch.syspath_prepend(shared_cases / "mixture_rate_unknown_count")
     sys.modules.pop("my_tasks", None)
@@ -140,7 +140,7 @@ def test_the_case_of_a_task_without_an_end(shared_cases, monkeypatch):
     assert ids[:9] == row["inputs"].tolist()
 
 
-def test_the_case_of_a_mark_and_a_cut(shared_cases, task, capsys):
+def test_the_recorded_texts_with_a_byte_order_mark_are_encoded_and_cut(shared_cases, task, capsys):
     folder = pathlib.Path(shared_cases / "infer_cut_and_bom")
     marked = read_records(str(folder / "bom.txt"))
     assert [record["inputs"] for record in marked] == ["lqm hdcgib", "lqm ihgc"]

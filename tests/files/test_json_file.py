@@ -45,7 +45,7 @@ def test_an_object_is_read_with_and_without_a_byte_order_mark(tmp_path):
         (b"true", "holds true or false where an object is needed"),
     ],
 )
-def test_other_content_is_refused_in_one_line_that_names_the_file(tmp_path, content, message):
+def test_content_that_is_not_valid_is_refused_in_one_line_that_names_the_file(tmp_path, content, message):
     path = _written(tmp_path, content)
     with pytest.raises(UserError, match=message) as error:
         read_json(path)
@@ -65,7 +65,7 @@ def test_no_more_than_the_limit_is_read(tmp_path):
         read_json(path, max_bytes=7)
 
 
-def test_a_missing_file_and_a_folder_are_named(tmp_path):
+def test_a_missing_file_and_a_folder_are_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"gone\.json is missing; copy the folder again"):
         read_json(tmp_path / "gone.json", advice="copy the folder again")
     with pytest.raises(UserError, match="cannot be read"):
@@ -79,18 +79,18 @@ def test_the_caller_chooses_the_type_of_the_top_level(tmp_path):
         read_json(_written(tmp_path, b"{}"), list)
 
 
-def test_nan_is_read_where_it_is_asked_for():
+def test_nan_is_read_where_the_caller_allows_it():
     assert math.isnan(parse_json('{"loss": NaN}', "it", allow_nan=True)["loss"])
     assert parse_json('{"loss": Infinity}', "it", allow_nan=True) == {"loss": math.inf}
 
 
-def test_a_line_is_named_by_its_place_and_bytes_are_decoded():
+def test_an_error_in_a_line_names_the_line_and_bytes_are_decoded():
     assert parse_json(b'{"a": "\xc3\xa9"}', "it") == {"a": "é"}
     with pytest.raises(UserError, match=r"^input\.jsonl, line 3 is not valid JSON .*; mend the line$"):
         parse_json("{", "input.jsonl, line 3", advice="mend the line")
 
 
-def test_fields_are_taken_by_type():
+def test_fields_are_read_with_their_types():
     fields = Fields(
         {"n": 3, "x": 2, "s": "t", "b": False, "o": {"n": 1}, "l": ["a"], "z": None}, "config.json"
     )
@@ -126,7 +126,7 @@ def test_a_field_of_another_type_is_refused_by_name(value, kind, bounds, message
     assert len(str(error.value)) < 200
 
 
-def test_absent_nested_listed_and_unknown_fields_are_named():
+def test_absent_nested_listed_and_unknown_fields_are_reported_by_name():
     fields = Fields({"o": {}, "l": ["a", 1]}, "config.json")
     with pytest.raises(UserError, match=r"config\.json has no 'n'"):
         fields.take("n", int)

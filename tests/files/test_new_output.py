@@ -1,4 +1,4 @@
-"""Conversions overwrite nothing, and leave nothing where they fail; what failed is one line."""
+"""Conversions overwrite nothing, leave nothing behind when they fail, and report the failure in one line."""
 
 import pathlib
 
@@ -20,7 +20,7 @@ def source(hugging_face_config, hugging_face_tensors, write_hugging_face):
 
 
 def content(folder="."):
-    """Bytes of every file below a folder by its path, and None for folders."""
+    """Map the path of every file below a folder to its bytes, and that of every folder to None."""
     return {
         str(path): path.read_bytes() if path.is_file() else None for path in pathlib.Path(folder).rglob("*")
     }
@@ -32,7 +32,7 @@ def one_line(capsys):
     return shown
 
 
-def test_a_folder_that_fails_to_be_filled_is_deleted():
+def test_a_folder_that_cannot_be_filled_is_deleted():
     def fill():
         with new_folder("out") as folder:
             (folder / "half").write_text("x")
@@ -43,7 +43,7 @@ def test_a_folder_that_fails_to_be_filled_is_deleted():
     assert not pathlib.Path("out").exists()
 
 
-def test_a_full_disk_is_one_line():
+def test_a_full_disk_is_reported_in_one_line():
     def fill():
         with new_folder("out"):
             raise OSError(28, "No space left on device")
@@ -54,7 +54,7 @@ def test_a_full_disk_is_one_line():
 
 @pytest.mark.parametrize("command", ["import --from", "export --backbone", "export --format=t5x --backbone"])
 @pytest.mark.parametrize("output", ["b", "b.safetensors"])
-def test_what_is_there_stays(source, command, output, capsys):
+def test_an_existing_output_is_not_overwritten(source, command, output, capsys):
     arguments = [*f"{command}={source}".split(), f"--output={output}"]
     assert cli.main(arguments) == 0
     before = content()
@@ -64,7 +64,7 @@ def test_what_is_there_stays(source, command, output, capsys):
     assert content() == before
 
 
-def test_the_gin_file_of_an_import_replaces_none(source, capsys):
+def test_the_gin_file_of_an_import_does_not_replace_another(source, capsys):
     pathlib.Path("mine.gin").write_text("train.steps = 1\n")
     assert cli.main(["import", f"--from={source}", "--output=mine.safetensors"]) == 1
     assert "mine.gin exists" in one_line(capsys)
@@ -88,7 +88,7 @@ def test_an_import_into_a_bucket_is_refused(source, capsys):
     "arguments",
     ["import --from", "export --format=t5x --backbone", "export --format=hugging_face --backbone"],
 )
-def test_an_output_that_cannot_be_is_one_line(source, arguments, capsys):
+def test_an_output_that_cannot_be_made_is_reported_in_one_line(source, arguments, capsys):
     pathlib.Path("file").write_text("x")
     assert cli.main([*f"{arguments}={source}".split(), "--output=file/b"]) == 1
     assert "cannot be written: Not a directory" in one_line(capsys)
@@ -103,7 +103,7 @@ def test_a_file_that_cannot_be_moved_into_place_is_deleted(source, capsys):
 
 @pytest.fixture
 def with_a_lost_chunk(shared_data):
-    """A T5X checkpoint that opens, and breaks off where its last array is read."""
+    """A T5X checkpoint that opens, but whose last array cannot be read."""
     from poly_jax.weights.backbone import open_backbone
 
     tensors = open_backbone(shared_data / "t5x" / "t5x_tiny_v1_1").tensors
@@ -122,7 +122,7 @@ def with_a_lost_chunk(shared_data):
         "export --output=out --format=hugging_face --backbone",
     ],
 )
-def test_a_source_that_breaks_off_leaves_nothing_and_is_one_line(with_a_lost_chunk, arguments, capsys):
+def test_a_source_that_cannot_be_read_to_its_end_leaves_no_output(with_a_lost_chunk, arguments, capsys):
     before = content("lossy")
     capsys.readouterr()
     assert cli.main(f"{arguments}={with_a_lost_chunk}".split()) == 1
@@ -131,7 +131,7 @@ def test_a_source_that_breaks_off_leaves_nothing_and_is_one_line(with_a_lost_chu
     assert not any("checkpoint" in file or "safetensors" in file for file in content() if "lossy" not in file)
 
 
-def test_a_t5x_checkpoint_that_breaks_off_is_deleted():
+def test_a_t5x_checkpoint_that_is_not_finished_is_deleted():
     def fail():
         raise UserError("lost")
 

@@ -30,7 +30,7 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     assert link.is_symlink()
 
 
-def test_a_relative_path_is_one_in_the_current_folder(tmp_path, monkeypatch):
+def test_a_relative_path_is_relative_to_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_whole("file.txt", "text")
     assert (tmp_path / "file.txt").read_text() == "text"

@@ -1,4 +1,4 @@
-"""The modules beside the test are found by it and by its worker alike."""
+"""Put this folder on the module path, so that the test and its worker find the modules beside them."""
 
 import pathlib
 import sys

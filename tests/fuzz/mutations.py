@@ -39,7 +39,7 @@ def mutate(path: pathlib.Path, kind: str, seed: str) -> None:
 
 
 def kinds_for(path: pathlib.Path) -> list[str]:
-    """The kinds of damage that suit a file."""
+    """The kinds of damage that apply to a file."""
     kinds = ["delete", "folder", *(kind for kind in _KINDS if not kind.startswith("leaf"))]
     if path.suffix == ".safetensors":
         return [*kinds, *(f"leaf_of_header_{i}" for i in range(4))]
@@ -67,7 +67,7 @@ def _not_utf8(content: bytes, rng: random.Random) -> bytes:
 
 
 def _huge_number(content: bytes, rng: random.Random) -> bytes:
-    """A number in a text becomes one of 25 digits; eight bytes of a binary file become large."""
+    """Replace a number in a text by one of 25 digits, or eight bytes of a binary file by a large number."""
     numbers = list(re.finditer(rb"\d+", content))
     if numbers and _is_text(content):
         chosen = rng.choice(numbers)
@@ -84,7 +84,7 @@ def _is_text(content: bytes) -> bool:
 
 
 def _leaf(content: bytes, rng: random.Random) -> bytes:
-    """JSON with one value somewhere in it exchanged for one of another type, or left out."""
+    """JSON in which one value is replaced by one of another type, or left out."""
     document = json.loads(content)
     places: list[tuple[Any, Any]] = []
     nodes = [document]
@@ -104,7 +104,7 @@ def _leaf(content: bytes, rng: random.Random) -> bytes:
 
 
 def _leaf_of_header(content: bytes, rng: random.Random) -> bytes:
-    """A safetensors file whose header has another value somewhere."""
+    """A safetensors file in whose header one value is replaced or left out."""
     size = int.from_bytes(content[:8], "little")
     header = _leaf(content[8 : 8 + size], rng)
     return len(header).to_bytes(8, "little") + header + content[8 + size :]
@@ -135,6 +135,6 @@ _KINDS: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 
 def copy(source: pathlib.Path, target: pathlib.Path) -> None:
-    """A fresh copy of a subject."""
+    """Make a fresh copy of a subject."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)

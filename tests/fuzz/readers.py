@@ -1,4 +1,4 @@
-"""How each subject of the fuzz test is read: the words of a command, or a function of Python."""
+"""How each subject of the fuzz test is read: the arguments of a command, or a Python function."""
 
 import functools
 import pathlib
@@ -39,7 +39,7 @@ def _load(folder: pathlib.Path, file: str) -> Reading:
 
 
 def _export_backbone(folder: pathlib.Path, file: str) -> Reading:
-    # The file itself, or the folder that it is somewhere in.
+    # The file itself, or the folder that contains it.
     backbone = folder / pathlib.PurePath(file).parts[0]
     return ["export", f"--backbone={backbone}", "--format=t5x", f"--output={_out(folder)}"]
 

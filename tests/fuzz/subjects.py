@@ -1,4 +1,4 @@
-"""Small files of every format that poly_jax reads, made by the project's writers or by hand."""
+"""Small files in every format that poly_jax reads, made by the project's writers or by hand."""
 
 import dataclasses
 import io
@@ -45,10 +45,10 @@ class Subject:
     """Files that are read together.
 
     Attributes:
-      folder: where they are; a copy of it is damaged.
-      readers: names in `readers.READERS` of what reads them.
-      files: those that are damaged, relative to the folder; none for all.
-      most_kinds: the most kinds of damage to one file.
+      folder: the folder of the files; a copy of it is damaged.
+      readers: names in `readers.READERS` of the functions that read the files.
+      files: the files to damage, relative to the folder; empty for all.
+      most_kinds: the largest number of kinds of damage to one file; None for all.
     """
 
     folder: pathlib.Path
@@ -60,7 +60,7 @@ class Subject:
         """Files to damage, in order."""
         found = (path for path in sorted(self.folder.rglob("*")) if path.is_file())
         names = list(self.files) or [path.relative_to(self.folder).as_posix() for path in found]
-        # One array stands for all that are stored alike.
+        # One array represents all arrays that are stored in the same way.
         return [name for name in names if "target." not in name or "target.encoder.encoder_norm" in name]
 
 

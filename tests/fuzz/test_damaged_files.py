@@ -1,6 +1,6 @@
-"""Whatever happens to a file, its reader ends soon, with 0 or with one line that says what is wrong.
+"""For any damage to a file, its reader ends soon: with exit code 0, or with one line that says what is wrong.
 
-A sample is run. `POLY_JAX_FUZZ=whole python -m pytest tests/fuzz` runs everything (about an hour).
+By default a sample is run. `POLY_JAX_FUZZ=whole python -m pytest tests/fuzz` runs all (about an hour).
 """
 
 import itertools
@@ -28,7 +28,7 @@ Case = dict[str, str]
 
 
 def cases_of(subjects: list[Subject]) -> list[Case]:
-    """Damages to every file of every subject; and each subject as it is, with no kind of damage."""
+    """Every kind of damage to every file of every subject, and each subject undamaged."""
     cases = []
     for subject in subjects:
         for reader in subject.readers:
@@ -42,7 +42,7 @@ def cases_of(subjects: list[Subject]) -> list[Case]:
 
 
 def sample_of(cases: list[tuple[int, Case]]) -> list[tuple[int, Case]]:
-    """Equally many cases of every reader: those of whole runs take longest."""
+    """Take equally many cases for each reader, because those that read whole runs take longest."""
     groups: dict[str, list[tuple[int, Case]]] = {}
     for number, case in random.Random(_SEED).sample(cases, len(cases)):
         groups.setdefault(case["reader"], []).append((number, case))
@@ -51,7 +51,7 @@ def sample_of(cases: list[tuple[int, Case]]) -> list[tuple[int, Case]]:
 
 
 def run(cases: list[tuple[int, Case]], folder: pathlib.Path) -> dict[int, dict]:
-    """How the reading of each case ended; a process that dies is started again after the case it was at."""
+    """Read each case and return how it ended. A process that dies is restarted after the case it was at."""
     ended: dict[int, dict] = {}
     results, todo = folder / "results.jsonl", folder / "cases.json"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -74,7 +74,7 @@ def run(cases: list[tuple[int, Case]], folder: pathlib.Path) -> dict[int, dict]:
 
 @pytest.fixture
 def trained_run(tmp_path, quick_compilation):
-    """A run of two steps, which its training's command line leaves as it is when it is called again."""
+    """A finished run of two steps: calling its training command again changes nothing."""
     folder = tmp_path / "run"
     assert cli.main(["train", *RESUME, f"--output_dir={folder}"]) == 0
     return folder
@@ -91,7 +91,7 @@ def test_a_damaged_file_ends_in_one_line_or_is_read(trained_run, tmp_path):
     ended = run(cases, tmp_path)
     described = {number: f"{case['reader']} of {case['file']}, {case['kind']}" for number, case in cases}
     faults = [f"{described[number]}: {end['fault']}" for number, end in ended.items() if end["fault"]]
-    # The check of damaged files means something only if the readers read the undamaged ones.
+    # The check of damaged files is meaningful only if the readers accept the undamaged ones.
     faults += [f"{described[n]}: {ended[n]['errors']}" for n, _ in undamaged if ended[n]["code"] != 0]
     assert not faults, f"{len(faults)} of {len(cases)} cases:\n" + "\n\n".join(faults)
     assert any(end["code"] == 1 for end in ended.values())

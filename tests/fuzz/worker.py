@@ -1,7 +1,7 @@
-"""Damages files and reads them, many in one process, and writes down how each reading ended.
+"""Damages files and reads them, many in one process, and records how each reading ended.
 
-Called with a JSON file of cases and a file for the results. A reading that hangs, crashes or takes too much
-memory ends the process: the last case that was begun is then the guilty one.
+Its arguments are a JSON file of cases and a file for the results. A reading that hangs, crashes or takes too
+much memory ends the process: the cause is then the last case that was started.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _ERROR = "poly-jax: error: "
 
 
 def read(reader: str, folder: pathlib.Path, file: str) -> tuple[int, str]:
-    """The exit code and what is on standard error; a function of Python ends as its command would."""
+    """Return the exit code and the text on standard error; a Python function ends as its command would."""
     words = READERS[reader](folder, file)
     if not callable(words):
         with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
@@ -42,7 +42,7 @@ def read(reader: str, folder: pathlib.Path, file: str) -> tuple[int, str]:
 
 
 def fault(code: int, errors: str) -> str:
-    """Describe what is wrong with the end of a reading; empty where it ended well."""
+    """Describe what is wrong with how a reading ended; empty if it ended well."""
     lines = [line for line in errors.splitlines() if line.startswith(_ERROR)]
     if "Traceback" in errors or code not in (0, 1):
         return f"ended with {code} and {errors[-2000:]}"

@@ -1,4 +1,4 @@
-"""A loaded model predicts for tasks by name, and is the same after it was saved."""
+"""A loaded model predicts for tasks by name, and is the same after saving and loading."""
 
 import dataclasses
 import pathlib
@@ -42,7 +42,7 @@ TASKS = ["c", "a", "b"]
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    """A T5 of bytes with random weights."""
+    """The file of a byte-level T5 with random weights."""
     path = tmp_path_factory.mktemp("interface") / "t5.safetensors"
     draw = jax.jit(lambda key: init_parameters(Transformer(CONFIG), key)[0])
     single_file.save(path, draw(jax.random.key(0)), dataclasses.asdict(CONFIG))
@@ -70,7 +70,7 @@ def noisy(attached):
 
 @pytest.fixture(scope="module")
 def model(bare):
-    """Adapters of three tasks that all change the output."""
+    """A model with adapters for three tasks, each of which changes the output."""
     return noisy(bare.attach(MHR, TASKS))
 
 
@@ -80,7 +80,7 @@ def test_a_backbone_has_its_configuration_and_no_tasks(bare):
     assert len(bare.predict(["ab", "c", "abc"])) == 3
 
 
-def test_fresh_adapters_change_nothing_and_know_their_tasks(bare):
+def test_fresh_adapters_change_nothing_and_list_their_tasks(bare):
     attached = bare.attach(MHR, TASKS)
     assert attached.tasks == ("a", "b", "c")
     texts = ["ab", "c"]
@@ -128,7 +128,7 @@ def test_a_loaded_run_is_saved_with_its_configuration(model):
         assert one.read() == other.read()
 
 
-def test_a_loaded_run_changes_nothing_that_is_made_after_it(model):
+def test_loading_a_run_does_not_change_objects_made_later(model):
     made = poly_jax.LoRA(rank=2), poly_jax.LearnedRouter(), poly_jax.Decoding(max_length=10), T5Config()
     model.save("run")
     poly_jax.load("run", vocabulary="bytes")
@@ -137,7 +137,7 @@ def test_a_loaded_run_changes_nothing_that_is_made_after_it(model):
     assert gin.config_str() == ""
 
 
-def test_a_run_of_another_mesh_is_loaded_on_the_devices_that_there_are(model):
+def test_a_run_trained_on_another_mesh_is_loaded_on_the_available_devices(model):
     model.save("run")
     config = pathlib.Path("run/config.gin")
     config.write_text(config.read_text() + "\nPartitioning.model = 7\n")
@@ -150,8 +150,8 @@ def test_a_run_of_another_mesh_is_loaded_on_the_devices_that_there_are(model):
 
 
 @pytest.mark.parametrize("scores", ["sigmoid", "softmax"])
-def test_an_exported_router_gives_pefts_formula_the_weights_of_the_run(bare, scores):
-    """PEFT's Poly mixes by the sigmoids of its logits, divided by their sum."""
+def test_pefts_formula_on_an_exported_router_gives_the_weights_of_the_run(bare, scores):
+    """PEFT's Poly mixes with the sigmoids of its logits, divided by their sum."""
     router = poly_jax.LearnedRouter(sampling=False, scores=scores)
     attached = noisy(bare.attach(dataclasses.replace(MHR, router=router), TASKS))
     attached.save("run")
@@ -206,7 +206,7 @@ def test_another_systems_adapters_are_attached_by_name(bare, tmp_path):
         (lambda model, bare: bare.save("run"), "a bare T5 is saved already"),
     ],
 )
-def test_mistakes_are_one_line(model, bare, call, message):
+def test_mistakes_are_reported_in_one_line(model, bare, call, message):
     with pytest.raises(poly_jax.UserError, match=message):
         call(model, bare)
 
@@ -224,7 +224,7 @@ def test_a_vocabulary_that_does_not_fit_the_embedding_is_refused(file, shared_da
         poly_jax.load(file, vocabulary=vocabulary).predict(["a"])
 
 
-def test_names_of_the_package_are_its_own():
+def test_the_package_lists_its_names_and_refuses_others():
     assert "load" in dir(poly_jax)
     with pytest.raises(AttributeError, match="has no attribute 'unknown'"):
         _ = poly_jax.unknown

@@ -1,4 +1,4 @@
-"""The example of the documentation runs as it is."""
+"""The Python example in the documentation runs as it is written."""
 
 import pathlib
 import re

@@ -6,13 +6,13 @@ import pathlib
 import numpy as np
 import pytest
 
-# Names of the tasks 0 to 4 of PEFT's fixture, on purpose not in order.
+# Names of the tasks 0 to 4 of PEFT's fixture, deliberately not in alphabetical order.
 POLY_TASKS = ["echo", "delta", "alpha", "charlie", "bravo"]
 
 
 @pytest.fixture(scope="session")
 def poly_fixture(shared_data) -> pathlib.Path:
-    """PEFT's Poly with 4 skills, 4 splits and rank 4, its base model and what PEFT computes from them."""
+    """PEFT's Poly with 4 skills, 4 splits and rank 4, its base model, and PEFT's outputs for them."""
     return shared_data / "peft" / "poly_k4_s4_r4"
 
 
@@ -31,6 +31,6 @@ def poly_run(poly_fixture, tmp_path_factory) -> pathlib.Path:
 
 @pytest.fixture(scope="session")
 def poly_task_ids(poly_fixture) -> np.ndarray:
-    """The fixture's task ids as ids of the run's table, in which names are in order."""
+    """The fixture's task ids translated to the run's task table, which sorts the names."""
     by_number = np.argsort(np.argsort(POLY_TASKS))
     return by_number[np.load(poly_fixture / "fixture.npz")["task_ids"]].astype(np.int32)

@@ -1,7 +1,7 @@
-"""Checkpoints in Google Cloud Storage: TensorStore's driver, and a server that keeps objects in a folder.
+"""Checkpoints in Google Cloud Storage: TensorStore's driver, with a server that keeps objects in a folder.
 
-TensorFlow's file system, through which etils reads manifests and lists folders, knows no other server than
-Google's: the same folder stands in for it.
+TensorFlow's file system, through which etils reads manifests and lists folders, cannot be pointed to another
+server than Google's, so etils reads the same folder directly.
 """
 
 import http.server
@@ -23,12 +23,12 @@ pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """The JSON interface of Google Cloud Storage, as far as arrays are read and written."""
+    """The part of Google Cloud Storage's JSON API that reading and writing arrays needs."""
 
     root: pathlib.Path
 
     def do_GET(self):
-        """Reads an object, or the range of it that is asked for."""
+        """Read an object, or the requested range of it."""
         url = urllib.parse.urlsplit(self.path)
         name = urllib.parse.unquote(url.path.removeprefix("/storage/v1/b/bucket/o/"))
         file = self.root / name
@@ -45,7 +45,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.answer(206, part, f"bytes {begin}-{int(begin) + len(part) - 1}/{len(content)}")
 
     def do_POST(self):
-        """Writes an object."""
+        """Write an object."""
         url = urllib.parse.urlsplit(self.path)
         assert url.path == "/upload/storage/v1/b/bucket/o"
         name = urllib.parse.parse_qs(url.query)["name"][0]
@@ -64,7 +64,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_):
-        """Is silent."""
+        """Log nothing."""
 
 
 class Files:
@@ -83,7 +83,7 @@ class Files:
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
-    """The folder in which gs://bucket is."""
+    """The folder that stands for gs://bucket."""
     root = tmp_path / "bucket"
     root.mkdir()
     handler = type("Handler", (Server,), {"root": root})
@@ -122,7 +122,7 @@ def test_a_checkpoint_is_exported_into_a_bucket(shared_data, bucket):
     assert cli.main(arguments) == 1
 
 
-def test_a_lost_object_and_a_bucket_that_is_not_there_are_one_line(shared_data, bucket, capsys):
+def test_a_lost_object_and_an_unreachable_bucket_are_reported_in_one_line(shared_data, bucket, capsys):
     folder = shared_data / "t5x" / "t5x_tiny_v1_1" / "legacy"
     shutil.copytree(folder, bucket / "models")
     lost = next((bucket / "models").rglob("target.decoder.decoder_norm.scale/0"))

@@ -1,4 +1,4 @@
-"""docs/checkpoints.md shows the tables of options that the readers check files against."""
+"""docs/checkpoints.md shows the tables of options against which the readers check files."""
 
 import pathlib
 
@@ -18,12 +18,12 @@ def test_the_docs_show_the_table_that_the_code_uses(table):
 
 
 @pytest.mark.parametrize("table", [OPTIONS, *options.TABLES], ids=lambda table: table.title)
-def test_every_option_stands_once(table):
+def test_every_option_is_listed_once(table):
     names = [name for option in table.options for name in option.names]
     assert len(names) == len(set(names))
 
 
-def test_a_table_is_a_line_for_each_fate():
+def test_a_table_has_one_line_for_each_way_of_handling_an_option():
     table = OptionTable(
         "x",
         (used("a b", "sizes"), neutral("c", "a name"), refused("d", None, 1.5, note="no other")),
@@ -33,5 +33,5 @@ def test_a_table_is_a_line_for_each_fate():
         "| `a`, `b` | used | sizes |",
         "| `c` | neutral | a name |",
         "| `d` | refused unless `null` or `1.5` | no other |",
-        "| any other | refused unless `null`, `{}` | it is not known what it changes |",
+        "| any other | refused unless `null`, `{}` | its effect is not known |",
     ]

@@ -1,4 +1,4 @@
-"""Backbones come back from T5X and Hugging Face bit for bit, in the layouts of these."""
+"""Backbones exported to T5X and Hugging Face are bit for bit the same, in the layouts of those systems."""
 
 import json
 import pathlib
@@ -44,7 +44,7 @@ def assert_equal(got, expected):
 
 
 @pytest.mark.parametrize("version", ["t5x_tiny_v1_0", "t5x_tiny_v1_1"])
-def test_t5x_to_ours_to_t5x_keeps_every_bit(shared_data, version):
+def test_t5x_to_poly_jax_to_t5x_keeps_every_bit(shared_data, version):
     source = shared_data / "t5x" / version / "legacy" / "checkpoint_1100000"
     assert cli.main(["import", f"--from={source}", "--output=b.safetensors"]) == 0
     assert cli.main(["export", "--backbone=b.safetensors", "--output=out", "--format=t5x"]) == 0
@@ -71,7 +71,7 @@ def test_the_manifest_equals_the_manifest_that_t5x_writes(shared_data, version):
         assert ours == json.loads((source / folder.name / ".zarray").read_text())
 
 
-def test_large_arrays_are_cut_into_chunks(tmp_path, monkeypatch):
+def test_large_arrays_are_split_into_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr("poly_jax.weights.t5x_writer._CHUNK_BYTES", 24)
     array = np.arange(35, dtype=np.float32).reshape(7, 5)
     folder = write_t5x(str(tmp_path), 3, of_tree({"x": array, "y": array[0], "z": array[:, 0]}))
@@ -90,14 +90,14 @@ def test_bfloat16_reaches_t5x_as_bfloat16(tmp_path):
     assert_equal(flatten(read_backbone(folder)), {"x": array})
 
 
-def test_a_step_that_is_there_is_not_overwritten(tmp_path):
+def test_an_existing_step_is_not_overwritten(tmp_path):
     write_t5x(str(tmp_path), 1, of_tree({"x": np.zeros(1)}))
     with pytest.raises(UserError, match="checkpoint_1 exists; choose another output"):
         write_t5x(str(tmp_path), 1, of_tree({"x": np.zeros(1)}))
 
 
 @pytest.mark.parametrize("gated", [True, False])
-def test_hugging_face_to_ours_to_hugging_face_keeps_every_bit(
+def test_hugging_face_to_poly_jax_to_hugging_face_keeps_every_bit(
     hugging_face_config, hugging_face_tensors, write_hugging_face, gated
 ):
     config = hugging_face_config | {"feed_forward_proj": "gated-gelu" if gated else "relu"}
@@ -121,14 +121,14 @@ def test_shards_of_a_hugging_face_folder_are_read_back(model, write_hugging_face
     assert_equal(flatten(read_backbone(tmp_path / "out")), flatten(read_backbone(source.path)))
 
 
-def test_t5x_reaches_hugging_face_and_back(shared_data):
+def test_t5x_to_hugging_face_and_back_keeps_every_bit(shared_data):
     source = shared_data / "t5x" / "t5x_tiny_v1_1" / "checkpoint_1100000"
     export_backbone(str(source), "hf", "hugging_face")
     export_backbone("hf", "t5x", "t5x")
     assert_equal(flatten(read_backbone("t5x")), flatten(read_backbone(source)))
 
 
-def test_the_tokenizer_of_a_hugging_face_folder_goes_along_as_it_is(model, write_hugging_face, capsys):
+def test_the_tokenizer_of_a_hugging_face_folder_is_copied_unchanged(model, write_hugging_face, capsys):
     folder = write_hugging_face(*model)
     (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}}))
     export_backbone(str(folder), "out", "hugging_face")
@@ -136,7 +136,7 @@ def test_the_tokenizer_of_a_hugging_face_folder_goes_along_as_it_is(model, write
     assert "no tokenizer" not in capsys.readouterr().err
 
 
-def test_a_vocabulary_beside_a_file_becomes_a_tokenizer(shared_data, zeros, tmp_path):
+def test_a_vocabulary_beside_a_backbone_file_becomes_a_tokenizer(shared_data, zeros, tmp_path):
     config = T5Config(
         emb_dim=2, num_heads=1, head_dim=2, mlp_dim=2, num_encoder_layers=1, num_decoder_layers=1
     )
@@ -149,23 +149,23 @@ def test_a_vocabulary_beside_a_file_becomes_a_tokenizer(shared_data, zeros, tmp_
     assert (content["tokenizer_class"], content["extra_ids"]) == ("T5Tokenizer", 100)
 
 
-def test_without_a_vocabulary_that_is_said(model, write_hugging_face, capsys):
+def test_a_missing_vocabulary_is_reported(model, write_hugging_face, capsys):
     export_backbone(str(write_hugging_face(*model)), "out", "hugging_face")
     assert "out has no tokenizer: none is beside the backbone or bound" in capsys.readouterr().err
 
 
-def test_a_model_that_transformers_does_not_compute_is_refused(tmp_path):
+def test_a_model_that_transformers_cannot_represent_is_refused(tmp_path):
     config = T5Config(mlp_activations=("gelu",))
     tensors = of_tree(unflatten({"token_embedder/embedding": np.zeros((2, 2))}))
     with pytest.raises(UserError, match=r"mlp_activations is \('gelu',\), which transformers' T5 does not"):
         write_folder(str(tmp_path / "out"), tensors, config)
 
 
-def test_a_backbone_has_no_adapters_to_export(capsys):
+def test_formats_and_flags_for_adapters_are_refused_for_a_backbone(capsys):
     assert cli.main(["export", "--backbone=b", "--output=out", "--format=peft_poly"]) == 1
     assert "--format=peft_poly is for adapters; give the --run that has them" in capsys.readouterr().err
     assert cli.main(["export", "--backbone=b", "--output=out", "--task=a"]) == 1
-    assert "--task=a is for the --run that has adapters" in capsys.readouterr().err
+    assert "--task=a cannot be used with --backbone, which has no adapters" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_is_not_overwritten(shared_data, tmp_path, capsys):
@@ -176,7 +176,7 @@ def test_a_folder_in_use_is_not_overwritten(shared_data, tmp_path, capsys):
     assert "out exists; choose another" in capsys.readouterr().err
 
 
-def test_buckets_are_for_t5x_only(capsys):
+def test_only_the_t5x_formats_are_written_to_buckets(capsys):
     assert cli.main(["export", "--backbone=b", "--output=gs://b/x", "--format=hugging_face"]) == 1
     assert "only --format=t5x and t5x_adapters write to buckets" in capsys.readouterr().err
 
@@ -202,9 +202,9 @@ print(most_memory() - before)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs /proc of Linux")
+@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("format", ["t5x", "hugging_face", "backbone"])
-def test_a_conversion_needs_memory_for_a_few_tensors_and_not_for_the_model(zeros, tmp_path, format):
+def test_a_conversion_needs_memory_for_a_few_tensors_and_not_for_the_whole_model(zeros, tmp_path, format):
     config = T5Config(
         vocab_size=1000, emb_dim=512, num_heads=8, mlp_dim=2048, num_encoder_layers=10, num_decoder_layers=10
     )

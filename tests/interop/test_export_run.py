@@ -1,4 +1,4 @@
-"""A run's tasks, merged or mixed for other systems, compute what the run computes."""
+"""Tasks of a run, merged or mixed for other systems, have the same outputs as in the run."""
 
 import json
 import pathlib
@@ -28,7 +28,7 @@ TASK = "delta"
 
 @pytest.fixture(scope="module")
 def merged(poly_run, tmp_path_factory):
-    """Folders with the task merged into the backbone, by format."""
+    """For each format, a folder with the task merged into the backbone."""
     root = tmp_path_factory.mktemp("merged")
     outputs = {"backbone": root / "b.safetensors", "t5x": root / "t5x", "hugging_face": root / "hf"}
     for format, output in outputs.items():
@@ -42,7 +42,7 @@ def export(run, format, output="out", *more):
 
 
 def mix(poly_fixture, module, task):
-    """A and B of a module for a task, by the definition: sigmoid, share, mix per split, join the splits."""
+    """Compute A and B of a module for a task by definition: sigmoid, normalise, mix each split, join them."""
     stored = load_file(poly_fixture / "adapter" / "adapter_model.safetensors")
     a, b, z = (
         stored[f"base_model.model.{module}.{name}"].astype(np.float64)
@@ -74,7 +74,7 @@ def test_all_formats_hold_the_same_t5(merged):
             np.testing.assert_array_equal(theirs[name], array, err_msg=name)
 
 
-def test_kernels_are_merged_by_the_definition_and_the_rest_is_the_backbones(poly_fixture, merged):
+def test_kernels_are_merged_by_definition_and_all_else_equals_the_backbone(poly_fixture, merged):
     got, base = flatten(read_backbone(merged["backbone"])), flatten(read_backbone(poly_fixture / "base"))
     module, path = (
         "decoder.block.1.layer.1.EncDecAttention.k",
@@ -86,7 +86,7 @@ def test_kernels_are_merged_by_the_definition_and_the_rest_is_the_backbones(poly
         np.testing.assert_array_equal(got[name], base[name])
 
 
-def test_peft_to_ours_to_peft_keeps_every_tensor_and_name(poly_fixture):
+def test_peft_to_poly_jax_to_peft_keeps_every_tensor_and_name(poly_fixture):
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}", "--output=run"]
     assert cli.main(["import", *arguments]) == 0
     assert export("run", "peft_poly") == 0
@@ -103,7 +103,7 @@ def test_peft_to_ours_to_peft_keeps_every_tensor_and_name(poly_fixture):
     assert sorted(config["target_modules"]) == sorted(theirs["target_modules"])
 
 
-def test_names_of_tasks_go_along_and_come_back(poly_fixture, poly_run):
+def test_task_names_are_exported_and_read_back(poly_fixture, poly_run):
     assert export(poly_run, "peft_poly") == 0
     names = ["alpha", "bravo", "charlie", "delta", "echo"]
     assert json.loads(pathlib.Path("out/tasks.json").read_text()) == {"tasks": names}
@@ -115,7 +115,7 @@ def test_names_of_tasks_go_along_and_come_back(poly_fixture, poly_run):
     assert json.loads(pathlib.Path("out2/tasks.json").read_text()) == {"tasks": names}
 
 
-def test_one_tasks_mix_is_a_plain_lora(poly_fixture, poly_run):
+def test_the_mix_of_one_task_is_a_plain_lora(poly_fixture, poly_run):
     assert export(poly_run, "peft_lora", "out", f"--task={TASK}") == 0
     config = json.loads(pathlib.Path("out/adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"], config["bias"]) == ("LORA", 4, 1, "none")
@@ -127,10 +127,10 @@ def test_one_tasks_mix_is_a_plain_lora(poly_fixture, poly_run):
     np.testing.assert_allclose(stored[f"base_model.model.{module}.lora_B.weight"], b.T, atol=1e-6)
 
 
-def test_a_plain_lora_comes_back_as_a_run_of_one_task(poly_fixture, poly_run):
+def test_a_plain_lora_is_imported_as_a_run_with_one_task(poly_fixture, poly_run):
     assert export(poly_run, "peft_lora", "out", f"--task={TASK}") == 0
     assert cli.main(["import", "--from=out", f"--backbone={poly_fixture / 'base'}", "--output=lora"]) == 0
-    # The only task need not be named.
+    # With only one task, --task is not needed.
     assert export("lora", "peft_lora", "out2") == 0
     assert pathlib.Path("out2/adapter_model.safetensors").read_bytes() == (
         pathlib.Path("out/adapter_model.safetensors").read_bytes()
@@ -144,7 +144,7 @@ def test_the_adapter_names_a_hugging_face_backbone(poly_fixture, poly_run):
 
 
 @pytest.mark.parametrize("format", ["t5x", "hugging_face", "peft_lora"])
-def test_the_task_has_to_be_named_and_known(poly_run, format, capsys):
+def test_an_export_of_one_task_needs_the_name_of_a_known_task(poly_run, format, capsys):
     assert export(poly_run, format) == 1
     assert "the run has 5 tasks; say whose adapters are meant with --task" in capsys.readouterr().err
     assert export(poly_run, format, "out", "--task=zulu") == 1
@@ -152,23 +152,23 @@ def test_the_task_has_to_be_named_and_known(poly_run, format, capsys):
     assert not pathlib.Path("out").exists()
 
 
-def test_all_tasks_are_exported_without_naming_one(poly_run, capsys):
+def test_a_format_for_all_tasks_refuses_the_name_of_one(poly_run, capsys):
     assert export(poly_run, "peft_poly", "out", f"--task={TASK}") == 1
     assert "peft_poly holds all tasks" in capsys.readouterr().err
 
 
-def test_another_backbone_than_the_adapters_are_for_is_refused(poly_fixture, poly_run, tmp_path, capsys):
+def test_a_backbone_other_than_that_of_the_adapters_is_refused(poly_fixture, poly_run, tmp_path, capsys):
     tree = read_backbone(poly_fixture / "base")
     tree["encoder"]["encoder_norm"]["scale"] = tree["encoder"]["encoder_norm"]["scale"] + 1
     single_file.save("other.safetensors", tree, {})
     other = "--gin.Experiment.backbone='other.safetensors'"
     assert export(poly_run, "t5x", "out", f"--task={TASK}", other) == 1
     assert "other.safetensors is not the backbone that" in capsys.readouterr().err
-    # Adapters alone do not need it.
+    # Exporting adapters alone does not need the backbone.
     assert export(poly_run, "peft_lora", "out", f"--task={TASK}", other) == 0
 
 
-def test_nothing_of_the_backbone_is_read_for_the_adapters_alone(poly_run, monkeypatch):
+def test_exporting_adapters_alone_does_not_read_the_backbone(poly_run, monkeypatch):
     def fail(*_):
         raise AssertionError
 
@@ -176,7 +176,7 @@ def test_nothing_of_the_backbone_is_read_for_the_adapters_alone(poly_run, monkey
     assert export(poly_run, "peft_lora", "out", f"--task={TASK}") == 0
 
 
-def test_scanned_layers_are_exported_apart(poly_fixture):
+def test_scanned_layers_are_exported_as_separate_layers(poly_fixture):
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}", "--output=run"]
     assert cli.main(["import", *arguments, "--gin.T5Config.scan_layers=True"]) == 0
     assert export("run", "peft_poly") == 0
@@ -187,7 +187,7 @@ def test_scanned_layers_are_exported_apart(poly_fixture):
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-def test_a_run_on_untrained_weights_is_exported_with_these():
+def test_a_run_on_untrained_weights_is_exported_with_those_weights():
     lines = ["T5Config.vocab_size=9", "T5Config.emb_dim=4", "T5Config.num_heads=2", "T5Config.head_dim=2"]
     lines += ["T5Config.mlp_dim=8", "T5Config.num_encoder_layers=1", "T5Config.num_decoder_layers=1"]
     lines += [

@@ -1,4 +1,4 @@
-"""Imported adapters are a run: it computes what PEFT computes, and the programs take it."""
+"""Imported adapters become a run, which has PEFT's outputs and which the programs accept."""
 
 import json
 import pathlib
@@ -46,14 +46,14 @@ def test_tasks_without_names_are_numbered(poly_fixture):
     assert read_table(step_folder("run")).names == tuple(f"task_{i}" for i in range(5))
 
 
-def test_names_beside_the_adapter_are_taken(poly_fixture, tmp_path):
+def test_task_names_in_a_file_beside_the_adapter_are_used(poly_fixture, tmp_path):
     adapter = tmp_path / "adapter"
     adapter.mkdir()
     for file in (poly_fixture / "adapter").iterdir():
         (adapter / file.name).write_bytes(file.read_bytes())
     (adapter / "tasks.json").write_text(json.dumps({"tasks": list("abcde")}))
     config = json.loads((adapter / "adapter_config.json").read_text())
-    # The adapter may name its base model itself.
+    # The adapter itself may name its base model.
     config["base_model_name_or_path"] = str(poly_fixture / "base")
     (adapter / "adapter_config.json").write_text(json.dumps(config))
     assert cli.main(["import", f"--from={adapter}", "--output=run"]) == 0
@@ -76,7 +76,7 @@ def test_an_adapter_without_its_backbone_is_refused(poly_fixture, tmp_path, name
     assert "--backbone" in shown
 
 
-def test_adapters_of_another_model_give_both_shapes(poly_fixture, shared_data, capsys):
+def test_adapters_of_another_model_are_refused_with_both_shapes(poly_fixture, shared_data, capsys):
     backbone = shared_data / "t5x" / "t5x_tiny_v1_1"
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={backbone}", "--output=run"]
     assert cli.main(["import", *arguments]) == 1
@@ -93,7 +93,7 @@ def test_a_folder_in_use_is_not_overwritten(poly_fixture, poly_run, capsys):
     assert "used exists; choose another output" in capsys.readouterr().err
 
 
-def test_an_imported_run_is_not_imported_over(poly_fixture, poly_run, capsys):
+def test_an_imported_run_is_not_overwritten_by_another_import(poly_fixture, poly_run, capsys):
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}"]
     assert cli.main(["import", *arguments, f"--output={poly_run}"]) == 1
     assert "exists; choose another output" in capsys.readouterr().err
@@ -110,7 +110,7 @@ def test_another_kind_of_adapter_is_refused(tmp_path, poly_fixture, capsys):
     assert "peft_type is 'VERA'; only LORA, IA3 and POLY are read" in capsys.readouterr().err
 
 
-def test_scanned_layers_are_the_same_adapters(poly_fixture, poly_run):
+def test_a_run_imported_into_scanned_layers_has_the_same_adapters(poly_fixture, poly_run):
     arguments = [f"--from={poly_fixture / 'adapter'}", f"--backbone={poly_fixture / 'base'}"]
     assert cli.main(["import", *arguments, "--output=scanned", "--gin.T5Config.scan_layers=True"]) == 0
     found = flatten(restored("scanned").parameters)
@@ -121,7 +121,7 @@ def test_scanned_layers_are_the_same_adapters(poly_fixture, poly_run):
 
 
 def reference_checkpoint(path, with_routers):
-    """The fixture's tensors as the reference implementation names them."""
+    """Write the fixture's tensors under the names of the reference implementation."""
     stored = load_file(path / "adapter" / "adapter_model.safetensors")
     endings = {
         ".poly_lora_A": ".lora_a",
@@ -137,12 +137,12 @@ def reference_checkpoint(path, with_routers):
     return tensors
 
 
-def test_the_reference_implementations_checkpoint_is_the_same_run(poly_fixture, poly_run):
+def test_a_checkpoint_of_the_reference_implementation_becomes_the_same_run(poly_fixture, poly_run):
     save_file(reference_checkpoint(poly_fixture, with_routers=True), "mttl.safetensors")
     arguments = ["--from=mttl.safetensors", f"--backbone={poly_fixture / 'base'}", "--output=run"]
     assert cli.main(["import", *arguments]) == 0
     got = flatten(restored("run").parameters)
-    # The other run's tasks are in the order of their names.
+    # The tasks of the other run are in alphabetical order.
     expected = flatten(restored(poly_run).parameters)
     assert got.keys() == expected.keys()
     order = [2, 4, 3, 1, 0]
@@ -151,7 +151,7 @@ def test_the_reference_implementations_checkpoint_is_the_same_run(poly_fixture, 
         np.testing.assert_array_equal(there[order] if "router" in name else there, leaf, err_msg=name)
 
 
-def test_what_the_reference_implementation_does_not_store_is_bound(poly_fixture, capsys):
+def test_settings_that_the_reference_implementation_does_not_store_must_be_bound(poly_fixture, capsys):
     np.savez("mttl.npz", **reference_checkpoint(poly_fixture, with_routers=False))
     arguments = ["--from=mttl.npz", f"--backbone={poly_fixture / 'base'}", "--output=run"]
     assert cli.main(["import", *arguments]) == 1
@@ -169,11 +169,11 @@ def test_what_the_reference_implementation_does_not_store_is_bound(poly_fixture,
 
 @pytest.fixture(scope="module")
 def bytes_task():
-    """A seqio task whose texts the fixture's vocabulary of 128 ids has room for."""
+    """A seqio task whose texts fit the fixture's vocabulary of 128 ids."""
     from poly_jax.data.quiet import seqio, tf
 
     class Ascii(seqio.ByteVocabulary):
-        """The first 125 bytes, which is all that the texts here use."""
+        """The first 125 bytes, which are all that the texts here use."""
 
         @property
         def _base_vocab_size(self):
@@ -199,7 +199,7 @@ def bytes_task():
 
 
 @pytest.mark.slow
-def test_the_programs_take_an_imported_run(poly_run, bytes_task, tmp_path):
+def test_the_programs_accept_an_imported_run(poly_run, bytes_task, tmp_path):
     data = ["--gin.Data.mixture='alpha'", "--gin.Data.inputs_length=6", "--gin.Data.targets_length=4"]
     data += ["--gin.Decoding.max_length=4"]
     assert cli.main(["eval", f"--run={poly_run}", f"--output_dir={tmp_path / 'eval'}", *data]) == 0
@@ -213,7 +213,7 @@ def test_the_programs_take_an_imported_run(poly_run, bytes_task, tmp_path):
     assert cli.main(["adapt", f"--run={poly_run}", *adapt, *data]) == 0
     assert read_table(step_folder("adapted")).names == ("interop_new",)
     assert read_origin(step_folder("adapted")).adapters == str(step_folder(poly_run))
-    # What was adapted has its router in one run and its skills in the other.
+    # The adapted run holds the router, and the imported run holds the skills.
     assert cli.main(["export", "--run=adapted", "--output=lora", "--format=peft_lora"]) == 0
     source, adapted = flatten(restored(poly_run).parameters), flatten(restored("adapted").parameters)
     weights = 1 / (1 + np.exp(-np.asarray(adapted["encoder/layers_0/attention/query/router/logits"][0])))
@@ -224,7 +224,7 @@ def test_the_programs_take_an_imported_run(poly_run, bytes_task, tmp_path):
     np.testing.assert_allclose(load_file("lora/adapter_model.safetensors")[name], mixed.T, atol=1e-5)
 
 
-def test_without_data_the_programs_say_what_to_bind(poly_run, capsys):
+def test_where_no_data_is_bound_the_programs_say_what_to_bind(poly_run, capsys):
     assert cli.main(["eval", f"--run={poly_run}"]) == 1
     shown = capsys.readouterr().err
     assert "add --gin.Data.mixture=VALUE" in shown

@@ -1,4 +1,4 @@
-"""`poly-jax import` of backbones: the same numbers in the project's own form, and a gin file that fits."""
+"""`poly-jax import` of backbones: the same numbers in the project's format, and a gin file that matches."""
 
 import json
 import pathlib
@@ -81,7 +81,7 @@ def test_floats_are_rounded_to_bfloat16_on_request(model, write_hugging_face):
         np.testing.assert_array_equal(got[name], array.astype(ml_dtypes.bfloat16), err_msg=name)
 
 
-def test_what_t5x_does_not_say_is_bound_by_the_user(shared_data):
+def test_settings_that_a_t5x_checkpoint_does_not_store_are_bound_by_the_user(shared_data):
     source = shared_data / "t5x" / "t5x_tiny_v1_1"
     distance = "--gin.T5Config.relative_attention_max_distance=40"
     assert cli.main(["import", f"--from={source}", "--output=b", distance]) == 0
@@ -89,14 +89,14 @@ def test_what_t5x_does_not_say_is_bound_by_the_user(shared_data):
     assert configuration.load(["b/model.gin"]).make(T5Config).relative_attention_max_distance == 40
 
 
-def test_a_configuration_that_does_not_fit_gives_both_shapes(shared_data, capsys):
+def test_a_configuration_that_does_not_fit_is_refused_with_both_shapes(shared_data, capsys):
     source = shared_data / "t5x" / "t5x_tiny_v1_1"
     assert cli.main(["import", f"--from={source}", "--output=b", "--gin.T5Config.vocab_size=400"]) == 1
     assert "token_embedder/embedding is [384, 16] and the model has [400, 16]" in capsys.readouterr().err
     assert not pathlib.Path("b").exists()
 
 
-def test_a_missing_parameter_is_named(shared_data, tmp_path, capsys):
+def test_a_missing_parameter_is_reported_by_name(shared_data, tmp_path, capsys):
     tree = read_backbone(shared_data / "t5x" / "t5x_tiny_v1_1")
     del tree["decoder"]["layers_1"]["mlp"]["wo"]
     tree["decoder"]["layers_1"]["mlp"]["bias"] = {"kernel": np.zeros(2)}
@@ -116,7 +116,7 @@ def test_a_truncated_shard_is_named_and_no_file_is_left(model, write_hugging_fac
     assert not pathlib.Path("b.safetensors").exists()
 
 
-def test_an_output_of_another_kind_is_refused(model, write_hugging_face):
+def test_an_output_with_another_file_ending_is_refused(model, write_hugging_face):
     with pytest.raises(UserError, match=r"--output=b\.npz must end in \.safetensors, or be a folder"):
         import_backbone(str(write_hugging_face(*model)), "b.npz")
 
@@ -125,7 +125,7 @@ def test_an_output_of_another_kind_is_refused(model, write_hugging_face):
 
 
 @pytest.mark.parametrize("output", ["b.safetensors", "b"])
-def test_the_vocabulary_goes_with_the_model(shared_data, zeros, output, tmp_path):
+def test_the_vocabulary_is_copied_and_bound_with_the_model(shared_data, zeros, output, tmp_path):
     vocabulary = shared_data / "t5_vocab" / "spiece.model"
     config = T5Config(
         emb_dim=2, num_heads=1, head_dim=2, mlp_dim=2, num_encoder_layers=1, num_decoder_layers=1
@@ -140,7 +140,7 @@ def test_the_vocabulary_goes_with_the_model(shared_data, zeros, output, tmp_path
     assert bound["extra_ids"] == 100
 
 
-def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, zeros, tmp_path):
+def test_a_vocabulary_that_does_not_fit_the_embedding_is_reported_by_name(shared_data, zeros, tmp_path):
     config = T5Config(
         vocab_size=32000,
         emb_dim=2,
@@ -159,7 +159,7 @@ def test_a_vocabulary_that_does_not_fit_the_embedding_is_named(shared_data, zero
         import_backbone(str(folder), "b")
 
 
-def test_a_tokenizer_of_another_model_is_named(model, write_hugging_face):
+def test_a_tokenizer_of_another_model_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model)
     content = {"model": {"vocab": [["<pad>", 0.0]]}, "added_tokens": [{"id": 12, "content": "x"}]}
     (folder / "tokenizer.json").write_text(json.dumps(content))
@@ -167,7 +167,7 @@ def test_a_tokenizer_of_another_model_is_named(model, write_hugging_face):
         import_backbone(str(folder), "b")
 
 
-def test_a_file_that_is_not_a_sentencepiece_model_is_named(model, write_hugging_face):
+def test_a_file_that_is_not_a_sentencepiece_model_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model)
     (folder / "spiece.model").write_bytes(b"version https://git-lfs.github.com/spec/v1")
     with pytest.raises(UserError, match=r"spiece\.model is not a SentencePiece model"):
@@ -178,7 +178,7 @@ def test_a_file_that_is_not_a_sentencepiece_model_is_named(model, write_hugging_
 
 
 @pytest.mark.parametrize("dtype", [None, "bfloat16"])
-def test_a_conversion_holds_a_few_tensors_and_not_the_model(zeros, tmp_path, dtype):
+def test_an_import_needs_memory_for_a_few_tensors_and_not_for_the_whole_model(zeros, tmp_path, dtype):
     config = T5Config(
         vocab_size=1000, emb_dim=512, num_heads=8, mlp_dim=2048, num_encoder_layers=6, num_decoder_layers=6
     )
@@ -197,7 +197,7 @@ def test_progress_is_shown(model, write_hugging_face, capsys):
     assert "importing" in capsys.readouterr().err
 
 
-# The hub.
+# The Hugging Face hub.
 
 
 def test_a_hub_id_is_downloaded(model, write_hugging_face, monkeypatch):
@@ -220,13 +220,13 @@ def read_tensors(folder):
     return safetensors.numpy.load_file(folder / "model.safetensors")
 
 
-def test_a_hub_id_without_the_hubs_library_says_what_to_install(monkeypatch, capsys):
+def test_without_the_hubs_library_a_hub_id_is_answered_with_what_to_install(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert cli.main(["import", "--from=google/t5-v1_1-small", "--output=b"]) == 1
     assert "google/t5-v1_1-small is not a local path; to get it from the" in capsys.readouterr().err
 
 
-def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, capsys):
+def test_a_hub_that_cannot_be_reached_is_reported_in_one_line(monkeypatch, capsys):
     def snapshot_download(*_, **__):
         raise OSError("Cannot resolve host\nhuggingface.co")
 
@@ -239,7 +239,7 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch, capsys):
     assert "cannot be downloaded from the Hugging Face hub (Cannot resolve host huggingface.co)" in shown
 
 
-def test_a_vocabulary_beside_a_file_goes_into_a_folder(shared_data, zeros, tmp_path):
+def test_the_vocabulary_beside_a_file_is_copied_into_an_output_folder(shared_data, zeros, tmp_path):
     config = T5Config(
         emb_dim=2, num_heads=1, head_dim=2, mlp_dim=2, num_encoder_layers=1, num_decoder_layers=1
     )
@@ -251,5 +251,5 @@ def test_a_vocabulary_beside_a_file_goes_into_a_folder(shared_data, zeros, tmp_p
     import_backbone(str(folder), "from_folder")
     for place in ("from_file", "from_folder"):
         assert pathlib.Path(place, "spiece.model").read_bytes() == (folder / "spiece.model").read_bytes()
-    # transformers' own files stay for an export.
+    # transformers' own tokenizer files are kept for a later export.
     assert pathlib.Path("from_folder", "tokenizer.json").exists()

@@ -1,4 +1,4 @@
-"""The reference implementation's tensors become skills and routers that compute the same."""
+"""Tensors of the reference implementation become skills and routers with the same outputs."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def normal(*shape):
 
 
 def routed(tables):
-    """A checkpoint of Lightning's names; `tables` are the modules whose routers are in it."""
+    """A checkpoint with Lightning's names; `tables` are the modules that have a router."""
     tensors = {}
     for module, (d_in, d_out) in WIDTHS.items():
         tensors[f"model.{module}.lora_a"] = normal(H, K, d_in // H, R)
@@ -101,7 +101,7 @@ def test_routers_that_are_stored_once_are_shared(write, tables, granularity, rou
     assert found == set(routers)
 
 
-def test_equal_copies_of_a_router_have_the_granularity_that_the_user_chooses(write):
+def test_equal_copies_of_a_router_get_the_granularity_that_the_user_chooses(write):
     tensors = routed(WIDTHS)
     first = tensors[f"model.{QUERIES[0]}.selector.module_logits"]
     for name in tensors:
@@ -126,12 +126,12 @@ def test_a_granularity_that_the_routers_do_not_fit_is_refused(write):
         read_adapters(write(routed(WIDTHS)), CONFIG, granularity="coarse")
 
 
-def test_a_lost_router_is_named(write):
+def test_a_missing_router_is_reported_by_name(write):
     with pytest.raises(UserError, match=r"lacks the routers of 1 adapted maps \(encoder/layers_1/mlp/wo\)"):
         read_adapters(write(routed([*QUERIES, *VALUES, OUTS[0]])), CONFIG)
 
 
-def test_skills_without_a_router_leave_it_open(write):
+def test_skills_without_a_router_leave_the_router_to_the_user(write):
     read = read_adapters(write(routed([])), CONFIG)
     assert read.router is None
     assert read.n_tasks is None
@@ -140,7 +140,7 @@ def test_skills_without_a_router_leave_it_open(write):
 
 
 @pytest.mark.parametrize("older", [False, True])
-def test_plain_lora_of_both_revisions_is_one_shared_skill(write, older):
+def test_plain_lora_from_either_revision_is_one_shared_skill(write, older):
     tensors = {}
     for module, (d_in, d_out) in WIDTHS.items():
         tensors[f"{module}.lora_a"], tensors[f"{module}.lora_b"] = normal(d_in, R), normal(R, d_out)
@@ -182,14 +182,14 @@ def test_the_trained_vectors_of_t_few_are_read(shared_data):
         "decoder/mlp/wi_1",
     }
     leaves = flatten(read.tree)
-    # The count of arXiv 2211.03831's (IA)^3 on T5 XL.
+    # The parameter count of (IA)^3 on T5 XL in arXiv 2211.03831.
     assert sum(leaf.size for leaf in leaves.values()) == 540_672
     theirs = np.load(file)["decoder.block.5.layer.1.EncDecAttention.v.multi_lora_b"]
     ours = leaves["decoder/layers_5/encoder_decoder_attention/value/skills/ia3"]
     np.testing.assert_array_equal(ours[0, 0], theirs[:, 0])
 
 
-def test_the_vectors_of_another_model_give_both_shapes(shared_data):
+def test_vectors_of_another_model_are_refused_with_both_shapes(shared_data):
     wrong = T5Config(
         emb_dim=1024, num_heads=16, head_dim=64, mlp_dim=2816, num_encoder_layers=24, num_decoder_layers=24
     )
@@ -214,18 +214,18 @@ def test_the_vectors_of_another_model_give_both_shapes(shared_data):
         ),
     ],
 )
-def test_what_does_not_belong_is_named(write, change, message):
+def test_tensors_that_do_not_fit_are_reported_by_name(write, change, message):
     with pytest.raises(UserError, match=message):
         read_adapters(write(routed(WIDTHS) | change), CONFIG)
 
 
-def test_a_layer_without_tensors_is_named_also_where_it_is_the_deepest(write):
+def test_a_layer_without_tensors_is_named_even_if_it_is_the_last(write):
     tensors = {name: array for name, array in routed([]).items() if QUERIES[1] not in name}
     with pytest.raises(UserError, match=r"does not adapt encoder/attention/query in layers \[1\]"):
         read_adapters(write(tensors), CONFIG)
 
 
-def test_broken_files_are_named(tmp_path):
+def test_broken_files_are_reported_by_name(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros(1000))
     whole = (tmp_path / "a.npz").read_bytes()
     (tmp_path / "a.npz").write_bytes(whole[:100])

@@ -1,4 +1,4 @@
-"""PEFT's logits from folders that were once taken for other adapters, or refused without need."""
+"""PEFT's logits from folders that were once misread as other adapters or refused unnecessarily."""
 
 import jax
 import numpy as np
@@ -16,7 +16,7 @@ EXACT = ("alpha_pattern", "bias_all", "ia3_wi1_wo", "layers_first", "layers_to_t
 
 
 def logits(model, expected):
-    """Logits for the targets, which the decoder reads one place later, after the start id 0."""
+    """Logits for the targets, which the decoder reads shifted by one position, after the start id 0."""
     ids = np.zeros(len(expected["inputs"]), np.int32)
     shifted = np.pad(expected["targets"], ((0, 0), (1, 0)))[:, :-1]
     apply = jax.jit(model.restored.model.apply)
@@ -51,7 +51,9 @@ def test_imported_adapters_have_the_logits_of_peft(shared_cases, base, case):
     np.testing.assert_allclose(got, expected["logits"], rtol=0, atol=tolerance)
 
 
-def test_an_adapter_with_a_tensor_of_nan_is_refused_by_its_name(shared_cases, base, tmp_path, capsys):
+def test_an_adapter_with_a_tensor_of_nan_is_refused_with_the_name_of_the_tensor(
+    shared_cases, base, tmp_path, capsys
+):
     arguments = [f"--from={shared_cases / 'peft_nan'}", f"--backbone={base}", "--output=run"]
     assert cli.main(["import", *arguments]) == 1
     shown = capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""PEFT's (IA)^3 folders give vectors that rescale the same numbers."""
+"""PEFT's (IA)^3 folders give vectors that rescale the same activations."""
 
 import dataclasses
 import json
@@ -46,7 +46,7 @@ def test_vectors_of_outputs_are_read(folder):
     np.testing.assert_array_equal(ours, vector.reshape(1, 1, 6))
 
 
-def test_what_rescales_the_input_of_wo_rescales_the_linear_input_of_a_gated_mlp(folder):
+def test_a_vector_on_the_input_of_wo_becomes_one_on_the_linear_input_of_a_gated_mlp(folder):
     vector = normal(1, 8)
     leaves = flatten(read_adapters(folder({WO: vector}), GATED).tree)
     ours = leaves["encoder/layers_0/mlp/wi_1/skills/ia3"][0, 0]
@@ -73,7 +73,7 @@ def test_layers_that_are_not_adapted_have_vectors_of_ones(folder):
     np.testing.assert_array_equal(leaves["encoder/layers_1/attention/key/skills/ia3"], np.ones((1, 1, 6)))
 
 
-def test_with_relu_it_passes_through_if_it_is_positive(folder):
+def test_with_relu_a_vector_on_the_input_of_wo_is_moved_through_if_it_is_positive(folder):
     vector = np.abs(normal(1, 8))
     ours = flatten(read_adapters(folder({WO: vector}), RELU).tree)["encoder/layers_0/mlp/wi/skills/ia3"][0, 0]
     x = normal(3, 8)
@@ -92,7 +92,7 @@ def test_with_relu_it_passes_through_if_it_is_positive(folder):
         ({KEY: normal(6)}, r"1 tensors that are not \(IA\)\^3's on a T5"),
     ],
 )
-def test_what_cannot_be_rescaled_is_named(folder, tensors, message):
+def test_vectors_that_cannot_be_applied_are_reported_by_name(folder, tensors, message):
     with pytest.raises(UserError, match=message):
         read_adapters(folder(tensors), GATED)
 

@@ -1,4 +1,4 @@
-"""PEFT's LoRA folders give one shared skill of the same update, and options without a like are refused."""
+"""PEFT's LoRA folders give one shared skill with the same update; other options are refused."""
 
 import json
 
@@ -23,7 +23,7 @@ RNG = np.random.default_rng(0)
 
 @pytest.fixture
 def folder(tmp_path):
-    """An adapter of both encoder queries, as a function that changes its config and tensors."""
+    """A function that writes an adapter of both encoder queries, with changes to its config and tensors."""
 
     def write(config=None, tensors=None, without=()):
         raw = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "bias": "none", "target_modules": ["q"]}
@@ -39,7 +39,7 @@ def folder(tmp_path):
     return write
 
 
-def test_the_skill_makes_pefts_update(folder):
+def test_the_skill_has_pefts_update(folder):
     place = folder()
     assert holds_adapters(str(place))
     read = read_adapters(str(place), MODEL)
@@ -82,16 +82,16 @@ def test_rank_stabilised_lora_scales_by_the_root_of_the_rank(folder):
         ("lora_bias", True),
     ],
 )
-def test_options_without_a_like_are_refused(folder, option, value):
+def test_options_without_an_equivalent_are_refused(folder, option, value):
     with pytest.raises(UserError, match=rf"{option} is .*, which is not supported"):
         read_adapters(str(folder({option: value})), MODEL)
 
 
-def test_empty_options_are_none(folder):
+def test_empty_options_count_as_off(folder):
     read_adapters(str(folder({"rank_pattern": {}, "modules_to_save": [], "use_dora": False})), MODEL)
 
 
-def test_a_missing_factor_and_another_rank_are_named(folder):
+def test_a_missing_factor_and_another_rank_are_reported_by_name(folder):
     name = f"{QUERY.format(0)}.lora_B.weight"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):
         read_adapters(str(folder(without=[name])), MODEL)
@@ -101,14 +101,14 @@ def test_a_missing_factor_and_another_rank_are_named(folder):
         read_adapters(str(folder({"r": 3})), MODEL)
 
 
-def test_tensors_of_another_place_are_named(folder):
+def test_tensors_of_modules_that_are_not_adapted_are_reported_by_name(folder):
     odd = {"base_model.model.shared.lora_embedding_A": np.zeros((2, 9), np.float32)}
     with pytest.raises(UserError, match=r"1 tensors that are not LoRA's on a T5 \(base_model.model.shared"):
         read_adapters(str(folder(tensors=odd)), MODEL)
 
 
 def product(read, path):
-    """The update of a map, [d_in, d_out]."""
+    """Return the update of a map, [d_in, d_out]."""
     leaves = flatten(read.tree)
     a, b = (leaves[f"{path}/skills/lora_{m}"][0, 0].astype(np.float64) for m in "ab")
     return a @ b * (read.skill.alpha / read.skill.rank)
@@ -122,7 +122,7 @@ def theirs(tensors, layer, scale):
 PLACE = "encoder/layers_{}/attention/query"
 
 
-def test_an_option_that_is_not_known_is_refused_unless_it_is_off(folder):
+def test_an_unknown_option_is_refused_unless_it_is_off(folder):
     for value in (None, False, "", [], {}):
         read_adapters(str(folder({"use_future": value})), MODEL)
     for value in (True, 0, 1, "a", [1], {"a": None}):
@@ -131,7 +131,7 @@ def test_an_option_that_is_not_known_is_refused_unless_it_is_off(folder):
 
 
 @pytest.mark.parametrize("bias", ["none", "all", "lora_only"])
-def test_a_bias_setting_means_nothing_without_biases(folder, bias):
+def test_a_bias_setting_is_ignored_where_there_are_no_biases(folder, bias):
     place = folder({"bias": bias})
     update = product(read_adapters(str(place), MODEL), PLACE.format(1))
     np.testing.assert_allclose(
@@ -139,7 +139,7 @@ def test_a_bias_setting_means_nothing_without_biases(folder, bias):
     )
 
 
-def test_an_alpha_of_one_map_scales_its_update_alone(folder):
+def test_an_alpha_for_one_map_scales_only_the_update_of_that_map(folder):
     place = folder({"alpha_pattern": {"block.1.*.q": 15}, "lora_dropout": 0.1})
     read, stored = read_adapters(str(place), MODEL), load_file(place / "adapter_model.safetensors")
     assert read.skill == LoRA(rank=2, alpha=6.0, dropout=0.1)
@@ -151,7 +151,7 @@ def test_an_alpha_of_one_map_scales_its_update_alone(folder):
 
 @pytest.mark.parametrize("stabilised", [False, True])
 @pytest.mark.parametrize("rank", [1, 5])
-def test_a_rank_of_one_map_is_filled_up_to_the_largest(folder, rank, stabilised):
+def test_a_map_with_a_smaller_rank_is_padded_to_the_largest_rank(folder, rank, stabilised):
     odd = {
         f"{QUERY.format(1)}.lora_A.weight": RNG.normal(size=(rank, 4)).astype(np.float32),
         f"{QUERY.format(1)}.lora_B.weight": RNG.normal(size=(6, rank)).astype(np.float32),
@@ -186,7 +186,7 @@ def test_a_layer_that_the_config_does_not_adapt_has_no_update(folder, config):
     np.testing.assert_array_equal(product(read, PLACE.format(1)), 0)
 
 
-def test_a_layer_that_the_config_adapts_and_the_file_lacks_is_named(folder):
+def test_a_layer_that_the_config_adapts_and_the_file_lacks_is_reported_by_name(folder):
     with pytest.raises(UserError, match=r"does not adapt encoder/attention/query in layers \[1\]"):
         read_adapters(str(folder(without=[f"{QUERY.format(1)}.lora_{m}.weight" for m in "AB"])), MODEL)
 
@@ -209,7 +209,7 @@ def test_tensors_that_peft_would_ignore_are_refused(folder):
         lambda name: f"mine.{name}",
     ],
 )
-def test_names_of_wrapped_models_and_of_adapters_are_understood(folder, rename):
+def test_name_prefixes_of_wrapped_models_and_of_adapters_are_understood(folder, rename):
     place = folder()
     expected = flatten(read_adapters(str(place), MODEL).tree)
     stored = load_file(place / "adapter_model.safetensors")
@@ -231,14 +231,14 @@ def test_two_adapters_in_a_file_are_refused(folder):
         read_adapters(str(place), MODEL)
 
 
-def test_the_first_tensor_that_is_not_finite_is_named(folder):
+def test_the_first_tensor_that_is_not_finite_is_reported_by_name(folder):
     name = f"{QUERY.format(1)}.lora_B.weight"
     broken = np.full((6, 2), np.nan, np.float32)
     with pytest.raises(UserError, match=rf"{name} has 12 of 12 numbers that are NaN or infinite"):
         read_adapters(str(folder(tensors={name: broken})), MODEL)
 
 
-# Adapters that start from a part of the kernel, which PEFT takes off it.
+# Adapters that start from a part of the kernel, which PEFT subtracts from the kernel.
 
 
 @pytest.fixture
@@ -254,7 +254,7 @@ def test_pissa_is_the_update_without_the_largest_singular_values(folder, kernels
     stored = load_file(place / "adapter_model.safetensors")
     for layer in range(2):
         weight = kernels[0][f"{PLACE.format(layer)}/kernel"].T.astype(np.float64)
-        # Off comes W's best approximation of rank 2: W times the projection on two eigenvectors of W'W.
+        # PEFT subtracts W's best approximation of rank 2: W projected on two eigenvectors of W'W.
         vectors = np.linalg.eigh(weight.T @ weight)[1][:, -2:]
         expected = theirs(stored, layer, 3) - (weight @ vectors @ vectors.T).T
         np.testing.assert_allclose(product(read, PLACE.format(layer)), expected, atol=1e-5)
@@ -277,17 +277,17 @@ def test_olora_is_the_update_without_the_first_columns_of_q(folder, kernels):
 
 
 @pytest.mark.parametrize("init", ["pissa_niter_4", "corda", "loftq", "lora_ga", "future", 1])
-def test_a_start_that_changes_the_kernel_in_another_way_is_refused(folder, kernels, init):
+def test_an_initialisation_that_changes_the_kernel_in_another_way_is_refused(folder, kernels, init):
     with pytest.raises(UserError, match=rf"init_lora_weights is {init!r}, which changes the base model"):
         read_adapters(str(folder({"init_lora_weights": init})), MODEL, kernels[1])
 
 
 @pytest.mark.parametrize("init", [True, False, None, "gaussian", "eva", "orthogonal", "mica", "Gaussian"])
-def test_a_start_that_leaves_the_kernel_alone_is_plain_lora(folder, init):
+def test_an_initialisation_that_leaves_the_kernel_unchanged_is_plain_lora(folder, init):
     assert read_adapters(str(folder({"init_lora_weights": init})), MODEL).skill.rank == 2
 
 
-def test_a_start_from_the_kernel_needs_the_kernel(folder):
+def test_an_initialisation_from_the_kernel_needs_the_kernel(folder):
     with pytest.raises(UserError, match="give the backbone that it was trained on"):
         read_adapters(str(folder({"init_lora_weights": "pissa"})), MODEL)
 
@@ -310,7 +310,7 @@ def test_a_start_from_the_kernel_needs_the_kernel(folder):
         ({"use_rslora": "yes"}, "use_rslora is 'yes', not true or false"),
     ],
 )
-def test_an_option_of_another_type_is_one_line(folder, config, message):
+def test_an_option_of_the_wrong_type_is_refused_in_one_line(folder, config, message):
     with pytest.raises(UserError, match=message) as error:
         read_adapters(str(folder(config)), MODEL)
     assert "\n" not in str(error.value)

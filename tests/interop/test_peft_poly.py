@@ -33,7 +33,7 @@ def read_poly(folder):
 
 @pytest.fixture
 def adapter(shared_data, tmp_path):
-    """A copy of the fixture with 4 skills and 4 splits, as a function that changes its config and tensors."""
+    """A function that changes config and tensors of a copy of the fixture with 4 skills and 4 splits."""
     source = shared_data / "peft" / "poly_k4_s4_r4" / "adapter"
 
     def change(config=None, tensors=lambda stored: stored):
@@ -54,7 +54,7 @@ def test_all_108_tensors_are_read_exactly_once(shared_data, fixture):
     read = read_poly(folder)
     leaves = flatten(read.tree)
     assert len(leaves) == len(stored) == 108
-    # All values are random, so equal contents are the same tensor.
+    # All values are random, so only equal tensors have equal contents.
     contents = sorted(array.tobytes() for array in stored.values())
     assert len(set(contents)) == 108
     assert sorted(array.tobytes() for array in leaves.values()) == contents
@@ -102,14 +102,14 @@ def test_a_size_that_is_not_a_number_is_refused(adapter):
         read_poly(adapter(config={"n_splits": None}))
 
 
-def test_a_config_of_another_size_gives_both_shapes(adapter):
+def test_a_config_with_other_sizes_is_refused_with_both_shapes(adapter):
     with pytest.raises(
         UserError, match=r"36 of another shape .*module_logits is \[5, 16\] and .* has \[6, 16\]"
     ):
         read_poly(adapter(config={"n_tasks": 6}))
 
 
-def test_a_missing_tensor_is_named(adapter):
+def test_a_missing_tensor_is_reported_by_name(adapter):
     name = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.poly_lora_B"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):
         read_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if n != name}))
@@ -118,18 +118,18 @@ def test_a_missing_tensor_is_named(adapter):
 @pytest.mark.parametrize(
     "name", ["base_model.model.lm_head.weight", "base_model.model.lm_head.poly_lora_A", "x.poly_lora_A"]
 )
-def test_a_tensor_that_is_not_polys_is_named(adapter, name):
+def test_a_tensor_that_is_not_polys_is_reported_by_name(adapter, name):
     with pytest.raises(UserError, match=rf"1 tensors that are not Poly's on a T5 \({name}\)"):
         read_poly(adapter(tensors=lambda stored: stored | {name: np.zeros(2, np.float32)}))
 
 
-def test_a_site_that_is_not_adapted_in_all_layers_is_named(adapter):
+def test_a_site_that_is_not_adapted_in_all_layers_is_reported_by_name(adapter):
     lost = "encoder.block.0.layer.1.DenseReluDense.wo."
     with pytest.raises(UserError, match=r"does not adapt encoder/mlp/wo in layers \[0\]"):
         read_poly(adapter(tensors=lambda stored: {n: a for n, a in stored.items() if lost not in n}))
 
 
-def test_fewer_sites_are_read(adapter):
+def test_an_adapter_of_fewer_sites_is_read(adapter):
     folder = adapter(tensors=lambda stored: {n: a for n, a in stored.items() if ".SelfAttention.q." in n})
     read = read_poly(folder)
     assert read.sites == ("decoder/self_attention/query", "encoder/attention/query")
@@ -144,7 +144,7 @@ def test_a_pickle_is_not_read_without_pytorch(adapter, monkeypatch):
         read_poly(folder)
 
 
-def test_a_truncated_file_is_named(adapter):
+def test_a_truncated_file_is_reported_by_name(adapter):
     file = adapter() / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"adapter_model\.safetensors cannot be read as safetensors"):

@@ -1,4 +1,4 @@
-"""PEFT's Poly computes the weights and updates of the run from the exported tensors."""
+"""From the exported tensors, PEFT's Poly computes the mixing weights and updates of the run."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ MODULE = "base_model.model.encoder.block.0.layer.0.SelfAttention.q"
 
 
 def run_of(router, skill=LoRA(rank=2, alpha=3.0), **changes):
-    """A run with random skills and routers at both queries of the encoder's and decoder's stacks."""
+    """A run with random skills and routers at the queries of encoder and decoder."""
     adapters = Adapters(skill, router, n_tasks=3, n_skills=4, n_splits=2, sites=(".*/query",))
     adapters = dataclasses.replace(adapters, **changes)
     rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def run_of(router, skill=LoRA(rank=2, alpha=3.0), **changes):
 
 
 def poly_weights(logits, splits, skills):
-    """Compute PEFT's weights from a table, by its formula."""
+    """Compute mixing weights from a table of logits by PEFT's formula."""
     on = 1 / (1 + np.exp(-logits.astype(np.float64))).reshape(-1, splits, skills)
     return on / (on.sum(-1, keepdims=True) + 1e-12)
 
@@ -67,7 +67,7 @@ def poly_weights(logits, splits, skills):
     ],
     ids=["poly", "temperature", "straight-through", "top-k", "shared skill", "average", "shared", "private"],
 )
-def test_logits_give_the_weights_of_every_router(router, tmp_path):
+def test_the_exported_logits_give_the_mixing_weights_of_every_router(router, tmp_path):
     run, adapters = run_of(router)
     write_peft_poly(str(tmp_path / "out"), run, adapters)
     logits = load_file(tmp_path / "out" / "adapter_model.safetensors")[f"{MODULE}.poly_router.module_logits"]
@@ -80,7 +80,7 @@ def test_logits_give_the_weights_of_every_router(router, tmp_path):
 
 
 @pytest.mark.parametrize("granularity", ["layer", "block", "stack", "coarse"])
-def test_shared_routers_are_repeated(granularity, tmp_path):
+def test_shared_routers_are_repeated_for_every_module(granularity, tmp_path):
     run, adapters = run_of(LearnedRouter(), granularity=granularity)
     write_peft_poly(str(tmp_path / "out"), run, adapters)
     stored = load_file(tmp_path / "out" / "adapter_model.safetensors")
@@ -105,13 +105,13 @@ def test_alpha_is_multiplied_into_b(tmp_path):
 
 
 @pytest.mark.parametrize("router", [LearnedRouter(average_correction=True), LearnedRouter(scores="l2")])
-def test_weights_that_are_no_shares_are_refused(router, tmp_path):
+def test_mixing_weights_that_do_not_sum_to_1_are_refused(router, tmp_path):
     run, adapters = run_of(router)
     with pytest.raises(UserError, match="LearnedRouter gives weights that do not sum to 1"):
         write_peft_poly(str(tmp_path / "out"), run, adapters)
 
 
-def test_one_task_of_such_a_router_is_a_lora(tmp_path):
+def test_one_task_of_a_router_whose_weights_do_not_sum_to_1_is_exported_as_lora(tmp_path):
     run, adapters = run_of(LearnedRouter(average_correction=True))
     write_peft_lora(str(tmp_path / "out"), run, adapters, task=2)
     z = 1 / (1 + np.exp(-run.skills[f"{QUERY}/router/logits"][2])) * np.sqrt(2 / 4)
@@ -127,7 +127,7 @@ def test_ia3_is_refused(tmp_path):
             write(str(tmp_path / "out"), run, adapters)
 
 
-def test_a_site_of_one_stack_is_targeted_by_its_whole_name(tmp_path):
+def test_a_site_in_only_one_stack_is_targeted_by_its_full_name(tmp_path):
     import json
 
     run, adapters = run_of(LearnedRouter(), sites=("encoder/attention/query",))

@@ -1,4 +1,4 @@
-"""A run goes to T5X with its adapters and comes back bit for bit, with its tasks and settings."""
+"""A run exported to T5X with its adapters is imported bit for bit, with its tasks and settings."""
 
 import json
 import pathlib
@@ -47,7 +47,7 @@ def test_the_checkpoint_holds_backbone_skills_and_routers_as_they_are(exported, 
         np.testing.assert_array_equal(leaf, expected)
 
 
-def test_names_of_tasks_lie_beside_it_in_the_order_of_their_ids(exported, poly_run):
+def test_task_names_are_written_beside_it_in_the_order_of_their_ids(exported, poly_run):
     assert json.loads((exported / "tasks.json").read_text())["tasks"] == list(
         weights_of(poly_run).table.names
     )
@@ -62,7 +62,7 @@ def test_model_gin_makes_the_same_model(exported, poly_run):
     assert loaded.make(Adapters, n_tasks=5).skill == weights.adapters.skill
 
 
-def test_what_comes_back_is_the_run(exported, poly_run):
+def test_importing_the_export_gives_the_same_run(exported, poly_run):
     assert cli.main(["import", f"--from={exported}", "--output=back"]) == 0
     there, back = weights_of(poly_run), weights_of("back")
     assert back.table == there.table
@@ -73,13 +73,13 @@ def test_what_comes_back_is_the_run(exported, poly_run):
         np.testing.assert_array_equal(leaf, there.skills[name])
 
 
-def test_the_backbone_may_stay_where_it_was(exported, poly_fixture):
+def test_the_import_may_use_the_original_backbone(exported, poly_fixture):
     base = poly_fixture / "base"
     assert cli.main(["import", f"--from={exported}", "--output=back", f"--backbone={base}"]) == 0
     assert weights_of("back").origin.backbone == str(base.absolute())
 
 
-def test_as_a_backbone_it_is_the_frozen_t5(exported, poly_fixture):
+def test_read_as_a_backbone_the_checkpoint_is_the_frozen_t5(exported, poly_fixture):
     got, expected = flatten(read_backbone(exported)), flatten(read_backbone(poly_fixture / "base"))
     assert got.keys() == expected.keys()
 
@@ -91,13 +91,15 @@ def test_another_backbone_is_refused(exported, shared_data, capsys):
     assert "is not the backbone that" in message
 
 
-def test_other_settings_than_the_checkpoints_are_refused(exported, capsys):
+def test_settings_other_than_those_of_the_checkpoint_are_refused(exported, capsys):
     message = error_of(capsys, f"--from={exported}", "--output=back", "--gin.LoRA.rank=2")
     assert "does not fit the model" in message
     assert "lora_a" in message
 
 
-def test_a_checkpoint_without_a_table_says_what_writes_one(exported, tmp_path, capsys):
+def test_a_checkpoint_without_a_task_table_is_refused_with_the_command_that_writes_one(
+    exported, tmp_path, capsys
+):
     alone = tmp_path / "deep" / "er" / "alone"
     alone.parent.mkdir(parents=True)
     (alone).symlink_to(next(exported.glob("checkpoint_*")))
@@ -116,14 +118,14 @@ def test_a_checkpoint_without_a_table_says_what_writes_one(exported, tmp_path, c
         (["--backbone=x"], "--format=t5x_adapters is for adapters"),
     ],
 )
-def test_what_cannot_be_exported_so_is_one_line(poly_run, capsys, flags, message):
+def test_flags_that_do_not_fit_the_format_are_refused_in_one_line(poly_run, capsys, flags, message):
     source = [] if "--backbone=x" in flags else [f"--run={poly_run}"]
     assert cli.main(["export", *source, "--format=t5x_adapters", "--output=o", *flags]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_our_programs_do_not_take_the_names_of_t5xs():
-    # In t5x's processes `train`, `evaluate` and `infer` are its own; gin refuses a name that is not unique.
+def test_poly_jaxs_programs_do_not_use_the_gin_names_of_t5xs_programs():
+    # In t5x's processes, `train`, `evaluate` and `infer` are t5x's; gin refuses a name that is not unique.
     program = (
         "import poly_jax.interop.t5x.configurables, gin\n"
         "gin.get_configurable('T5Config')\n"

@@ -1,4 +1,4 @@
-"""One task of a run with merge-after skills or private skills of tasks, merged or as PEFT's LoRA."""
+"""One task of a run with merge-after or private skills, merged into the backbone or as PEFT's LoRA."""
 
 import json
 
@@ -87,7 +87,7 @@ def test_peft_lora_holds_the_merged_update_exactly(run, tmp_path):
     np.testing.assert_allclose((b @ a).T * config["lora_alpha"] / config["r"], update, atol=2e-6)
 
 
-def test_skills_and_routers_that_pefts_poly_does_not_compute_are_refused(run, tmp_path):
+def test_skills_and_routers_that_pefts_poly_cannot_represent_are_refused(run, tmp_path):
     weights, adapters, _ = run
     with pytest.raises(UserError, match=r"does not compute; export one task|holds LoRA") as caught:
         write_peft_poly(str(tmp_path / "poly"), weights, adapters)

@@ -1,4 +1,4 @@
-"""Tasks keep their rows when their names are put in order."""
+"""Tasks keep their rows when their names are sorted."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from poly_jax.interop.task_names import in_order, numbered, read_names
 
 
 @pytest.mark.parametrize("text", ['["b", "a"]', '{"tasks": ["b", "a"]}', "b\n a \n\n"])
-def test_names_come_as_json_or_lines(tmp_path, text):
+def test_names_are_read_from_json_or_from_lines(tmp_path, text):
     (tmp_path / "names").write_text(text)
     assert read_names(tmp_path / "names", 2) == ["b", "a"]
 
@@ -28,12 +28,12 @@ def test_wrong_names_are_refused(tmp_path, text, message):
         read_names(tmp_path / "names", 2)
 
 
-def test_missing_names_are_named(tmp_path):
+def test_a_missing_file_of_names_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match="names cannot be read as names of tasks"):
         read_names(tmp_path / "names", 2)
 
 
-def test_numbers_as_names_sort_as_numbers():
+def test_generated_names_sort_in_the_order_of_their_numbers():
     names = numbered(101)
     assert names[7] == "task_007"
     assert names == sorted(names)

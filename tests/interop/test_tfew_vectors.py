@@ -1,4 +1,4 @@
-"""T-Few's published (IA)^3 vectors for T0-3B, every one in its place in a model of XL's shape."""
+"""T-Few's published (IA)^3 vectors for T0-3B, each at its site in a model of T5 XL's shape."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tensors import Tensor
 
-# Hugging Face's sub-layers of a block, and the project's.
+# Sub-layers of a block: Hugging Face's names and the project's.
 PLACES = {
     ("encoder", "0.SelfAttention"): "attention",
     ("encoder", "1.DenseReluDense"): "mlp",
@@ -34,7 +34,7 @@ def xl():
 
 
 def place(name):
-    """`encoder.block.3.layer.0.SelfAttention.k.multi_lora_b` by the project's names."""
+    """Translate `encoder.block.3.layer.0.SelfAttention.k.multi_lora_b` to the project's names."""
     stack, _, number, _, layer, kind, module, _ = name.split(".")
     return f"{stack}/layers_{number}/{PLACES[stack, f'{layer}.{kind}']}/{MAPS[module]}/skills/ia3"
 
@@ -52,7 +52,7 @@ def test_every_array_is_used_once_and_fills_the_model(file, xl):
         "decoder/mlp/wi_1",
     }
     tree = traverse_util.flatten_dict(read.tree, sep="/")
-    # Shapes of the model, without its three billion parameters.
+    # Only the shapes of the model are made, not its three billion parameters.
     shapes = traverse_util.flatten_dict(parameter_shapes(Transformer(xl, adapters))[0], sep="/")
     wanted = {path: leaf.shape for path, leaf in shapes.items() if is_adapter_parameter(path)}
     assert {path: leaf.shape for path, leaf in tree.items()} == wanted

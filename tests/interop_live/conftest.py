@@ -25,12 +25,12 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _own_folder(own_folder):
-    """All of these write files."""
+    """Run every test in an empty folder, because all of them write files."""
 
 
 @pytest.fixture
 def t5():
-    """A T5 of transformers with random weights, by the form of its family."""
+    """A function that makes transformers' T5 with random weights, for a form of the T5 family."""
     import torch
     from transformers import (
         MT5Config,
@@ -65,10 +65,10 @@ def t5():
         else:
             model = UMT5ForConditionalGeneration(UMT5Config(**sizes, tie_word_embeddings=False))
         if form != "v1.0":
-            # A head of its own, which versions differ about making.
+            # A separate output head: versions of transformers differ in whether they make one.
             model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 32) / 32**0.5)
         for parameter in model.parameters():
-            # Away from the initialisers' zeros and ones.
+            # Move the values away from the initialisers' zeros and ones.
             parameter.data += 0.05 * torch.randn_like(parameter)
         return model.eval()
 
@@ -96,7 +96,7 @@ def their_logits():
 
 @pytest.fixture
 def our_logits():
-    """The same of a loaded `poly_jax.Model`, with the task of every text by name or one for all."""
+    """Logits of a loaded `poly_jax.Model`, with one task name for every text or one for all."""
     import jax
 
     def logits(model, tasks=None):

@@ -1,4 +1,4 @@
-"""PEFT and this project compute the same from each other's adapter folders."""
+"""PEFT and this project compute the same outputs from each other's adapter folders."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ ALL = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 
 
 def randomise(model):
-    """Random numbers in place of the zeros and ones that adapters start with."""
+    """Replace the zeros and ones that adapters start with by random numbers."""
     import torch
 
     torch.manual_seed(1)
@@ -28,7 +28,7 @@ def randomise(model):
 
 @pytest.fixture
 def peft_model(t5):
-    """A PEFT model on a fresh base that is saved in `base`, itself saved in `adapter`."""
+    """A function that makes a PEFT model saved in `adapter`, on a fresh base model saved in `base`."""
     from peft import get_peft_model
 
     def make(config, form="v1.1"):
@@ -43,7 +43,7 @@ def peft_model(t5):
 
 @pytest.fixture
 def poly(peft_model):
-    """PEFT's Poly with all maps adapted, saved; its tasks are named here."""
+    """PEFT's Poly with all maps adapted, saved in `adapter`."""
     from peft import PolyConfig
 
     return peft_model(
@@ -135,7 +135,7 @@ def test_skills_and_router_load_in_peft_and_compute_the_same(poly, t5, their_log
     assert json.loads(pathlib.Path("out/tasks.json").read_text()) == {"tasks": TASKS}
 
 
-def test_peft_to_ours_to_peft_keeps_every_tensor_and_name(poly):
+def test_peft_to_poly_jax_to_peft_keeps_every_tensor_and_name(poly):
     from safetensors.numpy import load_file
 
     imported_run()
@@ -151,11 +151,11 @@ def test_peft_to_ours_to_peft_keeps_every_tensor_and_name(poly):
         set(ours["target_modules"]),
         set(theirs["target_modules"]),
     )
-    # What only starting an adapter needs.
+    # Settings that are needed only to initialise an adapter.
     assert ours | {"init_weights": None} == theirs | {"init_weights": None}
 
 
-def test_one_tasks_mix_loads_as_plain_lora_and_computes_the_same(poly, t5, their_logits):
+def test_the_mix_of_one_task_loads_as_plain_lora_and_computes_the_same(poly, t5, their_logits):
     from peft import PeftModel
 
     imported_run()
@@ -175,7 +175,7 @@ def test_one_task_merged_loads_in_transformers_and_computes_the_same(poly, their
     np.testing.assert_allclose(their_logits(merged), expected, atol=1e-4)
 
 
-def test_what_starts_here_computes_the_same_there(t5, their_logits, our_logits):
+def test_adapters_made_here_compute_the_same_in_peft(t5, their_logits, our_logits):
     import jax
     from peft import PeftModel
 
@@ -190,7 +190,7 @@ def test_what_starts_here_computes_the_same_there(t5, their_logits, our_logits):
         granularity="block",
     )
     model = poly_jax.load("base").attach(adapters, ["one", "two"])
-    # Fresh B are zeros: make every adapter count.
+    # A fresh B is zero: add noise, so that every adapter changes the output.
     noisy = jax.tree_util.tree_map_with_path(
         lambda path, leaf: (
             leaf + 0.3 * jax.random.normal(jax.random.key(leaf.size), leaf.shape)

@@ -1,4 +1,4 @@
-"""transformers and this project compute the same from each other's folders."""
+"""transformers and this project compute the same outputs from each other's folders."""
 
 import json
 import pathlib
@@ -17,14 +17,14 @@ FORMS = ["v1.0", "v1.1", "mt5"]
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_transformers_saves_computes_the_same_here(t5, their_logits, our_logits, form):
+def test_a_model_saved_by_transformers_computes_the_same_here(t5, their_logits, our_logits, form):
     model = t5(form)
     model.save_pretrained("hf")
     np.testing.assert_allclose(our_logits(poly_jax.load("hf")), their_logits(model), atol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["v1.0", "v1.1"])
-def test_what_is_exported_computes_the_same_there(t5, their_logits, our_logits, form):
+def test_an_exported_model_computes_the_same_in_transformers(t5, their_logits, our_logits, form):
     from transformers import AutoModelForSeq2SeqLM
 
     model = t5(form)
@@ -36,7 +36,7 @@ def test_what_is_exported_computes_the_same_there(t5, their_logits, our_logits, 
     np.testing.assert_allclose(their_logits(loaded), our_logits(poly_jax.load("b.safetensors")), atol=1e-4)
 
 
-def test_an_umt5_computes_the_same_but_for_a_scale_that_its_config_does_not_tell(
+def test_an_umt5_computes_the_same_except_for_a_scale_that_its_config_does_not_give(
     t5, their_logits, our_logits
 ):
     from transformers import AutoModelForSeq2SeqLM
@@ -84,12 +84,12 @@ def test_a_t5x_checkpoint_computes_the_same_in_transformers(shared_data):
             got = model(
                 input_ids=inputs, attention_mask=(inputs > 0).long(), decoder_input_ids=targets
             ).logits
-        # T5X masks the padding of targets and transformers does not: compare where there are targets.
+        # T5X masks the padding of targets and transformers does not, so compare only at real targets.
         there = expected["decoder_target_tokens"] > 0
         np.testing.assert_allclose(got.numpy()[there], expected["logits"][there], atol=1e-4)
 
 
-def test_shards_are_loaded(t5, their_logits, monkeypatch):
+def test_sharded_checkpoints_are_loaded(t5, their_logits, monkeypatch):
     from transformers import AutoModelForSeq2SeqLM
 
     from poly_jax.interop.hugging_face.writer import write_hugging_face
@@ -151,7 +151,7 @@ def test_pickled_weights_are_read_without_running_them(t5, dtype, archive):
     model.save_pretrained("safe")
     pathlib.Path("pickled").mkdir()
     pathlib.Path("pickled/config.json").write_text(pathlib.Path("safe/config.json").read_text())
-    # T5's first checkpoints on the hub are of the form before the archives.
+    # T5's first checkpoints on the hub are in the older format, which is not a zip archive.
     torch.save(model.state_dict(), "pickled/pytorch_model.bin", _use_new_zipfile_serialization=archive)
     got, expected = flatten(read_backbone("pickled")), flatten(read_backbone("safe"))
     assert got.keys() == expected.keys()
@@ -161,7 +161,7 @@ def test_pickled_weights_are_read_without_running_them(t5, dtype, archive):
 
 
 class Malicious:
-    """Touches a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __reduce__(self):
         return pathlib.Path.touch, (pathlib.Path("executed"),)
@@ -178,7 +178,7 @@ def test_code_in_a_pickle_is_not_run(t5, capsys):
     assert not pathlib.Path("executed").exists()
 
 
-def test_a_truncated_pickle_is_named(t5, capsys):
+def test_a_truncated_pickle_is_reported_by_name(t5, capsys):
     import torch
 
     t5("v1.0").save_pretrained("hf")

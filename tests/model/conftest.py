@@ -1,4 +1,4 @@
-"""A T5 so small that a compilation takes about a second, with skills that are far from fresh."""
+"""A T5 so small that it compiles in about a second, whose skills are clearly different from fresh ones."""
 
 import functools
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ from poly_jax.routing.learned import LearnedRouter
 
 
 def _parameters(model):
-    """Random parameters of a model's tree, none of them zero, drawn in NumPy by the order of names."""
+    """Random non-zero parameters in a model's tree, drawn in NumPy in the order of their names."""
     rng = np.random.default_rng(0)
     shapes, _ = parameter_shapes(model)
     leaves = {}
@@ -43,7 +43,7 @@ def tiny():
         relative_attention_num_buckets=8,
         relative_attention_max_distance=16,
     )
-    # One adapted site in most places: every further site costs seconds of compilation.
+    # One adapted site in most layers: every further site costs seconds of compilation.
     sites = ("encoder/attention/query", "encoder/mlp/wo", "decoder/self_attention/out", "decoder/.*/key")
     adapters = Adapters(
         LoRA(rank=2, alpha=0.2), LearnedRouter(), n_tasks=3, n_splits=2, n_skills=3, sites=sites
@@ -111,7 +111,7 @@ def _loss(parameters, model, batch, rngs):
     return -jnp.sum(picked * weights) / jnp.sum(weights), logits
 
 
-# Nearly all of the time goes into compiling.
+# Nearly all of the time is spent compiling.
 _jit = functools.partial(
     jax.jit,
     compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},

@@ -1,4 +1,4 @@
-"""Beam search against Hugging Face's results, a plain search over lists, and all possible outputs."""
+"""Beam search against Hugging Face's results, a plain search with lists, and all possible outputs."""
 
 import dataclasses
 import itertools
@@ -17,12 +17,12 @@ EOS = 1
 
 
 def next_state(state, token):
-    """The whole history, folded into a number: a beam that is given another's cache gets other logits."""
+    """Hash the whole history into a number, so that a beam with another beam's cache gets other logits."""
     return (state * 31 + token * 7 + 1) % STATES
 
 
 def logit_table(seed, batch, vocab, scale, eos_bias) -> np.ndarray:
-    """Logits [batch, STATES, vocab], uniform in +-scale, from an integer hash: equal on every machine."""
+    """Logits [batch, STATES, vocab], uniform in +-scale, from an integer hash: the same on every machine."""
     row, state, token = np.meshgrid(range(batch), range(STATES), range(vocab), indexing="ij")
     mixed = (((seed * 1000 + row) * STATES + state) * vocab + token).astype(np.uint64)
     mixed = mixed * np.uint64(2654435761) % np.uint64(2**32)
@@ -80,10 +80,10 @@ class HuggingFaceCase:
     """Outputs of transformers 5.23.0 (torch 2.13.0, CPU) for `logit_table(seed, 2, 6, scale, eos_bias)`.
 
     Made by `generate(torch.zeros(2, 1, dtype=int), num_beams=3, num_return_sequences=3, max_new_tokens=7,
-    early_stopping=False, eos_token_id=1 or None, pad_token_id=0, length_penalty=...)` of a model that returns
-    `table_step`'s logits. The start token is cut off, and so is the padding (there, the EOS id).
-    The seeds are such that each of these would change a result, where the length penalty lets it: counting
-    the start token as a length, not counting EOS, letting all 2 * beams candidates finish,
+    early_stopping=False, eos_token_id=1 or None, pad_token_id=0, length_penalty=...)` with a model that
+    returns `table_step`'s logits. The start token and the padding (there, the EOS id) are cut off.
+    The seeds are chosen so that each of these would change a result, where the length penalty allows it:
+    counting the start token in the length, not counting EOS, letting all 2 * beams candidates finish,
     early_stopping=True or "never", and not stopping at all.
     """
 
@@ -166,7 +166,7 @@ def test_beams_equal_those_of_hugging_face(case):
 
 
 def plain_search(row_table, n_beams, max_length, length_penalty):
-    """One row's (score, tokens), best first, by sorting lists."""
+    """Search one row with sorted lists; return (score, tokens) pairs, best first."""
     log_probs = log_softmax(row_table)
     running, finished = [(0.0, ())], []
     for length in range(1, max_length + 1):
@@ -210,7 +210,7 @@ def test_beams_equal_those_of_a_plain_search(length_penalty, vocab, n_beams, max
 
 
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
-def test_beams_as_many_as_prefixes_find_the_best_of_all_outputs(length_penalty):
+def test_with_as_many_beams_as_prefixes_the_best_of_all_outputs_is_found(length_penalty):
     vocab, max_length, n_beams = 3, 4, 24
     table = logit_table(5, 2, vocab, 2.0, 0.0)
     tokens, scores = search(table, n_beams, max_length, length_penalty=length_penalty)
@@ -226,7 +226,7 @@ def test_beams_as_many_as_prefixes_find_the_best_of_all_outputs(length_penalty):
         np.testing.assert_allclose(scores[row], [outputs[output] for output in expected], rtol=1e-5)
 
 
-def test_one_beam_ranked_by_probability_is_greedy():
+def test_one_beam_without_length_penalty_equals_greedy_decoding():
     table = logit_table(11, 4, 9, 2.0, 1.0)
     tokens, scores = search(table, 1, 8, length_penalty=0.0)
     greedy = sample(partial(table_step, jnp.asarray(table)), table_cache(4, 1), 4, 8)
@@ -234,7 +234,7 @@ def test_one_beam_ranked_by_probability_is_greedy():
     np.testing.assert_allclose(scores[:, 0], greedy.scores, rtol=1e-6)
 
 
-def test_the_search_of_a_row_is_the_same_alone_and_in_a_batch():
+def test_a_row_has_the_same_result_alone_and_in_a_batch():
     table = logit_table(13, 3, 8, 2.0, 1.0)
     together = search(table, 3, 10)
     for row in range(3):
@@ -256,7 +256,7 @@ def test_search_stops_once_no_running_beam_can_win():
 
     result = run()
     jax.effects_barrier()
-    # "1" ends first; then "2 1" fills the second slot, and no longer output has its probability.
+    # "1" ends first; then "2 1" fills the second slot, and no longer output can be as probable.
     np.testing.assert_array_equal(result.tokens[0, :, :3], [[1, 0, 0], [2, 1, 0]])
     assert len(calls) == 2
 
@@ -279,7 +279,7 @@ def test_reordering_stays_among_the_beams_of_a_row():
     assert any((rows != np.arange(12)).any() for rows in seen)
 
 
-def test_slots_beyond_the_possible_outputs_are_padding_with_the_lowest_score():
+def test_slots_beyond_the_number_of_possible_outputs_are_padding_with_the_lowest_score():
     tokens, scores = search(logit_table(19, 2, 2, 1.0, 0.0), 4, 1)
     np.testing.assert_array_equal(np.sort(tokens[:, :2, 0]), [[0, 1], [0, 1]])
     assert np.isfinite(scores[:, :2]).all()
@@ -303,7 +303,7 @@ def test_bfloat16_logits_are_scored_in_float32():
         ({"length_penalty": float("nan")}, "length_penalty=nan"),
     ],
 )
-def test_settings_out_of_range_are_named(setting, named):
+def test_settings_out_of_range_are_reported_by_name(setting, named):
     arguments = {"n_beams": 2, "max_length": 3, **setting}
     with pytest.raises(UserError, match=named):
         beam_search(table_step, (), 1, reorder=take_rows, **arguments)

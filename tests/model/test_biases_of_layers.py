@@ -27,7 +27,7 @@ def shared():
 
 
 def repeated(tree, scale=(1.0, 1.0)):
-    """The tree with each stack's biases in its layers, times a number for each layer."""
+    """Copy each stack's bias into its layers, scaled by one number for each layer."""
     moved = {name: dict(child) for name, child in tree.items()}
     for stack in ("encoder", "decoder"):
         bias = moved[stack].pop("relpos_bias")["rel_embedding"]
@@ -54,7 +54,7 @@ def test_equal_biases_in_all_layers_equal_one_bias_of_the_stack(shared, scan_lay
     np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
 
 
-def test_every_layers_biases_count(shared):
+def test_the_biases_of_every_layer_affect_the_logits(shared):
     config = dataclasses.replace(SHARED, relative_bias_in_layers=True)
     first, second = (logits(config, repeated(shared, scale)) for scale in ((9.0, 1.0), (1.0, 9.0)))
     plain = logits(SHARED, shared)

@@ -9,7 +9,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 
 VOCAB = 7
-# Of four rows: how many tokens each of three choices has. The last row fills up the batch.
+# The number of tokens of each of three choices, for four rows. The last row is padding of the batch.
 LENGTHS = np.array([[4, 1, 2], [2, 3, 0], [1, 4, 4], [0, 0, 0]])
 LABELS = np.array([2, 0, 1, 0], np.int32)
 TERMS = ("lm", "multiple_choice", "unlikelihood")
@@ -30,7 +30,7 @@ def mean_of(loss, logits, choices):
 
 
 def by_hand(logits, choices, length_norm):
-    """The three means of the paper's formulas, in float64."""
+    """Compute the three means by the paper's formulas, in float64."""
     logits = np.asarray(logits, np.float64)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     lm, multiple_choice, unlikelihood = [], [], []
@@ -60,12 +60,12 @@ def test_the_terms_equal_their_formulas(case, length_norm):
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, err_msg=name)
 
 
-def test_choices_and_rows_that_only_fill_up_do_not_count(case):
+def test_padding_choices_and_padding_rows_do_not_count(case):
     logits, choices = case
     whole = mean_of(ChoiceLoss(), logits, choices)
     garbled = np.where((LENGTHS == 0)[..., None, None], 50.0, logits).astype(np.float32)
     assert mean_of(ChoiceLoss(), garbled, choices) == whole
-    # A fourth, absent choice for all, as tasks with more choices would bring.
+    # Add an absent fourth choice to all rows, as in a batch with tasks that have more choices.
     wider = [np.concatenate([array, 0 * array[:, :1]], axis=1) for array in case]
     for name, value in mean_of(ChoiceLoss(), *wider).items():
         np.testing.assert_allclose(value, whole[name], rtol=1e-6)
@@ -80,7 +80,7 @@ def test_a_weight_scales_its_term_and_0_turns_it_off(case):
 
 
 @pytest.mark.parametrize("term", TERMS)
-def test_gradients_reach_only_the_tokens_that_the_term_is_about(case, term):
+def test_the_gradient_of_a_term_reaches_only_the_tokens_in_it(case, term):
     logits, choices = case
     loss = ChoiceLoss(**{name: float(name == term) for name in TERMS})
     gradient = jax.jit(jax.grad(lambda x: sum(loss.totals_of(x, jnp.asarray(choices), LABELS).values())))(
@@ -99,12 +99,12 @@ def test_a_model_that_is_sure_of_a_wrong_token_has_a_finite_unlikelihood(case):
     np.testing.assert_allclose(mean_of(ChoiceLoss(), sure, choices)["unlikelihood"], -np.log(0.01), rtol=1e-4)
 
 
-def test_an_example_without_choices_is_an_error():
+def test_an_example_without_choices_is_refused():
     with pytest.raises(UserError, match="ChoiceLoss needs examples with answer choices"):
         ChoiceLoss().divisors({})
 
 
 @pytest.mark.parametrize("weights", [{"lm": -1.0}, dict.fromkeys(TERMS, 0.0)])
-def test_weights_that_cannot_be_are_named(weights):
+def test_impossible_weights_are_refused_by_name(weights):
     with pytest.raises(UserError, match=r"ChoiceLoss\.lm, \.multiple_choice and \.unlikelihood are"):
         ChoiceLoss(**weights)

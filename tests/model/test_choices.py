@@ -1,4 +1,4 @@
-"""Rank classification: scores of choices against NumPy, and against every choice run by itself."""
+"""Rank classification: scores of choices against NumPy, and against running each choice by itself."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ import pytest
 
 from poly_jax.model.choices import choice_scores, scores_of_choices
 
-# Of five rows: how many tokens each of three choices has; 0 is an absent choice.
+# The number of tokens of each of three choices, for five rows; 0 stands for an absent choice.
 LENGTHS = np.array([[4, 1, 2], [2, 3, 0], [1, 1, 4], [3, 0, 0], [2, 2, 2]])
 
 
@@ -20,7 +20,7 @@ def choices():
 
 
 def by_hand(logits, choices, length_norm):
-    """Sum of log-probabilities over length ^ norm, choice by choice, in float64."""
+    """Divide the sum of log-probabilities by length ^ norm, choice by choice, in float64."""
     logits = np.asarray(logits, np.float64)
     log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     scores = np.zeros(choices.shape[:2])
@@ -32,7 +32,7 @@ def by_hand(logits, choices, length_norm):
 
 
 @pytest.mark.parametrize("length_norm", [0.0, 0.5, 1.0])
-def test_a_score_is_the_sum_over_a_power_of_the_length(choices, length_norm):
+def test_a_score_is_the_summed_log_probability_divided_by_a_power_of_the_length(choices, length_norm):
     logits = np.random.default_rng(0).normal(scale=3, size=(5, 3, 4, 40)).astype(np.float32)
     scores = scores_of_choices(jnp.asarray(logits), jnp.asarray(choices), length_norm)
     np.testing.assert_allclose(scores, by_hand(logits, choices, length_norm), rtol=1e-5)
@@ -59,7 +59,7 @@ def test_encoding_an_input_once_equals_encoding_it_with_each_choice(tiny, choice
     assert (np.asarray(scores)[~there] == -np.inf).all()
 
 
-def test_the_best_choice_that_is_there_is_predicted_also_over_stacked_adapters(tiny, choices):
+def test_the_best_present_choice_is_predicted_also_with_stacked_adapters(tiny, choices):
     inputs, ids = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
     parameters = [tiny.parameters, jax.tree.map(lambda leaf: leaf * 0.9, tiny.parameters)]
 

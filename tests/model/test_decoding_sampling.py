@@ -15,7 +15,7 @@ EOS = 1
 
 
 def markov_step(table):
-    """A model whose logits depend on the row, the position and the last token."""
+    """Make a model step whose logits depend on the row, the position and the last token."""
 
     def step(tokens, cache):
         row, position = cache
@@ -45,7 +45,7 @@ def markov_table(seed, batch, max_length, vocab, eos_bias=0.0) -> np.ndarray:
 
 
 def score_of(row_table, tokens, eos_id=EOS):
-    """Sum of log-probabilities up to and with EOS."""
+    """Sum the log-probabilities up to and including EOS."""
     total, last = 0.0, 0
     for position, token in enumerate(tokens):
         logits = row_table[position, last].astype(np.float64)
@@ -68,7 +68,7 @@ def test_greedy_takes_the_best_token_until_eos():
         lengths.add(len(expected))
         np.testing.assert_array_equal(tokens[row], expected + [0] * (8 - len(expected)))
         np.testing.assert_allclose(scores[row], score_of(table[row], expected), rtol=1e-5)
-    assert len(lengths) > 1, "the rows should end at different places"
+    assert len(lengths) > 1, "the rows should end at different positions"
 
 
 def test_the_start_token_is_fed_first():
@@ -106,8 +106,8 @@ def test_decoding_stops_when_every_row_has_ended(eos_of_rows, steps):
         np.testing.assert_array_equal(tokens[row], ([2] * end + [1] + [0] * 7)[:7])
 
 
-# Probabilities after the warpers of transformers 5.23.0 (torch 2.13.0, CPU), in this order, on LOGITS:
-# TemperatureLogitsWarper, TopKLogitsWarper (where k is not 0), TopPLogitsWarper (where p is not 1), softmax.
+# Probabilities of LOGITS after the warpers of transformers 5.23.0 (torch 2.13.0, CPU), in this order:
+# TemperatureLogitsWarper, TopKLogitsWarper (if k is not 0), TopPLogitsWarper (if p is not 1), softmax.
 LOGITS = [0.2, 1.9, -0.7, 1.1, 0.5, 2.3, -1.5, 0.9]
 WARPED = [
     (0.7, 4, 0.8, [0.0, 0.36091, 0.0, 0.0, 0.0, 0.63909, 0.0, 0.0]),
@@ -134,7 +134,7 @@ def test_tokens_are_drawn_from_the_truncated_distribution(temperature, top_k, to
     frequencies = np.bincount(tokens[:, 0], minlength=len(LOGITS)) / rows
     expected = np.array(expected)
     assert (frequencies[expected == 0] == 0).all()
-    # Five standard deviations of a frequency.
+    # The tolerance is five standard deviations of a frequency.
     np.testing.assert_array_less(
         np.abs(frequencies - expected), 5 * np.sqrt(expected * (1 - expected) / rows) + 1e-4
     )
@@ -143,7 +143,7 @@ def test_tokens_are_drawn_from_the_truncated_distribution(temperature, top_k, to
 
 
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.9, 0.999])
-def test_the_nucleus_is_the_one_that_sorting_finds(top_p):
+def test_the_nucleus_equals_the_one_found_by_sorting(top_p):
     logits = 3 * np.random.default_rng(0).normal(size=(8, 500)).astype(np.float32)
     for row, kept in zip(logits, np.asarray(jax.vmap(lambda row: nucleus(row, top_p))(logits)), strict=True):
         order = np.argsort(-row)
@@ -153,13 +153,13 @@ def test_the_nucleus_is_the_one_that_sorting_finds(top_p):
         np.testing.assert_array_equal(kept[order[:size]], row[order[:size]])
 
 
-def test_tokens_as_probable_as_the_last_of_the_nucleus_stay():
+def test_tokens_as_probable_as_the_last_of_the_nucleus_are_kept():
     logits = jnp.log(jnp.array([0.1, 0.3, 0.3, 0.2, 0.1]))
     np.testing.assert_array_equal(nucleus(logits, 0.2) > -jnp.inf, [False, True, True, False, False])
 
 
 @pytest.mark.parametrize("narrow", [{"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}])
-def test_the_narrowest_draw_is_greedy(narrow):
+def test_the_narrowest_sampling_settings_equal_greedy_decoding(narrow):
     table = markov_table(3, 5, 6, 7)
     drawn = decode(table, 6, **{"rng": jax.random.key(1), "temperature": 1.0, **narrow})
     greedy = decode(table, 6)
@@ -184,7 +184,7 @@ def test_a_key_gives_the_same_draws_again_and_another_key_different_ones():
     assert (first != other).any(axis=1).all()
 
 
-def test_draws_of_a_row_do_not_depend_on_the_rows_beside_it():
+def test_draws_of_a_row_do_not_depend_on_the_other_rows():
     table = markov_table(6, 5, 10, 50)
     settings = {"rng": jax.random.key(3), "temperature": 1.0, "top_k": 20, "top_p": 0.9}
     np.testing.assert_array_equal(
@@ -192,7 +192,7 @@ def test_draws_of_a_row_do_not_depend_on_the_rows_beside_it():
     )
 
 
-def test_rows_and_positions_draw_apart():
+def test_rows_and_positions_draw_independently():
     table = np.zeros((8, 16, 100, 100), np.float32)
     tokens = decode(table, 16, rng=jax.random.key(0), temperature=1.0, eos_id=-1).tokens
     assert len({tuple(row) for row in tokens}) == 8
@@ -228,7 +228,7 @@ def test_scores_of_bfloat16_logits_are_summed_in_float32():
         ({"max_length": 0}, "max_length=0"),
     ],
 )
-def test_sampling_settings_out_of_range_are_named(settings, named):
+def test_sampling_settings_out_of_range_are_reported_by_name(settings, named):
     arguments = {"max_length": 3, **settings}
     with pytest.raises(UserError, match=named):
         sample(markov_step(None), (), 1, **arguments)

@@ -1,4 +1,4 @@
-"""Decoding a batch whose rows are of different tasks."""
+"""Decoding a batch whose rows belong to different tasks."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def run(quick_jit):
 
 @pytest.fixture(scope="module")
 def inputs(tiny):
-    """Two inputs, each for every task, padded."""
+    """Two padded inputs, each repeated for every task."""
     rows = np.repeat(np.asarray(tiny.batch["encoder_input_tokens"])[[0, 2]], 3, axis=0)
     return np.pad(rows, ((0, 0), (0, 4)))
 
@@ -42,14 +42,14 @@ def greedy(run, tiny, inputs):
     return run(tiny.model, tiny.parameters, inputs, TASK_IDS)
 
 
-def test_the_same_input_is_answered_by_its_rows_task(greedy):
+def test_the_output_for_an_input_depends_on_the_task_of_its_row(greedy):
     for first in (0, 3):
         answers = {tuple(tokens) for tokens in greedy.tokens[first : first + 3]}
         assert len(answers) == 3
 
 
 @pytest.mark.parametrize("settings", [{}, {"n_beams": 2}], ids=["greedy", "beams"])
-def test_a_mixed_batch_is_every_task_decoded_alone(run, tiny, inputs, settings):
+def test_a_mixed_batch_decodes_as_each_task_alone(run, tiny, inputs, settings):
     mixed = run(tiny.model, tiny.parameters, inputs, TASK_IDS, **settings)
     for task in range(3):
         alone = run(tiny.model, tiny.parameters, inputs, np.full(6, task), **settings)
@@ -58,7 +58,9 @@ def test_a_mixed_batch_is_every_task_decoded_alone(run, tiny, inputs, settings):
         np.testing.assert_allclose(mixed.scores[rows], alone.scores[rows], rtol=1e-4, atol=1e-4)
 
 
-def test_greedy_is_the_argmax_of_whole_targets_without_a_cache_or_padding(tiny, inputs, greedy, logits_of):
+def test_greedy_tokens_are_the_argmax_of_logits_computed_without_cache_or_padding(
+    tiny, inputs, greedy, logits_of
+):
     assert not inputs[:, 7:].any()
     tokens = np.zeros((6, MAX_LENGTH), np.int32)
     scores, ended = np.zeros(6), np.zeros(6, bool)
@@ -98,6 +100,6 @@ def test_the_training_model_with_scanned_rematerialised_layers_decodes_the_same(
         ({"n_beams": 4, "temperature": 1.0}, "n_beams=4 and temperature=1 exclude each other"),
     ],
 )
-def test_settings_that_cannot_be_are_named_before_anything_is_decoded(settings, message):
+def test_impossible_settings_are_refused_before_anything_is_decoded(settings, message):
     with pytest.raises(UserError, match=message):
         Decoding(**settings)

@@ -1,4 +1,4 @@
-"""Scanned layers and rematerialised ones compute what plain layers compute."""
+"""Scanned layers and rematerialised layers compute the same as plain layers."""
 
 import dataclasses
 
@@ -68,7 +68,7 @@ def test_a_router_of_the_whole_stack_reaches_scanned_layers(tiny, logits_of):
 
 
 @pytest.mark.parametrize("granularity", ["fine", "layer", "block", "stack", "coarse"])
-def test_the_scanned_tree_is_the_stacked_tree(tiny, granularity):
+def test_the_scanned_tree_has_the_shapes_of_the_stacked_tree(tiny, granularity):
     apart = with_granularity(tiny.model, granularity)
     shapes, _ = parameter_shapes(with_config(apart, scan_layers=True))
     expected = stack_layers(tiny.parameters_of(apart))
@@ -91,7 +91,7 @@ def test_trees_convert_both_ways_without_loss(convert):
     def leaf(i):
         return convert(np.full((2, 3), float(i), np.float32))
 
-    # Twelve layers: "layers_10" comes before "layers_2" in the order of names.
+    # With twelve layers, "layers_10" sorts before "layers_2" by name.
     apart = {
         "encoder": {
             **{f"layers_{i}": {"mlp": {"wo": {"kernel": leaf(i)}}, "norm": leaf(-i)} for i in range(12)},
@@ -112,12 +112,12 @@ def test_trees_convert_both_ways_without_loss(convert):
         np.testing.assert_array_equal(flat(again)[name], value)
 
 
-def test_a_tree_without_numbered_layers_comes_back_equal():
+def test_stacking_a_tree_without_numbered_layers_changes_nothing():
     tree = {"encoder": {"layers": {"norm": np.ones((3, 2))}}, "token_embedder": {"embedding": np.ones(4)}}
     assert set(flat(stack_layers(tree))) == set(flat(tree))
 
 
-def test_bare_models_scan_too(tiny):
+def test_models_without_adapters_can_be_scanned(tiny):
     bare = Transformer(dataclasses.replace(tiny.config, scan_layers=True))
     shapes, _ = parameter_shapes(bare)
     assert flat(shapes)["decoder/layers/encoder_decoder_attention/out/kernel"].shape == (2, 16, 16)
@@ -137,6 +137,6 @@ def test_bare_models_scan_too(tiny):
         ),
     ],
 )
-def test_shapes_that_cannot_be_are_named(field, value, named):
+def test_impossible_settings_of_the_model_are_refused_by_name(field, value, named):
     with pytest.raises(UserError, match=named):
         T5Config(**{field: value})

@@ -1,7 +1,7 @@
-"""Every mesh of eight devices computes one device's numbers; run as a program, this computes both.
+"""Every mesh of eight devices computes the same numbers as one device. Run as a program, this computes both.
 
-XLA (jax 0.10.2) computed other losses on meshes of three axes, in silence, until the mixing weights were
-constrained to lie as the batch does.
+Until the mixing weights were constrained to the sharding of the batch, XLA (jax 0.10.2) silently computed
+wrong losses on meshes with three axes.
 """
 
 import collections
@@ -43,7 +43,7 @@ from poly_jax.weights.tree import split
 ROWS, TASKS = 8, 8
 SITES = ("encoder/mlp/.*", "decoder/encoder_decoder_attention/key", "decoder/mlp/wo")
 _READ = ("encoder_input_tokens", "decoder_target_tokens", "task_ids")
-# All three axes first; then every other shape, each with some of the cases.
+# The first shape uses all three axes and runs every case; each other shape runs some of the cases.
 SHAPES = [(2, 2), (1, 1), (2, 1), (1, 2), (4, 1), (1, 4), (8, 1), (4, 2), (2, 4), (1, 8)]
 TABLE = tuple(tuple(1.0 + (task * skill) % 3 for skill in range(4)) for task in range(TASKS))
 
@@ -65,7 +65,7 @@ CASES = {
     "private": _adapters(LoRA(rank=2), PrivateRouter()),
     "private_skill": _adapters(LoRA(rank=2), LearnedRouter(), private_skill=IA3(), granularity="layer"),
 }
-# Decoding takes longest to compile.
+# Only these cases are decoded, because decoding takes longest to compile.
 DECODED = ("mhr", "coarse", "private_skill")
 
 
@@ -108,7 +108,7 @@ def _batch(model):
 
 
 def _trained(model, parameters, batch):
-    """A step of gradient descent of rate 1, with dropout and sampling, and the scores in evaluation."""
+    """A step of gradient descent with rate 1, dropout and sampling, and the scores in evaluation."""
     trained, frozen = split(parameters, is_adapter_parameter)
     descent = optax.sgd(1.0)
     update = Update(dataclasses.replace(model, train=True), TokenLoss(), descent)
@@ -151,7 +151,7 @@ def _difference(one, many):
 
 
 def main(scanned, cases):
-    """Prints as JSON, for every case and mesh shape, how far each of the numbers is from one device's."""
+    """Print as JSON, for every case and mesh shape, how far each number is from that of one device."""
     found = {}
     for i, case in enumerate(cases or CASES):
         model = _model(case, scanned)
@@ -172,8 +172,8 @@ def main(scanned, cases):
 
 
 def t5x():
-    """Prints as JSON the loss in t5x's context and on one device, and the constraints of the program."""
-    # Of `t5x.partitioning.standard_logical_axis_rules`, for what is larger than 1 on a mesh of two axes.
+    """Print as JSON the loss in t5x's context and on one device, and the constraints of the program."""
+    # The rules of `t5x.partitioning.standard_logical_axis_rules` that matter on a mesh of two axes.
     rules = (
         ("batch", "data"),
         ("vocab", "model"),
@@ -235,11 +235,11 @@ def test_eight_devices_compute_the_same_as_one_device(form):
 
 
 @pytest.mark.slow
-def test_constraints_hold_in_programs_that_enter_the_mesh_as_t5x_does():
+def test_constraints_apply_in_programs_that_enter_the_mesh_as_t5x_does():
     found = run("t5x")
     np.testing.assert_allclose(found["many"], found["one"], rtol=1e-5)
-    # Nine projections into heads; the MLPs' two hidden layers and the logits; two residual streams, and the
-    # weights of four adapted sites.
+    # First, nine projections into heads. Second, the two hidden layers of the MLPs and the logits. Third, the
+    # two residual streams and the mixing weights of four adapted sites.
     assert found["specs"] == {
         "P('data', None, 'model', None)": 9,
         "P('data', None, 'model')": 3,

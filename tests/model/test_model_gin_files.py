@@ -1,11 +1,11 @@
-"""The gin files of the models have the published shapes."""
+"""The gin files of the models give the published shapes."""
 
 import pytest
 
 from poly_jax import configuration
 from poly_jax.model.config import T5Config
 
-# Parameters of the checkpoints that Hugging Face hosts: google-t5/t5-*, google/t5-v1_1-*, mt5-* and byt5-*.
+# Parameter counts of the checkpoints on Hugging Face: google-t5/t5-*, google/t5-v1_1-*, mt5-* and byt5-*.
 PUBLISHED = {
     "t5_1_0_small": 60_506_624,
     "t5_1_0_base": 222_903_552,
@@ -46,7 +46,7 @@ def parameters(c):
     return embeddings + encoder + decoder + biases
 
 
-def test_every_model_file_is_checked_here():
+def test_every_model_file_is_tested():
     files = [name for name in configuration.shipped() if name.startswith("models/")]
     shipped = {name.removeprefix("models/").removesuffix(".gin") for name in files}
     assert shipped == set(PUBLISHED) | NO_MODEL | TRIALS
@@ -74,7 +74,7 @@ def test_tiny_models_are_tiny(name):
     assert (config.num_encoder_layers, config.num_decoder_layers) == (2, 2)
 
 
-def test_every_gin_file_opens_with_its_purpose():
+def test_every_gin_file_starts_with_its_purpose():
     for name in configuration.shipped():
         first = (configuration.gin_root() / name).read_text().split("\n", 1)[0]
         assert first.startswith("# "), name

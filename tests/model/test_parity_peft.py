@@ -1,4 +1,4 @@
-"""Poly and MHR compute what PEFT's Poly computed on the same weights, as recorded from peft 0.21.2."""
+"""Poly and MHR compute the same as PEFT's Poly on the same weights, as recorded from peft 0.21.2."""
 
 import functools
 import json
@@ -29,7 +29,7 @@ PREFIX = "base_model.model."
 
 
 def ours(name: str) -> str:
-    """PEFT's tensor name as a path of ours."""
+    """Translate PEFT's name of a tensor to the project's path."""
     module, _, parameter = name.removeprefix(PREFIX).rpartition(".poly_")
     part = {"lora_A": "skills/lora_a", "lora_B": "skills/lora_b", "router.module_logits": "router/logits"}
     return f"{to_t5x(module)}/{part[parameter]}"
@@ -90,7 +90,7 @@ def assert_gradients_equal(gradients, expected, prefix):
         np.testing.assert_allclose(got, expected[prefix + name].reshape(got.shape), atol=ATOL, err_msg=name)
 
 
-def test_bare_logits_equal_transformers(case):
+def test_logits_without_adapters_equal_transformers(case):
     bare = Transformer(case.model.config)
     logits = jax.jit(bare.apply)({"params": case.backbone}, case.inputs, case.decoder_inputs)
     np.testing.assert_allclose(logits, case.expected["base_logits"], atol=1e-4)
@@ -145,7 +145,7 @@ def decoded(case, **settings):
 
 
 def without_start(ids, length):
-    """Hugging Face returns the start token too, and stops at the batch's longest row."""
+    """Remove the start token that Hugging Face returns, and pad: it stops at the longest row of the batch."""
     rows = np.zeros((ids.shape[0], length), np.int32)
     rows[:, : ids.shape[1] - 1] = ids[:, 1:]
     return rows

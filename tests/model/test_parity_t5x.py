@@ -1,4 +1,4 @@
-"""The bare model computes what t5x's own network computed from the same checkpoints."""
+"""The model without adapters computes the same as t5x's own network from the same checkpoints."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Constraints are in the model's programs whenever there is a mesh, and cut what the mesh divides."""
+"""The model's programs have sharding constraints whenever there is a mesh, on axes that the mesh divides."""
 
 import collections
 import dataclasses
@@ -59,7 +59,7 @@ def kind_of(shape):
 
 
 def constraints(jaxpr):
-    """How often a program constrains an array of each kind to each layout, inner programs included."""
+    """Count how often a program and its inner programs constrain each kind of array to each layout."""
     found = collections.Counter()
     for equation in jaxpr.eqns:
         if equation.primitive.name == "sharding_constraint":
@@ -70,7 +70,7 @@ def constraints(jaxpr):
 
 
 def program(adapters=ADAPTERS, **settings):
-    """The constraints of the forward pass."""
+    """Count the constraints of the forward pass."""
     model = Transformer(dataclasses.replace(CONFIG, **settings), adapters)
     shapes, _ = parameter_shapes(model)
     tokens = np.ones((ROWS, LENGTH), np.int32)
@@ -90,7 +90,7 @@ def test_activations_and_mixing_weights_are_constrained(three_axes):
 
 
 @pytest.mark.parametrize("remat", ["none", "full"])
-def test_a_scan_constrains_the_layer_that_it_repeats(three_axes, remat):
+def test_scanned_layers_are_constrained_as_separate_layers_are(three_axes, remat):
     assert program(scan_layers=True, remat=remat, num_encoder_layers=3, num_decoder_layers=3) == EXPECTED
 
 
@@ -99,14 +99,14 @@ def test_one_router_for_the_model_is_constrained_once(three_axes):
     assert coarse == EXPECTED | {("weights", PartitionSpec(BATCH, None, None)): 1}
 
 
-def test_every_tasks_own_skills_are_constrained_like_the_mix(three_axes):
+def test_private_skills_are_constrained_like_the_mix(three_axes):
     found = program(dataclasses.replace(ADAPTERS, private_skill=LoRA()))
     assert found == EXPECTED | {("private weights", PartitionSpec(BATCH, None, None)): 3}
     owned = program(dataclasses.replace(ADAPTERS, router=PrivateRouter(), n_splits=1))
     assert owned[("private weights", PartitionSpec(BATCH, None, None))] == 3
 
 
-def test_one_mix_for_all_rows_has_no_rows_to_spread(three_axes):
+def test_one_mix_for_all_rows_is_not_constrained(three_axes):
     found = program(dataclasses.replace(ADAPTERS, router=AverageRouter()))
     assert {kind for kind, _ in found} == {"heads", "residual", "mlp", "logits"}
 
@@ -128,21 +128,21 @@ def test_under_vmap_the_new_axis_is_left_to_the_compiler(three_axes):
     ("shape", "names", "expected"),
     [
         ((8, 6, 16), ("batch", "length", "embed"), (BATCH, None, None)),
-        # What the whole of a rule's axes does not divide, a part of them may.
+        # An axis that not all mesh axes of its rule divide may still be divided by some of them.
         ((6, 6, 16), ("batch", "length", "embed"), (("data",), None, ("fsdp",))),
         ((5, 4), ("batch", "heads"), (None, ("model",))),
         ((8, 3), ("tasks", "skills"), (("fsdp", "model"), None)),
     ],
 )
-def test_an_axis_is_cut_by_the_mesh_axes_of_its_rule_that_divide_it(shape, names, expected):
+def test_an_axis_is_sharded_over_the_mesh_axes_of_its_rule_that_divide_it(shape, names, expected):
     from poly_jax.model.sharding import LOGICAL_AXIS_RULES
 
     sizes = {"data": 2, "fsdp": 2, "model": 2}
     assert mesh_axes(shape, names, LOGICAL_AXIS_RULES, sizes) == PartitionSpec(*expected)
 
 
-def test_rules_are_read_as_flax_reads_them():
-    # t5x names an axis several times: the first rule that finds a free mesh axis decides, and its meshes
+def test_rules_have_the_same_meaning_as_in_flax():
+    # In t5x, several rules may name an axis, and the first rule with a free mesh axis applies. Meshes of t5x
     # have no axis `fsdp`.
     rules = (("batch", "data"), ("embed", "data"), ("embed", "model"), ("mlp", "fsdp"), ("vocab", None))
     sizes = {"data": 2, "model": 4}

@@ -1,4 +1,4 @@
-"""The ids that begin and end a sequence come from the T5's configuration, wherever they are used."""
+"""The ids that start and end a sequence come from the T5's configuration wherever they are used."""
 
 import dataclasses
 
@@ -22,7 +22,7 @@ LENGTH = 6
 
 @pytest.fixture(scope="module")
 def with_ids(tiny):
-    """The tiny model with other special ids."""
+    """A function that makes the tiny model with other special ids."""
 
     def make(**ids):
         return dataclasses.replace(tiny.model, config=dataclasses.replace(tiny.config, **ids))
@@ -32,7 +32,7 @@ def with_ids(tiny):
 
 @pytest.fixture(scope="module")
 def outputs(tiny, quick_jit):
-    """Greedy outputs, or the best beams, of the tiny batch."""
+    """A function that returns the greedy outputs, or the best beams, for the tiny batch."""
     run = quick_jit(generate, static_argnums=(0, 4), static_argnames=("eos_id",))
 
     def tokens(model, n_beams=1, **settings):
@@ -45,7 +45,7 @@ def outputs(tiny, quick_jit):
 
 
 def cut(rows, eos_id):
-    """Rows up to and with the first `eos_id`, then padding."""
+    """Keep each row up to and including the first `eos_id`, and pad the rest."""
     after = np.cumsum(rows == eos_id, axis=1) - (rows == eos_id) > 0
     return np.where(after, 0, rows)
 
@@ -72,7 +72,7 @@ def test_the_decoder_reads_the_models_start_id_first(with_ids, outputs, tiny, lo
     np.testing.assert_array_equal(outputs(model)[:, 0], np.argmax(logits[:, 0], axis=-1))
 
 
-def test_answer_choices_are_read_behind_the_models_start_id(with_ids, tiny, logits_of, quick_jit):
+def test_answer_choices_are_read_after_the_models_start_id(with_ids, tiny, logits_of, quick_jit):
     model, targets = with_ids(decoder_start_id=7), np.asarray(tiny.batch["decoder_target_tokens"])
     read = np.concatenate([np.full((5, 1), 7, np.int32), targets[:, :-1]], axis=1)
     expected = logits_of(model, tiny.parameters, {**tiny.batch, "decoder_input_tokens": read})
@@ -82,12 +82,12 @@ def test_answer_choices_are_read_behind_the_models_start_id(with_ids, tiny, logi
     np.testing.assert_allclose(choices[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
-def test_targets_are_shifted_behind_the_start_id():
+def test_targets_are_shifted_right_after_the_start_id():
     targets = jnp.array([[[5, 6, 1], [8, 1, 0]]])
     np.testing.assert_array_equal(decoder_inputs(targets, 7), [[[7, 5, 6], [7, 8, 1]]])
 
 
-def test_converted_examples_begin_with_the_start_id():
+def test_decoder_inputs_of_converted_examples_begin_with_the_start_id():
     example = {"inputs": [3, 1], "targets": [5, 6, 1], "task_ids": [2]}
     examples = tf.data.Dataset.from_tensors({k: tf.constant(v, tf.int32) for k, v in example.items()})
     (row,) = RoutedEncDecFeatureConverter(bos_id=7)(examples, {"inputs": 3, "targets": 4}).as_numpy_iterator()
@@ -96,17 +96,17 @@ def test_converted_examples_begin_with_the_start_id():
 
 
 @pytest.mark.parametrize(("field", "value"), [("eos_id", 0), ("eos_id", 40), ("decoder_start_id", -1)])
-def test_ids_that_cannot_be_are_named(tiny, field, value):
+def test_ids_outside_the_vocabulary_are_refused_by_name(tiny, field, value):
     with pytest.raises(UserError, match=rf"T5Config\.{field} is {value}; give a token id from [01] to 39"):
         dataclasses.replace(tiny.config, **{field: value})
 
 
-def test_a_checkpoint_may_state_its_ids():
+def test_ids_are_read_from_the_configuration_of_a_checkpoint():
     config = T5Config.of_checkpoint({"eos_id": 2, "decoder_start_id": 5}, "config.json")
     assert (config.eos_id, config.decoder_start_id) == (2, 5)
 
 
-def test_a_vocabulary_that_ends_targets_otherwise_is_refused():
+def test_a_vocabulary_with_another_eos_id_is_refused():
     class Ends(seqio.ByteVocabulary):
         eos_id = 2
 

@@ -28,7 +28,7 @@ def log_softmax(logits):
 
 
 def tokens(weights):
-    """Places of the target tokens."""
+    """Indices of the target tokens."""
     return [(row, place) for row, place in np.ndindex(*weights.shape) if weights[row, place]]
 
 
@@ -37,7 +37,7 @@ def loss_of(loss, case):
     return float(jax.jit(loss.total)(logits, targets, weights)), float(jax.jit(loss.divisor)(weights))
 
 
-def test_the_mean_over_target_tokens(case):
+def test_the_loss_is_the_mean_over_target_tokens(case):
     logits, targets, weights = case
     log_probs = log_softmax(logits)
     expected = np.mean([-log_probs[at][targets[at]] for at in tokens(weights)])
@@ -46,10 +46,10 @@ def test_the_mean_over_target_tokens(case):
     assert divisor == 6
 
 
-def test_normalised_by_examples_a_long_target_counts_more(case):
+def test_normalised_by_examples_longer_targets_count_more(case):
     logits, targets, weights = case
     log_probs = log_softmax(logits)
-    # Of the three rows one has no target: it is padding of the batch, not an example.
+    # One of the three rows has no target: it is padding of the batch and not an example.
     expected = sum(-log_probs[at][targets[at]] for at in tokens(weights)) / 2
     total, divisor = loss_of(TokenLoss(normalize_by="examples"), case)
     np.testing.assert_allclose(total / divisor, expected, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_z_loss_adds_the_squared_log_normaliser(case):
     np.testing.assert_allclose(loss_of(TokenLoss(z_loss=0.05), case)[0], expected, rtol=1e-5)
 
 
-def test_bfloat16_logits_are_taken_in_float32(case):
+def test_bfloat16_logits_are_computed_with_in_float32(case):
     logits, targets, weights = case
     half = jnp.asarray(logits, jnp.bfloat16)
     total, _ = loss_of(TokenLoss(label_smoothing=0.1, z_loss=0.1), (half, targets, weights))
@@ -82,7 +82,7 @@ def test_bfloat16_logits_are_taken_in_float32(case):
 
 
 @pytest.mark.parametrize("length_norm", [0.0, 0.6, 1.0])
-def test_scores_are_sums_over_the_length_to_a_power(case, length_norm):
+def test_scores_are_sums_divided_by_a_power_of_the_length(case, length_norm):
     logits, targets, weights = case
     log_probs = log_softmax(logits)
     expected = [
@@ -93,7 +93,7 @@ def test_scores_are_sums_over_the_length_to_a_power(case, length_norm):
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_token_log_probs_belong_to_the_targets(case):
+def test_token_log_probs_are_those_of_the_targets(case):
     logits, targets, _ = case
     expected = np.take_along_axis(log_softmax(logits), targets[..., None], -1)[..., 0]
     np.testing.assert_allclose(
@@ -109,6 +109,6 @@ def test_token_log_probs_belong_to_the_targets(case):
         ({"normalize_by": "batch"}, "normalize_by is 'batch'; use one of tokens, examples"),
     ],
 )
-def test_settings_out_of_range_are_named(settings, named):
+def test_settings_out_of_range_are_reported_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         TokenLoss(**settings)

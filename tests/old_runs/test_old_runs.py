@@ -32,7 +32,7 @@ def runs(tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("old") / "runs"
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(root)
-    # An adapted run names the run whose skills it uses, which lay in another folder.
+    # An adapted run stores the path of the run whose skills it uses, which was in another folder.
     for file in (root / "adapted" / "config.gin", root / "adapted/checkpoints/2/origin/metadata"):
         file.write_text(file.read_text().replace("/runs/source", str(root / "source")))
     return root
@@ -56,7 +56,7 @@ def test_every_trained_array_restores_bit_for_bit(runs, expected, run):
     own = below(expected, f"{run}/")
     for name, leaf in own.items():
         np.testing.assert_array_equal(found[name], leaf, err_msg=name)
-    # A router that was adapted stands on the skills of its source.
+    # An adapted router is used with the skills of its source run.
     skills = below(expected, "source/") if run == "adapted" else {}
     for name, leaf in skills.items():
         if name not in own:
@@ -88,7 +88,7 @@ def test_an_export_to_peft_is_the_same_bit_for_bit(runs, expected, tmp_path):
         np.testing.assert_array_equal(written[name], leaf, err_msg=name)
 
 
-def test_an_adaptation_that_was_stopped_ends_as_if_it_had_not_been(runs, expected):
+def test_an_adaptation_that_was_stopped_ends_as_if_it_had_not_been_stopped(runs, expected):
     words = ["adapt", f"--run={runs / 'source'}", "--task=skillbench_ktv", "--variant=mhr-z", "--shots=4"]
     words += [f"--output_dir={runs / 'adapted'}", "--gin.adapt.steps=4", "--gin.adapt.save_every=2"]
     words += ["--gin.adapt.batch_size=4", "--gin.adapt.report_every=1"]
@@ -98,6 +98,6 @@ def test_an_adaptation_that_was_stopped_ends_as_if_it_had_not_been(runs, expecte
     found = {name: tensor.load() for name, tensor in open_trained(step).items()}
     whole = below(expected, "whole/")
     assert set(found) == set(whole)
-    # Another processor may round otherwise.
+    # Another processor may round differently.
     for name, leaf in whole.items():
         np.testing.assert_allclose(found[name], leaf, rtol=1e-4, atol=1e-7, err_msg=name)

@@ -1,4 +1,4 @@
-"""A program does not write beside the files of a run or of another program."""
+"""A program does not write into the folder of a run or of another program."""
 
 import json
 
@@ -24,7 +24,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_run_s_folder_is_refused_and_so_are_its_checkpoints(tmp_path, program):
+def test_the_folder_of_a_run_is_refused_and_so_are_its_checkpoints(tmp_path, program):
     run = tmp_path / "run"
     (run / "checkpoints" / "7").mkdir(parents=True)
     (run / "config.gin").write_text("")
@@ -36,7 +36,7 @@ def test_a_run_s_folder_is_refused_and_so_are_its_checkpoints(tmp_path, program)
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("owner", PROGRAMS)
-def test_a_program_goes_on_in_its_own_folder_only(tmp_path, program, owner):
+def test_a_program_continues_only_in_its_own_folder(tmp_path, program, owner):
     name, text = FILES[owner]
     (tmp_path / name).write_text(text)
     if program == owner:
@@ -47,11 +47,11 @@ def test_a_program_goes_on_in_its_own_folder_only(tmp_path, program, owner):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_folder_of_nobody_is_free(tmp_path, program):
+def test_a_folder_without_results_may_be_used(tmp_path, program):
     check_output_folder(tmp_path / "new", program)
     check_output_folder(tmp_path, program)
     (tmp_path / "log.txt").write_text("a user's own file")
-    # The file of a process that was stopped within its first line belongs to nobody yet.
+    # A results file whose first line was never finished belongs to no program yet.
     (tmp_path / "results.jsonl").write_text('{"key": {"met')
     check_output_folder(tmp_path, program)
 
@@ -69,13 +69,13 @@ def test_a_file_is_refused_as_a_folder(tmp_path):
         *("checkpoints", "checkpoints/new.safetensors", "checkpoints/7/trained/new.txt", "data/7-host0.json"),
     ],
 )
-def test_a_file_of_a_run_is_not_replaced(tmp_path, own):
+def test_a_file_of_a_run_is_not_overwritten(tmp_path, own):
     (tmp_path / "config.gin").write_text("")
     with pytest.raises(UserError, match=rf"among the files of the training run in {tmp_path}; give another"):
         check_output_file(tmp_path / own)
 
 
-def test_other_files_in_a_run_and_the_same_names_elsewhere_are_free(tmp_path):
+def test_other_files_in_a_run_and_the_same_names_elsewhere_may_be_written(tmp_path):
     check_output_file(tmp_path / "metrics.jsonl")
     check_output_file(tmp_path / "data" / "answers.txt")
     (tmp_path / "config.gin").write_text("")

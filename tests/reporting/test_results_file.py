@@ -1,4 +1,4 @@
-"""Results that a rerun reuses, in a file that any reader of JSON reads."""
+"""Results that a rerun reuses, in a file that any JSON reader can read."""
 
 import json
 
@@ -8,7 +8,7 @@ from poly_jax.errors import UserError
 from poly_jax.reporting.results_file import ResultsFile
 
 
-def test_a_result_is_computed_once_also_by_a_later_process(tmp_path):
+def test_a_result_is_not_computed_again_even_in_a_later_process(tmp_path):
     calls = []
 
     def compute():
@@ -23,7 +23,7 @@ def test_a_result_is_computed_once_also_by_a_later_process(tmp_path):
     assert len(calls) == 2
 
 
-def test_half_a_line_of_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path):
+def test_half_a_line_from_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path):
     path = tmp_path / "results.jsonl"
     ResultsFile(path).add({"a": 1}, {"score": 1.0})
     whole = path.read_text()
@@ -35,7 +35,7 @@ def test_half_a_line_of_a_stopped_process_is_dropped_and_the_rest_kept(tmp_path)
     assert ResultsFile(path).get({"a": 2}) == {"score": 2.0}
 
 
-def test_a_file_of_something_else_is_named_with_its_line(tmp_path):
+def test_a_file_with_other_content_is_named_with_its_line(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_text('{"key": {"a": 1}, "result": {}}\n[1, 2]\n')
     with pytest.raises(UserError, match=r"results\.jsonl, line 2, is not a result"):
@@ -43,7 +43,7 @@ def test_a_file_of_something_else_is_named_with_its_line(tmp_path):
 
 
 def without_constants(text):
-    """A strict reader of JSON: bare NaN and Infinity are errors."""
+    """Parse JSON strictly: bare NaN and Infinity are errors."""
 
     def refuse(name):
         raise ValueError(name)

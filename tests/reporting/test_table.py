@@ -1,4 +1,4 @@
-"""Tables for Markdown and for LaTeX."""
+"""Tables in Markdown and in LaTeX."""
 
 from poly_jax.reporting.table import latex_table, markdown_table
 
@@ -9,7 +9,7 @@ def test_markdown_aligns_numbers_right():
     assert markdown_table(COLUMNS, ROWS) == "| method | a_b |\n| --- | ---: |\n| X & Y | 50% |\n"
 
 
-def test_characters_that_latex_would_not_compile_are_escaped():
+def test_special_characters_of_latex_are_escaped():
     assert latex_table(COLUMNS, ROWS).splitlines() == [
         r"\begin{tabular}{lr}",
         r"\toprule",

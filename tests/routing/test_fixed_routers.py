@@ -12,7 +12,7 @@ NEVER_DRAWN = None
 
 
 @pytest.mark.parametrize("router", [AverageRouter(), SharedRouter(), PrivateRouter()])
-def test_there_are_no_parameters(router):
+def test_fixed_routers_have_no_parameters(router):
     assert router.parameters(Sizes(n_tasks=4, n_splits=2, n_skills=3)) == {}
 
 

@@ -89,13 +89,13 @@ def test_rows_of_one_task_are_sampled_separately_and_evaluated_equally():
 
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 @pytest.mark.parametrize("sampling", [True, False])
-def test_evaluation_is_the_sigmoid_whatever_training_samples(sampling, temperature):
+def test_in_evaluation_scores_are_sigmoids_whether_or_not_training_samples(sampling, temperature):
     logits = table()
     router = LearnedRouter(sampling=sampling, temperature=temperature)
     close(evaluated(router, logits), normalised(sigmoid(logits[ROWS] / temperature)))
 
 
-def test_without_sampling_training_is_evaluation():
+def test_without_sampling_training_and_evaluation_are_equal():
     router, logits = LearnedRouter(sampling=False), table()
     np.testing.assert_array_equal(trained(router, logits), evaluated(router, logits))
 
@@ -110,10 +110,10 @@ def test_straight_through_rounds_and_has_the_gradient_of_the_sigmoid():
     router = LearnedRouter(sampling=False, temperature=temperature, scores="straight_through")
     soft = sigmoid(logits[ROWS] / temperature)
     hard = np.round(soft)
-    assert hard.sum(-1).min() >= 1, "a row without a skill would hide what this test is about"
+    assert hard.sum(-1).min() >= 1, "rows without a skill would make this test meaningless"
     close(trained(router, logits), normalised(hard))
     close(evaluated(router, logits), normalised(hard))
-    # d/dZ of sum(c * w): the normalisation is differentiated at the rounded scores, the rounding as sigmoid.
+    # d/dZ of sum(c * w): the normalisation is differentiated at the rounded scores, rounding as the sigmoid.
     c = np.random.default_rng(5).normal(size=hard.shape)
     total = hard.sum(-1, keepdims=True)
     by_scores = c / total - (c * hard).sum(-1, keepdims=True) / total**2
@@ -136,7 +136,7 @@ def test_l2_weights_are_logits_of_unit_length():
     expected = logits[ROWS] / np.sqrt((logits[ROWS].astype(np.float64) ** 2).sum(-1, keepdims=True))
     assert (expected < 0).any()
     close(evaluated(router, logits), expected)
-    # Only sigmoid scores are sampled: no draw is asked for.
+    # Only sigmoid scores are sampled, so the router asks for no draw.
     close(trained(router, logits), expected)
 
 
@@ -155,13 +155,13 @@ def test_softmax_keeps_the_largest_logits(top_k, temperature):
     assert np.isfinite(gradient).all()
 
 
-def test_softmax_keeps_no_more_skills_where_logits_are_equal():
+def test_softmax_keeps_only_top_k_skills_even_where_logits_are_equal():
     router = LearnedRouter(scores="softmax", top_k=2)
     weights = evaluated(router, np.zeros((TASKS, SPLITS, SKILLS), np.float32))
     assert ((weights > 0).sum(-1) == 2).all()
 
 
-def test_l2_of_logits_that_are_all_zero_has_a_gradient():
+def test_l2_of_all_zero_logits_has_a_finite_gradient():
     router = LearnedRouter(scores="l2")
     logits = np.zeros((TASKS, SPLITS, SKILLS), np.float32)
     assert not evaluated(router, logits).any()
@@ -182,7 +182,7 @@ def test_scores_are_dropped_before_they_are_normalised_and_only_in_training():
     close(evaluated(router, logits), normalised(sigmoid(logits[ROWS])))
 
 
-def test_sampling_and_dropout_have_draws_of_their_own():
+def test_sampling_and_dropout_use_separate_draws():
     rate, logits, u, v = 0.3, table(), draws(4), draws(5)
     z = sigmoid(logits[ROWS] + np.log(u) - np.log(1 - u)) * (v >= rate)
     close(trained(LearnedRouter(logit_dropout=rate), logits, u, v), normalised(z))
@@ -202,7 +202,7 @@ def test_the_shared_skill_is_always_on_and_normalised_with_the_other_skills():
     z = sigmoid(logits[ROWS])
     z[..., -1] = 1
     close(evaluated(router, logits), normalised(z))
-    # Dropout does not reach it.
+    # Dropout is not applied to the shared skill.
     z = np.where(u >= rate, sigmoid(logits[ROWS]) / (1 - rate), 0)
     z[..., -1] = 1
     close(trained(router, logits, u), normalised(z))
@@ -269,12 +269,12 @@ def test_bfloat16_logits_are_mixed_in_float32():
         ({"top_k": -1, "scores": "softmax"}, "top_k is -1; it must be 0"),
     ],
 )
-def test_settings_that_cannot_be_are_named(settings, named):
+def test_impossible_settings_are_refused_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         LearnedRouter(**settings)
 
 
-def test_keeping_more_skills_than_there_are_is_named():
+def test_keeping_more_skills_than_there_are_is_refused():
     router = LearnedRouter(scores="softmax", top_k=4)
     assert router.n_skills(4, 1) == 4
     with pytest.raises(UserError, match="top_k is 4, but there are only 3 skills"):

@@ -1,4 +1,4 @@
-"""Rows drawn once: the same in every run and mixture, another's for another task."""
+"""Random mixing weights that depend only on seed and task name: the same in every run and mixture."""
 
 import numpy as np
 
@@ -15,7 +15,7 @@ def rows(names, ids=IDS, seed=0, h=2, k=4):
     return np.asarray(router.weights({}, ids, Sizes(len(names), h, k), None))
 
 
-def test_rows_are_shares_of_one_that_differ_by_task_and_head():
+def test_rows_sum_to_one_and_differ_by_task_and_head():
     weights = rows(("a", "b", "c"))
     assert weights.shape == (4, 2, 4)
     assert (weights > 0).all()
@@ -25,21 +25,21 @@ def test_rows_are_shares_of_one_that_differ_by_task_and_head():
         assert np.abs(one - other).max() > 0.05
 
 
-def test_a_row_goes_by_seed_and_name_and_not_by_id():
+def test_a_row_depends_on_the_seed_and_the_task_name_and_not_on_the_id():
     abc, new = rows(("a", "b", "c")), rows(("b", "c", "d"))
     np.testing.assert_array_equal(abc[0], new[3])
     assert np.abs(abc[1] - rows(("x",), np.array([0]))[0]).max() > 0.05
     assert np.abs(abc - rows(("a", "b", "c"), seed=1)).max() > 0.05
 
 
-def test_mixes_are_uniform_over_all_mixes():
-    """Dirichlet(1, 1, 1): mean 1/3, variance 2/36 of every share."""
+def test_rows_are_uniformly_distributed_over_all_mixes():
+    """In Dirichlet(1, 1, 1), every weight has mean 1/3 and variance 2/36."""
     weights = rows((), np.arange(3000), h=2, k=3).reshape(-1, 3)
     np.testing.assert_allclose(weights.mean(0), 1 / 3, atol=0.01)
     np.testing.assert_allclose(weights.var(0), 2 / 36, rtol=0.05)
 
 
-def test_adapters_tell_it_the_names_and_it_has_no_parameters():
+def test_it_gets_the_task_names_from_the_adapters_and_has_no_parameters():
     adapters = Adapters(LoRA(), RandomRouter(), n_tasks=1, n_skills=5).for_tasks(["a", "b", "c"])
     assert (adapters.n_tasks, adapters.inventory_size, adapters.router.parameters(adapters.sizes)) == (
         3,

@@ -38,7 +38,7 @@ def adapters(tmp_path, monkeypatch):
     sys.modules.pop("my_router", None)
 
 
-def test_the_page_s_router_is_one_file_and_one_binding(adapters):
+def test_the_router_on_the_page_needs_one_file_and_one_binding(adapters):
     assert isinstance(adapters.router, Router)
     assert (adapters.router.bias, adapters.n_splits) == (1.0, 4)
     config = T5Config(
@@ -54,7 +54,7 @@ def test_the_page_s_router_is_one_file_and_one_binding(adapters):
     )
     model = Transformer(config, adapters, train=True)
     parameters = jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(0))
-    # Its weights at the start: the gate's share of softmax of almost equal logits, and the rest.
+    # Initial weights: all logits, and so all weights, are almost equal.
     weights = mixing_weights(adapters, parameters)
     assert "decoder/layers_0/mlp/wo" in weights
     for table in weights.values():

@@ -1,4 +1,4 @@
-"""The expert baseline: weights from a table of tasks by skills, found by the tasks' names."""
+"""The expert baseline: mixing weights from a table of tasks by skills, looked up by task name."""
 
 import json
 
@@ -33,7 +33,7 @@ def bound(path, names):
     return adapters.for_tasks(names)
 
 
-def test_rows_go_by_name_and_are_normalised_for_every_head(path):
+def test_rows_are_looked_up_by_name_and_normalised_for_every_head(path):
     adapters = bound(path, ("add", "mul", "sum"))
     assert (adapters.inventory_size, adapters.n_tasks) == (3, 3)
     weights = adapters.router.weights({}, np.array([2, 0, 1, 2]), Sizes(3, 2, 3), None)
@@ -42,11 +42,11 @@ def test_rows_go_by_name_and_are_normalised_for_every_head(path):
     assert adapters.router.parameters(Sizes(3, 2, 3)) == {}
 
 
-def test_the_number_of_skills_is_known_before_the_tasks_are(path):
+def test_the_number_of_skills_comes_from_the_table_before_the_tasks_are_known(path):
     assert Adapters(LoRA(), TableRouter(path), n_tasks=2, n_skills=8).inventory_size == 3
 
 
-def test_a_new_task_has_its_row_in_the_same_table(path):
+def test_a_new_task_uses_its_row_of_the_same_table(path):
     old = bound(path, ("add", "mul", "sum"))
     new = old.for_tasks(["new"])
     np.testing.assert_allclose(new.router.weights({}, np.array(0), Sizes(1, 1, 3), None), [EXPECTED["new"]])
@@ -81,7 +81,7 @@ def test_a_task_without_a_row_is_named_with_the_closest_names(path):
         ("t.txt", "", "use a file ending in .json, .csv, .npz"),
     ],
 )
-def test_a_broken_table_is_one_line(tmp_path, name, text, named):
+def test_a_broken_table_is_reported_in_one_line(tmp_path, name, text, named):
     path = tmp_path / name
     path.write_text(text)
     with pytest.raises(UserError, match=named) as caught:
@@ -101,20 +101,20 @@ def test_a_broken_table_is_one_line(tmp_path, name, text, named):
         ({"tasks": np.array(["a"], object), "weights": np.ones((1, 2))}, "is not a table"),
     ],
 )
-def test_a_wrong_npz_is_one_line_and_no_pickle_is_opened(tmp_path, arrays, named):
+def test_a_wrong_npz_is_reported_in_one_line_and_no_pickle_is_opened(tmp_path, arrays, named):
     np.savez(tmp_path / "t.npz", **arrays)
     with pytest.raises(UserError, match=named):
         bound(str(tmp_path / "t.npz"), ("a",))
 
 
-def test_a_missing_file_and_no_file_at_all_are_named(tmp_path):
+def test_a_missing_file_and_an_unbound_path_are_reported_by_name(tmp_path):
     with pytest.raises(UserError, match="there is no such file"):
         bound(str(tmp_path / "none.csv"), ("a",))
     with pytest.raises(UserError, match=r"TableRouter\.path is not bound"):
         TableRouter()
 
 
-def test_rows_by_id_need_no_file_and_count_the_tasks():
+def test_rows_given_by_id_need_no_file_and_must_match_the_number_of_tasks():
     router = TableRouter(rows=[[1, 3], [2, 0]])
     assert hash(router) == hash(TableRouter(rows=((1.0, 3.0), (2.0, 0.0))))
     np.testing.assert_allclose(
@@ -126,6 +126,6 @@ def test_rows_by_id_need_no_file_and_count_the_tasks():
         TableRouter(rows=[[1, 3], [2]])
 
 
-def test_weights_before_the_names_are_known_say_what_is_missing():
+def test_weights_before_the_task_names_are_known_are_refused():
     with pytest.raises(UserError, match=r"looks its rows up by task name; call Adapters\.for_tasks"):
         TableRouter("t.csv").weights({}, np.array(0), Sizes(1, 1, 2), None)

@@ -1,4 +1,4 @@
-"""Task ids outside the table are refused on the host: a gather on a device would clamp them."""
+"""Task ids outside the table are refused on the host, because a gather on a device would clamp them."""
 
 import numpy as np
 import pytest
@@ -17,6 +17,6 @@ def test_an_id_out_of_range_is_named_with_the_range(ids, named):
     assert "\n" not in str(caught.value)
 
 
-def test_every_id_of_the_table_passes():
+def test_every_id_of_the_table_is_accepted():
     check_task_ids(np.arange(4, dtype=np.int32), n_tasks=4)
     check_task_ids(np.zeros((0,), np.int32), n_tasks=1)

@@ -1,4 +1,4 @@
-"""`poly-jax demo`, cut short."""
+"""`poly-jax demo` with only a few steps."""
 
 import json
 
@@ -9,18 +9,18 @@ from poly_jax.study import demonstration
 
 @pytest.fixture(autouse=True)
 def _quick_compilation(monkeypatch):
-    """A dozen programs that run for a second, in processes of their own."""
+    """Compile quickly: the demonstration starts a dozen processes whose programs each run for a second."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 
 @pytest.mark.slow
-def test_the_demonstration_leaves_a_table_results_pictures_and_runs(tmp_path, monkeypatch, capsys):
+def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demonstration, "_STEPS", 2)
     demonstration.demo(str(tmp_path), bindings=("train.steps = 2",))
     results = json.loads((tmp_path / "results.json").read_text())
     assert [r["variant"] for r in results] == ["mhr", "mhr-z", "mhr-mu", "poly", "shared"]
-    # Rank 4 x (input + output width): four attention maps and three of the MLP in each of two encoder layers,
-    # eight and three in each of two decoder layers. Eight skills; a row of 36 x 8 x 8 logits.
+    # Rank 4 x (input + output width), for four attention and three MLP maps in each of two encoder layers and
+    # eight and three in each of two decoder layers; times eight skills. One task has 36 x 8 x 8 logits.
     per_task = {r["variant"]: r["trained_per_task"] for r in results}
     one = 4 * 2 * ((4 * 128 + 3 * 192) + (8 * 128 + 3 * 192))
     assert per_task["shared"] == per_task["mhr-mu"] == one

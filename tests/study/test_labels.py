@@ -1,11 +1,11 @@
-"""Lines of several processes say whose they are."""
+"""Each output line of several processes is labelled with its process."""
 
 import sys
 
 from poly_jax.study.labels import labelled
 
 
-def test_every_line_of_either_stream_is_labelled_and_only_within(capsys):
+def test_lines_of_both_streams_are_labelled_only_inside_the_context(capsys):
     with labelled("MHR"):
         print("one", "two")
         print("three\nfour", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The tables over seeds: means and intervals of the results that are there, and only of these."""
+"""The tables over seeds: means and intervals of complete results only."""
 
 import numpy as np
 import pytest
@@ -22,25 +22,25 @@ def results(tmp_path):
     return results
 
 
-def test_the_interval_uses_students_t():
-    # Of 1, 2, 3: standard error 1 / sqrt(3), and t(0.975, 2) = 4.302653 (a table of the distribution).
+def test_the_interval_of_three_values_uses_students_t():
+    # For 1, 2, 3: the standard error is 1 / sqrt(3), and t(0.975, 2) = 4.302653, from a table.
     assert interval([1.0, 2.0, 3.0]) == pytest.approx((2.0, 4.302653 / 3**0.5), rel=1e-6)
 
 
-def test_a_method_has_a_line_for_every_way_to_adapt_it(results):
+def test_a_method_has_one_line_for_every_variant(results):
     lines = summarise(results, (0, 1, 2)).splitlines()
     assert "| MHR | 245,760 | 99.0 ± 2.5 | mhr | 174,336 | 0.001 | 92.0 ± 5.0 |" in lines
     assert "|  |  |  | zero-shot | 0 | - | 2.0 ± 2.5 |" in lines
 
 
-def test_what_not_all_seeds_have_is_left_out(results):
+def test_results_that_some_seeds_lack_are_left_out(results):
     key = {"stage": "heldout", "variant": "mhr-z", "form": "named", "method": "MHR", "seed": 0}
     results.add(key, {"rate": 0.03, "heldout": 50.0, "trained": 2304})
     assert "mhr-z" not in summarise(results, (0, 1, 2))
     assert "Poly" not in summarise(results, (0, 1, 2))
 
 
-def test_the_interval_of_five_values_is_students():
+def test_the_interval_of_five_values_uses_students_t():
     # t for 4 degrees of freedom at 97.5 % is 2.776; the standard error of 1..5 is sqrt(2.5 / 5).
     mean, half = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert mean == 3.0

@@ -5,4 +5,4 @@ import pytest
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation(quick_compilation):
-    """These programs take longer to compile than to run."""
+    """Compile quickly, because these programs take longer to compile than to run."""

@@ -1,4 +1,4 @@
-"""The picture of a sweep, whatever its size and names."""
+"""The bar plot of a sweep, for any number of methods and tasks and any length of names."""
 
 import warnings
 
@@ -12,7 +12,7 @@ from poly_jax.sweep.summary import Summary
 
 @pytest.mark.parametrize(("methods", "tasks"), [(1, 1), (2, 1), (3, 8), (45, 2)])
 @pytest.mark.parametrize("letters", [1, 60])
-def test_it_is_drawn_without_a_warning_and_the_bars_keep_their_room(tmp_path, methods, tasks, letters):
+def test_the_plot_is_drawn_without_warnings_and_the_bars_keep_their_size(tmp_path, methods, tasks, letters):
     scores = np.random.default_rng(0).uniform(0, 100, (methods, tasks, 3))
     summary = Summary(
         tuple(f"$_{i}" + "m" * letters for i in range(methods)),
@@ -24,14 +24,14 @@ def test_it_is_drawn_without_a_warning_and_the_bars_keep_their_room(tmp_path, me
         warnings.simplefilter("error")
         save_bar_plot(path, summary, "a $metric")
     pixels = imread(path)[..., :3]
-    # At least 2.5 x 3.2 inches of axes at 120 dots an inch, around which names and legend are added.
+    # The axes have at least 2.5 x 3.2 inches at 120 dots per inch; names and legend are added around them.
     assert pixels.shape[0] >= 384
     assert pixels.shape[1] >= 300
-    # The colour of the first method's bars, tab:blue, covers more than its patch in the legend.
+    # tab:blue, the colour of the first method's bars, covers more than its patch in the legend.
     assert (np.abs(pixels - np.array([31, 119, 180]) / 255) < 0.02).all(-1).sum() > 600
 
 
-def test_scores_that_are_not_defined_leave_gaps(tmp_path):
+def test_undefined_scores_leave_gaps(tmp_path):
     summary = Summary(("a",), ("t",), np.full((1, 1, 2), np.nan))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

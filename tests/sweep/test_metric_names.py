@@ -33,7 +33,7 @@ def only_of_models(targets, scores):
 
 @pytest.fixture
 def scorer():
-    """Scores a task of two examples, with three answer choices each or none, by some metrics."""
+    """A function that makes a `TaskScorer` for two examples, with or without answer choices, and metrics."""
 
     def make(*metric_fns, choices=False):
         columns = {"inputs": [[7, 1]] * 2, "targets": [[8, 9, 1], [8, 5, 1]]}
@@ -58,14 +58,14 @@ def scorer():
     seqio.TaskRegistry.remove("measured")
 
 
-def test_metric_names_are_the_numbers_that_the_tasks_own_functions_return(scorer):
+def test_metric_names_are_those_of_the_numbers_that_the_metric_functions_return(scorer):
     names = scorer(of_predictions, of_scores, with_both).metric_names
     assert sorted(names) == ["hits", "longest", "score", "sure"]
 
 
-def test_answer_choices_are_scored_each(scorer):
+def test_metrics_of_tasks_with_choices_get_a_score_for_each_choice(scorer):
     assert scorer(of_choices, choices=True).metric_names == ("count",)
 
 
-def test_metrics_that_need_a_model_are_not_known(scorer):
+def test_the_names_of_metrics_that_need_a_model_are_unknown(scorer):
     assert scorer(only_of_models).metric_names is None

@@ -1,4 +1,4 @@
-"""Tasks x methods x seeds, end to end."""
+"""Sweeps over tasks, methods and seeds, from end to end."""
 
 import json
 import pathlib
@@ -31,7 +31,7 @@ def lines(folder):
 
 
 @pytest.mark.slow
-def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
+def test_a_sweep_writes_results_tables_and_a_plot_and_computes_nothing_twice(
     short_runs, tmp_path, monkeypatch
 ):
     methods = [("mhr", "mhr-z", {}), ("private", "lorahub", {"name": "hub"})]
@@ -54,13 +54,13 @@ def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
         return adapt_many(self, cells, *args)
 
     monkeypatch.setattr(run_sweep.Adapting, "results", counted)
-    # Stopped after five adaptations, in the middle of a line.
+    # Simulate a sweep that was stopped after five adaptations, in the middle of a line.
     text = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "results.jsonl").write_text("".join(text[:5]) + text[5][:30])
     again = sweep(short_runs, tmp_path, *methods)
     assert computed == [("hub", [(TASKS[0], 1), (TASKS[1], 0), (TASKS[1], 1)])]
     assert again.rows == summary.rows
-    # One more seed, then other steps.
+    # Add one more seed, then change the number of steps.
     computed.clear()
     sweep(short_runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1)
     assert computed == [("mhr mhr-z", [(task, 2)]) for task in TASKS]
@@ -71,7 +71,7 @@ def test_a_sweep_leaves_results_tables_and_a_picture_and_computes_nothing_twice(
 
 
 @pytest.mark.slow
-def test_the_score_equals_the_score_of_adapt_and_eval(short_runs, tmp_path):
+def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
     bindings = (
         "adapt.steps = 3",
         "adapt/Optimizer.learning_rate = 0.03",
@@ -94,7 +94,7 @@ def test_the_score_equals_the_score_of_adapt_and_eval(short_runs, tmp_path):
     ("methods", "settings", "message"),
     [
         ([("mhr", "shared", {})], {}, r"has 8 skills; use 'mhr', 'mhr-z' or 'mhr-mu'"),
-        # Both names stand for one variant, which is one row.
+        # Both names stand for the same variant, so there would be one row.
         ([("mhr", "poly", {}), ("mhr", "mhr", {})], {}, r"have the names mhr mhr, mhr mhr; give each"),
         ([("private", "mhr", {})], {}, r"needs skills that tasks share"),
         ([("mhr", "nothing", {})], {}, r"variant 'nothing' is not known"),
@@ -110,13 +110,13 @@ def test_the_score_equals_the_score_of_adapt_and_eval(short_runs, tmp_path):
         ),
     ],
 )
-def test_a_mistake_shows_before_anything_is_computed(short_runs, tmp_path, methods, settings, message):
+def test_a_mistake_is_reported_before_anything_is_computed(short_runs, tmp_path, methods, settings, message):
     with pytest.raises(UserError, match=message):
         sweep(short_runs, tmp_path / "sweep", *methods, **settings)
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_sweep_does_not_write_into_a_run_s_folder(short_runs):
+def test_a_sweep_does_not_write_into_the_folder_of_a_run(short_runs):
     run = short_runs["mhr"]
     before = sorted(path.name for path in pathlib.Path(run).iterdir())
     with pytest.raises(UserError, match=rf"{run} holds a training run; give `poly-jax sweep` another folder"):
@@ -124,7 +124,7 @@ def test_a_sweep_does_not_write_into_a_run_s_folder(short_runs):
     assert sorted(path.name for path in pathlib.Path(run).iterdir()) == before
 
 
-def test_a_run_does_not_go_into_a_sweep_s_folder(short_runs, tmp_path, capsys):
+def test_a_run_does_not_write_into_the_folder_of_a_sweep(short_runs, tmp_path, capsys):
     key = {"method": "m", "task": "t", "seed": 0, "setup": "0"}
     ResultsFile(tmp_path / "results.jsonl").add(key, {"metrics": {}})
     words = ["adapt", f"--run={short_runs['mhr']}", f"--task={TASKS[0]}", f"--output_dir={tmp_path}"]
@@ -134,12 +134,12 @@ def test_a_run_does_not_go_into_a_sweep_s_folder(short_runs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("metrics", [None, {}, [1.0], {"accuracy": "high"}])
-def test_a_known_result_without_scores_is_named(metrics):
+def test_a_stored_result_without_scores_is_reported_by_name(metrics):
     with pytest.raises(UserError, match=r"task 'x', seed 7, whose metrics are not numbers; delete the line"):
         run_sweep._check_known({"metrics": metrics}, Cell("x", 7), "runs/sweep")
 
 
-def test_two_tasks_of_one_name_in_tables_are_not_taken_for_one(tmp_path):
+def test_two_tasks_with_the_same_name_in_tables_are_refused(tmp_path):
     methods = [Method("no run", "mhr")]
     with pytest.raises(
         UserError, match=r"has 'x' and 'x_\{seed\}', which are both 'x' in tables and results"
@@ -147,7 +147,7 @@ def test_two_tasks_of_one_name_in_tables_are_not_taken_for_one(tmp_path):
         run_sweep.sweep(
             str(tmp_path), Configuration((), ()), tasks=["x", "x_{seed}"], methods=methods, seeds=(0,)
         )
-    # Nor where the one is in the folder already; results that do not say are taken as they were.
+    # The same holds if one of them already has results in the folder. Results without a task are accepted.
     seeded = Cell("x_{seed}", 7)
     for fine in (None, {"metrics": {"a": 1.0}}, {"metrics": {"a": 1.0}, "seqio_task": "x_7"}):
         run_sweep._check_known(fine, seeded, "runs/sweep")

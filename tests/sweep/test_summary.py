@@ -21,7 +21,7 @@ def summary():
     return Summary.of(("A", "B"), ("x", "y"), (0, 1, 2), SCORES)
 
 
-def test_a_cell_is_the_median_over_seeds_and_the_mean_is_over_tasks_of_these(summary):
+def test_a_cell_is_the_median_over_seeds_and_the_mean_is_over_the_tasks_medians(summary):
     np.testing.assert_array_equal(summary.medians[0], [50.0, 1.0])
     assert summary.means[0] == 25.5
     assert summary.columns == ("method", "x", "y", "mean")
@@ -34,14 +34,14 @@ def test_a_missing_result_is_shown_as_missing_and_has_no_mean(summary):
     assert r"B & 60.0 & - & - \\" in summary.latex()
 
 
-def test_the_picture_is_a_png(summary, tmp_path):
+def test_the_plot_is_a_png(summary, tmp_path):
     from etils import epath
 
     save_bar_plot(epath.Path(tmp_path) / "bars.png", summary, "accuracy")
     assert (tmp_path / "bars.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_methods_on_the_command_line():
+def test_methods_are_parsed_from_the_command_line():
     assert Method.parse("runs/mhr:mhr-z") == Method("runs/mhr", "mhr-z")
     assert Method.parse("runs/mhr:mhr-z").label == "mhr mhr-z"
     assert Method.parse("best=gs://bucket/run=1:full") == Method("gs://bucket/run=1", "full", "best")
@@ -50,7 +50,7 @@ def test_methods_on_the_command_line():
             Method.parse(text)
 
 
-def test_the_seed_in_a_tasks_name_finds_its_task_and_is_left_out_of_the_table():
+def test_the_seed_is_filled_into_a_tasks_name_and_left_out_of_the_table():
     cell = Cell("bench_{seed}_a", 42)
     assert cell.seqio_task == "bench_42_a"
     assert Cell("task_seed{seed}", 1).seqio_task == "task_seed1"

@@ -1,4 +1,4 @@
-"""Small folders in the layout of Super-NaturalInstructions, made by the tests."""
+"""Small folders in the layout of Super-NaturalInstructions."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from poly_jax.tasks.super_natural_instructions import tasks
 
 @pytest.fixture
 def registry() -> Iterator[None]:
-    """Undoes what a test registers."""
+    """Undo the registrations of a test."""
     names, mixtures = dict(seqio.TaskRegistry._REGISTRY), dict(seqio.MixtureRegistry._REGISTRY)
     registered = dict(tasks._registered)
     yield
@@ -24,7 +24,7 @@ def registry() -> Iterator[None]:
 
 @pytest.fixture
 def task_file() -> Callable[..., dict[str, Any]]:
-    """The content of a task file: instance n has input 'question n' and references 'answer n', 'reply n'."""
+    """A function that makes a task file: 'question n' has the references 'answer n' and 'reply n'."""
 
     def make(size: int, **fields: Any) -> dict[str, Any]:
         return {
@@ -47,7 +47,7 @@ def task_file() -> Callable[..., dict[str, Any]]:
 
 @pytest.fixture
 def folder(tmp_path: pathlib.Path) -> Callable[..., pathlib.Path]:
-    """Writes a folder from the files' contents by stem and the two lists of stems."""
+    """A function that writes a folder from the contents of files by stem, and the two lists of stems."""
 
     def write(files: dict[str, Any], train: tuple[str, ...] = (), test: tuple[str, ...] = ()) -> pathlib.Path:
         (tmp_path / "tasks").mkdir()

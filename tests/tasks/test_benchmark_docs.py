@@ -44,7 +44,7 @@ def page(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick_compilation")
-def test_the_page_s_benchmark_trains_and_evaluates_from_two_files_and_a_folder(page):
+def test_the_benchmark_on_the_page_trains_and_evaluates_from_two_files_and_a_folder(page):
     short = [
         "--gin.train.steps=2",
         "--gin.Adapters.sites=('.*/attention/query',)",
@@ -58,7 +58,7 @@ def test_the_page_s_benchmark_trains_and_evaluates_from_two_files_and_a_folder(p
     assert all(0 <= metrics[f"mine_{name}"]["exact_match"] <= 100 for name in WORDS)
 
 
-def test_its_tasks_show_the_texts_of_the_files(page):
+def test_the_tasks_of_the_benchmark_contain_the_texts_of_the_files(page):
     my_benchmark = importlib.import_module("my_benchmark")
     my_benchmark.register("my_folder", seqio.ByteVocabulary(extra_ids=0))
     task = seqio.get_mixture_or_task("mine_reverse")

@@ -1,4 +1,4 @@
-"""Training, held-out and pretraining sets are apart, cover all skills, never move, and names say nothing."""
+"""Training, held-out and pretraining sets are disjoint, fixed and cover all skills; names reveal nothing."""
 
 import itertools
 import string
@@ -23,7 +23,7 @@ def test_all_pairs_and_triples_are_divided_without_overlap():
     assert (len(train), len(heldout), len(left_over)) == (32, 8, 44)
     expected = {*itertools.combinations(range(8), 2), *itertools.combinations(range(8), 3)}
     assert train | heldout | left_over == expected
-    assert len(expected) == 84  # so the three groups, which have 84 members, are disjoint
+    assert len(expected) == 84  # The three groups have 84 members in all, so they are disjoint.
 
 
 def test_every_skill_is_trained_on_and_held_out_often_enough():
@@ -35,7 +35,7 @@ def test_every_skill_is_trained_on_and_held_out_often_enough():
 def test_every_group_mixes_pairs_and_triples_in_proportion():
     for tasks in (BENCHMARK.train, BENCHMARK.heldout, BENCHMARK.tuning):
         pairs = sum(len(task.skills) == 2 for task in tasks)
-        assert abs(pairs - len(tasks) / 3) < 1  # 28 of the 84 sets are pairs
+        assert abs(pairs - len(tasks) / 3) < 1  # 28 of the 84 sets are pairs.
 
 
 def test_tuning_tasks_are_training_tasks_under_fresh_names():
@@ -45,8 +45,8 @@ def test_tuning_tasks_are_training_tasks_under_fresh_names():
     assert not {task.name for task in BENCHMARK.tuning} & {task.name for task in BENCHMARK.train}
 
 
-def test_the_split_is_the_one_that_backbones_were_pretrained_for():
-    # Literals on purpose: changing the split silently would let a stored backbone have seen the benchmark.
+def test_the_split_is_the_one_with_which_backbones_were_pretrained():
+    # Literal values on purpose: if the split changed unnoticed, a stored backbone might know the benchmark.
     assert {task.name: task.skills for task in BENCHMARK.heldout} == {
         "nzp": (2, 3, 5),
         "kvp": (3, 4, 6),
@@ -64,7 +64,7 @@ def test_the_split_is_the_one_that_backbones_were_pretrained_for():
     ]
 
 
-def test_names_are_unique_have_one_format_and_share_no_letter_with_the_strings():
+def test_names_are_unique_have_one_format_and_share_no_letters_with_the_strings():
     names = [task.name for task in ALL_TASKS]
     assert len(set(names)) == len(names) == 48
     for name in names:
@@ -72,7 +72,7 @@ def test_names_are_unique_have_one_format_and_share_no_letter_with_the_strings()
         assert set(name) <= set(string.ascii_lowercase) - set(LETTERS.letters)
 
 
-def test_any_two_names_differ_in_two_letters():
+def test_any_two_names_differ_in_at_least_two_letters():
     for one, other in itertools.combinations([task.name for task in ALL_TASKS], 2):
         assert sum(a != b for a, b in zip(one, other, strict=True)) >= 2
 

@@ -1,4 +1,4 @@
-"""Examples follow their task's skills, never leak between splits, and are fixed by the seed."""
+"""Examples apply the skills of their task, never leak between splits, and are fixed by the seed."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_no_string_occurs_twice_in_a_task():
         assert len(set(drawn)) == len(drawn)
 
 
-def test_a_target_is_the_string_after_the_skills_of_the_task():
+def test_a_target_is_the_input_string_with_the_skills_of_the_task_applied():
     by_hand = {(1, 2, 4): lambda text: text[::-1][1:] + text[::-1][0]}  # reverse, rotate; then shift
     following = dict(zip("abcdefghij", "bcdefghija", strict=True))
     for source, target in examples(TASK, "train"):
@@ -52,7 +52,7 @@ def test_a_target_is_the_string_after_the_skills_of_the_task():
         assert target == "".join(following[letter] for letter in moved)
 
 
-def test_an_input_holds_the_name_of_the_task_and_a_fit_string():
+def test_an_input_holds_the_name_of_the_task_and_an_accepted_string():
     for task in ALL_TASKS:
         for source, _ in examples(task, "test"):
             name, text = source.split(" ")
@@ -64,7 +64,7 @@ def test_an_input_holds_the_name_of_the_task_and_a_fit_string():
             assert len(set(text) - set("aei")) >= 3
 
 
-def test_the_forms_differ_in_their_three_slots_only():
+def test_the_forms_differ_only_in_the_three_slots():
     named, nameless, told = (examples(TASK, "test", form=form) for form in ("named", "nameless", "told"))
     assert [(source[3:], target) for source, target in named] == [
         (source[3:], target) for source, target in nameless
@@ -82,7 +82,7 @@ def test_examples_are_the_same_every_time_and_on_every_machine():
     assert examples(TASK, "test")[:2] == [("rlx ifaedbc", "cefbgjd"), ("rlx cadigj", "hjebda")]
 
 
-def test_another_data_seed_draws_other_strings():
+def test_another_data_seed_draws_different_strings():
     assert set(texts(examples(HELDOUT, "train", 0))) != set(texts(examples(HELDOUT, "train", 1)))
 
 
@@ -90,7 +90,7 @@ def test_two_tasks_draw_different_strings():
     assert texts(examples(BENCHMARK.train[1], "test")) != texts(examples(TASK, "test"))
 
 
-def test_more_training_examples_extend_the_list_and_leave_the_test_alone():
+def test_more_training_examples_extend_the_list_and_do_not_change_the_test_split():
     larger = Sizes(train=100, few_shot=32)
     for task in (TASK, HELDOUT):
         few = len(examples(task, "train"))
@@ -117,7 +117,7 @@ def test_tuning_tasks_use_the_held_back_examples_of_their_training_task():
         (lambda: examples(TUNING, "test", sizes=Sizes(few_shot=64)), "few_shot=64 uses up the 64"),
     ],
 )
-def test_wrong_requests_are_one_clear_line(call, message):
+def test_wrong_requests_are_refused_in_one_clear_line(call, message):
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
@@ -151,7 +151,7 @@ def test_a_text_that_does_not_fit_is_refused_instead_of_cut():
         tokenise([("kzt abcdefgh", "a")])
 
 
-def test_strings_repeat_no_letter_and_asking_for_impossibly_many_is_an_error():
+def test_strings_repeat_no_letter_and_asking_for_too_many_is_an_error():
     drawn = strings.draw("abc", 1, 2, 9, (0,))
     assert sorted(drawn) == ["a", "ab", "ac", "b", "ba", "bc", "c", "ca", "cb"]
     with pytest.raises(ValueError, match="only 9 of 10"):
@@ -162,6 +162,6 @@ def test_string_lengths_and_letters_are_spread_evenly():
     drawn = strings.draw(LETTERS.letters, 4, 7, 4000, (5,))
     lengths = np.bincount([len(text) for text in drawn], minlength=8)[4:]
     firsts = np.unique([text[0] for text in drawn], return_counts=True)[1]
-    # 5 standard deviations of a count that is binomial (4000, 1/4) or (4000, 1/10)
+    # The tolerance is five standard deviations of a binomial count (4000, 1/4) or (4000, 1/10).
     assert np.abs(lengths - 1000).max() < 5 * np.sqrt(4000 / 4 * 3 / 4)
     assert np.abs(firsts - 400).max() < 5 * np.sqrt(4000 / 10 * 9 / 10)

@@ -1,4 +1,4 @@
-"""The pretraining stream shows skills by digits, no benchmark composition, and names that mean nothing."""
+"""The pretraining stream names skills by digits, and has meaningless letters and no benchmark composition."""
 
 import collections
 
@@ -33,7 +33,7 @@ def test_a_target_follows_the_digits_in_the_order_of_the_inventory(stream):
         assert target == LETTERS.apply(shown(source), source[4:])
 
 
-def test_copies_are_drawn_eight_times_and_singles_three_times_as_often_as_a_composition(stream):
+def test_copies_are_drawn_eight_times_and_single_skills_three_times_as_often_as_a_composition(stream):
     weights = collections.Counter(pretraining_sets(BENCHMARK))
     assert weights[()] == 8
     assert {weights[(skill,)] for skill in range(8)} == {3}
@@ -44,7 +44,7 @@ def test_copies_are_drawn_eight_times_and_singles_three_times_as_often_as_a_comp
         assert abs(sizes[size] - share * 8000) < 5 * (8000 * share * (1 - share)) ** 0.5
 
 
-def test_digits_come_in_any_order_and_any_slot(stream):
+def test_digits_occur_in_any_order_and_any_slot(stream):
     chosen = BENCHMARK.left_over[0]
     assert len(chosen) == 2
     placements = {
@@ -57,7 +57,7 @@ def test_digits_come_in_any_order_and_any_slot(stream):
     assert placements == forward | {f"{two}{one}.", f"{two}.{one}", f".{two}{one}"}
 
 
-def test_slots_without_a_skill_hold_placeholders_or_letters_of_names(stream):
+def test_slots_without_a_digit_hold_placeholders_or_letters_of_names(stream):
     copies = [source[:3] for source, _ in stream if not shown(source)]
     blank = sum(head == "___" for head in copies)
     assert abs(blank - len(copies) / 2) < 5 * (len(copies) / 4) ** 0.5
@@ -66,13 +66,13 @@ def test_slots_without_a_skill_hold_placeholders_or_letters_of_names(stream):
         assert rest <= {"_"} or rest <= set("klmnpqrstvwxz")
 
 
-def test_prompts_have_the_bytes_of_a_named_prompt_and_fit_the_same_arrays(stream):
+def test_prompts_have_the_length_of_a_named_prompt_and_fit_the_same_arrays(stream):
     assert {len(source.split(" ")[0].encode()) for source, _ in stream} == {3}
     assert all(source.count(" ") == 1 for source, _ in stream)
     assert tokenise(stream)["encoder_input_tokens"].shape == (8000, 12)
 
 
-def test_letters_of_names_occur_in_strings_to_copy_and_nowhere_else(stream):
+def test_letters_of_names_occur_only_in_strings_to_copy(stream):
     copied = "".join(source[4:] for source, _ in stream if not shown(source))
     changed = "".join(source[4:] for source, _ in stream if shown(source))
     assert set(copied) == set("abcdefghij" + "klmnpqrstvwxz")

@@ -1,4 +1,4 @@
-"""seqio serves exactly the examples and tokens of the NumPy generator, under the promised names."""
+"""seqio gives exactly the examples and tokens of the NumPy generator, under the documented names."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ LENGTHS = {"inputs": 12, "targets": 10}
 
 
 def served(name, split, **kwargs):
-    """The text pairs that a seqio task or mixture gives, in its order."""
+    """Return the text pairs that a seqio task or mixture gives, in its order."""
     dataset = seqio.get_mixture_or_task(name).get_dataset(LENGTHS, split, **{"shuffle": False, **kwargs})
     return [
         (row["inputs_pretokenized"].decode(), row["targets_pretokenized"].decode())
@@ -25,7 +25,7 @@ def served(name, split, **kwargs):
 
 @pytest.mark.parametrize("form", ["named", "nameless"])
 @pytest.mark.parametrize("role", ["train", "heldout", "tuning"])
-def test_a_registered_task_serves_the_examples_of_the_generator(role, form):
+def test_a_registered_task_gives_the_examples_of_the_generator(role, form):
     task = getattr(BENCHMARK, role)[0]
     name = tasks.registered_name(task.name, form)
     assert set(seqio.get_mixture_or_task(name).splits) == set(splits(task))
@@ -42,7 +42,7 @@ def test_a_mixture_holds_the_tasks_of_its_role(role, form):
     assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
 
 
-def test_the_converter_of_seqio_makes_the_arrays_of_tokenise():
+def test_seqios_converter_makes_the_arrays_of_tokenise():
     task = BENCHMARK.train[0]
     dataset = seqio.get_dataset(
         f"skillbench_{task.name}",
@@ -79,12 +79,12 @@ def test_another_data_seed_is_registered_beside_the_first():
     }
 
 
-def test_a_negative_data_seed_is_one_clear_line():
+def test_a_negative_data_seed_is_refused_in_one_clear_line():
     with pytest.raises(UserError, match="data_seed=-1"):
         tasks.register(-1)
 
 
-def test_pretraining_serves_the_tokens_of_the_stream_and_a_validation_part_of_its_own():
+def test_pretraining_gives_the_tokens_of_the_stream_and_a_separate_validation_split():
     task = seqio.get_mixture_or_task("skillbench_pretrain")
     assert task.num_input_examples("train") >= 300_000
     vocabulary = task.output_features["inputs"].vocabulary
@@ -93,7 +93,7 @@ def test_pretraining_serves_the_tokens_of_the_stream_and_a_validation_part_of_it
         rows = list(task.get_dataset(LENGTHS, split, shuffle=False).take(count).as_numpy_iterator())
         for row in rows:
             assert row["inputs"][-1] == row["targets"][-1] == vocabulary.eos_id
-            assert row["inputs"].min() == row["targets"].min() == vocabulary.eos_id  # no padding
+            assert row["inputs"].min() == row["targets"].min() == vocabulary.eos_id  # No padding.
         return [
             (vocabulary.decode(row["inputs"].tolist()), vocabulary.decode(row["targets"].tolist()))
             for row in rows
@@ -104,14 +104,14 @@ def test_pretraining_serves_the_tokens_of_the_stream_and_a_validation_part_of_it
     assert train == expected[:3000]
     validation = texts("validation", -1)
     assert len(validation) == task.num_input_examples("validation") == 2048
-    assert len(set(validation) & set(train)) < 50  # short strings to copy may meet by chance
+    assert len(set(validation) & set(train)) < 50  # Short strings to copy may coincide by chance.
 
 
 def test_exact_match_counts_whole_strings():
     assert tasks.exact_match(["ab", "cd", "ef", ""], ["ab", "CD", "ef ", ""]) == {"exact_match": 50.0}
 
 
-def test_the_evaluator_of_seqio_scores_each_task_by_exact_match():
+def test_seqios_evaluator_scores_each_task_by_exact_match():
     evaluator = seqio.Evaluator(
         "skillbench_heldout",
         seqio.EncDecFeatureConverter(pack=False),
@@ -122,7 +122,7 @@ def test_the_evaluator_of_seqio_scores_each_task_by_exact_match():
 
     def predict(dataset):
         rows = [(int(index), row["decoder_target_tokens"]) for index, row in dataset.as_numpy_iterator()]
-        # An end in front of the answer makes a prediction empty; every fourth is wrong in that way.
+        # Make every fourth prediction wrong: with the end of sequence first, it is empty.
         return [(index, [1] + [0] * 9 if index % 4 == 0 else tokens.tolist()) for index, tokens in rows]
 
     metrics, _ = evaluator.evaluate(compute_metrics=True, predict_fn=predict)

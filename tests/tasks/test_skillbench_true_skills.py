@@ -1,4 +1,4 @@
-"""The expert baseline of the embedded benchmark goes by the tasks' names, in any form of them."""
+"""The expert baseline of the embedded benchmark finds the skills of a task by its name, in any form."""
 
 import numpy as np
 import pytest
@@ -27,6 +27,6 @@ def test_a_task_mixes_the_skills_that_it_is_made_of(form, data_seed):
             np.testing.assert_allclose(mix[list(task.skills)], 1 / len(task.skills), rtol=1e-6)
 
 
-def test_a_task_of_another_benchmark_is_named():
+def test_a_task_of_another_benchmark_is_reported_by_name():
     with pytest.raises(UserError, match="not 'my_task'"):
         TrueSkillsRouter().for_tasks(("my_task",))

@@ -33,16 +33,16 @@ ENGLISH = {"rougeL_tokens": seqio.metrics.Text("english")}
         ("", "?!", 100.0),
     ],
 )
-def test_exact_match_ignores_case_punctuation_and_spacing_but_no_articles(reference, prediction, score):
+def test_exact_match_ignores_case_punctuation_and_spacing_but_not_articles(reference, prediction, score):
     assert exact_match([[reference]], [prediction]) == {"exact_match": score}
 
 
 @pytest.mark.parametrize(
     ("reference", "prediction", "score"),
     [
-        # Longest common subsequence "the cat": precision 2/2, recall 2/4.
+        # The longest common subsequence is "the cat": precision 2/2, recall 2/4.
         ("the cat sat down", "the cat", 100 * 2 / 3),
-        # Stemmed: running and runs are "run".
+        # Stemming turns running and runs into "run".
         ("Running dogs", "runs dog", 100.0),
         ("b a", "a b", 50.0),
         ("", "anything", 0.0),
@@ -69,8 +69,8 @@ def test_equal_texts_of_any_script_have_rouge_l_100(text):
     assert rouge_l([[text]], [text])["rougeL"] == 100.0
 
 
-def test_a_wrong_answer_in_another_script_that_shares_a_number_gets_little():
-    # Of five and four words, one is common: precision 1/4, recall 1/5.
+def test_a_wrong_answer_in_another_script_that_shares_a_number_has_a_low_score():
+    # One word is common to the five words and the four words: precision 1/4, recall 1/5.
     result = rouge_l([["над 25 души се натровиха"]], ["ЦСКА победи с 25"])
     assert result["rougeL"] == pytest.approx(100 * 2 / 9)
     assert result["rougeL_tokens"].textdata == "words"
@@ -87,27 +87,27 @@ def test_a_wrong_answer_in_another_script_that_shares_a_number_gets_little():
         ([""], "auto", "english"),
     ],
 )
-def test_what_is_compared_is_chosen_by_task_and_recorded(references, tokens, compared):
+def test_the_tokens_that_are_compared_are_chosen_for_each_task_and_recorded(references, tokens, compared):
     result = rouge_l([[reference] for reference in references], references, tokens)
     assert result["rougeL_tokens"].textdata == compared
 
 
 @pytest.fixture
 def merges(tmp_path):
-    """Three merges in GPT-2's file format: its letter Ġ is the blank, Ð and ½ are the bytes of н."""
+    """Three merges in GPT-2's file format, in which Ġ stands for a blank, and Ð and ½ for the bytes of н."""
     path = tmp_path / "merges.txt"
     path.write_text("#version: 0.2\nt h\nĠ th\nÐ ½\n", encoding="utf-8")
     return str(path)
 
 
-def test_gpt2_s_byte_pairs_are_merged_in_the_order_of_its_file_and_lose_their_blank(merges):
-    # Worked by hand from the file: "the" is th+e, " the" is Ġth+e, н is one pair and а two bytes.
+def test_gpt2s_byte_pairs_are_merged_in_the_order_of_the_file_and_lose_their_blank(merges):
+    # By hand from the file: "the" is th+e, " the" is Ġth+e, н is one merged pair and а is two bytes.
     assert gpt2_tokens(merges).tokenize("the the") == ["th", "e", "th", "e"]
     assert gpt2_tokens(merges).tokenize("на, it's") == ["Ð½", "Ð", "°", ",", "", "i", "t", "'", "s"]
 
 
-def test_gpt2_s_tokens_are_compared_where_they_are_asked_for_or_needed(merges):
-    # Tokens "Ð½" "Ð" "°" and "Ð½" "Ð" "¾": the longest common subsequence has two of three.
+def test_gpt2s_tokens_are_compared_where_they_are_asked_for_or_needed(merges):
+    # The tokens are "Ð½" "Ð" "°" and "Ð½" "Ð" "¾": the longest common subsequence has two of three.
     for tokens in ("gpt2", "auto"):
         result = rouge_l([["на"]], ["но"], tokens, merges)
         assert result["rougeL"] == pytest.approx(100 * 2 / 3)
@@ -115,7 +115,7 @@ def test_gpt2_s_tokens_are_compared_where_they_are_asked_for_or_needed(merges):
     assert rouge_l([["the"]], ["the"], "auto", merges)["rougeL_tokens"].textdata == "english"
 
 
-def test_gpt2_s_tokens_need_its_merges(tmp_path):
+def test_gpt2s_tokens_need_the_file_of_its_merges(tmp_path):
     with pytest.raises(UserError, match="'gpt2', which needs gpt2_merges"):
         Scores("gpt2", None)
     (tmp_path / "other.txt").write_text("one two three\n")
@@ -125,7 +125,7 @@ def test_gpt2_s_tokens_need_its_merges(tmp_path):
         Scores("bytes", None)
 
 
-def test_a_summary_has_the_official_overall_figures_and_says_what_they_cannot_tell():
+def test_a_summary_has_the_official_overall_figures_and_a_notice_about_their_limits():
     metric = Scores("auto", None)
     metrics = {
         "big": metric([["yes"]] * 3, ["yes", "yes", "no"]),
@@ -151,22 +151,22 @@ def test_a_summary_has_the_official_overall_figures_and_says_what_they_cannot_te
     assert "says nothing about small" in notice
 
 
-def test_the_reference_that_suits_best_counts():
+def test_the_best_matching_reference_counts():
     targets, predictions = [["no", "maybe so"], ["yes"]], ["maybe so", "no"]
     assert scores(targets, predictions) == {"exact_match": 50.0, "rougeL": 50.0, "instances": 2.0, **ENGLISH}
 
 
-def test_nothing_to_score_is_zero():
+def test_without_predictions_the_scores_are_zero():
     assert scores([], []) == {"exact_match": 0.0, "rougeL": 0.0, "instances": 0.0, **ENGLISH}
 
 
-def test_targets_become_all_their_references():
+def test_a_target_becomes_the_list_of_all_its_references():
     example = {"references": [b"yes", "né".encode()]}
     assert all_references("yes", example=example, is_target=True) == ["yes", "né"]
     assert all_references("text", example=example, is_target=False) == "text"
 
 
-def test_the_mean_over_tasks_weighs_instances():
+def test_the_mean_over_tasks_is_weighted_by_instances():
     per_task = {
         "big": {"exact_match": 100.0, "rougeL": 80.0, "instances": 300.0},
         "small": {"exact_match": 0.0, "rougeL": 40.0, "instances": 100.0},
@@ -181,7 +181,7 @@ def test_the_mean_over_tasks_weighs_instances():
 
 
 def category(task):
-    """The published categories of the 35 cross-lingual tasks, which their names tell."""
+    """Return the published category of one of the 35 cross-lingual tasks, which its name gives."""
     words = {
         "copa": "cause_effect_classification",
         "entailment": "textual_entailment",
@@ -198,7 +198,7 @@ def test_published_figures_are_reproduced(shared_data):
     for line in (folder / "xlingual_tk_instruct_3b_predictions.jsonl").read_text().splitlines():
         row = json.loads(line)
         rows[row["task"]].append((row["references"], row["prediction"]))
-    # They were computed with the tokens of the English track, also for the other scripts.
+    # They were computed with the tokens of the English track for all scripts.
     per_task = {task: scores(*zip(*pairs, strict=True), "english") for task, pairs in rows.items()}
     groups = aggregate(per_task, {task: category(task) for task in per_task})
     ours = {f"_for_{name}": result for name, result in {**per_task, **groups}.items()}
@@ -213,7 +213,7 @@ def test_published_figures_are_reproduced(shared_data):
     assert checked == 2 * (35 + 4 + 1)
 
 
-def test_the_case_of_other_scripts(shared_cases):
+def test_the_recorded_case_of_other_scripts_has_sensible_scores(shared_cases):
     program = shared_cases / "sni_non_english_rouge" / "try.py"
     run = subprocess.run([sys.executable, program], capture_output=True, text=True, check=True)
     found = {

@@ -1,4 +1,4 @@
-"""Tests of the two prompt forms."""
+"""Tests of the two forms of prompts."""
 
 import pytest
 
@@ -57,18 +57,18 @@ OLD_WITH_TWO = (
 def test_a_prompt_is_written_as_published(name, demonstrations, text):
     ids, written = encode(name, demonstrations=demonstrations)
     assert written == text
-    # In bytes every character counts; the end of sequence within the text is its id.
+    # As byte ids, every character is compared; an end of sequence within the text is its id.
     pieces = [BYTES.encode(piece) for piece in text.split("</s>")]
     assert ids == [id for piece in pieces for id in [*piece, 1]]
 
 
 @pytest.mark.parametrize(("name", "demonstrations"), [("NEW", ()), ("OLD", ()), ("OLD", TWO)])
-def test_piecewise_ids_equal_the_ids_of_the_whole_text(t5, name, demonstrations):
+def test_ids_encoded_piece_by_piece_equal_the_ids_of_the_whole_text(t5, name, demonstrations):
     ids, text = encode(name, t5, demonstrations=demonstrations)
     assert ids == [*t5.encode(text), 1]
 
 
-def test_an_example_ends_with_the_end_of_sequence_in_the_new_form(t5):
+def test_a_demonstration_ends_with_the_end_of_sequence_in_the_new_form(t5):
     ids, text = encode("NEW", t5, demonstrations=TWO)
     assert ids == [id for piece in text.split("</s>") for id in [*t5.encode(piece), 1]]
     assert ids.count(1) == 3
@@ -84,7 +84,7 @@ def test_a_new_prompt_that_is_cut_keeps_its_end(t5):
     assert ids[:60] == whole[:60]
 
 
-def test_an_old_prompt_is_cut_at_the_right(t5):
+def test_an_old_prompt_is_cut_at_its_end(t5):
     long = " ".join(["word"] * 200) + "."
     whole, _ = encode("OLD", t5, text=long)
     ids, _ = encode("OLD", t5, length=64, text=long)
@@ -92,7 +92,7 @@ def test_an_old_prompt_is_cut_at_the_right(t5):
 
 
 @pytest.mark.parametrize("name", ["NEW", "OLD"])
-def test_a_prompt_that_just_fits_is_whole(name):
+def test_a_prompt_that_just_fits_is_not_cut(name):
     whole, _ = encode(name)
     assert encode(name, length=len(whole))[0] == whole
     assert encode(name, length=len(whole) - 1)[0] != whole[:-1]
@@ -110,7 +110,7 @@ def test_demonstrations_are_added_up_to_the_first_that_does_not_fit(name):
     assert encode(name, demonstrations=shown, length=len(with_one) - 1)[0] == encode(name)[0]
 
 
-def test_a_target_ends_with_the_end_of_sequence_cut_or_not():
+def test_a_target_ends_with_the_end_of_sequence_whether_or_not_it_is_cut():
     text = tf.constant("abcdef")
     assert encode_target(text, BYTES, None).numpy().tolist() == [*BYTES.encode("abcdef"), 1]
     assert encode_target(text, BYTES, 7).numpy().tolist() == [*BYTES.encode("abcdef"), 1]
@@ -133,6 +133,6 @@ def test_a_piece_ends_in_ascii_punctuation(text, expected):
     assert punctuated(text) == expected
 
 
-def test_an_unknown_form_is_named():
+def test_an_unknown_form_is_reported_by_name():
     with pytest.raises(UserError, match="prompt 'new' is not known; give one of 'NEW', 'OLD'"):
         form("new")

@@ -15,7 +15,7 @@ def read(tmp_path, content):
     return read_task(path)
 
 
-def test_a_file_gives_its_fields_stripped(tmp_path, task_file):
+def test_the_fields_of_a_file_are_stripped(tmp_path, task_file):
     content = task_file(2, Definition=[" First. ", "Second."])
     content["Instances"][0] = {"input": " in\n", "output": [" out ", "other"]}
     task = read(tmp_path, content)
@@ -65,20 +65,20 @@ def test_text_that_is_not_utf8_is_named_with_its_position(tmp_path):
         ({"Positive Examples": [{"input": "x"}]}, r"'Positive Examples' number 0 has no field 'output'"),
     ],
 )
-def test_a_wrong_field_is_named(tmp_path, task_file, change, complaint):
+def test_a_wrong_field_is_reported_by_name(tmp_path, task_file, change, complaint):
     with pytest.raises(UserError, match=rf"task7_sums\.json: {complaint}"):
         read(tmp_path, task_file(1, **change))
 
 
 @pytest.mark.parametrize("field", ["Definition", "Instances"])
-def test_a_missing_field_is_named(tmp_path, task_file, field):
+def test_a_missing_field_is_reported_by_name(tmp_path, task_file, field):
     content = task_file(1)
     del content[field]
     with pytest.raises(UserError, match=rf"task7_sums\.json: the file has no field '{field}'"):
         read(tmp_path, content)
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path):
+def test_a_file_that_does_not_hold_an_object_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"task7_sums\.json: the file is not a JSON object"):
         read(tmp_path, [1, 2])
 
@@ -92,7 +92,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path):
         ('{"Definition": "a", "Instances"', "is not valid JSON"),
     ],
 )
-def test_hostile_json_is_refused_by_its_file(tmp_path, content, complaint):
+def test_hostile_json_is_refused_with_the_name_of_its_file(tmp_path, content, complaint):
     with pytest.raises(UserError, match=rf"task7_sums\.json .*{complaint}"):
         read(tmp_path, content)
 
@@ -102,7 +102,7 @@ def test_names_are_the_lines_that_are_not_blank(tmp_path):
     assert read_names(epath.Path(tmp_path) / "train_tasks.txt") == ["task2_b", "task1_a"]
 
 
-def test_a_missing_list_is_named(tmp_path):
+def test_a_missing_list_of_tasks_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no list of tasks at .*test_tasks\.txt"):
         read_names(epath.Path(tmp_path) / "test_tasks.txt")
 
@@ -111,6 +111,6 @@ def test_every_real_file_is_read(shared_data):
     paths = sorted((epath.Path(shared_data) / "sni" / "tasks").glob("*.json"))
     files = [read_task(path) for path in paths]
     assert len(files) == 97
-    # Counted from the files with another program.
+    # The counts were made from the files with another program.
     assert sum(len(file.instances) for file in files) == 10277
     assert sum(len(instance.references) > 1 for file in files for instance in file.instances) == 1228

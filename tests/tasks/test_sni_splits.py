@@ -1,4 +1,4 @@
-"""Tests of which instances make which split."""
+"""Tests of which instances belong to which split."""
 
 import functools
 
@@ -34,12 +34,12 @@ def test_a_small_train_task_has_all_its_instances():
     assert sizes(split(instances(60))) == {"train": 60}
 
 
-def test_a_test_task_is_tested_on_its_first_100_instances_in_order():
+def test_a_test_task_is_evaluated_on_its_first_100_instances_in_order():
     splits = splits_of_test_task(instances(200), seeds=(13, 42), shots=32)
     assert numbers(splits["test"]) == list(range(100))
 
 
-def test_shots_come_from_the_rest_and_differ_by_seed():
+def test_shots_are_drawn_from_the_remaining_instances_and_differ_by_seed():
     splits = splits_of_test_task(instances(200), seeds=(13, 42), shots=32)
     names = ("train", "validation", "train_13", "validation_13", "train_42", "validation_42")
     assert {name: len(splits[name]) for name in names} == dict.fromkeys(names, 32)

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("registry")
 
 @pytest.fixture
 def small_folder(folder, task_file):
-    """Two train tasks and two test tasks with a file, a train task without, and a task in no list."""
+    """Two train tasks and two test tasks with a file, a train task without one, and a task in no list."""
     files = {
         "task1_a-b": task_file(130),
         "task2_c": task_file(40),
@@ -61,7 +61,7 @@ def test_rates_are_the_numbers_of_training_examples(small_folder):
     }
 
 
-def test_registering_again_does_nothing_and_otherwise_is_an_error(small_folder):
+def test_registering_again_does_nothing_and_with_other_settings_is_refused(small_folder):
     register(small_folder, BYTES)
     before = seqio.TaskRegistry.get("sni_task2_c")
     register(str(small_folder), vocabularies.byte())
@@ -72,7 +72,7 @@ def test_registering_again_does_nothing_and_otherwise_is_an_error(small_folder):
     assert TaskTable.of("old_test").names == ("old_task3_d", "old_task4_e")
 
 
-def test_a_file_is_read_when_it_is_needed_and_once(small_folder, monkeypatch):
+def test_a_file_is_read_only_once_and_when_it_is_needed(small_folder, monkeypatch):
     reads = collections.Counter()
 
     def counted(path, read=source.read_task):
@@ -98,7 +98,7 @@ def test_a_broken_file_stops_only_the_tasks_that_need_it(folder, task_file):
         train_batches("sni_train", table, sequence_length=LENGTHS, batch_size=1, seed=0)
 
 
-def test_the_references_are_drawn_anew_by_seed(small_folder):
+def test_references_are_drawn_by_seed_in_each_epoch(small_folder):
     register(small_folder, BYTES)
     options = {"shuffle": False, "num_epochs": 4}
     drawn = [texts("sni_task2_c", "train", seed=seed, **options) for seed in (1, 1, 2)]
@@ -108,11 +108,11 @@ def test_the_references_are_drawn_anew_by_seed(small_folder):
         word, number = text.split()
         by_instance[number].add(word)
     assert len(by_instance) == 40
-    # Four draws miss one of the two references of an instance with chance 1/8.
+    # The probability that four draws miss one of the two references of an instance is 1/8.
     assert sum(words == {"answer", "reply"} for words in by_instance.values()) > 20
 
 
-def test_few_shot_batches_draw_the_references_anew_by_seed_and_step(small_folder):
+def test_few_shot_batches_draw_references_by_seed_and_step(small_folder):
     register(small_folder, BYTES, shots=4)
     experiment = SimpleNamespace(data=SimpleNamespace(sequence_length=LENGTHS), model=T5Config())
     name = "sni_task3_d"
@@ -136,7 +136,7 @@ def test_few_shot_batches_draw_the_references_anew_by_seed_and_step(small_folder
     assert drawn == targets(0) != targets(1)
 
 
-def test_a_mixture_of_drawn_and_single_targets_keeps_the_examples_of_each_task_apart(small_folder, task_file):
+def test_a_mixture_of_drawn_and_single_targets_keeps_the_examples_of_tasks_separate(small_folder, task_file):
     single = [{"id": str(n), "input": f"question {n}", "output": [f"answer {n}"]} for n in range(108)]
     content = json.dumps(task_file(0, Instances=single))
     (small_folder / "tasks" / "task4_e.json").write_text(content)
@@ -176,14 +176,14 @@ def test_test_examples_are_the_first_100_in_order(small_folder):
     assert set(texts("sni_task3_d", "train_42", seed=0)) != set(texts("sni_task3_d", "train_13", seed=0))
 
 
-def test_a_split_without_instances_is_named(small_folder):
+def test_a_split_without_instances_is_refused_by_name(small_folder):
     register(small_folder, BYTES)
     assert list(seqio.TaskRegistry.get("sni_task4_e").splits) == ["test"]
     with pytest.raises(UserError, match=r"task4_e\.json: the 100 instances leave none for split 'train'"):
         texts("sni_task4_e", "train")
 
 
-def test_evaluation_takes_any_of_the_references_for_right(small_folder):
+def test_evaluation_accepts_any_of_the_references(small_folder):
     register(small_folder, BYTES)
     view = routed("sni_test", TaskTable.of("sni_test"))
     evaluator = seqio.Evaluator(
@@ -213,18 +213,18 @@ def test_categories_are_named_as_in_the_official_results(small_folder):
         categories(["sni_test"])
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_an_empty_folder_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no task file at .*tasks/\*\.json"):
         register(tmp_path, BYTES)
 
 
 @pytest.mark.parametrize("setting", [{"shots": 0}, {"few_shot_seeds": ()}, {"positive_examples": -1}])
-def test_settings_that_cannot_be_are_named(small_folder, setting):
+def test_impossible_settings_are_refused_by_name(small_folder, setting):
     with pytest.raises(UserError, match=next(iter(setting))):
         register(small_folder, BYTES, **setting)
 
 
-def test_gin_binds_it(small_folder):
+def test_super_natural_instructions_can_be_registered_from_gin(small_folder):
     loaded = configuration.load(
         [],
         [
@@ -238,10 +238,10 @@ def test_gin_binds_it(small_folder):
 
 
 @pytest.mark.slow
-def test_real_batches_end_with_the_end_of_sequence_cut_or_not(shared_data):
+def test_rows_of_real_batches_end_with_the_end_of_sequence_whether_or_not_they_are_cut(shared_data):
     t5 = vocabularies.sentencepiece(shared_data / "t5_vocab" / "spiece.model")
     register(shared_data / "sni", t5)
-    # Summaries of papers and stories of 150 words: most exceed the lengths.
+    # Summaries of papers, and stories of 150 words: most are longer than the lengths below.
     long = [
         task_name("task1540_parsed_pdfs_summarization"),
         task_name("task853_hippocorpus_long_text_generation"),
@@ -264,7 +264,7 @@ def test_real_batches_end_with_the_end_of_sequence_cut_or_not(shared_data):
 
 
 @pytest.mark.slow
-def test_real_held_out_tasks_give_their_published_number_of_instances(shared_data):
+def test_real_held_out_tasks_have_their_published_number_of_instances(shared_data):
     register(shared_data / "sni", vocabularies.sentencepiece(shared_data / "t5_vocab" / "spiece.model"))
     table = TaskTable.of("sni_test")
     settings = {"sequence_length": {"inputs": 64, "targets": 8}, "batch_size": 50}

@@ -1,4 +1,4 @@
-"""Accuracy of rank classification, on scores made by hand."""
+"""Accuracy of rank classification, for scores written by hand."""
 
 import numpy as np
 import pytest
@@ -11,13 +11,13 @@ def target(label, tokens, template="a"):
     return {"label": label, "tokens": tokens, "template": template}
 
 
-# By sums the first choice is best; by means, for its length, the second.
+# By summed log-probability the first choice is best; by the mean over its tokens, the second.
 SCORES = np.array([[-2.0, -3.0], [-2.0, -3.0]])
 TOKENS = [1, 3]
 
 
 @pytest.mark.parametrize(("length_norm", "label"), [(0.0, 0), (1.0, 1)])
-def test_scores_are_compared_for_their_length(length_norm, label):
+def test_scores_are_divided_by_a_power_of_the_length_before_they_are_compared(length_norm, label):
     right = [target(label, TOKENS), target(label, TOKENS)]
     assert rank_accuracy(right, SCORES, length_norm=length_norm) == {"accuracy": 100.0}
     half = [target(label, TOKENS), target(1 - label, TOKENS)]
@@ -32,16 +32,16 @@ def test_an_absent_choice_is_never_the_best():
 @pytest.mark.parametrize(
     ("scores", "tokens", "labels", "accuracy"),
     [
-        # Each of two equal choices is drawn half of the time, whichever is right.
+        # Each of two equal choices is the prediction half of the time, whichever is right.
         ([-5.0, -5.0], [3, 3], (0, 1, 0, 0), 50.0),
-        # Two of three tie; where the right one is among them it counts half.
+        # Two of three choices tie; if the right one is among them, it counts one half.
         ([-2.0, -1.0, -1.0], [1, 1, 1], (0, 1, 2, 1), 100 * 1.5 / 4),
-        # An absent choice takes no part, whatever its score.
+        # An absent choice is ignored, whatever its score.
         ([-1.0, -1.0, -1.0, np.nan], [1, 1, 1, 0], (0, 1), 100 / 3),
         ([-np.inf, -np.inf], [1, 1], (0, 0), 50.0),
     ],
 )
-def test_equally_good_choices_count_as_chance(scores, tokens, labels, accuracy):
+def test_ties_are_scored_as_a_random_choice_among_the_best(scores, tokens, labels, accuracy):
     targets = [target(label, tokens) for label in labels]
     result = rank_accuracy(targets, np.tile(scores, (len(labels), 1)))
     assert result == {"accuracy": pytest.approx(accuracy)}
@@ -55,8 +55,8 @@ def test_a_score_that_is_not_a_number_is_an_error_that_names_the_example():
         rank_accuracy(targets, np.array([[-1.0, -2.0], [np.nan, -1.0]]))
 
 
-def test_by_template_the_median_is_over_templates():
-    # Templates a, b, c get 2, 0 and 1 of 2 examples right.
+def test_the_median_accuracy_is_over_templates():
+    # With templates a, b and c, 2, 0 and 1 of 2 examples are right.
     labels = {"a": (0, 0), "b": (1, 1), "c": (0, 1)}
     targets = [target(labels[name][row], [1, 1], name) for row in range(2) for name in "abc"]
     scores = np.tile([-1.0, -2.0], (6, 1))

@@ -53,7 +53,7 @@ def lines(count, **fields):
 
 @pytest.fixture
 def folder(tmp_path):
-    """RTE with two templates, few-shot files of 3 examples for seeds 42 and 0, 5 examples for validation."""
+    """RTE with two templates, 3 few-shot examples for each of seeds 42 and 0, and 5 validation examples."""
     for name, text in {
         "promptsource_templates/super_glue/rte/templates.yaml": TEMPLATES,
         "few_shot/rte/3_shot/42_seed.jsonl": lines(3),
@@ -70,7 +70,7 @@ def rows(split, task="t0_rte", lengths=LENGTHS):
     return list(dataset.as_numpy_iterator())
 
 
-def test_training_examples_come_by_every_template_with_their_choices(folder):
+def test_training_examples_are_shown_by_every_template_with_their_choices(folder):
     register(folder, BYTES)
     got = rows("train")
     assert [row["inputs_pretokenized"].decode() for row in got] == [
@@ -79,14 +79,14 @@ def test_training_examples_come_by_every_template_with_their_choices(folder):
     assert [row["example_id"] for row in got] == [0, 0, 1, 1, 2, 2]
     assert [row["label"] for row in got] == [0, 0, 1, 1, 0, 0]
     assert [row["targets_pretokenized"] for row in got[:4]] == [b"Always", b"Yes", b"Never", b"No"]
-    # Cut to six tokens, the last of which is the end of sequence.
+    # The inputs are cut to six tokens, of which the last is the end of sequence.
     never = [*BYTES.encode("Never"), 1]
     assert got[0]["choices"].tolist() == [[*BYTES.encode("Alway"), 1], never]
     assert got[1]["choices"].tolist() == [[*BYTES.encode("Yes"), 1, 0, 0], [*BYTES.encode("No"), 1, 0, 0, 0]]
     assert got[2]["targets"].tolist() == never
 
 
-def test_every_seed_has_its_split_and_train_is_the_split_of_the_seed_in_the_settings(folder):
+def test_every_seed_has_a_split_and_train_is_that_of_the_configured_seed(folder):
     register(folder, BYTES)
     assert list(seqio.TaskRegistry.get("t0_rte").splits) == ["train", "train_0", "train_42", "validation"]
     assert [row["inputs"].tolist() for row in rows("train")] == [
@@ -96,7 +96,7 @@ def test_every_seed_has_its_split_and_train_is_the_split_of_the_seed_in_the_sett
     assert b"q So" in rows("train", "other_rte")[1]["inputs_pretokenized"]
 
 
-def test_evaluation_shows_an_example_once_or_by_every_template(folder):
+def test_in_evaluation_an_example_is_shown_once_or_by_every_template(folder):
     register(folder, BYTES)
     once = rows("validation")
     assert [row["example_id"] for row in once] == list(range(5))
@@ -106,7 +106,7 @@ def test_evaluation_shows_an_example_once_or_by_every_template(folder):
     assert [row["template"] for row in rows("validation", "whole_rte")] == [b"is", b"so"] * 5
 
 
-def test_batches_carry_the_choices_where_they_are_asked_for(folder):
+def test_batches_contain_the_choices_where_they_are_asked_for(folder):
     register(folder, BYTES)
     settings = {"table": TaskTable.of("t0_rte"), "sequence_length": LENGTHS, "batch_size": 4}
     batch = next(train_batches("t0_rte", seed=0, choices=True, **settings))
@@ -117,7 +117,7 @@ def test_batches_carry_the_choices_where_they_are_asked_for(folder):
     assert not {"choices", "labels", "example_ids"} & set(plain)
 
 
-def test_registering_again_does_nothing_and_otherwise_is_an_error(folder):
+def test_registering_again_does_nothing_and_with_other_settings_is_refused(folder):
     register(folder, BYTES)
     before = seqio.TaskRegistry.get("t0_rte")
     register(str(folder), vocabularies.byte())
@@ -168,12 +168,12 @@ def test_a_broken_file_is_named_when_its_task_is_used(folder, file, content, mes
     assert "\n" not in str(raised.value)
 
 
-def test_an_empty_folder_is_named(tmp_path):
+def test_an_empty_folder_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"no task has a file at .*few_shot/<task>/<shots>_shot"):
         register(tmp_path, BYTES)
 
 
-def test_of_two_numbers_of_shots_one_must_be_said(folder):
+def test_where_a_folder_has_two_numbers_of_shots_one_must_be_chosen(folder):
     (folder / "few_shot/rte/2_shot").mkdir()
     (folder / "few_shot/rte/2_shot/42_seed.jsonl").write_text(lines(2))
     with pytest.raises(UserError, match=r"numbers of shots: 2, 3; t0_few_shot\.register\.shots does not say"):
@@ -184,7 +184,7 @@ def test_of_two_numbers_of_shots_one_must_be_said(folder):
     assert len(rows("train")) == 4
 
 
-def test_gin_binds_it(folder):
+def test_t0s_tasks_can_be_registered_from_gin(folder):
     loaded = configuration.load(
         [],
         [
@@ -197,7 +197,7 @@ def test_gin_binds_it(folder):
     assert TaskTable.of("bound_few_shot").names == ("bound_rte",)
 
 
-# Examples of a few-shot file, templates, examples for evaluation (none of HellaSwag are at hand), choices.
+# Numbers of few-shot examples, templates, evaluation examples (none of HellaSwag are available), and choices.
 REAL = {
     "cb": (32, 15, 56, 3),
     "copa": (32, 8, 100, 2),
@@ -208,7 +208,7 @@ REAL = {
 }
 
 
-def test_the_files_of_t_few_give_their_published_numbers(shared_data):
+def test_t_fews_files_give_the_published_numbers(shared_data):
     register(shared_data / "t0", vocabularies.sentencepiece(shared_data / "t5_vocab" / "spiece.model"))
     assert set(TaskTable.of("t0_few_shot").names) == {tasks.task_name(name) for name in REAL}
     for name, (shots, templates, evaluated, choices) in REAL.items():
@@ -224,7 +224,7 @@ def test_the_files_of_t_few_give_their_published_numbers(shared_data):
 
 
 @pytest.mark.slow
-def test_a_real_example_is_shown_and_encoded_as_t_few_shows_it(shared_data):
+def test_a_real_example_is_rendered_and_encoded_as_in_t_few(shared_data):
     t5 = vocabularies.sentencepiece(shared_data / "t5_vocab" / "spiece.model")
     register(shared_data / "t0", t5)
     row = rows("train_42", "t0_copa", {"inputs": 256, "targets": 16})[3]

@@ -19,27 +19,27 @@ def render(text, answer_choices="Yes ||| No", seed="", **fields):
     return Renderer().render(template(text, answer_choices), fields, seed)
 
 
-def test_parts_and_choices_are_divided_and_stripped():
+def test_parts_and_choices_are_split_and_stripped():
     shown = render("\n{{ x }} true? ||| {{ answer_choices[label] }}\n", x="It is.", label=1)
     assert shown == ("It is. true?", "No", ("Yes", "No"))
 
 
-def test_a_separator_in_a_field_divides_nothing():
+def test_a_separator_inside_a_field_is_plain_text():
     shown = render(
         "{{ x }} ||| {{ answer_choices[0] }}", "{{ ends | join('|||') }}", x="a|||b", ends=["p|||q", "r"]
     )
     assert shown == ("a|||b", "p|||q", ("p|||q", "r"))
 
 
-def test_inserted_values_are_cut_at_a_word_and_the_template_s_own_text_is_not():
+def test_inserted_values_are_cut_at_a_word_and_the_text_of_the_template_is_not():
     words = "word " * 500
     shown = render("z" * 3000 + "{{ x }} ||| {{ answer_choices[0] }}", x=words)
     assert shown.input.startswith("z" * 3000 + "word")
-    # Jinja's truncate: at most 2,048 characters with the three dots, no word broken.
+    # As in Jinja's truncate: at most 2,048 characters including the three dots, and no word is split.
     assert shown.input[3000:] == "word " * 408 + "word..."
 
 
-def test_a_template_that_draws_draws_the_same_by_the_same_seed_only():
+def test_random_choices_of_a_template_depend_on_the_seed():
     text = "{{ ['a', 'b', 'c', 'd'] | choice }} ||| {{ answer_choices[0] }}"
     renderer = Renderer()
     drawn = [renderer.render(template(text), {}, seed=str(seed % 20)).input for seed in range(40)]
@@ -60,7 +60,7 @@ def test_a_template_that_draws_draws_the_same_by_the_same_seed_only():
         ("{{ x }} ||| Yes", None, "no answer choices"),
     ],
 )
-def test_what_cannot_be_rendered_says_why(text, answer_choices, message):
+def test_a_template_that_cannot_be_rendered_is_refused_with_the_reason(text, answer_choices, message):
     with pytest.raises(ValueError, match=message):
         render(text, answer_choices, x="It is.")
 
@@ -94,7 +94,7 @@ ENDLESS = [
 
 
 @pytest.mark.parametrize(("text", "message"), ENDLESS)
-def test_a_template_without_end_or_of_any_size_is_refused(text, message):
+def test_templates_that_never_end_or_grow_without_bound_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
         render(text + " ||| Yes")
 
@@ -125,7 +125,7 @@ def test_loops_sets_filters_and_methods_of_ordinary_templates_work():
         ("metadata", "[" * 3000, "nests too deep|broken YAML"),
     ],
 )
-def test_a_template_s_fields_have_their_types(tmp_path, field, value, message):
+def test_fields_of_a_template_with_the_wrong_type_are_refused(tmp_path, field, value, message):
     fields = {
         "name": "n",
         "jinja": "x ||| y",
@@ -150,14 +150,14 @@ def test_a_template_s_fields_have_their_types(tmp_path, field, value, message):
         ("{", "line 2 is not valid JSON"),
     ],
 )
-def test_a_line_that_is_not_an_example_is_named(tmp_path, line, message):
+def test_a_line_that_is_not_an_example_is_reported_by_name(tmp_path, line, message):
     path = epath.Path(tmp_path) / "42_seed.jsonl"
     path.write_text('{"label": 0}\n' + line + "\n")
     with pytest.raises(UserError, match=rf"42_seed\.jsonl, {message}"):
         read_examples(path)
 
 
-def test_a_file_that_is_missing_broken_or_something_else_is_named(tmp_path):
+def test_a_template_file_that_is_missing_broken_or_of_another_kind_is_reported_by_name(tmp_path):
     path = epath.Path(tmp_path) / "templates.yaml"
     with pytest.raises(UserError, match=r"no templates at .*templates\.yaml"):
         read_templates(path)
@@ -174,7 +174,7 @@ def test_a_file_that_is_missing_broken_or_something_else_is_named(tmp_path):
             read_templates(path)
 
 
-def test_the_templates_of_every_task_are_the_templates_of_the_papers(shared_data):
+def test_the_templates_of_every_task_are_those_of_the_papers(shared_data):
     expected = json.loads((shared_data / "t0" / "t0_eval_tasks_11.json").read_text())
     folder = epath.Path(shared_data / "t0" / "promptsource_templates")
     got = {

@@ -1,4 +1,4 @@
-"""A tiny adapted model with a batch, and jitted training steps of it."""
+"""A tiny adapted model with a batch, and jitted training steps for it."""
 
 import dataclasses
 import functools
@@ -24,12 +24,12 @@ from poly_jax.weights.tree import split
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation(quick_compilation):
-    """These programs take longer to compile than to run."""
+    """Compile quickly, because these programs take longer to compile than to run."""
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """`model` (in training mode, nothing random), its `trained` and `frozen` trees, a `batch` of 8."""
+    """`model` (training mode, nothing random), its `trained` and `frozen` trees, and a `batch` of 8 rows."""
     config = T5Config(
         vocab_size=32,
         emb_dim=16,
@@ -71,7 +71,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def update_of(tiny):
-    """Make an `Update` of the tiny model, without warm-up: the first step changes parameters."""
+    """A function that makes an `Update` without warm-up, so that the first step changes parameters."""
 
     def make(optimizer=None, model=None, **settings):
         optimizer = optimizer or Optimizer(warmup_fraction=0.0, decay="constant")
@@ -82,7 +82,7 @@ def update_of(tiny):
 
 @pytest.fixture(scope="session")
 def initial(tiny):
-    """The state before the first step of an `Update`; with a factor, its trained tree scaled by it."""
+    """A function that makes the state before the first step; a factor scales its trained tree."""
 
     def make(update, factor=1.0):
         trained = jax.tree.map(lambda leaf: leaf * np.float32(factor), tiny.trained)
@@ -101,7 +101,7 @@ def random_model(tiny):
 
 @pytest.fixture(scope="session")
 def flat():
-    """The leaves of a tree as NumPy arrays by '/'-joined names."""
+    """A function that returns the leaves of a tree as NumPy arrays, by '/'-joined names."""
 
     def leaves(tree):
         return {name: np.asarray(leaf) for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}
@@ -111,5 +111,5 @@ def flat():
 
 @pytest.fixture(scope="session")
 def key():
-    """The run's random key."""
+    """The random key of the run."""
     return jnp.asarray(jax.random.key(0))

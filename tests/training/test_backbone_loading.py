@@ -1,4 +1,4 @@
-"""A frozen backbone reaches the mesh parameter by parameter, in the model's layout, with its hash."""
+"""A frozen backbone is loaded onto the mesh parameter by parameter, in the model's layout, with its hash."""
 
 import dataclasses
 import functools
@@ -43,7 +43,7 @@ def stored(tmp_path):
 
 @pytest.mark.parametrize("scan_layers", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_every_parameter_is_the_one_that_is_stored(stored, scan_layers, dtype):
+def test_every_parameter_equals_the_stored_one(stored, scan_layers, dtype):
     path, arrays = stored
     model = Transformer(dataclasses.replace(CONFIG, scan_layers=scan_layers, dtype=dtype))
     tree, digest = load_backbone(path, model, Partitioning().mesh())
@@ -56,7 +56,7 @@ def test_every_parameter_is_the_one_that_is_stored(stored, scan_layers, dtype):
     assert digest == content_hash(open_backbone(path).tensors)
 
 
-def test_what_is_read_is_on_the_mesh_before_more_is_read(stored, monkeypatch):
+def test_a_parameter_is_placed_on_the_mesh_before_more_are_read(stored, monkeypatch):
     path, arrays = stored
     events = []
 
@@ -80,12 +80,12 @@ def test_what_is_read_is_on_the_mesh_before_more_is_read(stored, monkeypatch):
     load_backbone(path, Transformer(CONFIG), Partitioning().mesh())
     waiting = np.cumsum([1 if event == "read" else -1 for event in events])
     assert len(events) == 2 * len(arrays)
-    # The one in hand, and one that is read ahead.
+    # One parameter that is being placed, and one that is read ahead.
     assert waiting.max() <= 2
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_another_models_backbone_is_refused_before_it_is_read(stored, scan_layers, monkeypatch):
+def test_the_backbone_of_another_model_is_refused_before_it_is_read(stored, scan_layers, monkeypatch):
     path, _ = stored
     monkeypatch.setattr(Backbone, "read_each", None)
     other = dataclasses.replace(CONFIG, num_encoder_layers=12, mlp_dim=6, scan_layers=scan_layers)

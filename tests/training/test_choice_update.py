@@ -14,12 +14,12 @@ from poly_jax.weights.tree import merge
 
 @pytest.fixture(scope="module")
 def with_choices(tiny):
-    """The tiny batch, each target among two or three choices."""
+    """The tiny batch, in which each target is one of two or three choices."""
     targets = tiny.batch["decoder_target_tokens"]
     lengths = np.array([[3, 2], [1, 5], [2, 2], [4, 0], [5, 5], [1, 1], [3, 4], [2, 0]])
     wrong = np.random.default_rng(3).integers(2, 32, (8, 2, 5)) * (np.arange(5) < lengths[..., None])
     choices = np.concatenate([targets[:, None], wrong], axis=1).astype(np.int32)
-    # The right one comes second where the row's number is odd.
+    # In odd rows, the right choice is the second.
     choices[1::2, :2] = choices[1::2, 1::-1]
     return {**tiny.batch, "choices": choices, "labels": (np.arange(8) % 2).astype(np.int32)}
 
@@ -35,7 +35,7 @@ def stepped(tiny, choice_update, with_choices, initial, key):
     return step, *step(initial(choice_update), tiny.frozen, with_choices, key)
 
 
-def test_the_loss_is_the_sum_of_its_reported_terms_and_falls(tiny, with_choices, stepped, key):
+def test_the_loss_is_the_sum_of_its_reported_terms_and_decreases(tiny, with_choices, stepped, key):
     step, state, metrics = stepped
     assert {"lm", "multiple_choice", "unlikelihood"} < set(metrics)
     terms = [float(metrics[name]) for name in ("lm", "multiple_choice", "unlikelihood")]
@@ -50,7 +50,9 @@ def test_the_first_term_is_the_token_loss_of_the_right_choice(tiny, update_of, i
     np.testing.assert_allclose(stepped[2]["lm"], metrics["loss"], rtol=1e-5)
 
 
-def test_the_third_term_equals_a_separate_run_of_the_wrong_choices(tiny, with_choices, stepped):
+def test_the_third_term_equals_the_unlikelihood_from_running_the_wrong_choices_separately(
+    tiny, with_choices, stepped
+):
     choices = with_choices["choices"]
     wrong = choices[np.arange(3) != with_choices["labels"][:, None]]
     logits = jax.jit(lambda *arrays: tiny.model.apply({"params": merge(tiny.frozen, tiny.trained)}, *arrays))(
@@ -62,7 +64,7 @@ def test_the_third_term_equals_a_separate_run_of_the_wrong_choices(tiny, with_ch
     np.testing.assert_allclose(stepped[2]["unlikelihood"], -np.log(1.01 - probabilities).mean(), rtol=1e-5)
 
 
-def test_parts_of_a_batch_with_different_numbers_of_tokens_and_choices_add_up(
+def test_microbatches_with_different_numbers_of_tokens_and_choices_add_up(
     tiny, choice_update, with_choices, stepped, initial, key
 ):
     update = dataclasses.replace(choice_update, microbatches=4)

@@ -1,4 +1,4 @@
-"""A checkpoint with a file that is cut, emptied, altered or missing is named in one line, and not read."""
+"""A checkpoint with a truncated, empty, altered or missing file is refused in one line."""
 
 import contextlib
 import json
@@ -52,7 +52,7 @@ def restore(run):
         return checkpoints.restore(state_of(2), TABLE)
 
 
-def test_a_state_is_restored_bit_for_bit_in_the_place_of_another(run):
+def test_a_state_is_restored_bit_for_bit_into_the_structure_of_another(run):
     restored, expected = restore(run), state_of(1)
     assert jax.tree.structure(restored) == jax.tree.structure(expected)
     for got, leaf in zip(jax.tree.leaves(restored), jax.tree.leaves(expected), strict=True):
@@ -60,7 +60,7 @@ def test_a_state_is_restored_bit_for_bit_in_the_place_of_another(run):
         assert (got.dtype, got.sharding) == (leaf.dtype, leaf.sharding)
 
 
-def test_parameters_are_cast_to_the_dtype_that_is_wanted(run):
+def test_parameters_are_cast_to_the_requested_dtype(run):
     tensors = open_trained(step_folder(run))
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     shape = jax.ShapeDtypeStruct((3, 4), jnp.bfloat16)
@@ -72,7 +72,7 @@ def test_parameters_are_cast_to_the_dtype_that_is_wanted(run):
 @pytest.mark.parametrize("item", ["trained", "optimizer"])
 @pytest.mark.parametrize("file", ["_METADATA", "manifest.ocdbt"])
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut", "text"])
-def test_a_damaged_index_is_named(run, item, file, damage):
+def test_a_damaged_index_is_reported_by_name(run, item, file, damage):
     path = step_folder(run) / item / file
     content = path.read_bytes()
     path.unlink()
@@ -84,14 +84,14 @@ def test_a_damaged_index_is_named(run, item, file, damage):
     assert "\n" not in str(error.value)
 
 
-def test_lost_data_are_named(run):
+def test_missing_data_files_are_reported(run):
     step = step_folder(run)
     shutil.rmtree(step / "optimizer" / "d")
     with pytest.raises(UserError, match=rf"of .*/7/optimizer cannot be read, {DAMAGED}"):
         restore(run)
 
 
-def test_a_lost_item_is_named(run):
+def test_a_missing_item_is_reported(run):
     for item in ("origin", "tasks", "trained"):
         shutil.move(step_folder(run) / item, run / item)
         with pytest.raises(UserError, match=r"missing|holds no checkpoint|damaged"):
@@ -112,7 +112,7 @@ def test_a_lost_item_is_named(run):
         (b"[" * 100_000, "nests JSON deeper"),
     ],
 )
-def test_a_damaged_origin_is_named(run, content, message):
+def test_a_damaged_origin_is_reported_by_name(run, content, message):
     path = step_folder(run) / "origin" / "metadata"
     path.write_bytes(content)
     with pytest.raises(
@@ -131,7 +131,7 @@ def test_a_damaged_origin_is_named(run, content, message):
         (["b", "a"], "sorted and unique"),
     ],
 )
-def test_a_damaged_task_table_is_named(run, content, message):
+def test_a_damaged_task_table_is_reported_by_name(run, content, message):
     path = step_folder(run) / "tasks" / "metadata"
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=f"7/tasks/metadata.*{message}") as error:
@@ -139,7 +139,7 @@ def test_a_damaged_task_table_is_named(run, content, message):
     assert str(error.value).endswith(DAMAGED)
 
 
-def test_parameters_of_other_names_or_shapes_are_refused(run):
+def test_parameters_with_other_names_or_shapes_are_refused(run):
     other = state_of(2)
     other.trained["encoder"]["skills"]["lora_a"] = jnp.zeros((5, 4))
     with (

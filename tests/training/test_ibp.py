@@ -18,7 +18,7 @@ prior = jax.jit(ibp_negative_log_prior, static_argnums=1)
 
 
 def counted(z, alpha):
-    """P(Z) with factorials of integers, and a dictionary of the columns' histories."""
+    """Compute P(Z) with integer factorials and a dictionary that counts the histories of the columns."""
     n_tasks = len(z)
     columns = [tuple(column) for column in np.asarray(z, int).T if any(column)]
     p = alpha ** len(columns) * math.exp(-alpha * sum(1 / i for i in range(1, n_tasks + 1)))
@@ -31,7 +31,7 @@ def counted(z, alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
-def test_every_binary_matrix_of_three_tasks_and_three_skills(alpha):
+def test_every_binary_matrix_of_three_tasks_and_three_skills_has_the_counted_probability(alpha):
     matrices = np.array(
         [np.reshape(bits, (3, 3)) for bits in itertools.product((0, 1), repeat=9)], np.float32
     )
@@ -40,15 +40,15 @@ def test_every_binary_matrix_of_three_tasks_and_three_skills(alpha):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_matrix_by_hand():
-    """Two columns of one history, one of another, one empty: K = 3, K_h! = 2, m = 2, 2, 1."""
+def test_the_prior_of_a_matrix_equals_that_computed_by_hand():
+    """Two columns have one history, one another, and one is empty: K = 3, K_h! = 2, m = 2, 2, 1."""
     z = np.array([[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]], np.float32)
     p = 2.0**3 / 2 * math.exp(-2 * (1 + 1 / 2 + 1 / 3)) * (1 / 6) * (1 / 6) * (2 / 6)
     np.testing.assert_allclose(prior(z, 2.0), -math.log(p), rtol=1e-5)
 
 
-def test_probabilities_of_all_histories_of_one_task_add_up_to_one():
-    """Matrices that differ in the order of columns are one: there is one for each number of full columns."""
+def test_the_probabilities_of_all_matrices_of_one_task_add_up_to_one():
+    """Matrices that differ only in column order count once: there is one for each number of full columns."""
     rows = [np.arange(12)[None] < k for k in range(13)]
     total = sum(float(jnp.exp(-prior(row.astype(np.float32), 1.5))) for row in rows)
     np.testing.assert_allclose(total, 1, atol=1e-4)
@@ -62,7 +62,7 @@ def test_the_order_of_skills_and_tasks_does_not_matter():
         np.testing.assert_allclose(prior(shuffled, 2.0), prior(z, 2.0), rtol=1e-5)
 
 
-def test_many_tasks_neither_overflow_nor_lose_the_gradient():
+def test_with_many_tasks_the_prior_is_finite_and_has_a_gradient():
     z = np.random.default_rng(0).uniform(size=(313, 8)).astype(np.float32)
     value, slope = jax.value_and_grad(ibp_negative_log_prior)(z, 3.0)
     assert np.isfinite(value)
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_the_continuous_form():
 
 
 @pytest.mark.parametrize("z", [np.zeros((3, 2)), np.ones((3, 2)), np.eye(3)])
-def test_corners_have_finite_gradients(z):
+def test_allocations_of_only_zeros_and_ones_have_finite_gradients(z):
     assert np.isfinite(jax.grad(ibp_negative_log_prior)(z.astype(np.float32), 1.0)).all()
 
 
@@ -109,12 +109,12 @@ def test_the_loss_is_the_mean_over_routers_and_heads_of_the_rounded_allocations(
         (LearnedRouter(scores="l2"), "the run has LearnedRouter with scores 'l2'"),
     ],
 )
-def test_routers_without_an_allocation_are_named(router, named):
+def test_routers_without_an_allocation_are_reported_by_name(router, named):
     IBPPrior().check(LearnedRouter(scores="straight_through"))
     with pytest.raises(UserError, match=named):
         IBPPrior().check(router)
 
 
-def test_a_concentration_of_zero_is_named():
+def test_a_concentration_of_zero_is_reported_by_name():
     with pytest.raises(UserError, match="concentration is 0; it must be above 0"):
         IBPPrior(concentration=0)

@@ -1,4 +1,4 @@
-"""Parameters and batches on a device mesh; run as a program, this is one training step on eight devices."""
+"""Parameters and batches on a device mesh. Run as a program, this does one training step on eight devices."""
 
 import contextlib
 import json
@@ -21,23 +21,23 @@ def one():
     return Partitioning().mesh()
 
 
-def test_one_device_is_a_mesh_of_one(one):
+def test_the_default_mesh_uses_all_devices_for_data(one):
     assert dict(one.shape) == {"data": jax.device_count(), "fsdp": 1, "model": 1}
 
 
 @pytest.mark.parametrize("shape", [{"fsdp": 3}, {"model": 7}, {"fsdp": 0}, {"model": -1}])
-def test_shapes_that_do_not_divide_the_devices_are_named(shape):
+def test_mesh_shapes_that_do_not_divide_the_devices_are_refused(shape):
     with pytest.raises(UserError, match=r"Partitioning\.fsdp .* does not divide 1 device"):
         Partitioning(**shape).mesh()
 
 
 class _Mesh:
-    """Only what `check_batch_size` reads."""
+    """The only attribute of a mesh that `check_batch_size` reads."""
 
     shape = {"data": 2, "fsdp": 4, "model": 8}  # noqa: RUF012
 
 
-def test_batches_that_cannot_be_spread_are_named():
+def test_batch_sizes_that_cannot_be_sharded_are_refused():
     check_batch_size(16, _Mesh)
     with pytest.raises(UserError, match="batch size 12 is not a multiple of the 8 devices"):
         check_batch_size(12, _Mesh)
@@ -46,11 +46,11 @@ def test_batches_that_cannot_be_spread_are_named():
 @pytest.mark.parametrize(
     ("shape", "axes", "expected"),
     [
-        # What the whole of a mesh does not divide, a part of it may.
+        # An axis that not all mesh axes divide may still be divided by some of them.
         ((8, 8, 3), ("tasks", "splits", "skills"), (("fsdp", "model"), None, None)),
         ((6, 8, 3), ("tasks", "splits", "skills"), (("fsdp",), None, None)),
         ((1, 6, 16, 3), ("splits", "tasks", "lora_in", "lora_rank"), (None, ("fsdp",), None, None)),
-        # T0's 313 tasks are prime.
+        # T0's number of tasks, 313, is prime.
         ((313, 8, 8), ("tasks", "splits", "skills"), (None, None, None)),
         ((15, 32), ("embed", "mlp"), (None, ("model",))),
         ((3, 16, 32), ("layers", "embed", "mlp"), (None, ("fsdp",), ("model",))),
@@ -63,7 +63,7 @@ def test_an_axis_is_sharded_over_its_mesh_axes_that_divide_it(shape, axes, expec
 
 
 @pytest.mark.slow
-def test_a_step_on_a_mesh_of_eight_devices_is_the_step_of_one_device():
+def test_a_step_on_a_mesh_of_eight_devices_equals_a_step_on_one_device():
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
@@ -78,19 +78,19 @@ def test_a_step_on_a_mesh_of_eight_devices_is_the_step_of_one_device():
     np.testing.assert_allclose(found["loss"], found["loss_alone"], rtol=1e-5)
     assert found["moved"] > 0.05
     assert found["difference"] < 1e-5
-    # Kernels [embed, joined_kv] are cut along both axes; the router's table along its tasks, twice.
+    # Kernels [embed, joined_kv] are sharded along both axes; the router's logits along tasks, over two axes.
     assert found["kernel"] == [[16, 32], [8, 16]]
     assert found["router"] == [[4, 2, 3], [1, 2, 3]]
-    # Nothing moves to another place in a step, and the optimizer's moments lie where their parameters do.
+    # A step does not change the sharding, and the optimizer's moments are sharded like their parameters.
     assert found["router_after"] == found["router_moment"] == found["router"]
-    # What is restored lies on the mesh as well, and goes on to the same bits.
+    # A restored state is on the mesh too, and training continues bit for bit the same.
     assert found["resumed_difference"] == 0.0
-    # An axis that the mesh does not divide is whole on every device.
+    # An axis that the mesh does not divide is replicated.
     assert found["undivided"] == [[15, 32], [15, 16]]
 
 
 def main():
-    """Prints as JSON how a step on a (2, 2, 2) mesh differs from one without a mesh."""
+    """Print as JSON how a step on a (2, 2, 2) mesh differs from one without a mesh."""
     from poly_jax.adapters.config import Adapters
     from poly_jax.adapters.lora import LoRA
     from poly_jax.data.task_table import TaskTable
@@ -153,7 +153,7 @@ def main():
             with contextlib.closing(Checkpoints(run)) as checkpoints:
                 restored = checkpoints.restore(before, table)
         after, _ = step(state, placed_frozen, to_mesh(batch, mesh), key)
-        # As `fit` does: states stay where they are.
+        # As in `fit`, the new state keeps the sharding of the old one.
         stays = jax.jit(update, out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, restored), None))
         resumed, _ = stays(restored, placed_frozen, to_mesh(batch, mesh), key)
 

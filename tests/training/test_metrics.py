@@ -1,4 +1,4 @@
-"""The scalars of a run that was stopped and goes on."""
+"""The metrics file of a run that was stopped and resumed."""
 
 import json
 
@@ -16,16 +16,16 @@ def write(folder, after, steps):
     writer.close()
 
 
-def test_steps_that_are_run_again_stand_once(tmp_path):
+def test_steps_that_are_run_again_are_listed_once(tmp_path):
     write(tmp_path, 0, [1, 2, 3])
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 4, "lo')  # Killed while it wrote.
+        file.write('{"step": 4, "lo')  # The process was killed while it wrote this line.
     write(tmp_path, 2, [3, 4])
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
 
 
-def test_half_a_line_of_a_killed_run_is_deleted(tmp_path):
+def test_half_a_line_from_a_killed_run_is_deleted(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1, "loss": NaN}\n{"step": 2, "lo')
     scalar_writer(epath.Path(tmp_path), 2).close()
@@ -35,7 +35,7 @@ def test_half_a_line_of_a_killed_run_is_deleted(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"\xff\xfe\n", b"[1]\n", b'{"loss": 1}\n', b'{"step": "x"}\n', b"[" * 10**5]
 )
-def test_a_file_that_holds_no_metrics_is_named_and_kept(tmp_path, content):
+def test_a_file_with_other_content_is_refused_and_kept(tmp_path, content):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 1}\n' + content + b"\n")
     with pytest.raises(UserError, match=r"metrics\.jsonl.*move it away"):

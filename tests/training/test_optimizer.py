@@ -16,7 +16,7 @@ STEADY = {"warmup_fraction": 0.0, "decay": "constant", "learning_rate": 1e-3, "r
 
 
 def tree(skill, router):
-    """One skill and one router where a model has them."""
+    """Make a tree with one skill and one router at the paths that a model has."""
     site = {"skills": {"lora_a": np.asarray(skill, np.float32)}}
     site["router"] = {"logits": np.asarray(router, np.float32)}
     return {"encoder": {"layers_0": {"attention": {"query": site}}}}
@@ -44,14 +44,14 @@ def compiled(optimizer):
 
 
 def moved(optimizer, parameters, *gradients):
-    """How far skill and router have moved."""
+    """Return the change of the skill and of the router."""
     after = compiled(optimizer)(parameters, gradients)
     return tuple(new - old for new, old in zip(parts(after), parts(parameters), strict=True))
 
 
 @pytest.mark.parametrize("warmup_fraction", [0.0, 0.06, 0.2])
 @pytest.mark.parametrize("decay", ["linear", "cosine", "constant", "rsqrt"])
-def test_the_rate_rises_from_zero_to_its_peak_and_decays_as_the_name_says(decay, warmup_fraction):
+def test_the_learning_rate_rises_from_zero_to_its_peak_and_decays_as_the_name_says(decay, warmup_fraction):
     peak = 0.3
     rate = Optimizer(decay=decay, warmup_fraction=warmup_fraction).schedule(peak, STEPS)
     warmup = round(warmup_fraction * STEPS)
@@ -75,16 +75,16 @@ def test_the_rate_rises_from_zero_to_its_peak_and_decays_as_the_name_says(decay,
 
 
 @pytest.mark.parametrize("algorithm", ["adamw", "adafactor"])
-def test_skills_and_routers_have_learning_rates_of_their_own(algorithm):
+def test_skills_and_routers_have_separate_learning_rates(algorithm):
     optimizer = Optimizer(algorithm=algorithm, **STEADY)
     gradients = tree([0.3, -0.2, 0.1], [[0.5, -0.1]])
     skill, router = moved(optimizer, tree(np.ones(3), np.ones((1, 2))), gradients)
-    # The first step of either is the sign of the gradient times the rate.
+    # The first step of either algorithm is the sign of the gradient times the learning rate.
     np.testing.assert_allclose(skill, -1e-3 * np.sign([0.3, -0.2, 0.1]), rtol=1e-3)
     np.testing.assert_allclose(router, -0.1 * np.sign([[0.5, -0.1]]), rtol=1e-3)
 
 
-def test_a_warm_up_makes_the_first_step_nothing():
+def test_with_warm_up_the_first_step_changes_nothing():
     optimizer = Optimizer(warmup_fraction=0.1)
     skill, router = moved(optimizer, tree(np.ones(2), np.ones((1, 2))), tree([1.0, -1.0], [[1.0, -1.0]]))
     assert not skill.any()
@@ -92,24 +92,24 @@ def test_a_warm_up_makes_the_first_step_nothing():
 
 
 @pytest.mark.parametrize("algorithm", ["adamw", "adafactor"])
-def test_weight_decay_shrinks_skills_at_their_rate_and_never_routers(algorithm):
+def test_weight_decay_shrinks_skills_at_their_learning_rate_and_never_routers(algorithm):
     optimizer = Optimizer(algorithm=algorithm, weight_decay=0.5, **STEADY)
     skill, router = moved(optimizer, tree([2.0, -4.0], [[3.0, -3.0]]), tree([0.0, 0.0], np.zeros((1, 2))))
     np.testing.assert_allclose(skill, -1e-3 * 0.5 * np.array([2.0, -4.0]), rtol=1e-3)
     assert not router.any()
 
 
-def test_parameter_scaling_is_of_skills_only():
+def test_parameter_scaling_applies_only_to_skills():
     optimizer = Optimizer(algorithm="adafactor", parameter_scaling=True, **STEADY)
     skill, router = moved(
         optimizer, tree([3.0, -3.0, 3.0], [[1e-3, -1e-3]]), tree([0.1, 0.2, 0.3], [[0.1, -0.2]])
     )
-    # Skills move by their root mean square, 3, times the rate; a fresh router as far as its rate says.
+    # Skills change by the learning rate times their root mean square, 3; a router by its learning rate alone.
     np.testing.assert_allclose(skill, -3e-3 * np.ones(3), rtol=1e-3)
     np.testing.assert_allclose(router, [[-0.1, 0.1]], rtol=1e-3)
 
 
-def test_without_parameter_scaling_adafactors_second_step_is_the_papers():
+def test_without_parameter_scaling_adafactors_second_step_equals_the_papers():
     first, second = np.array([0.4, -0.2]), np.array([0.1, 0.3])
     skill, _ = moved(
         Optimizer(algorithm="adafactor", clip_norm=0.0, **STEADY),
@@ -127,7 +127,7 @@ def test_without_parameter_scaling_adafactors_second_step_is_the_papers():
     np.testing.assert_allclose(skill, total, rtol=1e-3)
 
 
-def test_adamw_is_the_papers_over_two_steps():
+def test_adamw_equals_the_papers_over_two_steps():
     first, second = np.array([0.4, -0.2]), np.array([0.1, 0.3])
     skill, _ = moved(
         Optimizer(clip_norm=0.0, weight_decay=0.1, b1=0.8, b2=0.95, **STEADY),
@@ -143,15 +143,15 @@ def test_adamw_is_the_papers_over_two_steps():
     np.testing.assert_allclose(skill, x - 1, rtol=2e-3)
 
 
-# Adafactor factors an array's two largest axes where both have at least 128 entries: the layers are one
-# of them in the stack of 130, and in no layer alone.
+# Adafactor factors the two largest axes of an array if both have at least 128 entries. In the stack of 130
+# layers the layer axis would be one of them, which no layer alone has.
 _DEPTHS = {"encoder": 130, "decoder": 2}
 _SHAPES = {"encoder": {"lora_a": (3, 140)}, "decoder": {"lora_a": (128, 129), "lora_b": (2, 3)}}
 
 
 def _random_layers(rng):
     def layer(stack):
-        # Layers differ in size: the root mean square over all layers differs from that of every layer.
+        # Layers differ in size, so that the root mean square over all layers differs from that of each layer.
         size = 10 ** rng.uniform(-2, 2)
         made = {name: rng.normal(0, size, shape) for name, shape in _SHAPES[stack].items()}
         return {"skills": {n: x.astype(np.float32) for n, x in made.items()}} | {
@@ -164,7 +164,7 @@ def _random_layers(rng):
 
 
 @pytest.mark.parametrize("scaling", [False, True])
-def test_adafactor_moves_stacked_layers_as_layers_apart(scaling):
+def test_adafactor_updates_stacked_layers_like_separate_layers(scaling):
     settings = STEADY | {"learning_rate": 1e-2, "weight_decay": 0.1, "parameter_scaling": scaling}
     transformation = Optimizer(algorithm="adafactor", **settings).transformation(STEPS)
     rng = np.random.default_rng(0)
@@ -182,7 +182,7 @@ def test_adafactor_moves_stacked_layers_as_layers_apart(scaling):
     assert jax.tree.structure(stacked) == jax.tree.structure(apart)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-6, atol=1e-6)
     jax.tree.map(close, stacked, apart)
-    # Several adaptations at once have another axis in front of the layers.
+    # Several adaptations at once add another axis before the layer axis.
     pairs = jax.tree.map(
         lambda x: np.stack([x, x[::-1]]), [stack_layers(t) for t in (parameters, *gradients)]
     )
@@ -190,7 +190,7 @@ def test_adafactor_moves_stacked_layers_as_layers_apart(scaling):
     jax.tree.map(close, unstack_layers(first), apart)
 
 
-def test_adafactors_moments_of_stacked_layers_are_found_by_their_parameters():
+def test_adafactors_moments_of_stacked_layers_are_matched_to_their_parameters():
     parameters = {"encoder": {"layers": {"router": {"logits": np.zeros((2, 4, 3), np.float32)}}}}
     state = Optimizer(algorithm="adafactor").transformation(STEPS).init(parameters)
     places = like_parameters(state, parameters, jax.tree.map(lambda _: "place", parameters), None)
@@ -198,8 +198,8 @@ def test_adafactors_moments_of_stacked_layers_are_found_by_their_parameters():
 
 
 @pytest.mark.parametrize("clip_norm", [2e-8, 0.0])
-def test_clipping_is_by_the_norm_of_skills_and_routers_together(clip_norm):
-    # Gradients near AdamW's epsilon, 1e-8, show their size in the first step: g / (|g| + epsilon).
+def test_gradients_are_clipped_by_the_norm_of_skills_and_routers_together(clip_norm):
+    # With gradients near AdamW's epsilon, 1e-8, the first step depends on their size: g / (|g| + epsilon).
     skill, router = [3e-8, 0.0], [[0.0, 4e-8]]
     factor = clip_norm / 5e-8 if clip_norm else 1.0
     got = moved(
@@ -224,6 +224,6 @@ def test_clipping_is_by_the_norm_of_skills_and_routers_together(clip_norm):
         ({"b2": -0.5}, r"b2 is -0\.5; it must be in \[0, 1\)"),
     ],
 )
-def test_settings_that_cannot_be_are_named(settings, named):
+def test_impossible_settings_are_refused_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         Optimizer(**settings)

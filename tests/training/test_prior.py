@@ -1,4 +1,4 @@
-"""A prior on the routers is added to the targets' loss with its weight, and reported beside it."""
+"""A weighted prior on the routers is added to the objective and reported beside the loss."""
 
 import dataclasses
 
@@ -17,7 +17,7 @@ PRIOR = IBPPrior(weight=0.5, concentration=2.0)
 
 @pytest.fixture(scope="module")
 def steps(update_of, tiny, key):
-    """The trained tree and metrics after a step of plain descent at rate 1, without a prior and with one."""
+    """The trained tree and metrics after a step of gradient descent at rate 1, without and with a prior."""
     plain = dataclasses.replace(update_of(), optimizer=optax.sgd(1.0))
     state = start(tiny.trained, plain.optimizer)
     results = []
@@ -27,7 +27,7 @@ def steps(update_of, tiny, key):
     return results
 
 
-def test_routers_move_by_the_weighted_gradient_of_the_prior_and_skills_do_not(steps, tiny):
+def test_the_prior_moves_routers_by_its_weighted_gradient_and_does_not_move_skills(steps, tiny):
     (without, _), (with_prior, _) = steps
     slope = traverse_util.flatten_dict(jax.grad(PRIOR)(tiny.trained), sep="/")
     moved = 0
@@ -38,7 +38,7 @@ def test_routers_move_by_the_weighted_gradient_of_the_prior_and_skills_do_not(st
     assert moved == 2
 
 
-def test_it_is_reported_and_no_part_of_the_loss(steps, tiny):
+def test_the_prior_is_reported_and_is_not_part_of_the_reported_loss(steps, tiny):
     (_, without), (_, with_prior) = steps
     assert "prior" not in without
     np.testing.assert_allclose(with_prior["prior"], PRIOR(tiny.trained), rtol=1e-5)

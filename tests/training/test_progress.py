@@ -1,4 +1,4 @@
-"""A run prints its speed and the remaining time on the terminal."""
+"""A run prints its speed and the remaining time to the terminal."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from poly_jax.training.progress import Progress
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Every look at the clock is ten seconds after the one before."""
+    """A clock that advances by ten seconds each time it is read."""
     ticks = itertools.count(step=10)
     monkeypatch.setattr(progress.time, "perf_counter", lambda: float(next(ticks)))
 
@@ -25,7 +25,7 @@ def test_speed_and_time_left_are_measured_since_the_last_report(clock, capsys):
     assert "1:10 left" in capsys.readouterr().err
 
 
-def test_hours_are_shown_where_there_are_any(clock, capsys):
+def test_hours_are_shown_if_there_are_any(clock, capsys):
     Progress(first_step=0, last_step=36_620, examples_per_step=1).report(20, {})
     assert "5:05:00 left" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""A checkpoint that builds on another's skills finds those very skills, or says that it cannot."""
+"""A checkpoint that builds on another's skills is used with exactly those skills, or refused."""
 
 import contextlib
 import shutil
@@ -31,11 +31,11 @@ def below(tmp_path):
 STEP = epath.Path("runs/new/checkpoints/3")
 
 
-def test_what_has_its_own_skills_builds_on_none():
+def test_a_checkpoint_with_its_own_skills_builds_on_no_other():
     assert skills_below(Origin("backbone"), STEP) is None
 
 
-def test_the_same_skills_are_found_whatever_became_of_the_router(below, tmp_path):
+def test_the_same_skills_are_found_even_if_the_router_has_changed(below, tmp_path):
     origin = on_skills_of(Origin("backbone", "its hash"), below)
     assert (origin.backbone, origin.backbone_hash) == ("backbone", "its hash")
     assert skills_below(origin, STEP) == below
@@ -44,7 +44,7 @@ def test_the_same_skills_are_found_whatever_became_of_the_router(below, tmp_path
     assert skills_below(origin, STEP) == below
 
 
-def test_other_skills_in_their_place_are_refused(below, tmp_path):
+def test_skills_that_have_changed_are_refused(below, tmp_path):
     origin = on_skills_of(Origin("backbone"), below)
     shutil.rmtree(tmp_path / "source")
     save(tmp_path / "source", np.array([[0.5, 1.5]], np.float32), jnp.zeros(2))
@@ -52,7 +52,7 @@ def test_other_skills_in_their_place_are_refused(below, tmp_path):
         skills_below(origin, STEP)
 
 
-def test_skills_that_are_gone_are_named(below, tmp_path):
+def test_missing_skills_are_reported_by_name(below, tmp_path):
     origin = on_skills_of(Origin("backbone"), below)
     shutil.rmtree(tmp_path / "source")
     with pytest.raises(
@@ -61,13 +61,13 @@ def test_skills_that_are_gone_are_named(below, tmp_path):
         skills_below(origin, STEP)
 
 
-def test_a_run_without_a_checkpoint_may_begin_on_anything(tmp_path):
+def test_a_run_without_a_checkpoint_may_start_with_any_backbone(tmp_path):
     check_resumed(epath.Path(tmp_path / "new"), Origin("backbone", "a hash"))
 
 
-def test_a_run_goes_on_with_the_backbone_and_skills_that_it_was_trained_on(below, tmp_path):
+def test_a_run_is_resumed_only_with_the_backbone_and_skills_that_it_was_trained_on(below, tmp_path):
     run = epath.Path(tmp_path / "source")
-    # The path may be another one: the contents count.
+    # The path may differ, because only the contents are compared.
     check_resumed(run, Origin("elsewhere", "its hash"))
     with pytest.raises(
         UserError, match=r"elsewhere is not the backbone that .*source/checkpoints/5 was trained"

@@ -1,4 +1,4 @@
-"""`train` from its gin configuration to a restored model, interrupted and not, on the embedded benchmark."""
+"""`train` from a gin configuration to a restored model, with and without an interruption."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
 
 @pytest.fixture(autouse=True, scope="module")
 def _mixture():
-    """Two tasks: reading a mixture takes time for each."""
+    """Register a mixture of only two tasks, because reading a mixture takes time for each task."""
     names = [tasks.registered_name(task.name) for task in compositions.benchmark().train[:2]]
     seqio.MixtureRegistry.add(MIXTURE, names, default_rate=1.0)
     yield
@@ -70,7 +70,7 @@ def _mixture():
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory):
-    """A file of random weights in the shape of the configuration."""
+    """Files of random weights in the shapes of the configuration."""
 
     def make(name, seed):
         path = tmp_path_factory.mktemp("backbone") / f"{name}.safetensors"
@@ -84,7 +84,7 @@ def backbone(tmp_path_factory):
 
 
 def configured(path, *more):
-    """The configuration with a backbone and further bindings."""
+    """Load the configuration with a backbone and further bindings."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "run.gin"
         file.write_text("\n".join([CONFIG.format(backbone=path), *more]))
@@ -105,7 +105,7 @@ def everything_in(folder):
 
 @pytest.fixture(scope="module")
 def run(backbone, tmp_path_factory):
-    """A run without interruption."""
+    """A run that was not interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
     state = trains(configured(backbone.right), folder)
     return SimpleNamespace(folder=folder, trained=jax.tree.map(np.asarray, state.trained))
@@ -143,7 +143,7 @@ def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, fla
         "tasks",
         "origin",
     }
-    # Of the positions in the data only the last one is kept.
+    # Only the last position in the data is kept.
     assert {path.name.split("-")[0] for path in (run.folder / "data").iterdir()} == {str(STEPS)}
 
 
@@ -151,7 +151,7 @@ def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, fla
 class TestAnInterruptedRun:
     @pytest.fixture(scope="class")
     def resumed(self, backbone, tmp_path_factory):
-        """Stopped in step 2, after the first step's checkpoint, and run again."""
+        """A run that was stopped in step 2, after the checkpoint of step 1, and started again."""
         folder = tmp_path_factory.mktemp("runs") / "stopped"
         report = Progress.report
 
@@ -170,7 +170,7 @@ class TestAnInterruptedRun:
         state = trains(configured(backbone.right), folder)
         return SimpleNamespace(folder=folder, trained=jax.tree.map(np.asarray, state.trained), before=before)
 
-    def test_it_ends_in_the_bits_of_an_uninterrupted_one(self, run, resumed):
+    def test_it_ends_bit_for_bit_like_an_uninterrupted_run(self, run, resumed):
         jax.tree.map(np.testing.assert_array_equal, resumed.trained, run.trained)
 
     def test_its_losses_equal_the_losses_of_an_uninterrupted_run(self, run, resumed):
@@ -179,22 +179,22 @@ class TestAnInterruptedRun:
             (line["step"], line["loss"]) for line in lines(run.folder)
         ]
 
-    def test_a_finished_run_is_left_as_it_is(self, backbone, resumed):
+    def test_training_a_finished_run_again_changes_nothing(self, backbone, resumed):
         before = everything_in(resumed.folder / "checkpoints")
         state = trains(configured(backbone.right), resumed.folder)
         jax.tree.map(np.testing.assert_array_equal, state.trained, resumed.trained)
         assert everything_in(resumed.folder / "checkpoints") == before
 
 
-def test_a_start_that_failed_gives_way_to_the_corrected_one(backbone, tmp_path):
-    """Here the first step never came: the folder has a configuration and no checkpoint."""
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_started_with_other_settings(backbone, tmp_path):
+    """The first step was never reached, so the folder has a configuration and no checkpoint."""
     wrong = configured(backbone.right, "Optimizer.learning_rate = 0.5")
     run_folder.claim(epath.Path(tmp_path / "run"), wrong.texts)
     run_folder.claim(epath.Path(tmp_path / "run"), configured(backbone.right).texts)
     assert "learning_rate" not in (tmp_path / "run" / "config.gin").read_text()
 
 
-def test_restore_gives_the_backbone_as_it_was_with_the_trained_adapters(run, backbone, flat):
+def test_restore_gives_the_unchanged_backbone_with_the_trained_adapters(run, backbone, flat):
     experiment = configured(backbone.right).experiment()
     restored = restore(experiment, str(run.folder), Partitioning().mesh())
     assert not restored.model.train
@@ -206,19 +206,19 @@ def test_restore_gives_the_backbone_as_it_was_with_the_trained_adapters(run, bac
     assert set(got) == set(expected)
     for name, leaf in expected.items():
         np.testing.assert_array_equal(got[name], leaf, err_msg=name)
-    # In bfloat16 it is the same backbone.
+    # The backbone counts as the same when it is loaded in bfloat16.
     half = dataclasses.replace(experiment.model, dtype="bfloat16")
     restore(dataclasses.replace(experiment, model=half), str(run.folder), Partitioning().mesh())
 
 
-def test_another_backbone_than_the_runs_is_refused(run, backbone):
+def test_a_backbone_other_than_that_of_the_run_is_refused(run, backbone):
     experiment = configured(backbone.wrong).experiment()
     with pytest.raises(UserError, match=r"wrong\.safetensors is not the backbone that") as caught:
         restore(experiment, str(run.folder), Partitioning().mesh())
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_of_another_shape_is_refused(run, backbone):
+def test_a_model_with_other_shapes_is_refused(run, backbone):
     experiment = configured(backbone.right, "Adapters.n_skills = 5").experiment()
     with pytest.raises(UserError, match="does not fit the model") as caught:
         restore(experiment, str(run.folder), Partitioning().mesh())
@@ -228,14 +228,14 @@ def test_a_model_of_another_shape_is_refused(run, backbone):
         restore(experiment, str(run.folder), Partitioning().mesh())
 
 
-def test_a_folder_without_a_checkpoint_is_named(tmp_path, backbone):
+def test_a_folder_without_a_checkpoint_is_reported_by_name(tmp_path, backbone):
     experiment = configured(backbone.right).experiment()
     with pytest.raises(UserError, match="holds no checkpoint"):
         restore(experiment, str(tmp_path), Partitioning().mesh())
 
 
 @pytest.mark.parametrize("holds", ["run", "file"])
-def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backbone, tmp_path, holds):
+def test_a_folder_with_other_content_is_refused_and_not_changed(run, backbone, tmp_path, holds):
     loaded = configured(backbone.right, "Optimizer.learning_rate = 0.5")
     folder, named = run.folder, "holds another run .*learning_rate = 0.5"
     if holds == "file":
@@ -271,7 +271,7 @@ def test_a_folder_that_holds_something_else_is_refused_and_left_alone(run, backb
         ("Experiment.backbone = '/nowhere.safetensors'", "/nowhere.safetensors does not exist"),
     ],
 )
-def test_what_cannot_be_is_said_before_the_folder_is_made(tmp_path, backbone, binding, named):
+def test_impossible_settings_are_refused_before_the_folder_is_made(tmp_path, backbone, binding, named):
     with pytest.raises(UserError, match=named):
         trains(configured(backbone.right, binding), tmp_path / "run")
     assert not (tmp_path / "run").exists()

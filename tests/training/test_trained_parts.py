@@ -1,4 +1,4 @@
-"""Cutting a parameter tree into what is trained and what is frozen."""
+"""Splitting a parameter tree into trained and frozen parameters."""
 
 import pytest
 
@@ -44,11 +44,11 @@ def test_each_choice_trains_its_parameters_and_freezes_the_rest(trainable, train
     assert merge(inside, outside) == TREE
 
 
-def test_the_later_tree_of_a_merge_counts():
+def test_the_later_tree_wins_in_a_merge():
     assert merge({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
 
 
-def test_names_are_told_by_whole_parts_of_the_path():
+def test_parameters_are_classified_by_whole_components_of_their_path():
     assert is_router("encoder/layers_0/mlp/router/logits")
     assert is_adapter_parameter("router/logits")
     assert is_adapter_parameter("encoder/layers_0/mlp/wo/skills/lora_a")

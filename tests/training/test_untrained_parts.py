@@ -1,4 +1,4 @@
-"""Frozen parameters have no gradient, no optimizer state and no bytes in the checkpoint."""
+"""Frozen parameters have no gradient and no optimizer state, and are not written to checkpoints."""
 
 import dataclasses
 
@@ -44,7 +44,7 @@ CASES = {
 
 
 def names(tree):
-    """Every leaf's path of dictionary keys."""
+    """Return the path of dictionary keys of every leaf."""
     paths = (path for path, _ in jax.tree_util.tree_leaves_with_path(tree))
     return ["/".join(key.key for key in path if hasattr(key, "key")) for path in paths]
 
@@ -60,7 +60,7 @@ def case(request, tiny):
     return model, trained, frozen, expected
 
 
-def test_gradients_and_moments_are_of_the_trained_parameters_alone(case, tiny, key):
+def test_only_trained_parameters_have_gradients_and_moments(case, tiny, key):
     model, trained, frozen, expected = case
     seen = []
 
@@ -76,11 +76,11 @@ def test_gradients_and_moments_are_of_the_trained_parameters_alone(case, tiny, k
     assert set(names(new.trained)) == expected
     moments = [name for name in names(new.optimizer) if "/" in name]
     assert {name.removeprefix("router/").removeprefix("other/") for name in moments} == expected
-    # AdamW has two for each, and counters.
+    # AdamW has two moments for each parameter, and counters.
     assert len(moments) == 2 * len(expected)
 
 
-def test_checkpoints_hold_the_trained_parameters_and_their_moments(case, tmp_path):
+def test_checkpoints_hold_only_the_trained_parameters_and_their_moments(case, tmp_path):
     _, trained, _, expected = case
     optimizer = Optimizer().transformation(10)
     state = start(jax.tree.map(jax.numpy.asarray, trained), optimizer)
@@ -99,7 +99,7 @@ def test_checkpoints_hold_the_trained_parameters_and_their_moments(case, tmp_pat
     counters = sum(leaf.shape == () for leaf in jax.tree.leaves(stored["optimizer"]))
     elements = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(stored["optimizer"]))
     assert elements - counters == 2 * size
-    # Nothing else lies in the step's folder.
+    # The folder of the step holds nothing else.
     assert {child.name for child in step.iterdir() if child.is_dir()} == {
         "trained",
         "optimizer",

@@ -1,4 +1,4 @@
-"""One training step: what changes, what does not, and what the numbers depend on."""
+"""One training step: what it changes, what it leaves unchanged, and what its random numbers depend on."""
 
 import dataclasses
 
@@ -12,7 +12,7 @@ from poly_jax.weights.parameter_names import is_router
 
 @pytest.fixture(scope="module")
 def stepped(tiny, update_of, initial, key):
-    """An update, its jitted form, and the state and metrics after the first step."""
+    """An update, the jitted update, and the state and metrics after the first step."""
     update = update_of()
     step = jax.jit(update)
     return update, step, *step(initial(update), tiny.frozen, tiny.batch, key)
@@ -33,7 +33,7 @@ def test_only_skills_and_routers_change_and_all_of_them_do(tiny, stepped, flat):
     assert {name.split("/")[-2] for name in after} == {"skills", "router"}
     assert len(after) == 6
     for name, leaf in after.items():
-        # The batch has no example of task 3, which has its own rows in the router.
+        # The batch has no example of task 3, so its rows of the router do not change.
         rows = slice(0, 3) if is_router(name) else slice(None)
         assert (leaf[rows] != before[name][rows]).all(), name
         if is_router(name):
@@ -48,19 +48,19 @@ def test_the_frozen_tree_is_bit_equal_after_steps(tiny, stepped, key, flat):
     for _ in range(2):
         state, _ = step(state, on_device, tiny.batch, key)
     assert_trees_equal(flat(on_device), before)
-    # Nor does the optimizer keep anything for it: two moments of the trained leaves, and counters.
+    # The optimizer has no state for the frozen tree: only two moments of the trained leaves, and counters.
     sizes = sum(leaf.size for leaf in jax.tree.leaves(state.optimizer) if leaf.ndim)
     assert sizes == 2 * sum(leaf.size for leaf in jax.tree.leaves(tiny.trained))
 
 
-def test_the_rate_of_routers_is_a_hundred_times_the_rate_of_skills(tiny, stepped, flat):
+def test_the_learning_rate_of_routers_is_a_hundred_times_that_of_skills(tiny, stepped, flat):
     _, _, state, _ = stepped
     before, after = flat(tiny.trained), flat(state.trained)
     sizes = {True: [], False: []}
     for name, leaf in after.items():
         moves = np.abs(leaf - before[name])
         sizes[is_router(name)].append(np.median(moves[:3] if is_router(name) else moves))
-    # AdamW's first step is the rate, as long as a gradient is far above its epsilon.
+    # AdamW's first step equals the learning rate if the gradient is far above its epsilon.
     np.testing.assert_allclose(sizes[True], 0.1, rtol=1e-2)
     np.testing.assert_allclose(sizes[False], 1e-3, rtol=1e-2)
 
@@ -74,7 +74,7 @@ def test_microbatches_add_up_to_the_whole_batch(tiny, update_of, initial, steppe
     assert_trees_close(state.trained, whole.trained, 1e-4)
 
 
-def test_the_loss_falls_on_one_batch(tiny, stepped, key):
+def test_the_loss_decreases_on_one_batch(tiny, stepped, key):
     _, step, state, metrics = stepped
     losses = [float(metrics["loss"])]
     for _ in range(5):
@@ -91,7 +91,9 @@ def test_a_batch_without_target_tokens_changes_nothing(tiny, stepped, initial, k
     assert_trees_equal(state.trained, tiny.trained)
 
 
-def test_what_is_random_is_a_function_of_key_and_step(tiny, update_of, initial, random_model, key, flat):
+def test_random_numbers_depend_only_on_the_key_and_the_step(
+    tiny, update_of, initial, random_model, key, flat
+):
     update = update_of(model=random_model)
     step = jax.jit(update)
     before = initial(update)
@@ -105,7 +107,7 @@ def test_what_is_random_is_a_function_of_key_and_step(tiny, update_of, initial, 
     assert len({float(metrics["loss"]), float(other_key), float(other_step)}) == 3
 
 
-def test_stacked_states_step_as_each_alone(tiny, stepped, initial, key):
+def test_stacked_states_are_updated_like_each_alone(tiny, stepped, initial, key):
     update, step, _, _ = stepped
     states = [initial(update), initial(update, factor=-0.5)]
     rolled = jax.tree.map(lambda rows: np.roll(rows, 3, axis=0), tiny.batch)
@@ -125,8 +127,8 @@ def test_stacked_states_step_as_each_alone(tiny, stepped, initial, key):
         assert int(got.step) == 1
 
 
-def test_the_step_is_donatable_and_its_structure_stays(tiny, stepped, initial):
-    """`fit` donates the state: the next one must have its structure, shapes and dtypes."""
+def test_a_step_keeps_the_structure_of_the_state(tiny, stepped, initial):
+    """`fit` donates the state, so the next state must have the same structure, shapes and dtypes."""
     update, _, state, _ = stepped
     before = initial(update)
     assert jax.tree.structure(before) == jax.tree.structure(state)

@@ -1,4 +1,4 @@
-"""A tiny multi-task model with skills that do something, and examples of new tasks."""
+"""A tiny multi-task model whose skills change the output, and examples of new tasks."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ from poly_jax.routing.learned import LearnedRouter
 
 @pytest.fixture(scope="module", autouse=True)
 def _quick_compilation(quick_compilation):
-    """These programs take longer to compile than to run."""
+    """Compile quickly, because these programs take longer to compile than to run."""
 
 
 def draw_parameters(model, seed=0):
@@ -42,7 +42,7 @@ def examples(seed, count=5):
 
 @pytest.fixture(scope="session")
 def many():
-    """`model` of four tasks and three skills with two heads, and its `parameters`."""
+    """`model`, with four tasks, three skills and two heads, and its `parameters`."""
     config = T5Config(
         vocab_size=32,
         emb_dim=16,
@@ -67,5 +67,5 @@ def new_tasks():
 
 @pytest.fixture(scope="session")
 def examples_of():
-    """Makes a number of examples of a new task from a seed."""
+    """A function that makes a number of examples of a new task from a seed."""
     return examples

@@ -1,4 +1,4 @@
-"""An adapted run knows how it began: its start can be made again, and it goes on only as it began."""
+"""An adapted run stores how it started: its initial values can be recomputed, and only it is resumed."""
 
 import json
 
@@ -36,7 +36,9 @@ def adapt(run, variant, *flags, task=TASK, folder="adapted"):
         ("private", "soup-selected", ["--gin.SelectedSkills.count=3"], {"lora_a", "lora_b"}),
     ],
 )
-def test_a_run_that_has_learned_nothing_is_still_where_it_began(short_runs, source, variant, flags, trained):
+def test_a_run_that_has_not_learned_equals_its_recomputed_initial_values(
+    short_runs, source, variant, flags, trained
+):
     assert adapt(short_runs[source], variant, *flags, *STILL) == 0
     loaded = Configuration().load(run="adapted")
     experiment, began = loaded.experiment(), loaded.make(AdaptedFrom)
@@ -47,22 +49,22 @@ def test_a_run_that_has_learned_nothing_is_still_where_it_began(short_runs, sour
         np.testing.assert_allclose(leaf, opened.skills[path], rtol=1e-6, atol=1e-9, err_msg=path)
     assert began.step == str(step_folder(short_runs[source]))
     assert len(set(began.skills)) == (3 if variant == "soup-selected" else 0)
-    # The source's configuration, which the initial values needed, has left no trace.
+    # Recomputing the initial values loads the source's configuration, and does not change this one.
     assert loaded.make(AdaptedFrom) == began
 
 
-def test_the_page_tells_how_far_the_skills_went(short_runs):
+def test_the_routing_page_reports_how_far_the_skills_moved(short_runs):
     assert adapt(short_runs["mhr"], "mhr", "--gin.adapt/Optimizer.warmup_fraction=0.0") == 0
     assert cli.main(["routing", "--run=adapted", "--output_dir=out"]) == 0
     with open("out/routing.json") as file:
         drift = json.load(file)["drift"]
     assert set(drift["overall"]) == {"skill lora_a", "skill lora_b", "router logits"}
-    # One step of Adam moves what has a gradient by the learning rate.
+    # One step of Adam moves each parameter that has a gradient by the learning rate.
     assert 0 < drift["overall"]["skill lora_b"]["rms"] < 0.1
     assert drift["note"] == ""
 
 
-def test_it_does_not_go_on_as_something_else(short_runs, capsys):
+def test_an_adapted_run_is_not_resumed_with_other_settings(short_runs, capsys):
     flags = ["--seed=3", "--shots=8"]
     assert adapt(short_runs["mhr"], "mhr", *flags) == 0
     capsys.readouterr()
@@ -81,4 +83,4 @@ def test_it_does_not_go_on_as_something_else(short_runs, capsys):
         assert named in shown
         assert shown.count("\n") == 1
     assert adapt(short_runs["mhr"], "mhr", *flags) == 0
-    assert "goes on from step 1" in capsys.readouterr().out
+    assert "resumes from step 1" in capsys.readouterr().out

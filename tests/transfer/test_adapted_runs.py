@@ -1,4 +1,4 @@
-"""Every variant leaves a run like any other."""
+"""Every variant writes a run that can be used like any other."""
 
 import json
 
@@ -57,7 +57,7 @@ def flat(tree):
         ("mhr", "zero-shot"),
     ],
 )
-def test_it_evaluates_and_predicts(short_runs, tmp_path, source, variant):
+def test_an_adapted_run_can_be_evaluated_and_predicts(short_runs, tmp_path, source, variant):
     folder = tmp_path / "adapted"
     adapted(short_runs, source, variant, folder)
     model = restored(folder)
@@ -84,7 +84,7 @@ def test_it_evaluates_and_predicts(short_runs, tmp_path, source, variant):
 
 
 @pytest.mark.slow
-def test_full_fine_tuning_starts_from_the_backbone_alone(short_runs, tmp_path):
+def test_full_fine_tuning_starts_from_the_backbone_without_adapters(short_runs, tmp_path):
     adapted(short_runs, "mhr", "full", tmp_path / "full", "--gin.adapt/Optimizer.learning_rate=0.0")
     before, _ = split(restored(short_runs["mhr"]).parameters, lambda path: not is_adapter_parameter(path))
     after = flat(restored(tmp_path / "full").parameters)
@@ -94,7 +94,7 @@ def test_full_fine_tuning_starts_from_the_backbone_alone(short_runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_row_starts_from_the_rows_of_named_tasks(short_runs, tmp_path):
+def test_a_new_row_starts_from_the_rows_of_named_tasks(short_runs, tmp_path):
     still = ["--gin.adapt/Optimizer.router_learning_rate=0.0"]
     flags = [f"--init_router_from={name}" for name in OLD]
     adapted(short_runs, "mhr", "mhr-z", tmp_path / "z", *flags, *still)
@@ -106,7 +106,7 @@ def test_a_row_starts_from_the_rows_of_named_tasks(short_runs, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_mixture_shares_one_averaged_adapter_and_goes_on_where_it_stopped(short_runs, tmp_path, capsys):
+def test_a_mixture_shares_one_averaged_adapter_and_resumes_where_it_stopped(short_runs, tmp_path, capsys):
     words = ["adapt", f"--run={short_runs['mhr']}", "--task=skillbench_train", "--variant=mhr-mu"]
     words += [f"--output_dir={tmp_path / 'mu'}", "--gin.adapt.steps=2"]
     assert cli.main(words) == 0
@@ -114,13 +114,13 @@ def test_a_mixture_shares_one_averaged_adapter_and_goes_on_where_it_stopped(shor
     assert len(model.table) == 32
     assert model.model.adapters.inventory_size == 1
     assert cli.main(words) == 0
-    assert "goes on from step 2" in capsys.readouterr().out
-    # The averaged adapter answers tasks that no run has seen.
+    assert "resumes from step 2" in capsys.readouterr().out
+    # The averaged adapter can be evaluated on tasks that no run has seen.
     zero = ["eval", f"--run={tmp_path / 'mu'}", f"--mixture={TASK}", "--zero_shot"]
     assert cli.main(zero) == 0
 
 
-def test_a_choice_among_skills_needs_the_examples_of_one_task(short_runs, tmp_path):
+def test_a_variant_that_chooses_skills_needs_the_examples_of_one_task(short_runs, tmp_path):
     words = [
         "adapt",
         f"--run={short_runs['private']}",
@@ -131,7 +131,7 @@ def test_a_choice_among_skills_needs_the_examples_of_one_task(short_runs, tmp_pa
     assert not (tmp_path / "x").exists()
 
 
-def test_annealing_is_refused_where_logits_of_zero_are_no_equal_mix(tmp_path):
+def test_annealing_is_refused_where_logits_of_zero_do_not_mix_equally(tmp_path):
     loaded = Configuration(
         ("recipes/skillbench/mhr.gin",),
         (*SMALL, "train.router_anneal_steps = 1", "LearnedRouter.scores = 'l2'"),

@@ -1,4 +1,4 @@
-"""Skills combined into one adapter, and the loss of a combination."""
+"""Combining skills into one adapter, and the loss of a combination."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def drawn(*shape):
     return np.random.default_rng(sum(shape)).normal(size=shape).astype(np.float32)
 
 
-def test_a_weighted_sum_takes_a_and_b_each_by_itself():
+def test_a_weighted_sum_is_taken_of_a_and_b_separately():
     a, b = drawn(2, 4, 3, 5), drawn(2, 4, 5, 6)
     skills, weights = np.array([3, 0, 1]), np.array([0.5, -1.5, 0.25])
     tree = {"x": {"skills": {"lora_a": a, "lora_b": b}}}
@@ -41,14 +41,14 @@ def test_a_weighted_sum_takes_a_and_b_each_by_itself():
     )
 
 
-def test_the_layers_of_scanned_skills_stay_apart():
+def test_the_layers_of_scanned_skills_are_not_mixed():
     a, b = drawn(2, 3, 4, 5, 1), drawn(2, 3, 4, 1, 6)
     tree = {"encoder": {"layers": {"skills": {"lora_a": a, "lora_b": b}}}}
     made = combine(tree, LoRA(), Combination.average(np.array([1, 3])))["encoder"]["layers"]["skills"]
     np.testing.assert_allclose(made["lora_a"], a[:, :, [1, 3]].mean(axis=2, keepdims=True), rtol=1e-6)
 
 
-def test_merged_outputs_of_chosen_skills_are_averaged_as_outputs():
+def test_an_average_of_chosen_merge_after_skills_averages_their_outputs():
     skill = LoRA(rank=2, merge_after=True)
     a, b, x = drawn(1, 4, 3, 2), drawn(1, 4, 2, 5), drawn(7, 3)
     made = combine({"skills": {"lora_a": a, "lora_b": b}}, skill, Combination.average(np.array([2, 1])))[
@@ -60,7 +60,7 @@ def test_merged_outputs_of_chosen_skills_are_averaged_as_outputs():
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_batches_are_filled_up_with_zeros():
+def test_batches_are_padded_with_zeros():
     cut = in_batches({"x": np.arange(1, 6)}, batch_size=2, n_batches=4)
     assert cut["x"].tolist() == [[1, 2], [3, 4], [5, 0], [0, 0]]
 
@@ -89,7 +89,7 @@ def test_the_loss_of_one_skill_equals_the_loss_of_its_task_in_a_private_run(many
         np.testing.assert_allclose(got[task], total / divisor, rtol=1e-5)
 
 
-def test_lorahub_starts_as_the_mix_of_its_weights(many):
+def test_lorahub_starts_from_the_weighted_sum_of_the_skills(many):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     weights = np.array([0.3, 0.0, -1.0])
     combination = Combination.weighted(np.arange(3), weights)

@@ -1,4 +1,4 @@
-"""Batches of a handful of examples."""
+"""Batches of few-shot examples."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def test_seeds_differ_and_each_is_reproducible():
     assert a == [batch_indices(16, 4, 0, step).tolist() for step in range(8)]
 
 
-def test_a_restored_stream_goes_on_with_the_batch_that_came_next(tmp_path):
+def test_a_restored_stream_continues_with_the_next_batch(tmp_path):
     values = {"x": np.arange(7)}
     stream = FewShotBatches(values, batch_size=3, seed=1)
     next(stream), next(stream)
@@ -34,30 +34,30 @@ def test_a_restored_stream_goes_on_with_the_batch_that_came_next(tmp_path):
     np.testing.assert_array_equal(next(again)["x"], expected)
 
 
-def test_no_examples_is_an_error():
+def test_an_empty_set_of_examples_is_refused():
     with pytest.raises(UserError, match="no examples"):
         FewShotBatches({"x": np.zeros((0, 2))}, batch_size=1, seed=0)
 
 
 @pytest.fixture
 def prompted():
-    """Three examples of 2, 1 and 4 prompts; `x` is the row."""
+    """Three examples with 2, 1 and 4 prompts; `x` is the index of the row."""
     return {"x": np.arange(7), "example_ids": np.array([5, 5, 2, 9, 9, 9, 9])}
 
 
-def test_an_example_of_several_prompts_is_one_example_and_each_prompt_has_its_turn(prompted):
+def test_an_example_with_several_prompts_counts_once_and_all_its_prompts_are_drawn(prompted):
     stream = FewShotBatches(prompted, batch_size=3, seed=1)
     assert len(stream) == 3
     drawn = np.stack([next(stream)["x"] for _ in range(400)])
     examples = prompted["example_ids"][drawn]
     assert (np.sort(examples, axis=1) == [2, 5, 9]).all()
     counts = np.bincount(drawn.ravel(), minlength=7)
-    # Of 400 showings of an example each prompt has its share, to five standard deviations.
+    # Each example is drawn 400 times, equally by each of its prompts, to five standard deviations.
     shares = np.array([1 / 2, 1 / 2, 1, 1 / 4, 1 / 4, 1 / 4, 1 / 4])
     assert (np.abs(counts - 400 * shares) <= 5 * np.sqrt(400 * shares * (1 - shares))).all()
 
 
-def test_prompts_do_not_change_the_order_of_examples_and_are_drawn_by_seed_and_step(prompted):
+def test_prompts_are_drawn_by_seed_and_step_without_changing_the_order_of_examples(prompted):
     by_example = np.array([2, 5, 9])
     for step in range(4):
         batch = draw_batch(prompted, 2, seed=3, step=step)

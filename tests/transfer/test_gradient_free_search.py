@@ -1,4 +1,4 @@
-"""Combinations of skills that become a new task's adapter without training."""
+"""Combinations of skills that are chosen for a new task without gradients."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ def weights_of(combination):
 
 
 def distance_to(target, seen=None):
-    """A loss that is lowest at given weights; remembers what it was asked."""
+    """Make a loss that is lowest at the given weights and records the weights that it is called with."""
 
     def losses(combinations):
         weights = weights_of(combinations)
@@ -23,7 +23,7 @@ def distance_to(target, seen=None):
     return losses
 
 
-def test_the_selected_are_the_ones_with_the_lowest_losses_alone():
+def test_the_skills_with_the_lowest_individual_losses_are_selected():
     asked = []
 
     def losses(combinations):
@@ -36,7 +36,7 @@ def test_the_selected_are_the_ones_with_the_lowest_losses_alone():
     assert np.asarray(asked[0].skills).tolist() == [[0], [1], [2], [3]]
 
 
-def test_fewer_skills_than_are_selected_are_all_averaged():
+def test_if_there_are_fewer_skills_than_the_count_all_are_averaged():
     assert SelectedSkills(count=5).size(3) == 3
 
 
@@ -54,7 +54,7 @@ def test_the_penalty_is_the_mean_absolute_weight():
     np.testing.assert_allclose(weights_of(chosen), [0.5, 0.5], atol=0.02)
 
 
-def test_the_search_tries_about_as_many_mixes_as_it_may_and_keeps_the_best():
+def test_the_search_tries_the_allowed_number_of_mixes_and_keeps_the_best():
     seen = []
     target = np.full(8, 0.4)
     chosen = SearchedWeights(l1=0.0).choose(8, distance_to(target, seen), seed=1)
@@ -64,7 +64,7 @@ def test_the_search_tries_about_as_many_mixes_as_it_may_and_keeps_the_best():
     np.testing.assert_allclose(weights_of(chosen), tried[best], rtol=1e-5)
 
 
-def test_a_seed_draws_the_candidates_and_repeats_the_search():
+def test_the_candidates_and_the_search_are_determined_by_the_seed():
     search = SearchedWeights(candidates=3)
     a, b, c = (search.choose(50, distance_to(np.zeros(3)), seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(a.skills, b.skills)
@@ -91,6 +91,6 @@ def test_losses_that_overflow_do_not_end_the_search():
         (lambda: SearchedWeights(bound=0.0), "bound is 0.0"),
     ],
 )
-def test_settings_that_cannot_be(make, message):
+def test_impossible_settings_are_refused_by_name(make, message):
     with pytest.raises(UserError, match=message):
         make()

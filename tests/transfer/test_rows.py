@@ -1,4 +1,4 @@
-"""New rows of a router are made from the rows of old tasks."""
+"""New rows of a router are averages of the rows of old tasks."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_a_new_row_is_the_mean_of_the_named_tasks_rows(many, source):
         np.testing.assert_allclose(new, [expected, expected], rtol=1e-6)
 
 
-def test_the_tables_of_scanned_layers_are_averaged_over_tasks_not_layers(many):
+def test_the_logits_of_scanned_layers_are_averaged_over_tasks_and_not_over_layers(many):
     config = dataclasses.replace(
         many.model.config, scan_layers=True, num_encoder_layers=2, num_decoder_layers=2
     )
@@ -48,7 +48,7 @@ def test_the_tables_of_scanned_layers_are_averaged_over_tasks_not_layers(many):
     np.testing.assert_allclose(rows, (table[:, [0]] + table[:, [2]]) / 2, rtol=1e-6)
 
 
-def test_an_unknown_task_and_a_variant_without_rows_are_errors(source):
+def test_an_unknown_task_and_a_variant_without_rows_are_refused(source):
     with pytest.raises(UserError, match="'e' is not in the table of 4 tasks"):
         new_rows(source, VARIANTS["mhr"], ("e",), 1)
     for name in ("mhr-mu", "random", "full"):
@@ -56,7 +56,7 @@ def test_an_unknown_task_and_a_variant_without_rows_are_errors(source):
             new_rows(source, VARIANTS[name], ("a",), 1)
 
 
-def test_a_router_without_rows_is_an_error(many):
+def test_a_router_without_rows_is_refused(many):
     shared = Transformer(many.model.config, dataclasses.replace(many.model.adapters, router=SharedRouter()))
     with pytest.raises(UserError, match="has no rows to start from"):
         averaged_rows(shared, {}, (0,), 1)

@@ -1,4 +1,4 @@
-"""Many adaptations in one program give what each gives by itself."""
+"""Many adaptations in one program have the same results as each by itself."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ def flat(tree):
 
 
 def source_of(many, variant):
-    """The run that a variant adapts: the multi-task one, or one with an adapter for each of three tasks."""
+    """Return the run that a variant adapts: the multi-task run, or one with private adapters for 3 tasks."""
     adapters = many.model.adapters
     if variant.name.startswith("soup"):
         adapters = dataclasses.replace(adapters, router=PrivateRouter(), n_tasks=3)
@@ -72,12 +72,12 @@ def stacked(request, many, new_tasks):
 
 @pytest.fixture(scope="module")
 def new_tasks(examples_of):
-    """Register two tasks, one with more examples than the other."""
+    """Examples of two tasks, one with more examples than the other."""
     return [examples_of(1, 5), examples_of(2, 3)]
 
 
 def saved(source, folder):
-    """The same run with its adapters on disk, where an adaptation that keeps its skills looks for them."""
+    """Save the adapters of a run to disk, where an adaptation that keeps its skills reads them."""
     adapters, _ = split(source.parameters, is_adapter_parameter)
     state = TrainState(jax.numpy.int32(1), adapters, {"steps": jax.numpy.int32(1)})
     with contextlib.closing(Checkpoints(folder)) as checkpoints:
@@ -86,7 +86,7 @@ def saved(source, folder):
 
 
 def alone(source, variant, examples, seed):
-    """The same adaptation by itself, as `adapt` begins it: one state, a Python loop."""
+    """Run one adaptation by itself, started as in `adapt`: one state and a Python loop."""
     begun = start_from(
         source,
         variant,
@@ -111,7 +111,7 @@ def alone(source, variant, examples, seed):
 
 
 @pytest.mark.slow
-def test_each_equals_its_own_run(stacked, new_tasks, tmp_path):
+def test_each_stacked_adaptation_equals_a_separate_one(stacked, new_tasks, tmp_path):
     variant, source, stack = stacked
     if variant.name == "mhr-z":
         source = saved(source, tmp_path)
@@ -123,7 +123,7 @@ def test_each_equals_its_own_run(stacked, new_tasks, tmp_path):
             np.testing.assert_allclose(flat(stack.trained)[path][i], leaf, atol=1e-4, err_msg=path)
 
 
-def test_each_predicts_with_its_own_adapters(many, new_tasks):
+def test_each_task_is_predicted_with_its_own_adapters(many, new_tasks):
     stack = adapt_many(
         many.model,
         many.parameters,
@@ -159,7 +159,7 @@ def test_trained_parameters_are_stacked_and_frozen_parameters_are_shared(stacked
     assert bool(kept) == (variant.name == "mhr-z")
 
 
-def test_a_fresh_adapter_starts_from_no_skill_of_the_source(many, new_tasks):
+def test_a_fresh_adapter_does_not_start_from_the_skills_of_the_source(many, new_tasks):
     still = Optimizer(learning_rate=0.0, router_learning_rate=0.0)
     stack = adapt_many(
         many.model,
@@ -171,13 +171,13 @@ def test_a_fresh_adapter_starts_from_no_skill_of_the_source(many, new_tasks):
         batch_size=2,
         optimizer=still,
     )
-    # At rate 0 the adapters stay as drawn, with B = 0.
+    # With learning rate 0 the adapters keep their initial values, in which B = 0.
     for path, leaf in flat(stack.trained).items():
         if path.endswith("lora_b"):
             np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
 
 
-def test_tasks_with_different_numbers_of_choices_are_stacked(many, new_tasks):
+def test_tasks_with_different_numbers_of_choices_can_be_stacked(many, new_tasks):
     def with_choices(arrays, count):
         rng = np.random.default_rng(count)
         choices = rng.integers(2, 32, (len(arrays["task_ids"]), count, 3)).astype(np.int32)
@@ -192,7 +192,7 @@ def test_tasks_with_different_numbers_of_choices_are_stacked(many, new_tasks):
         np.testing.assert_allclose(together.losses[:, i], own.losses[:, 0], atol=1e-4)
 
 
-def test_a_step_is_reported_and_nothing_is_stepped_where_nothing_is_trained(many, new_tasks):
+def test_a_variant_that_trains_nothing_takes_and_reports_no_step(many, new_tasks):
     told = []
     settings = {"steps": 3, "batch_size": 2, "optimizer": OPTIMIZER, "advance": lambda: told.append(1)}
     stack = adapt_many(many.model, many.parameters, VARIANTS["zero-shot"], new_tasks, SEEDS, **settings)

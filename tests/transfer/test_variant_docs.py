@@ -32,7 +32,7 @@ def block(language):
 
 @pytest.fixture
 def page(tmp_path, monkeypatch):
-    """The page's two files in the current folder; the variant is unknown again afterwards."""
+    """The page's two files in the current folder. Afterwards the variant is removed from the registry."""
     (tmp_path / "my_variant.py").write_text(block("python"))
     (tmp_path / "my_variant.gin").write_text(block("gin"))
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -42,7 +42,7 @@ def page(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_page_s_variant_adapts_a_run_from_two_files(page, short_runs, capsys):
+def test_the_variant_on_the_page_adapts_a_run_from_two_files(page, short_runs, capsys):
     words = [f"--run={short_runs['mhr']}", f"--task={TASK}", "--gin_file=my_variant.gin", "--output_dir=out"]
     short = ["--gin.adapt.steps=2", "--gin.adapt.report_every=1", "--gin.SearchedWeights.evaluations=1"]
     assert cli.main(["adapt", *words, *short]) == 0
@@ -58,7 +58,7 @@ def test_the_page_s_variant_adapts_a_run_from_two_files(page, short_runs, capsys
     assert sizes == {1}
 
 
-def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
+def test_a_run_that_does_not_meet_the_variants_requirement_is_refused_with_its_message(page, many):
     import my_variant  # noqa: F401
 
     adapters = dataclasses.replace(many.model.adapters, n_skills=21)
@@ -68,12 +68,12 @@ def test_its_own_requirement_is_told_to_runs_that_lack_it(page, many):
     assert new_adapters(find("lorahub-trained"), many.model.adapters).inventory_size == 1
 
 
-def test_bound_settings_win_over_a_variants_own_and_its_other_settings_stay(tmp_path):
+def test_bound_settings_replace_those_of_a_variant_and_its_other_settings_stay(tmp_path):
     loaded = configuration.load([], ["SearchedWeights.l1 = 0.5"])
     own = SearchedWeights(evaluations=7, l1=0.1)
     mine = Variant("mine", "combined", "skills", choice=own)
     assert with_configured_choice(mine, loaded).choice == SearchedWeights(evaluations=7, l1=0.5)
-    # A class of the user's own need not be known to gin.
+    # A class that a user defines need not be registered with gin.
     other = dataclasses.make_dataclass("Other", [("count", int, 3)], frozen=True)()
     assert with_configured_choice(dataclasses.replace(mine, choice=other), loaded).choice == other
 
@@ -85,11 +85,11 @@ def test_bound_settings_win_over_a_variants_own_and_its_other_settings_stay(tmp_
         ("kept", "rows", "has trainable 'rows'; use one of adapters, skills, router, all"),
     ],
 )
-def test_a_misspelt_field_is_named_with_its_choices(skills, trainable, told):
+def test_a_misspelt_field_is_reported_with_the_possible_values(skills, trainable, told):
     with pytest.raises(UserError, match=f"variant 'mine' {told}"):
         Variant("mine", skills, trainable)
 
 
-def test_the_names_of_the_variants_that_ship_are_taken():
+def test_the_names_of_the_shipped_variants_are_reserved():
     with pytest.raises(UserError, match="variant 'poly-z' is one of poly_jax's own; give yours another name"):
         register(Variant("poly-z", "kept", "router"))

@@ -1,4 +1,4 @@
-"""Both names of a variant stand for it on the command line, and the name that fits the run is kept."""
+"""Either name of a variant can be given on the command line, and the name that fits the run is stored."""
 
 import pathlib
 import subprocess
@@ -16,7 +16,7 @@ TASK = registered_name(benchmark().heldout[0].name)
 
 
 @pytest.mark.slow
-def test_a_run_that_one_name_began_goes_on_under_the_other(short_runs, capsys):
+def test_a_run_started_with_one_name_is_resumed_with_the_other(short_runs, capsys):
     words = ["adapt", f"--run={short_runs['mhr']}", f"--task={TASK}", "--output_dir=out"]
     assert cli.main([*words, "--variant=poly-mu", "--gin.adapt.steps=1"]) == 0
     assert "mhr-mu" in capsys.readouterr().out
@@ -27,7 +27,7 @@ def test_a_run_that_one_name_began_goes_on_under_the_other(short_runs, capsys):
         assert pathlib.Path("out/config.gin").read_text() == begun
 
 
-def test_the_command_line_reads_the_names_without_jax():
+def test_the_names_of_variants_are_read_without_importing_jax():
     heavy = ("jax", "flax", "scipy")
     code = f"import sys, poly_jax.transfer.variants; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

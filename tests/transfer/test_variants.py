@@ -1,4 +1,4 @@
-"""The start of each variant, the parameters that it trains, and the runs that it refuses."""
+"""The initial values of each variant, the parameters that it trains, and the runs that it refuses."""
 
 import dataclasses
 
@@ -33,7 +33,7 @@ def test_mu_starts_as_one_adapter_that_is_the_mean_of_the_skills(many):
         np.testing.assert_allclose(leaf, flat(adapters)[path].mean(axis=1, keepdims=True), rtol=1e-6)
 
 
-def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
+def test_averaging_scanned_skills_keeps_the_layer_axis():
     leaves = {
         "lora_a": np.arange(24.0).reshape(2, 1, 3, 4, 1),
         "lora_b": np.arange(12.0).reshape(2, 1, 3, 1, 2),
@@ -45,7 +45,7 @@ def test_averaging_scanned_skills_leaves_the_layer_axis_alone():
 
 
 @pytest.mark.parametrize("name", ["mhr", "mhr-z"])
-def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
+def test_mhr_keeps_the_skills_and_starts_with_a_fresh_row(many, name):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
     start = flat(initial_parameters(VARIANTS[name], adapters, fresh, many.model.adapters.skill))
@@ -68,7 +68,7 @@ def test_mhr_keeps_the_skills_and_takes_a_fresh_row(many, name):
         ("full", "all"),
     ],
 )
-def test_what_is_trained(name, trainable):
+def test_each_variant_trains_its_parameters(name, trainable):
     assert find(name).trainable == trainable
 
 
@@ -81,7 +81,7 @@ def test_an_unknown_variant_is_named_with_the_known_ones():
 
 @pytest.mark.parametrize(("n_splits", "shown"), [(2, "mhr"), (1, "poly")])
 @pytest.mark.parametrize("suffix", ["", "-z", "-mu"])
-def test_both_names_of_a_variant_stand_for_it_and_the_one_that_fits_the_run_is_shown(
+def test_a_variant_can_be_found_by_both_names_and_shows_the_one_that_fits_the_run(
     many, n_splits, shown, suffix
 ):
     adapters = dataclasses.replace(many.model.adapters, n_splits=n_splits)
@@ -91,7 +91,7 @@ def test_both_names_of_a_variant_stand_for_it_and_the_one_that_fits_the_run_is_s
     same = [dataclasses.replace(find(family + suffix), name="") for family in ("mhr", "poly")]
     assert same[0] == same[1]
     for family in ("mhr", "poly"):
-        # Without a run to fit, as in results files and AdaptedFrom, a name stays what it is.
+        # Without a run, as in results files and AdaptedFrom, the given name is kept.
         assert find(family + suffix).name == family + suffix
         assert new_adapters(VARIANTS[family + suffix], adapters) == new_adapters(variant, adapters)
 
@@ -104,7 +104,7 @@ def test_shared_is_refused_for_an_inventory_and_mhr_for_one_adapter(many):
         new_adapters(VARIANTS["mhr"], one)
 
 
-def test_a_fresh_start_has_nothing_of_the_run(many):
+def test_a_fresh_start_uses_nothing_of_the_run(many):
     adapters, _ = split(many.parameters, is_adapter_parameter)
     fresh = {"encoder": {"attention": {"query": {"router": {"logits": np.full((1, 2, 3), 7.0)}}}}}
     for name in ("random", "private"):
@@ -134,14 +134,14 @@ def test_a_soup_is_the_mean_of_the_chosen_tasks_adapters(many):
         assert new_adapters(VARIANTS[name], private).inventory_size == 1
 
 
-def test_rows_replace_fresh_ones(many):
+def test_given_rows_replace_fresh_rows(many):
     fresh = {"router": {"logits": np.zeros((1, 2, 3))}}
     rows = {"router": {"logits": np.ones((1, 2, 3))}}
     start = initial_parameters(VARIANTS["mhr-z"], {}, fresh, many.model.adapters.skill, None, rows)
     np.testing.assert_array_equal(start["router"]["logits"], np.ones((1, 2, 3)))
 
 
-def test_runs_that_a_variant_does_not_fit_are_told_which_do(many):
+def test_a_run_that_a_variant_does_not_fit_is_refused_with_the_variants_that_do(many):
     ours = many.model.adapters
     private = dataclasses.replace(ours, router=PrivateRouter())
     average = dataclasses.replace(ours, router=AverageRouter())
@@ -160,7 +160,7 @@ def test_runs_that_a_variant_does_not_fit_are_told_which_do(many):
             new_adapters(VARIANTS[name], adapters)
 
 
-def test_the_usual_variant_of_a_run(many):
+def test_the_usual_variant_depends_on_the_routers_of_the_run(many):
     ours = many.model.adapters
     assert usual(ours) == "mhr"
     assert usual(dataclasses.replace(ours, n_splits=1)) == "poly"

@@ -1,4 +1,4 @@
-"""Zero-shot with the average of the skills."""
+"""Zero-shot evaluation with the average of the skills."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def test_the_averaged_model_equals_a_uniform_mix_of_all_skills(many, new_tasks):
     assert new.table == NEW
 
 
-def test_a_bare_model_has_nothing_to_average(many):
+def test_a_model_without_adapters_is_refused(many):
     bare = Restored(Transformer(many.model.config), {}, NEW, epath.Path("run"), Origin())
     with pytest.raises(UserError, match="no adapters"):
         averaged(bare, NEW)

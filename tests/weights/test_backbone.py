@@ -1,4 +1,4 @@
-"""A backbone is found in whatever kind of checkpoint a path is, and is checked against the model."""
+"""A backbone is read from any supported kind of checkpoint and checked against the model."""
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ def test_every_kind_of_checkpoint_is_cast_on_request(
         assert dtypes == {"bfloat16"}
 
 
-def test_the_error_for_a_path_without_checkpoint_describes_it_and_lists_the_accepted_kinds(tmp_path):
+def test_a_path_without_a_checkpoint_is_refused_with_its_content_and_the_accepted_kinds(tmp_path):
     accepted = r"give a T5X checkpoint folder .* Hugging Face folder .* \.safetensors file"
     with pytest.raises(UserError, match=rf"nothing does not exist; {accepted}"):
         read_backbone(tmp_path / "nothing")
@@ -49,12 +49,12 @@ def test_the_error_for_a_path_without_checkpoint_describes_it_and_lists_the_acce
         read_backbone(tmp_path / "file0.txt")
 
 
-def test_a_tree_that_fits_passes():
+def test_a_tree_that_fits_is_accepted():
     got = {"a": {"kernel": np.zeros((2, 3))}, "b": np.zeros(4)}
     check_tree({"a": {"kernel": (2, 3)}, "b": jax.ShapeDtypeStruct((4,), np.float32)}, got, "file")
 
 
-def test_shape_mismatches_give_both_shapes():
+def test_shape_mismatches_are_reported_with_both_shapes():
     with pytest.raises(
         UserError, match=r"^file .* 1 of another shape \(a/kernel is \[2, 3\] and the model has \[3, 2\]\)$"
     ):

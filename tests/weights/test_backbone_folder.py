@@ -1,4 +1,4 @@
-"""A folder of shards is the file that it was cut from."""
+"""A folder of shards is equivalent to the file that it was split from."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def folder(request, tmp_path):
     return tmp_path / "b"
 
 
-def test_arrays_and_metadata_come_back(folder):
+def test_arrays_and_metadata_are_read_back(folder):
     tensors, metadata = backbone_folder.open_folder(folder)
     assert metadata == METADATA
     assert {name: tensor.load().tolist() for name, tensor in tensors.items()} == {
@@ -27,13 +27,13 @@ def test_arrays_and_metadata_come_back(folder):
     }
 
 
-def test_it_is_a_backbone(folder):
+def test_a_folder_of_shards_is_read_as_a_backbone(folder):
     assert backbone_folder.is_folder(folder)
     assert open_backbone(folder).kind == "poly_jax"
     assert flatten(read_backbone(folder)).keys() == ARRAYS.keys()
 
 
-def test_a_truncated_file_is_named(folder):
+def test_a_truncated_file_is_reported_by_name(folder):
     file = sorted(folder.glob("*.safetensors"))[-1]
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match=f"{file.name} cannot be read as safetensors"):

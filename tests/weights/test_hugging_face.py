@@ -1,4 +1,4 @@
-"""Hugging Face folders give T5X's arrays and a configuration, or say what is wrong with them."""
+"""Hugging Face folders give T5X's arrays and a configuration, or an error that says what is wrong."""
 
 import json
 import re
@@ -30,7 +30,7 @@ def model(hugging_face_config, hugging_face_tensors):
 
 
 def logits(config, tree, hidden):
-    """Compute the logits as T5X's network does: a tied head is scaled, and a separate head is not."""
+    """Compute the logits as in T5X's network, where a tied head is scaled and a separate head is not."""
     if config["logits_via_embedding"]:
         return hidden @ tree["token_embedder"]["embedding"].T / np.sqrt(hidden.shape[-1])
     return hidden @ tree["decoder"]["logits_dense"]["kernel"]
@@ -72,7 +72,7 @@ def test_fixture_arrays_are_torchs_transposed(shared_data):
     )
 
 
-def test_both_forms_of_the_fixtures_config_mean_the_same_model(shared_data, tmp_path):
+def test_both_forms_of_the_fixtures_config_describe_the_same_model(shared_data, tmp_path):
     base = shared_data / "peft" / "poly_k1_s1_r2" / "base"
     (tmp_path / "config.json").write_bytes((base / "config.transformers5.json").read_bytes())
     (tmp_path / "model.safetensors").symlink_to(base / "model.safetensors")
@@ -90,7 +90,7 @@ def test_shards_give_the_same_tensors_as_one_file(model, write_hugging_face):
     np.testing.assert_array_equal(tree["encoder/layers_1/mlp/wi_0/kernel"], kernel)
 
 
-def test_relu_and_an_absent_decoder_depth_are_v1_0(model, write_hugging_face, hugging_face_tensors):
+def test_relu_and_equal_depths_are_the_defaults_of_v1_0(model, write_hugging_face, hugging_face_tensors):
     config = model[0] | {"feed_forward_proj": "relu", "num_layers": 2, "num_decoder_layers": 2}
     tensors = hugging_face_tensors(config)
     for key in ("feed_forward_proj", "num_decoder_layers", "tie_word_embeddings"):
@@ -114,8 +114,8 @@ def test_the_stored_dtype_is_kept_unless_another_is_asked_for(model, write_huggi
     assert all(array.flags.c_contiguous for array in tree.values())
 
 
-# transformers 5 in one formula, checked against transformers 5.23 for every line: the file's own head if it
-# has one and the embedding if not, scaled by d_model^-0.5 if T5's config says so in either version's way.
+# The rule of transformers 5, checked against transformers 5.23 for every line: the head is that of the file,
+# or else the embedding, scaled by d_model^-0.5 if T5's config says so in the way of either major version.
 @pytest.mark.parametrize(
     ("model_type", "own", "config", "scaled"),
     [
@@ -147,7 +147,7 @@ def test_the_head_gives_the_logits_of_transformers(
     np.testing.assert_allclose(logits(fields, tree, hidden), expected, rtol=1e-5)
 
 
-# As transformers 5.24 reads them; before, tie_word_embeddings of an umT5 said nothing.
+# As in transformers 5.24; earlier versions ignored tie_word_embeddings of an umT5.
 @pytest.mark.parametrize(
     ("config", "scaled"),
     [
@@ -157,11 +157,11 @@ def test_the_head_gives_the_logits_of_transformers(
         ({"tie_word_embeddings": True, "scale_decoder_outputs": True}, True),
     ],
 )
-def test_an_umt5_is_scaled_where_its_config_says_so_in_full(config, scaled):
+def test_an_umt5_is_scaled_only_if_its_config_asks_for_it_explicitly(config, scaled):
     assert scales_outputs({"model_type": "umt5", **config}) == scaled
 
 
-def test_a_copy_of_the_embedding_as_head_is_tied(model, write_hugging_face):
+def test_a_head_that_is_a_copy_of_the_embedding_is_tied(model, write_hugging_face):
     config, tensors = model
     config["tie_word_embeddings"] = True
     tensors[HEAD] = tensors["shared.weight"]
@@ -187,7 +187,7 @@ def test_two_different_embeddings_are_refused(model, write_hugging_face):
         read(write_hugging_face(config, tensors))
 
 
-def test_missing_and_unknown_tensors_are_listed_ten_at_most_with_their_number(model, write_hugging_face):
+def test_missing_and_unknown_tensors_are_counted_and_at_most_ten_are_listed(model, write_hugging_face):
     config, tensors = model
     removed = sorted(name for name in tensors if name.startswith("encoder.block.1"))[:9]
     removed = sorted([*removed, "shared.weight", HEAD])
@@ -200,14 +200,14 @@ def test_missing_and_unknown_tensors_are_listed_ten_at_most_with_their_number(mo
         read(write_hugging_face(config, kept))
 
 
-def test_a_vocabulary_that_does_not_fit_the_embedding_gives_both_shapes(model, write_hugging_face):
+def test_a_vocabulary_size_that_does_not_fit_is_refused_with_both_shapes(model, write_hugging_face):
     config, tensors = model
     folder = write_hugging_face(config | {"vocab_size": 13}, tensors)
     with pytest.raises(UserError, match=r"shared\.weight is \[12, 4\] and the model has \[13, 4\]"):
         read(folder)
 
 
-def test_a_truncated_shard_is_named(model, write_hugging_face):
+def test_a_truncated_shard_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model, n_shards=2)
     shard = folder / "model-00002-of-00002.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -215,7 +215,7 @@ def test_a_truncated_shard_is_named(model, write_hugging_face):
         read(folder)
 
 
-def test_a_missing_shard_is_named(model, write_hugging_face):
+def test_a_missing_shard_is_reported_by_name(model, write_hugging_face):
     folder = write_hugging_face(*model, n_shards=2)
     (folder / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(UserError, match=r"model-00001-of-00002\.safetensors is missing"):
@@ -261,7 +261,7 @@ def test_pickles_are_not_read_without_pytorch(model, write_hugging_face, monkeyp
         ({"layer_norm_epsilon": 1e-5}, "layer_norm_epsilon is 1e-05"),
     ],
 )
-def test_a_model_that_is_not_computed_here_is_refused(model, write_hugging_face, change, message):
+def test_a_model_that_is_not_supported_is_refused(model, write_hugging_face, change, message):
     with pytest.raises(UserError, match=message):
         read(write_hugging_face(model[0] | change, model[1]))
 
@@ -269,7 +269,7 @@ def test_a_model_that_is_not_computed_here_is_refused(model, write_hugging_face,
 @pytest.mark.parametrize(
     ("key", "value"), [("d_model", None), ("d_kv", "64"), ("num_heads", 0), ("num_decoder_layers", -1)]
 )
-def test_a_config_without_a_size_is_named(model, write_hugging_face, key, value):
+def test_a_config_without_a_size_is_reported_by_name(model, write_hugging_face, key, value):
     folder = write_hugging_face(model[0] | {key: value}, model[1])
     with pytest.raises(UserError, match=rf"config\.json: {key} is {value!r}, not a number of 1 or more"):
         read(folder)
@@ -282,7 +282,7 @@ def test_a_broken_config_is_named_with_its_position(model, write_hugging_face):
         read(folder)
 
 
-def test_a_folder_without_a_config_or_weights_says_what_is_missing(model, write_hugging_face, tmp_path):
+def test_a_folder_without_a_config_or_weights_is_refused(model, write_hugging_face, tmp_path):
     with pytest.raises(UserError, match=r"nothing/config\.json is missing"):
         read(tmp_path / "nothing")
     folder = write_hugging_face(*model)

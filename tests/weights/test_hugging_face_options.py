@@ -1,4 +1,4 @@
-"""Every option of a T5's config.json is used, known to change nothing, or refused by its name and value."""
+"""Every option of a T5's config.json is used, known to have no effect, or refused with its name and value."""
 
 import json
 
@@ -11,7 +11,7 @@ from poly_jax.weights.hugging_face_config import t5_fields
 
 @pytest.fixture
 def fields(hugging_face_config, tmp_path):
-    """The fields of the fixture's config with changes, and of a generation_config.json."""
+    """A function that reads the fields of the fixture's config with changes, and a generation_config.json."""
 
     def read(changes, generation=None):
         return t5_fields(hugging_face_config | changes, tmp_path / "config.json", generation)
@@ -50,7 +50,7 @@ def fields(hugging_face_config, tmp_path):
         ({"decoder_start_token_id": -1}, "decoder_start_token_id is -1"),
     ],
 )
-def test_what_is_computed_in_another_way_is_refused_in_one_line(fields, changes, message):
+def test_options_that_change_the_computation_are_refused_in_one_line(fields, changes, message):
     with pytest.raises(UserError, match=message) as error:
         fields(changes)
     assert "\n" not in str(error.value)
@@ -70,24 +70,24 @@ def test_what_is_computed_in_another_way_is_refused_in_one_line(fields, changes,
         {"pad_token_id": None, "eos_token_id": [1], "decoder_start_token_id": None},
     ],
 )
-def test_what_changes_nothing_is_taken(fields, changes):
+def test_options_without_an_effect_are_accepted(fields, changes):
     assert fields(changes) == fields({})
 
 
-def test_special_ids_of_the_model_are_its_own(fields):
+def test_special_ids_are_read_from_the_config(fields):
     ids = {"eos_token_id": 2, "decoder_start_token_id": 3}
     assert fields(ids) == fields({}) | {"eos_id": 2, "decoder_start_id": 3}
-    # transformers starts with bos_token_id where no start id is given.
+    # transformers uses bos_token_id where no start id is given.
     assert fields({"bos_token_id": 5}) == fields({}) | {"decoder_start_id": 5}
 
 
-def test_the_end_id_of_generation_config_counts_more(fields):
+def test_the_eos_id_of_generation_config_takes_precedence(fields):
     assert fields({"eos_token_id": 2}, {"eos_token_id": 3})["eos_id"] == 3
     assert fields({"eos_token_id": 2}, {"num_beams": 4})["eos_id"] == 2
     assert "eos_id" not in fields({"eos_token_id": 2}, {"eos_token_id": 1})
 
 
-def test_two_start_ids_are_refused(fields):
+def test_conflicting_start_ids_are_refused(fields):
     with pytest.raises(UserError, match=r"generation_config\.json: decoder_start_token_id is 4 and .* has 0"):
         fields({"decoder_start_token_id": 0}, {"decoder_start_token_id": 4})
     with pytest.raises(UserError, match=r"generation_config\.json: pad_token_id is 1"):
@@ -105,13 +105,13 @@ def test_a_depth_that_the_files_cannot_fill_is_refused_at_once(
 
 
 @pytest.mark.parametrize("index", [{"a": ["x"]}, {"a": None}, {"a": {}}, {"a": 3}, [], "a", None, {}])
-def test_an_index_of_another_type_is_one_line(hugging_face_config, write_hugging_face, index):
+def test_an_index_of_the_wrong_type_is_refused_in_one_line(hugging_face_config, write_hugging_face, index):
     folder = write_hugging_face(hugging_face_config, {}, n_shards=2)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
     with pytest.raises(UserError, match=r"index\.json (gives no file for a|has no 'weight_map')"):
         open_hugging_face(folder)
 
 
-def test_the_ids_of_the_case_are_read(shared_cases):
+def test_the_special_ids_of_the_recorded_case_are_read(shared_cases):
     fields, _ = open_hugging_face(shared_cases / "hf_special_ids" / "eos2")
     assert fields["eos_id"] == 2

@@ -1,4 +1,4 @@
-"""Stacked layers come apart into what T5X's T5 example has, each stacked array read once."""
+"""Stacked layers are split into separate layers, as in T5X's T5 example, reading each stacked array once."""
 
 import weakref
 
@@ -25,7 +25,7 @@ VERSIONS = ["t5x_tiny_v1_0", "t5x_tiny_v1_1"]
 
 
 def scalable(tree, heads, kv):
-    """Convert a tree to scalable_t5's form, without biases: layers on axis 1, a separate axis of heads."""
+    """Convert a tree to scalable_t5's form: layers on axis 1, and a separate axis for heads."""
     stacked = {}
     for name, leaf in flatten(stack_layers(tree)).items():
         stack, _, rest = name.partition("/layers/")
@@ -42,7 +42,7 @@ def scalable(tree, heads, kv):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_scanned_t5x_checkpoint_is_the_one_with_layers_apart(shared_data, tmp_path, version):
+def test_a_scanned_t5x_checkpoint_equals_the_one_with_separate_layers(shared_data, tmp_path, version):
     tree = read_backbone(shared_data / "t5x" / version / "checkpoint_1100000")
     heads = tree["encoder"]["relpos_bias"]["rel_embedding"].shape[0]
     kv = tree["encoder"]["layers_0"]["attention"]["query"]["kernel"].shape[1] // heads
@@ -55,7 +55,7 @@ def test_a_scanned_t5x_checkpoint_is_the_one_with_layers_apart(shared_data, tmp_
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-def test_an_umt5_of_scalable_t5_is_imported(tmp_path, own_folder):
+def test_an_umt5_in_scalable_t5s_form_is_imported(tmp_path, own_folder):
     config = T5Config(
         vocab_size=12,
         emb_dim=4,
@@ -95,7 +95,7 @@ def test_layers_on_the_first_axis_are_distinguished_from_layers_on_the_second():
         np.testing.assert_array_equal(second[name].load(), first[name].load())
 
 
-def test_scanned_biases_of_layers_come_apart():
+def test_scanned_relative_position_biases_are_split_into_layers():
     stacked = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
     apart = layers_apart(of_tree({"encoder": {"encoder": {"relpos_bias": {"rel_embedding": stacked}}}}), "x")
     for layer in range(3):
@@ -123,7 +123,7 @@ def test_every_stacked_array_is_read_once_in_each_pass(order):
         assert sorted(reads) == sorted(names * passes)
 
 
-def test_a_stacked_array_is_kept_no_longer_than_its_layers_need():
+def test_a_stacked_array_is_released_after_its_last_layer_is_read():
     arrays = []
 
     def load():
@@ -138,7 +138,7 @@ def test_a_stacked_array_is_kept_no_longer_than_its_layers_need():
     assert arrays[0]() is None
 
 
-def test_another_number_of_layers_is_named():
+def test_a_stacked_array_with_another_number_of_layers_is_reported_by_name():
     stacked = {
         "encoder/encoder/mlp/wi/kernel": np.zeros((2, 3, 4)),
         "encoder/encoder/mlp/wo/kernel": np.zeros((4, 2, 2)),

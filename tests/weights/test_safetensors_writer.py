@@ -1,4 +1,4 @@
-"""Files written tensor by tensor are what the safetensors library reads, whole or cut into shards."""
+"""Files written tensor by tensor can be read by the safetensors library, whole or split into shards."""
 
 import json
 
@@ -31,14 +31,14 @@ def assert_equal(got, expected):
         np.testing.assert_array_equal(got[name], array, err_msg=name)
 
 
-def test_every_dtype_and_memory_layout_comes_back_equal(tmp_path):
+def test_every_dtype_and_memory_layout_is_read_back_equal(tmp_path):
     write_file(tmp_path / "f.safetensors", of_tree(ARRAYS), {"format": "pt"})
     assert_equal(safetensors.numpy.load_file(tmp_path / "f.safetensors"), ARRAYS)
     with safe_open(tmp_path / "f.safetensors", framework="np") as f:
         assert f.metadata() == {"format": "pt"}
 
 
-def test_every_array_starts_at_a_multiple_of_its_numbers_width(tmp_path):
+def test_every_array_starts_at_a_multiple_of_its_item_size(tmp_path):
     file = tmp_path / "f.safetensors"
     write_file(file, of_tree(ARRAYS), {})
     content = file.read_bytes()
@@ -48,7 +48,7 @@ def test_every_array_starts_at_a_multiple_of_its_numbers_width(tmp_path):
         assert (8 + length + header[name]["data_offsets"][0]) % array.dtype.itemsize == 0, name
 
 
-def test_one_tensor_at_a_time_is_loaded_and_its_bytes_are_told(tmp_path):
+def test_one_tensor_at_a_time_is_loaded_and_its_bytes_are_reported(tmp_path):
     alive, told = [], []
 
     class Counted(np.ndarray):
@@ -66,7 +66,7 @@ def test_one_tensor_at_a_time_is_loaded_and_its_bytes_are_told(tmp_path):
     assert told == [16, 16, 16]
 
 
-def test_shards_hold_no_more_than_asked_and_the_index_finds_every_tensor(tmp_path):
+def test_shards_are_no_larger_than_asked_and_the_index_lists_every_tensor(tmp_path):
     arrays = {f"t{i}": RNG.normal(size=(i + 1, 4)).astype(np.float32) for i in range(6)}
     write_shards(tmp_path, "model", of_tree(arrays), {"format": "pt"}, shard_bytes=100)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
@@ -97,6 +97,6 @@ def test_no_file_is_left_where_a_tensor_cannot_be_read(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_numbers_that_the_format_lacks_are_named(tmp_path):
+def test_dtypes_that_the_format_lacks_are_refused_by_name(tmp_path):
     with pytest.raises(UserError, match="x is complex64, which safetensors files do not hold"):
         write_file(tmp_path / "f.safetensors", of_tree({"x": np.zeros(1, np.complex64)}), {})

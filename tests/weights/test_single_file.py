@@ -1,4 +1,4 @@
-"""Parameters that are saved to the project's own file are read back bit for bit."""
+"""Parameters saved in the project's own file format are read back bit for bit."""
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -20,7 +20,7 @@ TREE = {
 METADATA = {"vocab_size": 2, "mlp_activations": ["gelu", "linear"], "dropout_rate": 0.1, "dtype": "bfloat16"}
 
 
-def test_trees_and_metadata_come_back_equal(tmp_path):
+def test_trees_and_metadata_are_read_back_equal(tmp_path):
     single_file.save(tmp_path / "b.safetensors", TREE, METADATA)
     tree, metadata = single_file.load(tmp_path / "b.safetensors")
     assert metadata == METADATA
@@ -32,7 +32,7 @@ def test_trees_and_metadata_come_back_equal(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["b.safetensors"]
 
 
-def test_the_file_holds_joined_names_for_any_reader(tmp_path):
+def test_the_file_holds_joined_names_that_any_reader_understands(tmp_path):
     single_file.save(tmp_path / "b.safetensors", {"encoder": {"x": jnp.ones((2, 2))}}, {})
     stored = safetensors.numpy.load_file(tmp_path / "b.safetensors")
     assert list(stored) == ["encoder/x"]
@@ -47,12 +47,12 @@ def test_floats_are_cast_on_loading_and_integers_are_not(tmp_path):
     assert got["n"].dtype == np.int64
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_reported_by_name(tmp_path):
     with pytest.raises(UserError, match=r"nowhere/b\.safetensors cannot be written"):
         single_file.save(tmp_path / "nowhere" / "b.safetensors", TREE, METADATA)
 
 
-def test_a_truncated_file_and_a_missing_one_are_named(tmp_path):
+def test_a_truncated_file_and_a_missing_one_are_reported_by_name(tmp_path):
     file = tmp_path / "b.safetensors"
     with pytest.raises(UserError, match=r"b\.safetensors is missing"):
         single_file.load(file)
@@ -62,7 +62,7 @@ def test_a_truncated_file_and_a_missing_one_are_named(tmp_path):
         single_file.load(file)
 
 
-def test_a_file_of_another_writer_is_refused(tmp_path):
+def test_a_file_written_by_another_program_is_refused(tmp_path):
     safetensors.numpy.save_file({"shared.weight": np.ones((2, 2))}, tmp_path / "model.safetensors")
     with pytest.raises(
         UserError, match="was not written by poly_jax; for a Hugging Face model give the folder"

@@ -1,4 +1,4 @@
-"""Hugging Face's and T5X's module names stand for each other one to one."""
+"""Hugging Face's and T5X's module names correspond one to one."""
 
 import pytest
 
@@ -27,19 +27,19 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(("module", "path"), PAIRS.items())
-def test_known_names_both_ways(module, path):
+def test_known_names_are_translated_in_both_directions(module, path):
     assert names.to_t5x(module) == path
     assert names.to_hugging_face(path) == module
 
 
-def test_all_modules_of_a_model_map_there_and_back():
+def test_all_modules_of_a_model_are_translated_there_and_back():
     paths = names.paths(3, 2, ("wi_0", "wi_1"))
     modules = [names.to_hugging_face(path) for path in paths]
     assert len(set(modules)) == len(paths)
     assert [names.to_t5x(module) for module in modules] == paths
 
 
-def test_biases_are_a_stacks_or_its_layers():
+def test_relative_position_biases_belong_to_a_stack_or_to_its_layers():
     assert [path for path in names.paths(2, 1, ("wi",)) if "relpos" in path] == [
         "encoder/relpos_bias",
         "decoder/relpos_bias",
@@ -67,14 +67,14 @@ def test_biases_are_a_stacks_or_its_layers():
         "",
     ],
 )
-def test_modules_that_t5_does_not_have_map_to_nothing(module):
+def test_modules_that_t5_does_not_have_have_no_translation(module):
     assert names.to_t5x(module) is None
 
 
-def test_paths_that_t5_does_not_have_map_to_nothing():
+def test_paths_that_t5_does_not_have_have_no_translation():
     assert names.to_hugging_face("encoder/layers_0/self_attention/query") is None
     assert names.to_hugging_face("router") is None
 
 
-def test_a_site_is_a_path_without_its_layer():
+def test_a_site_is_a_path_without_the_layer():
     assert names.site("decoder/layers_12/mlp/wi_0") == "decoder/mlp/wi_0"

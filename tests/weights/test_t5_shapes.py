@@ -1,4 +1,4 @@
-"""Names and shapes tell which T5 a checkpoint is of, or why it is none."""
+"""Names and shapes determine which T5 a checkpoint holds, or why it is not a T5."""
 
 import ast
 import dataclasses
@@ -52,18 +52,18 @@ def tensors(config, without=(), **more):
 
 
 @pytest.mark.parametrize("config", [TINY, V1_0, OWN_BIASES], ids=["v1.1", "v1.0", "umT5"])
-def test_shapes_are_the_networks(config):
+def test_the_shapes_are_those_of_the_network(config):
     network = flatten(transformer.parameter_shapes(transformer.Transformer(config))[0])
     assert t5_parameter_shapes(config) == {name: leaf.shape for name, leaf in network.items()}
 
 
 @pytest.mark.parametrize("config", [TINY, V1_0, OWN_BIASES], ids=["v1.1", "v1.0", "umT5"])
-def test_the_configuration_comes_back_from_the_shapes(config):
+def test_the_configuration_is_determined_by_the_shapes(config):
     assert T5Config(**t5_fields(tensors(config), "x")) == config
 
 
 @pytest.mark.parametrize("version", ["t5x_tiny_v1_0", "t5x_tiny_v1_1"])
-def test_a_t5x_checkpoint_tells_its_configuration(shared_data, version):
+def test_the_configuration_is_read_from_a_t5x_checkpoint(shared_data, version):
     folder = shared_data / "t5x" / version
     config = config_of(folder / "checkpoint_1100000")
     for field, value in ast.literal_eval(str(np.load(folder / "expected.npz")["config"])).items():
@@ -74,13 +74,13 @@ def test_a_t5x_checkpoint_tells_its_configuration(shared_data, version):
             ), field
 
 
-def test_a_model_without_an_encoder_is_another_family():
+def test_a_model_without_an_encoder_is_refused():
     decoder = {name: t for name, t in tensors(TINY).items() if not name.startswith("encoder")}
     with pytest.raises(UserError, match="x has no encoder; decoder-only models are not supported"):
         t5_fields(decoder, "x")
 
 
-def test_what_tells_the_size_has_to_be_there():
+def test_parameters_that_determine_the_size_must_be_present():
     name = "encoder/relpos_bias/rel_embedding"
     with pytest.raises(UserError, match=f"x lacks {name}, which tells the size of a T5"):
         t5_fields(tensors(TINY, without=[name]), "x")
@@ -88,19 +88,19 @@ def test_what_tells_the_size_has_to_be_there():
         t5_fields(tensors(TINY, **{name: (2,)}), "x")
 
 
-def test_an_mlp_of_other_inputs_is_named():
+def test_an_mlp_with_other_inputs_is_reported_by_name():
     more = {"encoder/layers_0/mlp/wi/kernel": (6, 7)}
     with pytest.raises(UserError, match="has an MLP with wi and wi_0 and wi_1 in encoder/layers_0; only wi"):
         t5_fields(tensors(TINY, **more), "x")
 
 
-def test_widths_that_heads_do_not_divide_are_named():
+def test_widths_that_the_heads_do_not_divide_are_reported_by_name():
     more = {"encoder/layers_0/attention/query/kernel": (6, 9)}
     with pytest.raises(UserError, match="queries of width 9 are not 2 heads"):
         t5_fields(tensors(TINY, **more), "x")
 
 
-def test_xxl_has_the_parameters_of_its_publication():
+def test_xxl_has_the_published_number_of_parameters():
     xxl = T5Config(emb_dim=4096, num_heads=64, mlp_dim=10240, num_encoder_layers=24, num_decoder_layers=24)
     count = sum(int(np.prod(shape)) for shape in t5_parameter_shapes(xxl).values())
     assert count == 11_135_332_352

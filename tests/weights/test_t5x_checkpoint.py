@@ -1,4 +1,4 @@
-"""T5X checkpoints give the arrays that their files hold, or name the file that is wrong."""
+"""T5X checkpoints give the arrays that their files hold, or an error that names the wrong file."""
 
 import ast
 import gzip
@@ -41,7 +41,7 @@ def test_both_formats_give_the_same_parameters(shared_data, version):
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_legacy_array_equals_its_chunk_unpacked_by_hand(shared_data, version):
+def test_every_array_of_a_legacy_checkpoint_equals_its_chunk_unpacked_by_hand(shared_data, version):
     folder = shared_data / "t5x" / version / "legacy" / "checkpoint_1100000"
     by_hand = {}
     for place in folder.glob("target.*"):
@@ -71,20 +71,20 @@ def test_legacy_arrays_come_from_chunks_and_from_the_msgpack_file(legacy_t5x):
     assert_equal(flatten(read_backbone(folder)), expected)
 
 
-def test_orbax_written_without_ocdbt_is_read(legacy_t5x, tmp_path):
+def test_orbax_checkpoints_without_ocdbt_are_read(legacy_t5x, tmp_path):
     expected = legacy_t5x[1]
     save_orbax(tmp_path / "other", unflatten(expected), use_ocdbt=False)
     assert not (tmp_path / "other" / "state" / "manifest.ocdbt").exists()
     assert_equal(flatten(read_backbone(tmp_path / "other")), expected)
 
 
-def test_orbax_written_as_zarr3_is_read(legacy_t5x, tmp_path):
+def test_orbax_checkpoints_in_zarr3_are_read(legacy_t5x, tmp_path):
     expected = legacy_t5x[1]
     save_orbax(tmp_path / "other", unflatten(expected), use_ocdbt=True, use_zarr3=True)
     assert_equal(flatten(read_backbone(tmp_path / "other")), expected)
 
 
-def test_orbax_of_the_time_of_placeholders_is_read(legacy_t5x, tmp_path):
+def test_orbax_checkpoints_with_placeholders_are_read(legacy_t5x, tmp_path):
     expected = legacy_t5x[1]
     save_orbax(tmp_path / "other", unflatten(expected), use_ocdbt=False)
     state = tmp_path / "other" / "state"
@@ -100,12 +100,12 @@ def test_reading_as_bfloat16_rounds_every_float(legacy_t5x):
     assert_equal(flatten(read_backbone(folder, dtype="bfloat16")), rounded)
 
 
-def test_arrays_may_be_written_to(legacy_t5x):
+def test_loaded_arrays_are_writable(legacy_t5x):
     for array in flatten(read_backbone(legacy_t5x[0])).values():
         assert array.flags.writeable
 
 
-def test_a_run_folder_stands_for_its_newest_checkpoint(legacy_t5x):
+def test_the_folder_of_a_run_stands_for_its_newest_checkpoint(legacy_t5x):
     folder, expected = legacy_t5x
     older = folder.parent / "checkpoint_9"
     older.mkdir()
@@ -114,7 +114,7 @@ def test_a_run_folder_stands_for_its_newest_checkpoint(legacy_t5x):
     assert_equal(flatten(read_backbone(folder / "checkpoint")), expected)
 
 
-def test_what_is_a_t5x_checkpoint(legacy_t5x, tmp_path):
+def test_t5x_checkpoints_are_recognised_and_other_folders_are_not(legacy_t5x, tmp_path):
     assert is_t5x(legacy_t5x[0])
     assert not is_t5x(tmp_path / "nothing")
     tensorflow = tmp_path / "tensorflow"
@@ -126,7 +126,7 @@ def test_what_is_a_t5x_checkpoint(legacy_t5x, tmp_path):
         open_t5x(tensorflow)
 
 
-def test_a_lost_array_is_named(legacy_t5x):
+def test_a_missing_array_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     shutil.rmtree(folder / "target.encoder.encoder_norm.scale")
     with pytest.raises(
@@ -135,14 +135,14 @@ def test_a_lost_array_is_named(legacy_t5x):
         read_backbone(folder)
 
 
-def test_a_lost_chunk_is_named_and_not_read_as_zeros(legacy_t5x):
+def test_a_missing_chunk_is_named_and_not_read_as_zeros(legacy_t5x):
     folder = legacy_t5x[0]
     (folder / "target.token_embedder.embedding" / "1.1").unlink()
     with pytest.raises(UserError, match=r"target\.token_embedder\.embedding/1\.1. is missing$"):
         read_backbone(folder)
 
 
-def test_a_broken_chunk_is_named(legacy_t5x):
+def test_a_broken_chunk_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     chunk = folder / "target.token_embedder.embedding" / "0.1"
     chunk.write_bytes(chunk.read_bytes()[:20])
@@ -150,7 +150,7 @@ def test_a_broken_chunk_is_named(legacy_t5x):
         read_backbone(folder)
 
 
-def test_an_array_of_another_shape_than_the_manifest_says_is_named(legacy_t5x):
+def test_an_array_whose_shape_differs_from_the_manifest_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     shutil.rmtree(folder / "target.decoder.logits_dense.kernel")
     shutil.copytree(folder / "target.token_embedder.embedding", folder / "target.decoder.logits_dense.kernel")
@@ -158,7 +158,7 @@ def test_an_array_of_another_shape_than_the_manifest_says_is_named(legacy_t5x):
         read_backbone(folder)
 
 
-def test_a_manifest_cut_anywhere_is_named(legacy_t5x):
+def test_a_truncated_manifest_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     manifest = folder / "checkpoint"
     whole = manifest.read_bytes()
@@ -169,14 +169,14 @@ def test_a_manifest_cut_anywhere_is_named(legacy_t5x):
         assert "\n" not in str(e.value)
 
 
-def test_a_missing_manifest_is_named(legacy_t5x):
+def test_a_missing_manifest_is_reported_by_name(legacy_t5x):
     folder = legacy_t5x[0]
     (folder / "checkpoint").unlink()
     with pytest.raises(UserError, match="has no file `checkpoint` or `_METADATA`"):
         read_backbone(folder)
 
 
-def test_a_reference_to_a_folder_elsewhere_is_refused(legacy_t5x):
+def test_a_reference_to_a_folder_outside_the_checkpoint_is_refused(legacy_t5x):
     folder = legacy_t5x[0]
     content = msgpack.unpackb((folder / "checkpoint").read_bytes(), ext_hook=msgpack.ExtType)
     content["optimizer"]["target"]["encoder"]["encoder_norm"]["scale"]["kvstore"]["path"] = "../../secret/"
@@ -187,7 +187,7 @@ def test_a_reference_to_a_folder_elsewhere_is_refused(legacy_t5x):
 
 @pytest.fixture
 def orbax_state(shared_data, tmp_path):
-    """A copy that may be broken."""
+    """A copy of an Orbax checkpoint, which the test may damage."""
     state = tmp_path / "checkpoint_1" / "state"
     shutil.copytree(shared_data / "t5x" / "t5x_tiny_v1_1" / "checkpoint_1100000" / "state", state)
     for path in [state, *state.rglob("*")]:
@@ -196,14 +196,14 @@ def orbax_state(shared_data, tmp_path):
 
 
 @pytest.mark.parametrize("lost", ["manifest.ocdbt", "_METADATA"])
-def test_an_orbax_checkpoint_without_a_manifest_names_it(orbax_state, lost):
+def test_a_missing_manifest_of_an_orbax_checkpoint_is_reported_by_name(orbax_state, lost):
     (orbax_state / lost).unlink()
     with pytest.raises(UserError, match=f"checkpoint_1/state.*{lost}"):
         read_backbone(orbax_state.parent)
 
 
 @pytest.mark.parametrize("lost", ["d", "ocdbt.process_0"])
-def test_an_orbax_checkpoint_that_lost_its_data_names_an_array(orbax_state, lost):
+def test_an_orbax_checkpoint_without_its_data_is_refused_with_the_name_of_an_array(orbax_state, lost):
     shutil.rmtree(orbax_state / lost)
     with pytest.raises(UserError, match=r"target\..* of .*checkpoint_1/state cannot be read") as e:
         read_backbone(orbax_state.parent)
@@ -237,7 +237,7 @@ def test_a_chunk_that_would_fill_the_memory_is_refused(legacy_t5x):
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000 + "]" * 100_000, "[]", "{", '{"shape": "\\ud800"}'])
-def test_metadata_of_an_array_that_are_no_metadata_are_named(legacy_t5x, content):
+def test_invalid_metadata_of_an_array_are_reported_by_name(legacy_t5x, content):
     (legacy_t5x[0] / "target.token_embedder.embedding" / ".zarray").write_text(content)
     with pytest.raises(
         UserError, match=r"target\.token_embedder\.embedding/\.zarray .*copy the checkpoint again"

@@ -8,7 +8,7 @@ from poly_jax.transfer.variants import VARIANTS
 
 
 class Adapt(Command):
-    """A new task from a few examples."""
+    """Adapt a run to a new task from a few examples."""
 
     name = "adapt"
     help = "adapt a training run to a new task from a few examples"
@@ -23,7 +23,7 @@ class Adapt(Command):
             metavar="DIR",
             help="output folder of a training run, or a step in it",
         )
-        parser.add_argument("--task", required=True, help="seqio task to adapt to, or a mixture of them")
+        parser.add_argument("--task", required=True, help="seqio task or mixture to adapt to")
         parser.add_argument(
             "--output_dir", required=True, type=path, metavar="DIR", help="folder of the adapted run"
         )
@@ -41,8 +41,8 @@ class Adapt(Command):
             "--init_router_from",
             action="append",
             metavar="TASK",
-            help="a task of the run whose router row the new row starts from; give several and "
-            "their rows are averaged",
+            help="a task of the run whose router row the new row starts from; if given several times, the "
+            "rows are averaged",
         )
         parser.add_argument(
             "--shots",

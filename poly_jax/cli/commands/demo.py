@@ -7,7 +7,7 @@ from poly_jax.configuration import Configuration
 
 
 class Demo(Command):
-    """The method at work in a few minutes, without any data."""
+    """Show the methods in a few minutes, without any data."""
 
     name = "demo"
     help = "train, adapt and compare MHR, Poly and a shared LoRA on the embedded benchmark"

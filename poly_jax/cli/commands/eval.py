@@ -7,7 +7,7 @@ from poly_jax.configuration import Configuration
 
 
 class Eval(Command):
-    """The tasks' own metrics, by task and on average."""
+    """Evaluate a run with the tasks' own metrics."""
 
     name = "eval"
     help = "evaluate a run on its own tasks or on those of another mixture; prints a table and writes JSON"

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Export(Command):
-    """What other systems read."""
+    """Export a run or a backbone to the formats of other systems."""
 
     name = "export"
-    help = "write a run or a backbone in the form of T5X, transformers or PEFT, or as a backbone for new runs"
+    help = "write a run or a backbone for T5X, transformers or PEFT, or as a backbone for new runs"
     example = (
         "poly-jax export --run=runs/mine --task=my_task --format=hugging_face --output=my_task\n"
         "  poly-jax export --run=runs/backbone --output=backbone.safetensors"
@@ -53,7 +53,9 @@ class Export(Command):
         """Export."""
         if args.backbone is not None:
             if args.task is not None:
-                raise UserError(f"--task={args.task} is for the --run that has adapters")
+                raise UserError(
+                    f"--task={args.task} cannot be used with --backbone, which has no adapters; give a --run"
+                )
             loaded = config.load()
             from poly_jax.interop.export import export_backbone
 
@@ -63,13 +65,13 @@ class Export(Command):
         loaded = config.load(run=args.run)
         from poly_jax.interop.export import export_run
 
-        # The run's configuration says what its Experiment is, whichever program it was bound for.
+        # The run's configuration defines its Experiment, whichever program it was bound for.
         experiment, tokenizer = loaded.experiment(), _tokenizer(loaded)
         export_run(args.run, args.output, args.format, experiment, args.task, tokenizer)
 
 
 def _tokenizer(loaded: Loaded) -> "Tokenizer | None":
-    """The SentencePiece model that a configuration binds; None where it binds none."""
+    """Return the SentencePiece model that a configuration binds, or None."""
     from poly_jax.data.tokenizer import Tokenizer
 
     bound = loaded.bound("vocabularies.sentencepiece")

@@ -8,10 +8,10 @@ from poly_jax.configuration import Configuration
 
 
 class Import(Command):
-    """Other systems' checkpoints."""
+    """Import checkpoints of other systems."""
 
     name = "import"
-    help = "bring in a T5X or Hugging Face backbone, or adapters of PEFT or the reference implementation"
+    help = "import a T5X or Hugging Face backbone, or adapters of PEFT or the reference implementation"
     example = (
         "poly-jax import --from=t5-v1_1-small --output=t5-v1_1-small.safetensors\n"
         "  poly-jax import --from=peft_adapter --backbone=t5-v1_1-small.safetensors --output=runs/peft"
@@ -25,9 +25,9 @@ class Import(Command):
             required=True,
             type=path,
             metavar="PATH",
-            help="a T5X checkpoint (legacy or Orbax, local or gs://), with adapters or without, a Hugging "
-            "Face folder or hub id; a PEFT folder (LoRA, (IA)^3, Poly), or the reference implementation's "
-            "tensors in a file",
+            help="a T5X checkpoint (legacy or Orbax, local or gs://), with or without adapters; a Hugging "
+            "Face folder or hub id; a PEFT folder (LoRA, (IA)^3, Poly); or a file with the reference "
+            "implementation's tensors",
         )
         parser.add_argument(
             "--output",
@@ -52,7 +52,7 @@ class Import(Command):
             "--tasks",
             type=path,
             metavar="FILE",
-            help="names of the adapters' tasks in the order of their ids: JSON, or a name on each line",
+            help="names of the adapters' tasks in the order of their ids: JSON, or one name per line",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:

@@ -7,7 +7,7 @@ from poly_jax.configuration import Configuration
 
 
 class Infer(Command):
-    """Predictions for texts that are no data set."""
+    """Predict outputs for texts from a file or standard input."""
 
     name = "infer"
     help = "predict the outputs of one task of a run for the texts in a file"
@@ -24,7 +24,7 @@ class Infer(Command):
             default="-",
             type=path,
             metavar="FILE",
-            help="a text on each line, or .jsonl with a field `inputs` or `input`; "
+            help="one text per line, or .jsonl with a field `inputs` or `input`; "
             "- is standard input (default)",
         )
         parser.add_argument(
@@ -32,7 +32,7 @@ class Infer(Command):
             default="-",
             type=path,
             metavar="FILE",
-            help="a prediction on each line, or .jsonl with the input's fields, `prediction` and `score`; "
+            help="one prediction per line, or .jsonl with the input's fields, `prediction` and `score`; "
             "- is standard output (default)",
         )
 

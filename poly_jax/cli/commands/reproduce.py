@@ -7,7 +7,7 @@ from poly_jax.configuration import Configuration
 
 
 class Reproduce(Command):
-    """The figures of the documentation."""
+    """Rerun the experiments that the documentation reports."""
 
     name = "reproduce"
     help = "rerun the comparison of methods that docs/embedded_benchmark.md reports"

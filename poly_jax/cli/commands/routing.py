@@ -7,7 +7,7 @@ from poly_jax.configuration import Configuration
 
 
 class Routing(Command):
-    """What a router learned."""
+    """Show what a router learned."""
 
     name = "routing"
     help = "show what a run's router learned, as an HTML page with pictures and as JSON"

@@ -8,10 +8,10 @@ from poly_jax.configuration import Configuration
 
 
 class Sweep(Command):
-    """Tasks x methods x seeds."""
+    """Adapt every method to every task with every seed."""
 
     name = "sweep"
-    help = "compare methods on tasks and seeds in a table and a picture; the same command again resumes"
+    help = "compare methods on tasks and seeds in a table and a picture; resumes when run again"
     example = (
         "poly-jax sweep --methods runs/mhr:mhr runs/mhr:mhr-z lora=runs/shared:shared --tasks task_a task_b "
         "--output_dir=runs/sweep"

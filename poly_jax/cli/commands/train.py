@@ -7,10 +7,10 @@ from poly_jax.configuration import Configuration
 
 
 class Train(Command):
-    """Pretraining, multi-task training of skills and routers, and full fine-tuning: gin decides."""
+    """Pretrain a T5, train skills and routers on many tasks, or fine-tune a whole T5, as gin says."""
 
     name = "train"
-    help = "train skills and routers, or a whole T5, as the gin files say; the same command again resumes"
+    help = "train skills and routers, or a whole T5, as the gin files say; resumes when run again"
     example = "poly-jax train --gin_file=my_run.gin --output_dir=runs/mine --gin.T5Config.dropout_rate=0.1"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

@@ -35,20 +35,20 @@ LORA = OptionTable(
         used("lora_dropout", "`LoRA.dropout`"),
         used(
             "layers_to_transform layers_pattern",
-            "which layers are adapted; in the other ones A and B are 0",
+            "which layers are adapted; in all other layers A and B are 0",
         ),
         used(
             "init_lora_weights",
-            "`pissa` and `olora` are taken off the kernel as PEFT does; true, false, `gaussian`, `eva`,"
+            "`pissa` and `olora` are subtracted from the kernel as in PEFT; true, false, `gaussian`, `eva`,"
             " `orthogonal` and `mica` leave the kernel as it is; the rest is refused",
         ),
         refused("bias", None, "none", "all", "lora_only", note="a T5 has no biases to train"),
-        refused("use_dora lora_bias use_qalora", None, False, note="other updates than LoRA's"),
+        refused("use_dora lora_bias use_qalora", None, False, note="updates of other kinds than LoRA's"),
         refused(
             "layer_replication target_parameters trainable_token_indices alora_invocation_tokens enable_lora",
             None,
             [],
-            note="they change other parameters, or when the update is made",
+            note="they change other parameters, or when the update is applied",
         ),
         refused(
             "megatron_config use_bdlora arrow_config kasa_config monteclora_config velora_config",
@@ -58,12 +58,12 @@ LORA = OptionTable(
         ),
         neutral(
             "loftq_config eva_config corda_config lora_ga_config",
-            "settings of `init_lora_weights`, which decides",
+            "settings for values of `init_lora_weights`, which is itself checked",
         ),
         neutral("fan_in_fan_out", "PEFT sets it to false for the maps of a T5"),
         neutral(
             "megatron_core qalora_group_size runtime_config merge_weights ensure_weight_tying",
-            "they do nothing without an option that is refused",
+            "they have no effect without an option that is refused",
         ),
         *_ADAPTERS,
     ),
@@ -75,7 +75,7 @@ IA3 = OptionTable(
     (
         neutral("feedforward_modules", "the shape of a vector tells whether it rescales the input"),
         neutral("fan_in_fan_out", "PEFT sets it to false for the maps of a T5"),
-        neutral("init_ia3_weights", "it decides fresh vectors only"),
+        neutral("init_ia3_weights", "it only affects fresh vectors"),
         *_ADAPTERS,
     ),
     harmless=_OFF,
@@ -86,7 +86,7 @@ POLY = OptionTable(
     (
         used("r n_tasks n_skills n_splits", "sizes of skills and routers"),
         refused("poly_type", None, "poly", note="PEFT has one router"),
-        neutral("init_weights", "it decides fresh skills only"),
+        neutral("init_weights", "it only affects fresh skills"),
         *_ADAPTERS,
     ),
     harmless=_OFF,

@@ -38,7 +38,7 @@ def module() -> Transformer:
 
 @pytest.fixture(scope="session")
 def parameters(module) -> dict:
-    """Draw random parameters, with which each task has a function far from that of any other task."""
+    """Random parameters with which the outputs of any two tasks differ clearly."""
     rng = np.random.default_rng(0)
     shapes = jax.eval_shape(lambda key: init_parameters(module, key)[0], jax.random.key(0))
     return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes)
@@ -46,7 +46,7 @@ def parameters(module) -> dict:
 
 @pytest.fixture(scope="session")
 def batch() -> dict[str, np.ndarray]:
-    """Six rows of three tasks, padded."""
+    """A padded batch of six rows of three tasks."""
     rng = np.random.default_rng(1)
     inputs, targets = rng.integers(2, 259, (6, 7)), rng.integers(2, 259, (6, 5))
     inputs[1, 4:], targets[2, 3:] = 0, 0
@@ -61,7 +61,7 @@ def batch() -> dict[str, np.ndarray]:
 
 @pytest.fixture(scope="session")
 def mixture() -> str:
-    """A registered mixture whose tasks are not in the order of their names."""
+    """A registered mixture whose tasks are not in alphabetical order."""
     from poly_jax.data.quiet import seqio
     from poly_jax.tasks.skillbench import compositions, tasks
 

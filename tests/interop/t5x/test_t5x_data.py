@@ -1,4 +1,4 @@
-"""t5x's data functions give our batches, with the ids of the mixture that was trained on."""
+"""t5x's data functions give poly_jax's batches, with task ids from the mixture that was trained on."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def config(name, **changes):
 
 
 def tasks_of(batch):
-    """The tasks' names: every input of the benchmark begins with its task's."""
+    """Return the task names: every input of the benchmark begins with the name of its task."""
     vocabulary = seqio.ByteVocabulary(0)
     return [f"skillbench_{vocabulary.decode(row.tolist())[:3]}" for row in batch["encoder_input_tokens"]]
 
@@ -66,20 +66,20 @@ def test_a_task_on_its_own_keeps_its_id(mixture):
     assert batch["task_ids"].tolist() == [2] * 8
 
 
-def test_the_evaluator_of_t5x_finds_the_tasks_under_their_own_names(mixture):
+def test_t5xs_evaluator_finds_the_tasks_under_their_own_names(mixture):
     table = data.table_of(mixture)
     tasks = seqio.get_subtasks(seqio.get_mixture_or_task(data.routed_name(mixture, table)))
     assert sorted(task.name for task in tasks) == list(table.names)
 
 
-def test_a_task_that_the_run_does_not_know_is_one_line(mixture):
+def test_a_task_that_the_run_does_not_know_is_refused_in_one_line(mixture):
     with pytest.raises(UserError) as error:
         data.routed_name("skillbench_pretrain", data.table_of(mixture))
     assert str(error.value).startswith("task 'skillbench_pretrain' is not in the table of 3 tasks")
     assert "\n" not in str(error.value)
 
 
-def test_training_evaluation_has_every_task_and_the_mixture_with_ids(mixture):
+def test_evaluation_during_training_has_every_task_and_the_mixture_with_ids(mixture):
     table = data.table_of(mixture)
     name = data.routed_name(mixture, table)
     datasets = data.train_eval_datasets(
@@ -96,6 +96,6 @@ def test_training_evaluation_has_every_task_and_the_mixture_with_ids(mixture):
 
 
 @pytest.mark.parametrize("function", [data.mixture, data.feature_lengths])
-def test_data_that_is_not_bound_is_one_line(function):
+def test_data_that_is_not_bound_is_reported_in_one_line(function):
     with pytest.raises(UserError, match=r"bind (MIXTURE_OR_TASK_NAME|TASK_FEATURE_LENGTHS)"):
         function()

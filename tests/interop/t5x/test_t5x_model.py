@@ -1,4 +1,4 @@
-"""Under t5x's interface the network computes, decodes and loses what it does under ours."""
+"""Under t5x's interface the network has the same logits, predictions and loss as under poly_jax's own."""
 
 import functools
 
@@ -31,14 +31,14 @@ def log_softmax(logits):
     return logits - np.log(np.exp(logits).sum(-1, keepdims=True))
 
 
-def test_its_parameters_and_axes_equal_those_of_the_network(model, parameters):
+def test_the_parameters_and_axes_equal_those_of_the_network(model, parameters):
     variables = model.get_initial_variables(jax.random.PRNGKey(0), {"encoder_input_tokens": (6, 7)})
     assert set(variables) == {"params", "params_axes"}
     fresh = jax.tree.map(np.shape, variables["params"].unfreeze())
     assert fresh == jax.tree.map(np.shape, parameters)
 
 
-def test_its_logits_equal_the_logits_of_our_model(model, module, parameters, batch):
+def test_the_logits_equal_those_of_the_network(model, module, parameters, batch):
     ours = module.apply(
         {"params": parameters},
         batch["encoder_input_tokens"],
@@ -48,7 +48,9 @@ def test_its_logits_equal_the_logits_of_our_model(model, module, parameters, bat
     np.testing.assert_array_equal(model._compute_logits(parameters, batch), ours)
 
 
-def test_a_score_is_the_log_probability_of_the_targets_under_the_rows_task(model, module, parameters, batch):
+def test_a_score_is_the_log_probability_of_the_targets_under_the_task_of_the_row(
+    model, module, parameters, batch
+):
     logits = module.apply(
         {"params": parameters},
         batch["encoder_input_tokens"],
@@ -75,7 +77,7 @@ def test_beams_keep_the_task_of_their_row(model, module, parameters, batch):
             batch["task_ids"][row : row + 1],
             Decoding(max_length=5, n_beams=3),
         )
-        # t5x has the best beam last.
+        # In t5x the best beam is the last.
         np.testing.assert_array_equal(tokens[row, ::-1], alone.tokens[0])
         np.testing.assert_allclose(aux["scores"][row, ::-1], alone.scores[0], rtol=1e-4)
 
@@ -91,7 +93,7 @@ def test_the_best_beam_is_the_prediction(model, parameters, batch):
     np.testing.assert_array_equal(aux["scores"], scores["scores"].max(-1))
 
 
-def test_greedy_decoding_is_ours(model, module, parameters, batch):
+def test_greedy_decoding_equals_generate(model, module, parameters, batch):
     ours = decode(
         module, parameters, batch["encoder_input_tokens"], batch["task_ids"], Decoding(max_length=5)
     )
@@ -99,7 +101,7 @@ def test_greedy_decoding_is_ours(model, module, parameters, batch):
 
 
 @pytest.mark.parametrize("given", [{"decoder_params": {"alpha": 0.6}}, {"prompt_with_targets": True}])
-def test_settings_of_t5xs_decoders_are_refused(model, parameters, batch, given):
+def test_settings_that_only_t5xs_decoders_have_are_refused(model, parameters, batch, given):
     with pytest.raises(UserError, match=r"^(alpha|prompt_with_targets): this model has no such setting"):
         model.predict_batch_with_aux(parameters, batch, **given)
 

@@ -1,4 +1,4 @@
-"""t5x's trainer moves what our trainer moves, and by as much."""
+"""t5x's trainer updates the same parameters as poly_jax's own, by the same amounts."""
 
 import jax
 import numpy as np
@@ -31,7 +31,9 @@ def gradients(parameters):
 
 
 @pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings.algorithm)
-def test_adapters_move_as_in_our_training_and_the_backbone_stays(parameters, gradients, settings):
+def test_adapters_are_updated_as_in_poly_jaxs_training_and_the_backbone_stays(
+    parameters, gradients, settings
+):
     transformation = settings.transformation(STEPS)
     trained, _ = split(parameters, is_adapter_parameter)
     state = transformation.init(trained)
@@ -53,7 +55,7 @@ def test_adapters_move_as_in_our_training_and_the_backbone_stays(parameters, gra
 
 
 @pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings.algorithm)
-def test_the_backbone_has_no_moments(parameters, settings):
+def test_the_optimizer_keeps_no_moments_for_the_backbone(parameters, settings):
     optimizer = TrainedOnly(settings.transformation(STEPS), "adapters").create(core.freeze(parameters))
     state = flatten(optimizer.state_dict()["state"])
     moments = {name for name in state if "/mu/" in name or "/nu/" in name or "/v/" in name}
@@ -62,14 +64,14 @@ def test_the_backbone_has_no_moments(parameters, settings):
 
 
 @pytest.mark.parametrize("settings", OPTIMIZERS, ids=lambda settings: settings.algorithm)
-def test_a_state_survives_its_dictionary(parameters, gradients, settings):
+def test_a_state_is_restored_from_its_dictionary(parameters, gradients, settings):
     optimizer = TrainedOnly(settings.transformation(STEPS), "adapters").create(core.freeze(parameters))
     moved = optimizer.apply_gradient(core.freeze(gradients[0]), learning_rate=None)
     restored = optimizer.restore_state(moved.state_dict())
     jax.tree.map(np.testing.assert_array_equal, restored.state, moved.state)
 
 
-def test_moments_are_laid_out_as_their_parameters(module, parameters):
+def test_moments_are_partitioned_as_their_parameters_are(module, parameters):
     _, axes = parameter_shapes(module)
     optimizer = TrainedOnly(Optimizer().transformation(STEPS), "adapters")
     logical = optimizer.derive_logical_axes(optimizer.create(core.freeze(parameters)), core.freeze(axes))
@@ -79,5 +81,5 @@ def test_moments_are_laid_out_as_their_parameters(module, parameters):
     assert all(spec is None for name, spec in flat.items() if name.endswith("count"))
 
 
-def test_the_rate_that_is_reported_is_the_skills():
+def test_the_reported_learning_rate_is_that_of_the_skills():
     assert float(learning_rate(100)(50)) == pytest.approx(float(Optimizer().schedule(1e-3, 100)(50)))

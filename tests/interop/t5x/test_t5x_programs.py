@@ -1,4 +1,4 @@
-"""t5x's own train.py, eval.py and infer.py on a mixture of ours, beside our programs."""
+"""t5x's own train.py, eval.py and infer.py on a mixture of this project, compared with poly-jax."""
 
 import json
 import os
@@ -47,7 +47,7 @@ if 'trio' not in seqio.MixtureRegistry.names():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A user's folder: a module that registers a mixture, a gin file, and the backbone for t5x."""
+    """A folder as users have it: a module that registers a mixture, a gin file, and the backbone for t5x."""
     folder = tmp_path_factory.mktemp("t5x")
     (folder / "trio.py").write_text(MODULE)
     (folder / "trio.gin").write_text(TRIO)
@@ -57,7 +57,7 @@ def place(tmp_path_factory):
 
 
 def run(place, program, files, **bindings):
-    """Runs a program of t5x, and returns what it printed."""
+    """Run a program of t5x and return what it printed."""
     command = [sys.executable, "-m", f"t5x.{program}", f"--gin_search_paths={configuration.gin_root()},."]
     command += [f"--gin_file={name}" for name in (f"t5x/{program}.gin", *files)]
     command += [f"--gin.{name}={value!r}" for name, value in bindings.items()]
@@ -75,7 +75,7 @@ def run(place, program, files, **bindings):
 
 @pytest.fixture(scope="module")
 def trained(place):
-    """The folder of a run of t5x, with both of its evaluations while training."""
+    """The folder of a t5x run that used both kinds of evaluation during training."""
     names = {"train.eval_period": STEPS, "train.eval_steps": 1, "EVALUATOR_NUM_EXAMPLES": 4}
     start = str(place / "backbone" / "checkpoint_1")
     model_dir = str(place / "run")
@@ -84,14 +84,14 @@ def trained(place):
 
 
 def ours(place, monkeypatch, command, *arguments):
-    """Runs a program of ours in the user's folder."""
+    """Run a poly-jax command in the user's folder."""
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(str(place))
     assert cli.main([command, *arguments]) == 0
 
 
 def metrics_of(folder) -> dict[str, float]:
-    """Read the metrics that seqio's JSON logger wrote for t5x, by task."""
+    """Read the metrics of each task that seqio's JSON logger wrote for t5x."""
     files = sorted(pathlib.Path(folder).rglob("*-metrics.jsonl"))
     return {
         file.name.removesuffix("-metrics.jsonl"): json.loads(file.read_text())["exact_match"]
@@ -99,7 +99,7 @@ def metrics_of(folder) -> dict[str, float]:
     }
 
 
-def test_training_moves_adapters_only_and_leaves_names_and_settings(trained, place):
+def test_training_updates_only_adapters_and_writes_the_task_names_and_settings(trained, place):
     state = {name: tensor.load() for name, tensor in open_t5x(trained / f"checkpoint_{STEPS}").items()}
     start = flatten(read_backbone(place / "backbone"))
     for name, leaf in start.items():
@@ -113,7 +113,9 @@ def test_training_moves_adapters_only_and_leaves_names_and_settings(trained, pla
     assert (trained / "training_eval" / "trio").is_dir()
 
 
-def test_one_checkpoint_has_the_same_metrics_and_predictions_in_both(trained, place, monkeypatch):
+def test_a_t5x_checkpoint_has_the_same_metrics_and_predictions_in_t5x_and_poly_jax(
+    trained, place, monkeypatch
+):
     ours(place, monkeypatch, "import", f"--from={trained}", "--output=from_t5x", "--gin_file=trio.gin")
     ours(place, monkeypatch, "eval", "--run=from_t5x")
     checkpoint = str(trained / f"checkpoint_{STEPS}")
@@ -129,7 +131,7 @@ def test_one_checkpoint_has_the_same_metrics_and_predictions_in_both(trained, pl
         assert [line["prediction"] for line in theirs] == [line["prediction"] for line in mine]
 
 
-def test_a_run_of_ours_has_the_same_predictions_in_t5xs_infer(trained, place, monkeypatch):
+def test_a_poly_jax_run_has_the_same_predictions_in_t5xs_infer(trained, place, monkeypatch):
     if not (place / "from_t5x").exists():
         ours(place, monkeypatch, "import", f"--from={trained}", "--output=from_t5x", "--gin_file=trio.gin")
     ours(place, monkeypatch, "export", "--run=from_t5x", "--format=t5x_adapters", "--output=to_t5x")
@@ -153,7 +155,7 @@ def test_a_run_of_ours_has_the_same_predictions_in_t5xs_infer(trained, place, mo
     assert [line["prediction"] for line in predictions] == answers
 
 
-def test_a_task_that_the_run_does_not_know_is_named(trained, place):
+def test_a_task_that_the_run_does_not_know_is_reported_by_name(trained, place):
     checkpoint = str(trained / f"checkpoint_{STEPS}")
     settings = {"CHECKPOINT_PATH": checkpoint, "EVAL_OUTPUT_DIR": str(place / "other")}
     said = run(place, "eval", FILES, MIXTURE_OR_TASK_NAME="skillbench_pretrain", **settings)

@@ -1,4 +1,4 @@
-"""Training begins with the backbone of a stock checkpoint and fresh adapters, and leaves it bit for bit."""
+"""Training starts from a stock checkpoint and fresh adapters, and keeps the backbone bit for bit."""
 
 import jax
 import numpy as np
@@ -26,14 +26,14 @@ STEPS = 2
 
 @pytest.fixture(scope="module")
 def stock(parameters, tmp_path_factory):
-    """A checkpoint of the backbone alone, at a step of its own."""
+    """A checkpoint of the backbone alone, whose step is not 0."""
     _, backbone = split(parameters, is_adapter_parameter)
     return write_t5x(str(tmp_path_factory.mktemp("stock")), 1000, of_tree(backbone))
 
 
 @pytest.fixture(scope="module")
 def trained(stock, module, batch, tmp_path_factory):
-    """The states that t5x restores, and has after two steps."""
+    """The state that t5x restores, and the state after two steps."""
     rules = logical_axis_rules()
     partitioner = partitioning.PjitPartitioner(num_partitions=1, logical_axis_rules=rules)
     optimizer = TrainedOnly(Optimizer(warmup_fraction=0.0).transformation(STEPS), "adapters")
@@ -76,7 +76,7 @@ def trained(stock, module, batch, tmp_path_factory):
     return before, after
 
 
-def test_a_restored_state_has_the_checkpoints_backbone_and_begins_at_step_0(trained, parameters):
+def test_a_restored_state_has_the_checkpoints_backbone_and_starts_at_step_0(trained, parameters):
     before, _ = trained
     expected, restored = flatten(parameters), flatten(before.params.unfreeze())
     assert before.step == 0
@@ -86,7 +86,7 @@ def test_a_restored_state_has_the_checkpoints_backbone_and_begins_at_step_0(trai
             np.testing.assert_array_equal(leaf, expected[name])
 
 
-def test_adapters_begin_fresh(trained):
+def test_adapters_start_fresh(trained):
     before, _ = trained
     fresh = flatten(before.params.unfreeze())
     assert all(not leaf.any() for name, leaf in fresh.items() if name.endswith("lora_b"))
@@ -104,7 +104,7 @@ def test_the_backbone_is_bit_equal_to_the_checkpoint_after_steps(trained, parame
             np.testing.assert_array_equal(leaf, expected[name])
 
 
-def test_a_checkpoint_of_another_t5_is_one_line_rather_than_random_weights():
+def test_a_checkpoint_of_another_t5_is_refused_rather_than_filled_with_random_weights():
     state = {"target": {"encoder": {"a": 1, "b": 2, "router": {"logits": 3}}}, "state": {"step": 0}}
     stored = {"target": {"encoder": {"a": 1, "c": 2}}, "state": {"step": 7}}
     message = r"lacks 1 parameter\(s\) \(encoder/b\); has unknown 1 parameter\(s\) \(encoder/c\)$"
@@ -112,6 +112,6 @@ def test_a_checkpoint_of_another_t5_is_one_line_rather_than_random_weights():
         backbone_only(stored, state)
 
 
-def test_a_run_that_goes_on_takes_its_checkpoint_whole():
+def test_a_resumed_run_restores_its_whole_checkpoint():
     stored = {"target": {"encoder": {"router": {"logits": 3}}}, "state": {"step": 7}}
     assert backbone_only(stored, {}, is_resuming=True) == stored
