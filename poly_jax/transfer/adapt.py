@@ -119,7 +119,10 @@ def adapt(
         old_tasks=init_router_from,
     )
     start_id = experiment.model.decoder_start_id
-    data = dataclasses.replace(experiment.data, mixture=task, split=split_name, batch_size=batch_size)
+    # The variants' batch sizes count examples, so that rows are not packed here.
+    data = dataclasses.replace(
+        experiment.data, mixture=task, split=split_name, batch_size=batch_size, packing="none"
+    )
     folder = epath.Path(output_dir)
     adapted = AdaptedFrom.chosen(
         start.combination,
@@ -140,7 +143,7 @@ def adapt(
     if not chosen.trains:
         return save_untrained(start, folder, table)
     update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
-    stream = batches or host_batches(data, table, seed, loss.needs_choices, mesh, start_id)
+    stream = batches or host_batches(data, table, seed, loss, mesh, start_id)
     return fit(start, update, stream, Run(folder, table, mesh, steps, seed, save_every, report_every))
 
 

@@ -16,7 +16,9 @@ def clock(monkeypatch):
 
 
 def test_speed_and_time_left_are_measured_since_the_last_report(clock, capsys):
-    reports = Progress(first_step=1, last_step=101, examples_per_step=8)
+    reports = Progress(first_step=1, last_step=101)
+    for _ in range(20):
+        reports.add(8)
     values = reports.report(21, {"loss": 1.5})
     assert values == {"loss": 1.5, "steps_per_second": 2.0, "examples_per_second": 16.0}
     line = capsys.readouterr().err
@@ -26,11 +28,11 @@ def test_speed_and_time_left_are_measured_since_the_last_report(clock, capsys):
 
 
 def test_hours_are_shown_if_there_are_any(clock, capsys):
-    Progress(first_step=0, last_step=36_620, examples_per_step=1).report(20, {})
+    Progress(first_step=0, last_step=36_620).report(20, {})
     assert "5:05:00 left" in capsys.readouterr().err
 
 
 def test_the_first_step_has_no_speed_yet(clock, capsys):
-    values = Progress(first_step=1, last_step=9, examples_per_step=8).report(1, {"loss": 2.0})
+    values = Progress(first_step=1, last_step=9).report(1, {"loss": 2.0})
     assert values["steps_per_second"] == 0.0
     assert "? left" in capsys.readouterr().err
