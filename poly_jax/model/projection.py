@@ -31,7 +31,11 @@ class Skills(nn.Module):
         cfg, sizes = self.adapters, self.adapters.sizes
         assert route.weights is not None
         specs = cfg.skill.parameters(sizes.n_splits, sizes.n_skills, self.d_in, self.d_out)
-        mixed = {"inventory": cfg.skill.mix(_parameters(specs, cfg.router.owns_skills), route.weights)}
+        mixed = {
+            "inventory": cfg.skill.mix(
+                _parameters(specs, cfg.router.owns_skills), constrain_weights(route.weights)
+            )
+        }
         if cfg.private_skill is not None:
             private = PrivateSkills(cfg.private_skill, cfg.n_tasks, self.d_in, self.d_out, name=PRIVATE)
             mixed["private"] = private(route.task_ids)

@@ -41,8 +41,9 @@ def constrain_weights(
 ) -> Float[Array, "*rows_or_none splits skills"]:
     """Lay mixing weights out over the mesh as the batch is; one mix for all stays as it is.
 
-    Weights are gathered by task id. Without this constraint XLA (jax 0.10.2) computes wrong products with
-    them on a mesh whose data, fsdp and model axes are all larger than 1.
+    Weights are gathered by task id. Without this constraint at every site that mixes with them, XLA (jax
+    0.10.2) computes wrong products on a mesh whose data, fsdp and model axes are all larger than 1. The
+    constraint of a router that stands outside a scan over layers does not reach the sites inside it.
     """
     rows = ("batch", "segments")[: weights.ndim - 2]
     return constrain(weights, *rows, "splits", "skills") if rows else weights
@@ -73,6 +74,5 @@ class RouterTable(nn.Module):
             return jax.random.uniform(self.make_rng("routing"), shape)
 
         weights = router.weights(parameters, task_ids, sizes, uniform if self.train else None)
-        weights = constrain_weights(weights)
         self.sow("intermediates", "weights", weights)
         return weights

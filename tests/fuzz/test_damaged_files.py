@@ -20,7 +20,7 @@ from poly_jax import cli
 
 pytestmark = [pytest.mark.slow]
 
-_SAMPLE = 40
+_SAMPLE = 24
 _SEED = 0
 _WORKER = pathlib.Path(__file__).parent / "worker.py"
 
