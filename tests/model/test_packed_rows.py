@@ -1,7 +1,6 @@
 """A row that packs several examples of several tasks computes for each what its own row would."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -175,8 +174,8 @@ def check(model):
     alone = examples()
     together = packed(alone)
     one, many = noise(parameters, ROWS, model.adapters.sizes, model.config.num_encoder_layers)
-    apart, gradient = jax.jit(functools.partial(per_example, model))(parameters, one, alone)
-    side_by_side, packed_gradient = jax.jit(functools.partial(per_example, model))(parameters, many, together)
+    apart, gradient = per_example(model, parameters, one, alone)
+    side_by_side, packed_gradient = per_example(model, parameters, many, together)
     for row, members in enumerate(ROWS):
         ends = np.cumsum([0] + [LENGTHS[example][1] for example in members])
         for example, begin, end in zip(members, ends, ends[1:], strict=False):
