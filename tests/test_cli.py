@@ -221,6 +221,31 @@ def test_a_folder_that_cannot_be_made_prints_one_line(calls, capsys, tmp_path):
     assert capsys.readouterr().err == f"poly-jax: error: [Errno 20] Not a directory: '{place}'\n"
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("Unable to allocate 7.28 TiB"),
+        # What JAX raises is a RuntimeError of this text.
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 8000000000000 bytes."),
+    ],
+)
+def test_a_lack_of_memory_prints_one_line_that_says_what_to_do(error, calls, capsys):
+    calls.error = error
+    assert cli.main(TRAIN) == 1
+    message = capsys.readouterr().err
+    assert message.startswith("poly-jax: error: the memory of this machine is not enough (")
+    assert str(error) in message
+    assert message.endswith(
+        "choose a smaller batch size or model, shorter sequences, or more train.microbatches\n"
+    )
+
+
+def test_an_error_in_the_program_itself_keeps_its_traceback(calls):
+    calls.error = RuntimeError("a bug")
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.main(TRAIN)
+
+
 def test_an_interrupt_prints_nothing(calls, capsys):
     calls.error = KeyboardInterrupt()
     assert cli.main(TRAIN) == 130

@@ -278,6 +278,19 @@ def test_a_missing_gin_file_is_reported_with_a_similar_shipped_one(name, close):
     assert f"did you mean {close}" in message
 
 
+@pytest.mark.parametrize(
+    ("name", "new"),
+    [
+        ("recipes/t0/tiny.gin", "recipes/sni/tiny_bytes.gin"),
+        ("gin/recipes/t0/tiny_multitask.gin", "recipes/sni/tiny_bytes_multitask.gin"),
+        ("routers/ibp_prior.gin", "runs/ibp_prior.gin"),
+    ],
+)
+def test_a_shipped_file_that_was_renamed_is_reported_with_its_new_name(name, new):
+    assert complaint([name]) == f"{name!r} is now {new!r}"
+    assert (configuration.gin_root() / new).is_file()
+
+
 @pytest.mark.parametrize("name", ["nothing_like_it_anywhere.gin", "/no/such/folder/x.gin"])
 def test_a_missing_gin_file_like_no_shipped_one_asks_to_check_the_path(name):
     assert complaint([name]).endswith("check the path")
@@ -361,8 +374,8 @@ def test_a_binding_that_an_inner_program_needs_is_asked_for():
         loaded.make(brew, "oolong")
 
 
-def test_other_errors_of_a_program_are_raised_unchanged():
-    with pytest.raises(TypeError, match=r"pour\(\) missing 1"):
+def test_an_error_deeper_inside_a_function_is_not_taken_for_an_unset_binding():
+    with pytest.raises(UserError, match=r"^serve failed .*TypeError: pour\(\) missing 1 required"):
         configuration.load([]).make(serve)
     with pytest.raises(RuntimeError, match="the kettle is cold"), configuration.explain_unset_bindings():
         raise RuntimeError("the kettle is cold")
@@ -373,3 +386,22 @@ def test_an_error_raised_inside_a_configurable_is_still_one_line():
     with pytest.raises(UserError) as error:
         loaded.make(serve)
     assert str(error.value) == "serve.guests is 0; invite someone"
+
+
+class Picky:
+    """A user's class that refuses what it is given."""
+
+    def __init__(self, size=1):
+        if size > 3:
+            raise KeyError(f"no size {size}")
+
+
+def test_an_error_inside_a_class_of_the_user_names_the_class_and_the_cause():
+    gin.external_configurable(Picky, module="users")
+    loaded = configuration.load([], ["Picky.size = 4"])
+    with pytest.raises(UserError) as caught:
+        loaded.make("Picky")
+    assert str(caught.value) == (
+        "Picky failed with the arguments that are bound: KeyError: 'no size 4'"
+        " (POLY_JAX_DEBUG=1 shows the traceback)"
+    )

@@ -14,6 +14,13 @@ from poly_jax.errors import UserError
 from poly_jax.suggestion import close_names, did_you_mean
 
 CONFIG_FILE = "config.gin"
+# Shipped files that had another name before. Files and commands of users may still have it.
+_RENAMED = {
+    "recipes/t0/tiny": "recipes/sni/tiny_bytes",
+    "recipes/t0/tiny_backbone": "recipes/sni/tiny_bytes_backbone",
+    "recipes/t0/tiny_multitask": "recipes/sni/tiny_bytes_multitask",
+    "routers/ibp_prior": "runs/ibp_prior",
+}
 _REMOTE = re.compile(r"\w+://")
 
 
@@ -66,6 +73,8 @@ def missing(name: str) -> str:
     if os.path.isabs(name) or _REMOTE.match(name):
         return f"there is no gin file {name!r}; check the path"
     stem = name.removeprefix("gin/").removesuffix(".gin")
+    if stem in _RENAMED:
+        return f"{name!r} is now {_RENAMED[stem] + '.gin'!r}"
     stems = [other.removesuffix(".gin") for other in shipped()]
     close = [other for other in stems if os.path.basename(other) == os.path.basename(stem)]
     close = close or close_names(stem, stems)

@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray
 from numpy.typing import DTypeLike
 
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import shardings
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import ContentHash
@@ -44,7 +45,10 @@ def load_backbone(
     dtype = dtype or model.config.activation_dtype
     bare = Transformer(model.config)
     if path == RANDOM:
-        return _draw(bare, shardings(*parameter_shapes(bare), mesh), dtype), RANDOM
+        shapes, axes = parameter_shapes(bare)
+        places = shardings(shapes, axes, mesh)
+        check_memory(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes), places)
+        return _draw(bare, places, dtype), RANDOM
     backbone = open_backbone(path)
     # The backbone is checked before the model is traced, because tracing an absurd configuration takes long.
     check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)

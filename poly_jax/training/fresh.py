@@ -7,6 +7,7 @@ import jax
 from jax.sharding import Mesh
 
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import on_mesh, shardings
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -18,9 +19,13 @@ def fresh_parameters(
     """Draw a part of a model's initial parameters, by default its adapters, from a seed.
 
     XLA removes computations whose results are not returned, so the backbone is not drawn with the adapters.
+
+    Raises:
+      UserError: the parameters do not fit into memory.
     """
     shapes, axes = parameter_shapes(model)
     places, _ = split(shardings(shapes, axes, mesh), wanted)
+    check_memory(split(shapes, wanted)[0], places)
     draw = jax.jit(lambda key: split(init_parameters(model, key)[0], wanted)[0], out_shardings=places)
     with on_mesh(mesh):
         return draw(jax.random.key(seed))

@@ -67,6 +67,17 @@ def test_tasks_without_the_split_or_a_metric_are_left_out(evaluated):
     assert set(predictions) == {"evaluation_a", "evaluation_b"}
 
 
+@pytest.mark.parametrize("place", [".", "checkpoints", "file"])
+def test_results_among_a_run_s_own_files_or_in_a_file_are_refused_before_anything_is_predicted(
+    run, place, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("poly_jax.evaluation.evaluate.restore", pytest.fail)
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" if place == "file" else pathlib.Path(run.folder) / place
+    with pytest.raises(UserError, match=r"holds a training run; give|is a file; give a folder"):
+        evaluate(run.folder, run.experiment, output_dir=str(folder))
+
+
 @pytest.mark.parametrize(
     ("mixture", "split", "message"),
     [

@@ -152,6 +152,15 @@ def test_an_export_of_one_task_needs_the_name_of_a_known_task(poly_run, format, 
     assert not pathlib.Path("out").exists()
 
 
+@pytest.mark.parametrize("output", ["checkpoints", "checkpoints/new", "data/new"])
+@pytest.mark.parametrize("format", ["t5x", "hugging_face"])
+def test_an_export_among_the_run_s_own_files_is_refused(poly_run, output, format, capsys):
+    place = f"{poly_run}/{output}"
+    arguments = ["export", f"--run={poly_run}", f"--format={format}", f"--output={place}", "--task=0"]
+    assert cli.main(arguments) == 1
+    assert f"--output={place} is among the files of the training run in" in capsys.readouterr().err
+
+
 def test_a_format_for_all_tasks_refuses_the_name_of_one(poly_run, capsys):
     assert export(poly_run, "peft_poly", "out", f"--task={TASK}") == 1
     assert "peft_poly holds all tasks" in capsys.readouterr().err
