@@ -59,7 +59,8 @@ class Context:
         below = (site for site in sites(self.config) if site == place or site.startswith(place + "/"))
         if not any(adapters.adapts(site) for site in below):
             return route
-        return route.replace(weights=RouterTable(adapters, self.train, name=ROUTER)(route.task_ids))
+        weights = RouterTable(adapters, self.train, name=ROUTER)(route.task_ids)
+        return dataclasses.replace(route, weights=weights)
 
     def dropout(self, *shared: int) -> nn.Dropout:
         """The model's dropout, off in evaluation; positions along the `shared` axes are dropped together."""

@@ -33,7 +33,7 @@ def check_memory(shapes: Any, places: Any) -> None:
 
 def _memory(place: NamedSharding) -> float:
     """Bytes of one device's memory. Simulated devices, and CPUs in general, share that of the machine."""
-    devices = list(place.addressable_devices)
+    devices: list[Any] = list(place.addressable_devices)
     stats = devices[0].memory_stats() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
