@@ -91,7 +91,7 @@ class PackedStream:
 
     def _row(self) -> list[Example]:
         while len(self._waiting) < _WAITING:
-            self._waiting += _unpadded(next(self._examples))
+            self._waiting += unpadded(next(self._examples))
         inputs = np.asarray([len(inputs) for inputs, _, _ in self._waiting])
         targets = np.asarray([len(targets) for _, targets, _ in self._waiting])
         chosen = next_row(inputs, targets, self._room, self._most, self._packing)
@@ -101,7 +101,8 @@ class PackedStream:
         return row
 
 
-def _unpadded(batch: Batch) -> list[Example]:
+def unpadded(batch: Batch) -> list[Example]:
+    """Return the examples of a batch with one example to a row."""
     inputs, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
     ends = zip(_lengths(inputs), _lengths(targets), strict=True)
     return [

@@ -113,9 +113,10 @@ class Projection(nn.Module):
             if cursor is not None:
                 mixed = {name: skills[name].kept(leaves, x.dtype) for name, leaves in mixed.items()}
                 self.put_variable("prefill", "mixed", mixed)
-        segments = route.segments.at(self.site) if route.segments is not None else None
+        # A skill of a user's own need not know packed rows; `train` packs only where it does.
+        packed = {} if route.segments is None else {"segments": route.segments.at(self.site)}
         for name, leaves in mixed.items():
-            y = skills[name].apply(leaves, x, y, self._uniform if self.context.train else None, segments)
+            y = skills[name].apply(leaves, x, y, self._uniform if self.context.train else None, **packed)
         return y
 
     def _uniform(self, shape: tuple[int, ...]) -> Float[Array, "..."]:

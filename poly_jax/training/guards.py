@@ -1,9 +1,12 @@
 """Checks the arguments of `train` and `adapt` before any weights are read."""
 
+import inspect
+
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.experiment import Experiment
+from poly_jax.experiment import Data, Experiment
+from poly_jax.model.loss import Loss
 from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.vocabulary_room import check_vocabularies
@@ -38,6 +41,24 @@ def check_microbatches(batch_size: int, microbatches: int) -> None:
     check_counts("train", microbatches=microbatches)
     if batch_size % microbatches:
         raise UserError(f"train.microbatches {microbatches} does not divide Data.batch_size {batch_size}")
+
+
+def check_packing(data: Data, loss: Loss, adapters: Adapters | None) -> None:
+    """Raise a UserError where rows are to be packed that the loss or a skill cannot take apart."""
+    if data.packing == "none":
+        return
+    advice = "bind Data.packing = 'none'"
+    if loss.needs_choices:
+        raise UserError(
+            f"Data.packing is {data.packing!r}, and {type(loss).__name__} compares answer choices, which are"
+            f" not packed; {advice}"
+        )
+    for skill in (adapters.skill, adapters.private_skill) if adapters is not None else ():
+        if skill is not None and "segments" not in inspect.signature(skill.apply).parameters:
+            raise UserError(
+                f"Data.packing is {data.packing!r}, and {type(skill).__name__}.apply has no argument"
+                f" `segments`, which packed rows need; {advice}"
+            )
 
 
 def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anneal_steps: int) -> None:

@@ -11,7 +11,6 @@ from poly_jax.data.batches import train_batches
 from poly_jax.data.packed_stream import PackedStream
 from poly_jax.data.stream import BatchStream
 from poly_jax.data.task_table import TaskTable
-from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import guards
@@ -79,6 +78,7 @@ def train(
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
     table = guards.registered_table(experiment, experiment.data.mixture)
     model = experiment.transformer(table)
+    guards.check_packing(experiment.data, loss, model.adapters)
     guards.check_routers(model.adapters, prior, router_anneal_steps)
 
     start_id = experiment.model.decoder_start_id
@@ -103,15 +103,10 @@ def host_batches(
     """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
 
     Raises:
-      UserError: the mixture cannot be read so, or examples with answer choices would be packed.
+      UserError: the mixture cannot be read so.
     """
     share = host_share(mesh)
     rows = data.batch_size // share.count
-    if data.packing != "none" and loss.needs_choices:
-        raise UserError(
-            f"Data.packing is {data.packing!r}, and {type(loss).__name__} compares answer choices, which are"
-            " not packed; bind Data.packing = 'none'"
-        )
     stream = train_batches(
         data.mixture,
         table,

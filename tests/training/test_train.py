@@ -13,12 +13,16 @@ import pytest
 from etils import epath
 
 from poly_jax import configuration
+from poly_jax.adapters.lora import LoRA
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.model.choice_loss import ChoiceLoss
+from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
 from poly_jax.training import run_folder
+from poly_jax.training.guards import check_packing
 from poly_jax.training.loop import Progress
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
@@ -147,24 +151,28 @@ def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, fla
     assert {path.name.split("-")[0] for path in (run.folder / "data").iterdir()} == {str(STEPS)}
 
 
+def trains_until_step_2(loaded, folder):
+    """Train, and be interrupted in step 2, after the checkpoint of step 1."""
+    report = Progress.report
+
+    def stops(self, step, metrics):
+        if step == 2:
+            raise KeyboardInterrupt
+        return report(self, step, metrics)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "report", stops)
+        with pytest.raises(KeyboardInterrupt):
+            trains(loaded, folder)
+
+
 @pytest.mark.slow
 class TestAnInterruptedRun:
     @pytest.fixture(scope="class")
     def resumed(self, backbone, tmp_path_factory):
         """A run that was stopped in step 2, after the checkpoint of step 1, and started again."""
         folder = tmp_path_factory.mktemp("runs") / "stopped"
-        report = Progress.report
-
-        def stops(self, step, metrics):
-            if step == 2:
-                raise KeyboardInterrupt
-            return report(self, step, metrics)
-
-        loaded = configured(backbone.right)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Progress, "report", stops)
-            with pytest.raises(KeyboardInterrupt):
-                trains(loaded, folder)
+        trains_until_step_2(configured(backbone.right), folder)
         before = lines(folder)
         assert [path.name for path in (folder / "checkpoints").iterdir()] == ["1"]
         state = trains(configured(backbone.right), folder)
@@ -184,6 +192,45 @@ class TestAnInterruptedRun:
         state = trains(configured(backbone.right), resumed.folder)
         jax.tree.map(np.testing.assert_array_equal, state.trained, resumed.trained)
         assert everything_in(resumed.folder / "checkpoints") == before
+
+
+PACKED = (
+    "Data.packing = 'best-fit'",
+    "Data.inputs_length = 48",
+    "Data.targets_length = 40",
+    "Data.batch_size = 4",
+    "train.microbatches = 2",
+)
+
+
+def test_a_packed_run_goes_on_with_the_rows_that_would_have_come_next(backbone, tmp_path):
+    whole = trains(configured(backbone.right, *PACKED), tmp_path / "whole")
+    trains_until_step_2(configured(backbone.right, *PACKED), tmp_path / "stopped")
+    resumed = trains(configured(backbone.right, *PACKED), tmp_path / "stopped")
+    jax.tree.map(np.testing.assert_array_equal, resumed.trained, whole.trained)
+    assert [line["loss"] for line in lines(tmp_path / "stopped")] == [
+        line["loss"] for line in lines(tmp_path / "whole")
+    ]
+    assert len(list((tmp_path / "whole" / "data").glob("3-*.waiting.safetensors"))) == 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Unpacked(LoRA):
+    """A kind of skill that does not know packed rows."""
+
+    def apply(self, mixed, inputs, outputs, uniform=None):
+        return super().apply(mixed, inputs, outputs, uniform)
+
+
+def test_rows_are_packed_only_where_the_loss_and_the_skills_can_take_them_apart(backbone):
+    loaded = configured(backbone.right, *PACKED)
+    experiment = loaded.experiment()
+    adapters = dataclasses.replace(experiment.adapters, n_tasks=2)
+    check_packing(experiment.data, TokenLoss(), adapters)
+    with pytest.raises(UserError, match=r"'best-fit', and ChoiceLoss .* bind Data\.packing = 'none'"):
+        check_packing(experiment.data, ChoiceLoss(), adapters)
+    with pytest.raises(UserError, match=r"Unpacked\.apply has no argument `segments`"):
+        check_packing(experiment.data, TokenLoss(), dataclasses.replace(adapters, private_skill=Unpacked()))
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_may_be_started_with_other_settings(backbone, tmp_path):
@@ -261,6 +308,8 @@ def test_a_folder_with_other_content_is_refused_and_not_changed(run, backbone, t
         ("train.router_anneal_steps = -1", "router_anneal_steps is -1; it must be 0"),
         ("train.save_every = -1", "save_every is -1; it must be at least 1"),
         ("Data.mixture = 'train_test_pear'", "train_test_pear"),
+        ("Data.packing = 'best'", "packing.* 'best'"),
+        ("Data.max_segments = 0", "max_segments is 0; it must be at least 1"),
         ("Adapters.n_splits = 5", "n_splits is 5, which does not divide the width 16"),
         ("Adapters.sites = 'encoder/query'", "'encoder/query', which matches no site"),
         (
