@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Sequence
 
 from poly_jax.cli.arguments import parse
+from poly_jax.cli.compilation_cache import keep_compiled_programs
 from poly_jax.configuration import explain_unset_bindings, one_line
 from poly_jax.errors import UserError
 
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     command, args, config = parse(argv)
+    keep_compiled_programs()
     try:
         with explain_unset_bindings():
             command.run(args, config)

@@ -17,7 +17,8 @@ _EPILOG = """\
 file, from the current folder or from those that ship with poly_jax, and --gin.NAME=VALUE sets one value.
 
 Exit codes: 0 success, 1 an error in the input (one line explains it), 2 wrong usage, 130 interrupted.
-Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error.
+Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error. Compiled programs are kept in the user's
+cache folder; JAX_COMPILATION_CACHE_DIR names another, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
 """
 _CONFIGURATION = """\
 The files are read in order, then each --gin.NAME=VALUE, and a later value replaces an earlier one. NAME is

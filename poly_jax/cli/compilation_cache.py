@@ -1,0 +1,37 @@
+"""Keeps compiled programs between commands, so that a command starts sooner when it is run again."""
+
+import hashlib
+import os
+import pathlib
+import platform
+
+import platformdirs
+
+_BYTES = 4 * 2**30
+_CPU = pathlib.Path("/proc/cpuinfo")
+
+
+def keep_compiled_programs() -> None:
+    """Turn on JAX's persistent compilation cache for this process and its children.
+
+    It is in the user's cache folder. JAX's keys hold the program, the compiler's flags, the devices and the
+    versions of JAX and XLA. JAX reads these settings when it is imported. `JAX_COMPILATION_CACHE_DIR` chooses
+    another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
+    """
+    # Code for one CPU may not run on another, and a home folder may be shared by several machines.
+    folder = platformdirs.user_cache_path("poly_jax") / "compiled" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # A user without a home folder compiles every time.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
+    # Least recently used programs are deleted beyond this size.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_BYTES))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+
+
+def _processor() -> str:
+    """A name for this kind of CPU, of the instructions that it has."""
+    lines = _CPU.read_text().splitlines() if _CPU.exists() else [platform.processor()]
+    told = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    return f"{platform.machine()}-{hashlib.sha256(' '.join(told or lines).encode()).hexdigest()[:12]}"
