@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 
 import ml_dtypes
@@ -56,6 +57,19 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the test in an empty folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def page_block() -> Callable[[str, str], str]:
+    """A function that returns the only block of a language on a page of docs/."""
+    docs = pathlib.Path(__file__).resolve().parents[1] / "docs"
+
+    def block(page: str, language: str) -> str:
+        text = (docs / f"{page}.md").read_text()
+        (found,) = re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        return found
+
+    return block
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 import json
 import pathlib
-import re
 import sys
 
 import jax.numpy as jnp
@@ -14,21 +13,15 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
 from poly_jax.training.checkpoints import open_trained, step_folder
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_skill.md"
 SHORT = ["--gin.Adapters.sites=('.*/attention/query',)", "--gin.train.steps=2", "--gin.Data.batch_size=8"]
 
 
-def block(language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return found
-
-
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, page_block):
     """The page's two files in the current folder, once: gin registers a class only once in a process."""
     folder = tmp_path_factory.mktemp("skill")
-    (folder / "my_skill.py").write_text(block("python"))
-    (folder / "bias.gin").write_text(block("gin"))
+    (folder / "my_skill.py").write_text(page_block("new_skill", "python"))
+    (folder / "bias.gin").write_text(page_block("new_skill", "gin"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))

@@ -1,7 +1,5 @@
 """The router of docs/new_router.md: its file and its gin lines are enough to build and to train a model."""
 
-import pathlib
-import re
 import sys
 
 import jax
@@ -20,18 +18,11 @@ from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import is_router, selects
 from poly_jax.weights.tree import split
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_router.md"
-
-
-def block(language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return found
-
 
 @pytest.fixture
-def adapters(tmp_path, monkeypatch):
-    (tmp_path / "my_router.py").write_text(block("python"))
-    (tmp_path / "run.gin").write_text(block("gin"))
+def adapters(tmp_path, monkeypatch, page_block):
+    (tmp_path / "my_router.py").write_text(page_block("new_router", "python"))
+    (tmp_path / "run.gin").write_text(page_block("new_router", "gin"))
     monkeypatch.syspath_prepend(str(tmp_path))
     loaded = configuration.load([str(tmp_path / "run.gin")], ["Adapters.n_skills = 3"])
     yield loaded.make(Adapters, n_tasks=2)

@@ -3,7 +3,6 @@
 import importlib
 import json
 import pathlib
-import re
 import sys
 
 import pytest
@@ -11,21 +10,15 @@ import pytest
 from poly_jax import cli
 from poly_jax.data.quiet import seqio
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_benchmark.md"
 WORDS = {"copy": lambda word: word, "reverse": lambda word: word[::-1], "upper": str.upper}
 
 
-def block(language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return found
-
-
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(tmp_path_factory, page_block):
     """The page's two files, and a folder of three tasks, in the current folder."""
     folder = tmp_path_factory.mktemp("benchmark")
-    (folder / "my_benchmark.py").write_text(block("python"))
-    (folder / "mine.gin").write_text(block("gin"))
+    (folder / "my_benchmark.py").write_text(page_block("new_benchmark", "python"))
+    (folder / "mine.gin").write_text(page_block("new_benchmark", "gin"))
     for name, rule in WORDS.items():
         place = folder / "my_folder" / name
         place.mkdir(parents=True)

@@ -21,20 +21,14 @@ from poly_jax.transfer.variants import VARIANTS, Variant, find, register
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs" / "new_variant.md"
 TASK = registered_name(benchmark().heldout[0].name)
 
 
-def block(language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    return found
-
-
 @pytest.fixture
-def page(tmp_path, monkeypatch):
+def page(tmp_path, monkeypatch, page_block):
     """The page's two files in the current folder. Afterwards the variant is removed from the registry."""
-    (tmp_path / "my_variant.py").write_text(block("python"))
-    (tmp_path / "my_variant.gin").write_text(block("gin"))
+    (tmp_path / "my_variant.py").write_text(page_block("new_variant", "python"))
+    (tmp_path / "my_variant.gin").write_text(page_block("new_variant", "gin"))
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     VARIANTS.pop("lorahub-trained", None)
