@@ -317,7 +317,7 @@ IN_A_FLAG = {
     "no value": ("brew.leaf=", "the value is missing"),
     "open bracket": ("brew.leaf=(1,", "(1, is not a gin value; write a Python literal"),
     "call": ("brew.leaf=f(3)", "f(3) is not a gin value; write a Python literal"),
-    "bad name": ("brew-leaf=3", "'brew-leaf' is no name to bind"),
+    "bad name": ("brew-leaf=3", "'brew-leaf' cannot be bound"),
     "no such macro": ("SUGER=3", "no gin file defines or uses the macro 'SUGER'; did you mean SUGAR?"),
     "configurable left out": (
         "minutes=3",

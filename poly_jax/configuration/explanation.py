@@ -145,7 +145,7 @@ def _syntax(error: SyntaxError | tokenize.TokenError, source: str) -> str:
     if source.startswith("--gin."):
         name, _, value = source.removeprefix("--gin.").partition("=")
         if not _NAME.fullmatch(name):
-            return f"{name!r} is no name to bind; write CONFIGURABLE.PARAMETER=VALUE or MACRO=VALUE"
+            return f"{name!r} cannot be bound; write CONFIGURABLE.PARAMETER=VALUE or MACRO=VALUE"
         return _value(value, f"--gin.{name}=") if value.strip() else "the value is missing"
     if isinstance(error, SyntaxError):
         if token := re.search(r"Failed to parse token '(.+)'", error.msg):

@@ -60,7 +60,7 @@ class Loaded:
           **given: likewise.
 
         Raises:
-          UserError: an argument that it needs is neither bound nor given, or has a value that cannot be.
+          UserError: an argument that it needs is neither bound nor given, or has an invalid value.
         """
         with self._making(self._state):
             return gin.get_configurable(kind)(*args, **given)
@@ -73,7 +73,7 @@ class Loaded:
           **given: arguments that win over bindings. `texts` is given where the program takes it.
 
         Raises:
-          UserError: an argument that it needs is neither bound nor given, or has a value that cannot be.
+          UserError: an argument that it needs is neither bound nor given, or has an invalid value.
         """
         configurable = gin.config._REGISTRY.get_match(program)
         parameters = inspect.signature(configurable.wrapped).parameters.values()

@@ -166,7 +166,7 @@ def _most_choices(specs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> int:
             raise UserError(f"task {task!r} has no answer choices, which the loss needs; use TokenLoss")
         if spec["choices"].shape[0] is None:
             raise UserError(
-                f"task {task!r} does not tell how many answer choices its examples have; fill them up with"
+                f"task {task!r} does not state how many answer choices its examples have; fill them up with"
                 " rows of zeros to one number, and state the number with tf.ensure_shape in a preprocessor"
             )
     return max(spec["choices"].shape[0] for spec in specs.values())

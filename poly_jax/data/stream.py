@@ -21,7 +21,7 @@ Batch = dict[str, np.ndarray]
 
 ADVICE = "copy the run's folder again, or start a new run in another --output_dir"
 _SHOWN = 200
-# A first batch may take long where a shuffle buffer is filled from a slow disk, and that is no error.
+# A first batch may take long where a shuffle buffer is filled from a slow disk, which is not an error.
 _SECONDS_BEFORE_SEARCH = 20
 
 _open_streams: "weakref.WeakSet[BatchStream]" = weakref.WeakSet()

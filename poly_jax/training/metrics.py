@@ -13,7 +13,7 @@ from poly_jax.files.json_file import parse_json
 from poly_jax.files.text_file import read_text
 from poly_jax.files.whole_file import write_whole
 
-_ADVICE = "move it away: the run goes on without its earlier metrics"
+_ADVICE = "move it away: the run then continues without its earlier metrics"
 _MAX_BYTES = 1 << 30
 
 

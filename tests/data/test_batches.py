@@ -410,5 +410,5 @@ def test_few_shot_examples_may_have_different_numbers_of_choices(choosing):
 
 def test_a_task_whose_number_of_choices_is_unknown_is_reported_by_name(choice_task):
     choice_task("two", told=False)
-    with pytest.raises(UserError, match="task 'two' does not tell how many answer choices"):
+    with pytest.raises(UserError, match="task 'two' does not state how many answer choices"):
         stream("two", choices=True)
