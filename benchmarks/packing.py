@@ -9,43 +9,24 @@ padded to the longest of its batch, where PEFT is installed (extra `interop`). P
 """
 
 import argparse
+import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
-import optax
+from programs import ours, pefts
 
 from poly_jax import configuration
-from poly_jax.adapters.config import Adapters
-from poly_jax.adapters.lora import LoRA
 from poly_jax.data.batches import train_batches
 from poly_jax.data.packed_stream import PackedStream, unpadded
 from poly_jax.data.packing import Example, next_row, pack_rows
 from poly_jax.data.task_table import TaskTable
-from poly_jax.model.config import T5Config
-from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, init_parameters
-from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.update import Update, start
-from poly_jax.weights.parameter_names import is_adapter_parameter
-from poly_jax.weights.tree import split
 
 ROOM = (1024, 128)
 MOST = 16
-SKILLS, SPLITS, RANK = 8, 8, 16
-SITES = ("query", "key", "value", "out", "wi_0", "wi_1", "wo")
 POOL = 1024
-
-Step = Callable[[], float]
-"""Takes a training step and returns the number of tokens in it that are not padding."""
-
-
-def tokens_in(batch: dict[str, np.ndarray]) -> float:
-    """Number of tokens that are not padding."""
-    return float((batch["encoder_input_tokens"] > 0).sum() + (batch["decoder_target_tokens"] > 0).sum())
 
 
 def fill(packing: Any, waiting: list[Example], ahead: Iterator[Example]) -> tuple[float, float, float]:
@@ -69,73 +50,6 @@ def fill(packing: Any, waiting: list[Example], ahead: Iterator[Example]) -> tupl
     return *((batch[name] > 0).mean() for name in ("encoder_segment_ids", "decoder_segment_ids")), speed
 
 
-def ours(model: Transformer, batches: Iterator[dict[str, np.ndarray]]) -> Step:
-    """A step of this project's training on the next batch."""
-    trained, frozen = split(init_parameters(model, jax.random.key(0))[0], is_adapter_parameter)
-    optimizer = optax.adamw(1e-3)
-    state = start(trained, optimizer)
-    update = jax.jit(Update(model, TokenLoss(), optimizer), donate_argnums=0)
-
-    def step() -> float:
-        nonlocal state
-        batch = next(batches)
-        state, metrics = update(state, frozen, batch, jax.random.key(0))
-        jax.block_until_ready(metrics)
-        return tokens_in(batch)
-
-    return step
-
-
-def pefts(config: T5Config, n_tasks: int, batches: Iterator[dict[str, np.ndarray]]) -> Step:
-    """A step of PEFT's Poly on the next batch, padded to its longest example."""
-    import peft
-    import torch
-    import transformers
-
-    t5 = transformers.T5Config(
-        vocab_size=config.vocab_size,
-        d_model=config.emb_dim,
-        d_kv=config.head_dim,
-        d_ff=config.mlp_dim,
-        num_layers=config.num_encoder_layers,
-        num_decoder_layers=config.num_decoder_layers,
-        num_heads=config.num_heads,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
-    adapter = peft.PolyConfig(
-        task_type="SEQ_2_SEQ_LM",
-        r=RANK,
-        n_tasks=n_tasks,
-        n_skills=SKILLS,
-        n_splits=SPLITS,
-        target_modules=["q", "k", "v", "o", "wi_0", "wi_1", "wo"],
-    )
-    model = peft.get_peft_model(transformers.T5ForConditionalGeneration(t5), adapter).train()
-    optimizer = torch.optim.AdamW(
-        [parameter for parameter in model.parameters() if parameter.requires_grad], 1e-3
-    )
-
-    def step() -> float:
-        batch = next(batches)
-        tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
-        tokens = torch.tensor(tokens[:, : (tokens > 0).any(0).nonzero()[0].max() + 1]).long()
-        labels = torch.tensor(targets[:, : (targets > 0).any(0).nonzero()[0].max() + 1]).long()
-        out = model(
-            input_ids=tokens,
-            attention_mask=(tokens > 0).long(),
-            labels=labels.masked_fill(labels == 0, -100),
-            task_ids=torch.tensor(batch["task_ids"]).long(),
-        )
-        optimizer.zero_grad()
-        out.loss.backward()
-        optimizer.step()
-        return tokens_in(batch)
-
-    return step
-
-
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
@@ -153,7 +67,7 @@ def main() -> None:
         [f"SNI='{args.folder}'", f"VOCABULARY='{args.vocabulary}'"],
     )
     loaded.experiment().data.register_tasks()
-    config = loaded.make("T5Config", dropout_rate=0.0)
+    config = dataclasses.replace(loaded.experiment().model, dropout_rate=0.0)
     mixture = loaded.experiment().data.mixture
     table = TaskTable.of(mixture)
     lengths = dict(zip(("inputs", "targets"), ROOM, strict=True))
@@ -173,13 +87,13 @@ def main() -> None:
         inputs, targets, speed = fill(packing, examples[:POOL], iter(examples[POOL:]))
         print(f"| {packing} | {inputs:.1%} | {targets:.1%} | {speed:,.0f} |")
 
-    sites = tuple(f".*/{site}" for site in SITES)
-    adapters = Adapters(LoRA(rank=RANK), LearnedRouter(), len(table), SKILLS, SPLITS, sites)
-    model = Transformer(config, adapters, train=True)
     packed = PackedStream(read(256), args.batch_size, ROOM, MOST, "best-fit")
-    programs = {"unpacked": ours(model, read(args.batch_size)), "packed": ours(model, packed)}
+    programs = {
+        "unpacked": ours(config, "MHR", len(table), read(args.batch_size)),
+        "packed": ours(config, "MHR", len(table), packed),
+    }
     try:
-        programs["PEFT"] = pefts(config, len(table), read(args.batch_size))
+        programs["PEFT"] = pefts(config, "MHR", len(table), read(args.batch_size))
     except ImportError as error:
         print(f"\nPEFT is left out: {error}")
     speeds: dict[str, list[float]] = {name: [] for name in programs}

@@ -1,0 +1,141 @@
+"""Training steps of this project and of PEFT on the same batches, for the benchmarks beside this file."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.lora import LoRA
+from poly_jax.model.config import T5Config
+from poly_jax.model.loss import TokenLoss
+from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.routing.fixed import SharedRouter
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.update import Update, start
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
+
+SKILLS, SPLITS, RANK = 8, 8, 16
+# The seven kinds of projection that PEFT finds by these names in every layer.
+SITES = ("query", "key", "value", "out", "wi_0", "wi_1", "wo")
+PEFT_SITES = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+RATE = 1e-3
+
+Batch = dict[str, np.ndarray]
+Step = Callable[[], float]
+"""Takes a training step and returns the number of tokens in it that are not padding."""
+
+
+def tokens_in(batch: Batch) -> float:
+    """Number of tokens that are not padding."""
+    return float((batch["encoder_input_tokens"] > 0).sum() + (batch["decoder_target_tokens"] > 0).sum())
+
+
+def adapters(method: str, n_tasks: int) -> Adapters:
+    """The adapters of "MHR", "Poly" or one shared "LoRA", at every projection."""
+    sites = tuple(f".*/{site}" for site in SITES)
+    router = SharedRouter() if method == "LoRA" else LearnedRouter()
+    splits = SPLITS if method == "MHR" else 1
+    return Adapters(LoRA(rank=RANK), router, n_tasks, SKILLS, splits, sites)
+
+
+def ours(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch]) -> Step:
+    """A step of this project's training on the next batch."""
+    model = Transformer(config, adapters(method, n_tasks), train=True)
+    trained, frozen = split(init_parameters(model, jax.random.key(0))[0], is_adapter_parameter)
+    optimizer = optax.adamw(RATE)
+    state = start(trained, optimizer)
+    update = jax.jit(Update(model, TokenLoss(), optimizer), donate_argnums=0)
+
+    def step() -> float:
+        nonlocal state
+        batch = next(batches)
+        state, metrics = update(state, frozen, batch, jax.random.key(0))
+        jax.block_until_ready(metrics)
+        return tokens_in(batch)
+
+    return step
+
+
+def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:
+    """The forward and backward pass of the T5 alone: what adapters are paid on top of.
+
+    The gradient is that of the embedded input, which every layer passes on, as it does for adapters.
+    """
+    model = Transformer(dataclasses.replace(config, dropout_rate=0.0))
+    parameters = init_parameters(model, jax.random.key(0))[0]
+
+    def loss(table: Any, batch: Batch) -> Any:
+        embedded = {**parameters, "token_embedder": {"embedding": table}}
+        return TokenLoss().totals(
+            lambda *args, **named: model.apply({"params": embedded}, *args, **named), batch
+        )
+
+    gradient = jax.jit(jax.grad(lambda table, batch: loss(table, batch)["tokens"]))
+
+    def step() -> float:
+        batch = next(batches)
+        jax.block_until_ready(gradient(parameters["token_embedder"]["embedding"], batch))
+        return tokens_in(batch)
+
+    return step
+
+
+def pefts(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch]) -> Step:
+    """A step of PEFT's LoRA or Poly on the next batch, padded to its longest example.
+
+    Raises:
+      ImportError: PEFT or transformers is not installed (extra `interop`).
+    """
+    import peft
+    import torch
+    import transformers
+
+    t5 = transformers.T5Config(
+        vocab_size=config.vocab_size,
+        d_model=config.emb_dim,
+        d_kv=config.head_dim,
+        d_ff=config.mlp_dim,
+        num_layers=config.num_encoder_layers,
+        num_decoder_layers=config.num_decoder_layers,
+        num_heads=config.num_heads,
+        dropout_rate=0.0,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    common: dict[str, Any] = {"task_type": "SEQ_2_SEQ_LM", "r": RANK, "target_modules": list(PEFT_SITES)}
+    if method == "LoRA":
+        adapter = peft.LoraConfig(**common)
+    else:
+        splits = SPLITS if method == "MHR" else 1
+        adapter = peft.PolyConfig(**common, n_tasks=n_tasks, n_skills=SKILLS, n_splits=splits)
+    model = peft.get_peft_model(transformers.T5ForConditionalGeneration(t5), adapter).train()
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, RATE)
+
+    def step() -> float:
+        batch = next(batches)
+        tokens = torch.tensor(_without_padding(batch["encoder_input_tokens"])).long()
+        labels = torch.tensor(_without_padding(batch["decoder_target_tokens"])).long()
+        tasks = {} if method == "LoRA" else {"task_ids": torch.tensor(batch["task_ids"]).long()}
+        out = model(
+            input_ids=tokens,
+            attention_mask=(tokens > 0).long(),
+            labels=labels.masked_fill(labels == 0, -100),
+            **tasks,
+        )
+        optimizer.zero_grad()
+        out.loss.backward()
+        optimizer.step()
+        return tokens_in(batch)
+
+    return step
+
+
+def _without_padding(tokens: np.ndarray) -> np.ndarray:
+    """The columns up to the last one in which any row has a token."""
+    return tokens[:, : (tokens > 0).any(axis=0).nonzero()[0].max() + 1]
