@@ -1,6 +1,7 @@
 """Training steps of this project and of PEFT on the same batches, for the benchmarks beside this file."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,12 +71,10 @@ def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:
     parameters = init_parameters(model, jax.random.key(0))[0]
 
     def loss(table: Any, batch: Batch) -> Any:
-        embedded = {**parameters, "token_embedder": {"embedding": table}}
-        return TokenLoss().totals(
-            lambda *args, **named: model.apply({"params": embedded}, *args, **named), batch
-        )
+        variables = {"params": {**parameters, "token_embedder": {"embedding": table}}}
+        return TokenLoss().totals(functools.partial(model.apply, variables), batch)["tokens"]
 
-    gradient = jax.jit(jax.grad(lambda table, batch: loss(table, batch)["tokens"]))
+    gradient = jax.jit(jax.grad(loss))
 
     def step() -> float:
         batch = next(batches)

@@ -2,9 +2,9 @@
 
     python benchmarks/train_step.py [--model=t5_1_1_small] [--batch_size=8] [--inputs=128] [--targets=32]
 
-All programs train on the same random tokens in float32, with rank 16, 8 skills and AdamW, and without dropout.
-In every round each program takes one step, so that what else the machine does falls on all of them alike.
-PEFT is left out where it is not installed (extra `interop`). Prints a Markdown table of medians.
+All programs train on the same random tokens in float32, with rank 16, 8 skills and AdamW, and without
+dropout. In every round each program takes one step, so that what else the machine does falls on all of them
+alike. PEFT is left out where it is not installed (extra `interop`). Prints a Markdown table of medians.
 """
 
 import argparse
@@ -72,10 +72,8 @@ def main() -> None:
     print("| program | step, ms | first step, s | examples/s over PEFT's |\n|---|---|---|---|")
     medians = {name: statistics.median(measured) for name, measured in seconds.items()}
     for name, median in medians.items():
-        rival = medians.get(f"PEFT {name}")
-        print(
-            f"| {name} | {median * 1e3:,.0f} | {first[name]:.1f} | {f'{rival / median:.2f}' if rival else ''} |"
-        )
+        rival = f"{medians[f'PEFT {name}'] / median:.2f}" if f"PEFT {name}" in medians else ""
+        print(f"| {name} | {median * 1e3:,.0f} | {first[name]:.1f} | {rival} |")
 
 
 if __name__ == "__main__":
