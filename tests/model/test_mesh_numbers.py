@@ -41,7 +41,7 @@ from poly_jax.routing.table import TableRouter
 from poly_jax.training.mesh import Partitioning, on_mesh, shardings, to_mesh
 from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import is_adapter_parameter
-from poly_jax.weights.tree import split
+from poly_jax.weights.tree import merge, split
 
 ROWS, TASKS = 8, 8
 _RATE = 1024.0
@@ -127,6 +127,22 @@ def _trained(model, parameters, batch):
     }
 
 
+def _packed(model, parameters, batch):
+    """The loss and the gradient of rows that hold two examples of two tasks."""
+    half = batch["encoder_input_tokens"].shape[1] // 2
+    segments = jnp.broadcast_to(jnp.arange(2 * half) // half + 1, (ROWS, 2 * half))
+    ids = jnp.stack([batch["task_ids"], jnp.roll(batch["task_ids"], 3)], axis=1)
+    together = {"encoder_segment_ids": segments, "decoder_segment_ids": segments, "task_ids": ids}
+    trained, frozen = split(parameters, is_adapter_parameter)
+
+    def loss(trained):
+        apply = functools.partial(model.apply, {"params": merge(frozen, trained)})
+        return TokenLoss().totals(apply, {**batch, **together})["tokens"]
+
+    total, gradient = jax.value_and_grad(loss)(trained)
+    return {"packed loss": total, "packed gradient": ravel_pytree(gradient)[0]}
+
+
 def _decoded(model, parameters, batch):
     """Greedy outputs, beams, and the scores of two answer choices."""
     inputs, targets, ids = (batch[name] for name in _READ)
@@ -162,7 +178,7 @@ def main(scanned, cases, meshes):
         model = _model(case, scanned)
         parameters, shapes, axes = _parameters(model)
         batch = _batch(model)
-        for program in (_trained, _decoded):
+        for program in (_trained, _packed, _decoded):
             one = _jit(functools.partial(program, model))(parameters, batch)
             for fsdp, parallel in meshes:
                 mesh = Partitioning(fsdp=fsdp, model=parallel).mesh()
