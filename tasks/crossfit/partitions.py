@@ -52,6 +52,11 @@ class Partition:
         """The tasks that results are reported on: `test`, or `dev` where the partition has no test tasks."""
         return self.test or self.dev
 
+    @property
+    def leaked(self) -> tuple[str, ...]:
+        """The held-out tasks that are train tasks too, as 'sick' is in `train_non_nli_test_nli`."""
+        return tuple(task for task in self.held_out if task in self.train)
+
     def in_order(self, part: Part, order: TaskOrder = "list") -> tuple[str, ...]:
         """Return the tasks of a part in the order of the file ("list") or of their names ("sorted").
 
@@ -74,20 +79,16 @@ def read_partition(folder: epath.Path, name: str) -> Partition:
       name: one of `SIZES`, or the name of a file of one's own.
 
     Raises:
-      UserError: there is no such file, it does not hold lists of names, a task is there twice, or a published
-        partition does not have its published size.
+      UserError: there is no such file, it does not hold lists of names, a list has a task twice, or a
+        published partition does not have its published size.
     """
     path = _path(folder, name)
     fields = Fields(read_json(path, advice=_FETCH), path, _FETCH)
     lists = {part: tuple(fields.take_list(part, str)) for part in PARTS}
-    seen: dict[str, str] = {}
     for part, names in lists.items():
-        for task in names:
-            if task in seen:
-                raise UserError(
-                    f"{path}: task {task!r} is in {seen[task]!r} and again in {part!r}; leave it in one place"
-                )
-            seen[task] = part
+        twice = [task for task in names if names.count(task) > 1]
+        if twice:
+            raise UserError(f"{path}: task {twice[0]!r} is twice in {part!r}; list it once")
     sizes = tuple(len(lists[part]) for part in PARTS)
     if sizes != SIZES.get(name, sizes):
         raise UserError(

@@ -118,6 +118,12 @@ def register(
         )
     for part in PARTS:
         _add_mixture(f"{prefix}_{part}", getattr(parts, part), files, prefix, place)
+    if parts.leaked:
+        print(
+            f"{partition}: {', '.join(parts.leaked)} is a train task and a held-out task, as its file says; "
+            "leave it out of one of the two when you report results",
+            file=sys.stderr,
+        )
     held_out = [task_name(task, prefix) for task in parts.held_out if task in files]
     if held_out:
         seqio.MixtureRegistry.add(f"{prefix}_held_out", [(name, _num_rows) for name in held_out])
