@@ -69,7 +69,7 @@ def find_splits(
 def _chosen(place: epath.Path, files: Mapping[int, object], shots: int | None) -> int:
     if shots is None and len(files) == 1:
         return next(iter(files))
-    if shots not in files:
+    if shots is None or shots not in files:
         asked = "does not say which" if shots is None else f"asks for {shots}"
         there = ", ".join(map(str, sorted(files)))
         raise UserError(
