@@ -25,6 +25,8 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.routing.learned": ("LearnedRouter",),
     "poly_jax.routing.random_rows": ("RandomRouter",),
     "poly_jax.routing.table": ("TableRouter",),
+    "poly_jax.tasks.crossfit.tasks": ("register",),
+    "poly_jax.tasks.crossfit.training_steps": ("training_steps",),
     "poly_jax.tasks.skillbench.backbone": ("backbone",),
     "poly_jax.tasks.skillbench.tasks": ("register",),
     "poly_jax.tasks.skillbench.true_skills": ("TrueSkillsRouter",),
@@ -49,6 +51,8 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 
 NAMESPACES = {
     "poly_jax.data.vocabularies": "vocabularies",
+    "poly_jax.tasks.crossfit.tasks": "crossfit",
+    "poly_jax.tasks.crossfit.training_steps": "crossfit",
     "poly_jax.tasks.skillbench.backbone": "skillbench",
     "poly_jax.tasks.skillbench.tasks": "skillbench",
     "poly_jax.tasks.skillbench.true_skills": "skillbench",
@@ -85,6 +89,8 @@ MADE_BY_DEFAULT = {
 """What a parameter is bound to where a configuration leaves it out, or binds None; by full gin name."""
 
 PATHS = {
+    "crossfit.register": ("folder", "descriptions"),
+    "crossfit.training_steps": ("folder",),
     "poly_jax.experiment.Experiment": ("backbone",),
     "poly_jax.routing.table.TableRouter": ("path",),
     "poly_jax.sweep.method.Method": ("run",),

@@ -25,7 +25,7 @@ def read_text(path: epath.PathLike, max_bytes: int = MAX_BYTES, advice: str = CO
       UserError: the file is missing, is not a file, cannot be read, is larger than `max_bytes`, or is not
         UTF-8.
     """
-    return decode(_read_bytes(path, max_bytes, advice), path, advice)
+    return decode(read_bytes(path, max_bytes, advice), path, advice)
 
 
 def decode(content: bytes, place: object, advice: str = COPY) -> str:
@@ -45,7 +45,17 @@ def decode(content: bytes, place: object, advice: str = COPY) -> str:
         raise UserError(f"{place} is not UTF-8 text ({e.reason} at byte {e.start}); {advice}") from None
 
 
-def _read_bytes(path: epath.PathLike, max_bytes: int, advice: str) -> bytes:
+def read_bytes(path: epath.PathLike, max_bytes: int = MAX_BYTES, advice: str = COPY) -> bytes:
+    """Read a file of at most `max_bytes`, local or remote (gs://), for a reader that decodes it in parts.
+
+    Args:
+      path: path of the file.
+      max_bytes: the largest size that is read.
+      advice: instruction to the user in the error.
+
+    Raises:
+      UserError: the file is missing, is not a file, cannot be read, or is larger than `max_bytes`.
+    """
     content = bytearray()
     try:
         with epath.Path(path).open("rb") as file:

@@ -96,6 +96,23 @@ def _t0(folder: pathlib.Path, file: str) -> Reading:
     return read
 
 
+def _crossfit(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from etils import epath
+
+        from poly_jax.tasks.crossfit.partitions import read_partition
+        from poly_jax.tasks.crossfit.sample_files import find_splits
+        from poly_jax.tasks.crossfit.source import SampleSource
+
+        place = epath.Path(folder)
+        for task in read_partition(place, "made").train:
+            splits = find_splits(place, task)
+            if splits:
+                list(SampleSource(task, splits, check_choices=True).get_dataset("train"))
+
+    return read
+
+
 def _table(folder: pathlib.Path, file: str) -> Reading:
     def read() -> None:
         from poly_jax.files.weight_table import read_weight_table
@@ -142,6 +159,7 @@ READERS: dict[str, Callable[[pathlib.Path, str], Reading]] = {
     "tokenizer": _tokenizer,
     "natural_instructions": _natural_instructions,
     "t0": _t0,
+    "crossfit": _crossfit,
     "table": _table,
     "grouping": _grouping,
     "texts": _texts,

@@ -99,6 +99,7 @@ def make_subjects(root: pathlib.Path, run: pathlib.Path) -> list[Subject]:
         subjects.append(Subject(folder, (reader,)))
     subjects.append(_natural_instructions(root / "natural_instructions"))
     subjects.append(_t0(root / "t0"))
+    subjects.append(_crossfit(root / "crossfit"))
     subjects.append(_gin(root / "gin"))
     return subjects
 
@@ -246,6 +247,14 @@ def _t0(folder: pathlib.Path) -> Subject:
     (folder / "templates.yaml").write_text(_TEMPLATES)
     (folder / "train.jsonl").write_text('{"text": "a", "label": 0}\n{"text": "b", "label": 1}\n')
     return Subject(folder, ("t0",))
+
+
+def _crossfit(folder: pathlib.Path) -> Subject:
+    (folder / "splits").mkdir(parents=True)
+    (folder / "codah").mkdir()
+    (folder / "splits" / "made.json").write_text('{"train": ["codah"], "dev": ["boolq"], "test": []}')
+    (folder / "codah" / "codah_2_13_train.tsv").write_text("a (A) b (B) c\tb\nd (A) e (B) f\tf\tF\n")
+    return Subject(folder, ("crossfit",))
 
 
 def _gin(folder: pathlib.Path) -> Subject:
