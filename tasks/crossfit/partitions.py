@@ -26,7 +26,7 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
     "train_non_multiple_choice_qa_test_multiple_choice": (29, 22, 0),
     "train_non_mrc_qa_test_mrc": (42, 9, 0),
 }
-"""Numbers of train, dev and test tasks of the eight partitions (Ye et al., arXiv 2104.08835, table 1)."""
+"""Numbers of train, dev and test tasks of the eight partitions (Ye et al., arXiv 2104.08835)."""
 
 # The first of these that a folder has is used; the second is the place in CrossFit's own repository.
 _FOLDERS = ("splits", "dataloader/custom_tasks_splits")

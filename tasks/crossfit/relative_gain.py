@@ -28,7 +28,7 @@ def mean_of_samples(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
 
 
 def average_relative_gain(method: Mapping[str, float], baseline: Mapping[str, float]) -> float:
-    """Return the mean over tasks of (method - baseline) / baseline, in percent (arXiv 2104.08835, section 4).
+    """Return the mean over tasks of (method - baseline) / baseline, in percent (arXiv 2104.08835).
 
     The gain of a correlation that is negative for the baseline has the wrong sign, as in the paper.
 

@@ -1,4 +1,4 @@
-"""The metric of each of CrossFit's 160 tasks (Ye et al., arXiv 2104.08835, appendix A)."""
+"""The metric of each of CrossFit's 160 tasks (Ye et al., arXiv 2104.08835)."""
 
 from collections.abc import Mapping
 
