@@ -109,7 +109,11 @@ class LoRA:
             inputs = jnp.where(keep, inputs / (1 - self.dropout), 0).astype(inputs.dtype)
         a = mixed["lora_a"].astype(inputs.dtype)
         b = (mixed["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
-        if segments is None or b.ndim == 2:
+        if b.ndim == 2:
+            # On CPUs, XLA transposes the gradients of factors that batched products share (jax 0.10.2).
+            flat = inputs.reshape(-1, inputs.shape[-1])
+            return outputs + ((flat @ a) @ b).reshape(outputs.shape)
+        if segments is None:
             return outputs + (inputs @ a) @ b
         own = jax.nn.one_hot(segments - 1, b.shape[1], dtype=inputs.dtype)[..., None]
         shared = a.ndim == 2
