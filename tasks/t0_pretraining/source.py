@@ -66,11 +66,9 @@ class TemplatesSource(seqio.DataSource):
         order = np.random.SeedSequence(seed).generate_state(2)
 
         @tf.autograph.experimental.do_not_convert
-        def shuffled(place: tf.Tensor) -> tf.Tensor:
-            return tf.random.experimental.index_shuffle(place, seed=order, max_index=ends[-1] - 1)
-
-        @tf.autograph.experimental.do_not_convert
         def example(place: tf.Tensor) -> dict[str, tf.Tensor]:
+            if shuffle:
+                place = tf.random.experimental.index_shuffle(place, seed=order, max_index=ends[-1] - 1)
             # The function is declared stateless so that TensorFlow can save a position in the dataset.
             texts = tf.numpy_function(read, [place], [tf.string] * 3, stateful=False)
             names = ("inputs", "targets", "template")
@@ -78,8 +76,6 @@ class TemplatesSource(seqio.DataSource):
 
         first, step = (shard_info.index, shard_info.num_shards) if shard_info else (0, 1)
         places = tf.data.Dataset.range(first, ends[-1], step)
-        if shuffle:
-            places = places.map(shuffled)
         return places.map(example, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _files(self, split: str) -> list[tuple[str, RowFile]]:
