@@ -1,7 +1,7 @@
 """Finds the files of T0's training templates in a folder, in each layout that the rows come in."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from etils import epath
 
@@ -57,14 +57,15 @@ def _cached(folder: epath.Path, limit: int | None) -> Mapping[str, RowFile]:
     """Return the files of each split that seqio has described in the folder."""
     if not folder.is_dir():
         return {}
-    matches = (_INFO.fullmatch(path.name) for path in sorted(folder.iterdir()))
-    names = [match[1] for match in matches if match]
+    present = {path.name for path in folder.iterdir()}
+    names = [match[1] for match in map(_INFO.fullmatch, sorted(present)) if match]
     return {
-        split: CachedRecords(_shards(folder, split), limit if split == TRAIN else None) for split in names
+        split: CachedRecords(_shards(folder, split, present), limit if split == TRAIN else None)
+        for split in names
     }
 
 
-def _shards(folder: epath.Path, split: str) -> list[epath.Path]:
+def _shards(folder: epath.Path, split: str, present: Collection[str]) -> list[epath.Path]:
     info = folder / f"info.{split}.json"
     fields = Fields(read_json(info, advice=FETCH), info, FETCH)
     features = fields.inside("features")
@@ -72,4 +73,10 @@ def _shards(folder: epath.Path, split: str) -> list[epath.Path]:
         if features.inside(text).take("dtype", str) != "string":
             raise UserError(f"{info}: feature {text!r} is not of dtype 'string'; {FETCH}")
     count = fields.take("num_shards", int, at_least=1)
+    there = sum(name.startswith(f"{split}.tfrecord-") for name in present)
+    if there != count:
+        raise UserError(
+            f"{info}: num_shards is {count}, and the folder has {there} files {split}.tfrecord-*; "
+            "fetch the folder again"
+        )
     return [folder / f"{split}.tfrecord-{shard:05d}-of-{count:05d}" for shard in range(count)]

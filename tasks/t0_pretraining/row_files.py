@@ -9,6 +9,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from etils import epath
 from google.protobuf.message import DecodeError
+from jaxtyping import Int
 
 from poly_jax.data.quiet import tf
 from poly_jax.errors import UserError
@@ -72,7 +73,7 @@ class RowFile(abc.ABC):
         return row
 
     @functools.cached_property
-    def _spans(self) -> np.ndarray:
+    def _spans(self) -> Int[np.ndarray, "rows 4"]:
         """For each row its number in its file, the file's index, and the row's first byte and size."""
         spans: list[tuple[int, int, int, int]] = []
         for file, path in enumerate(self.paths):

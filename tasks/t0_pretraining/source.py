@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
@@ -57,7 +58,7 @@ class TemplatesSource(seqio.DataSource):
         files = self._files(split)
         ends = list(itertools.accumulate(len(file) for _, file in files))
 
-        def read(place: np.ndarray) -> tuple[bytes, bytes, bytes]:
+        def read(place: Int[np.ndarray, ""]) -> tuple[bytes, bytes, bytes]:
             which = int(np.searchsorted(ends, place, side="right"))
             name, file = files[which]
             row = file.row(int(place) - ends[which] + len(file))

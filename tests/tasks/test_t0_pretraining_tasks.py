@@ -51,11 +51,12 @@ def published(tmp_path):
     def write(path, rows):
         with tf.io.TFRecordWriter(str(path)) as writer:
             for inputs, targets in rows:
-                texts = {"inputs_pretokenized": inputs, "targets_pretokenized": targets}
-                features = {
-                    name: tf.train.Feature(bytes_list=tf.train.BytesList(value=[text.encode()]))
-                    for name, text in texts.items()
-                }
+                features = {}
+                for name, text, end in (("inputs", inputs, []), ("targets", targets, [1])):
+                    tokens = tf.train.Int64List(value=[*BYTES.encode(text), *end])
+                    texts = tf.train.BytesList(value=[text.encode()])
+                    features[name] = tf.train.Feature(int64_list=tokens)
+                    features[f"{name}_pretokenized"] = tf.train.Feature(bytes_list=texts)
                 writer.write(
                     tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
                 )
@@ -73,6 +74,8 @@ def published(tmp_path):
         for split, shards in (("train", (rows[:2], rows[2:])), ("validation", (rows[:1],))):
             info = {"features": features, "num_shards": len(shards)}
             (folder / f"info.{split}.json").write_text(json.dumps(info))
+            stats = {"examples": sum(map(len, shards))}
+            (folder / f"stats.{split}.json").write_text(json.dumps(stats))
             for number, shard in enumerate(shards):
                 write(folder / f"{split}.tfrecord-{number:05d}-of-{len(shards):05d}", shard)
         (folder / "COMPLETED").write_text("")
@@ -109,6 +112,27 @@ def test_p3_as_published_gives_the_same_tasks_and_rows_in_the_order_of_its_shard
     assert texts("t0_trec_trec1", "validation") == ["trec1 0"]
     register(published / "data", BYTES, prefix="inside")
     assert texts("inside_trec_trec1") == texts("t0_trec_trec1")
+
+
+def test_seqio_reads_the_same_rows_and_tokens_from_its_own_cache(published, monkeypatch):
+    monkeypatch.setattr(seqio.utils, "_GLOBAL_CACHE_DIRECTORIES", [str(published / "data")])
+    seqio.TaskRegistry.add(
+        "trec_trec1",
+        source=seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=("train", "validation")),
+        preprocessors=[seqio.CacheDatasetPlaceholder()],
+        output_features={name: seqio.Feature(BYTES, add_eos=True) for name in LENGTHS},
+    )
+    register(published, BYTES, end_inputs=False)
+    theirs, ours = (
+        seqio.TaskRegistry.get(name)
+        .get_dataset(LENGTHS, split="train", shuffle=False, use_cached=cached)
+        .as_numpy_iterator()
+        for name, cached in (("trec_trec1", True), ("t0_trec_trec1", False))
+    )
+    for their_row, our_row in zip(theirs, ours, strict=True):
+        for name in ("inputs", "targets"):
+            assert our_row[name].tolist() == their_row[name].tolist()
+            assert our_row[f"{name}_pretokenized"] == their_row[f"{name}_pretokenized"]
 
 
 def test_where_a_data_set_is_a_task_it_has_the_rows_of_all_its_templates(rendered):
@@ -233,11 +257,10 @@ def test_a_broken_description_of_a_split_is_named(published, content, message):
         register(published, BYTES)
 
 
-def test_a_missing_shard_is_named(published):
+def test_a_missing_shard_is_noticed_at_once(published):
     (published / "data" / "trec_trec1" / "train.tfrecord-00001-of-00002").unlink()
-    register(published, BYTES)
-    with pytest.raises(UserError, match=r"trec_trec1/train\.tfrecord-00001-of-00002 cannot be read"):
-        texts("t0_trec_trec1")
+    with pytest.raises(UserError, match=r"trec_trec1/info\.train\.json: num_shards is 2, and .* has 1 files"):
+        register(published, BYTES)
 
 
 def test_an_empty_folder_is_reported_by_name(tmp_path):
