@@ -145,7 +145,7 @@ class CachedRecords(RowFile):
             raise UserError(f"{name} is no tf.train.Example; {FETCH}") from None
         texts = []
         for field in ("inputs_pretokenized", "targets_pretokenized"):
-            values = features[field].bytes_list.value if field in features else ()
+            values = list(features[field].bytes_list.value) if field in features else []
             if len(values) != 1:
                 raise UserError(f"{name} has no text {field!r}; {FETCH}")
             texts.append(decode(values[0], f"{name}: {field}", FETCH))
