@@ -28,7 +28,8 @@ def find_templates(folder: epath.Path, *, truncated: bool) -> dict[DataSet, dict
       For each data set that has a template in the folder, by P3's names of its templates, the files by split.
 
     Raises:
-      UserError: there is no such template, or a file about one is broken.
+      UserError: there is no such template, one is there in both layouts, or the description of a split is
+        broken.
     """
     inside = folder / "data" if (folder / "data").is_dir() else folder
     found: dict[DataSet, dict[str, Mapping[str, RowFile]]] = {}
@@ -39,6 +40,8 @@ def find_templates(folder: epath.Path, *, truncated: bool) -> dict[DataSet, dict
             continue
         limit = data_set.rows_per_template if truncated else None
         splits = _json_lines(path, limit) if path.name != name else _cached(path, limit)
+        if splits and name in found.get(data_set, ()):
+            raise UserError(f"{inside} has both {name}/ and {name}.jsonl; take one of them out")
         if splits:
             found.setdefault(data_set, {})[name] = splits
     if not found:

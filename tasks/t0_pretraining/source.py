@@ -25,7 +25,7 @@ class TemplatesSource(seqio.DataSource):
 
     def __init__(self, templates: Mapping[str, Mapping[str, RowFile]]) -> None:
         splits = dict.fromkeys(split for files in templates.values() for split in files)
-        super().__init__(splits=tuple(splits), performs_internal_shuffling=True)
+        super().__init__(splits=tuple(splits), caching_permitted=False, performs_internal_shuffling=True)
         self._templates = dict(templates)
 
     @property

@@ -112,7 +112,8 @@ def _add_task(name: str, templates: Mapping[str, Mapping[str, RowFile]], setting
     seqio.TaskRegistry.add(
         name,
         source=TemplatesSource(templates),
-        preprocessors=[seqio.CacheDatasetPlaceholder(), Encoding(settings.vocabulary, settings.end_inputs)],
+        # No place for seqio's offline cache: the rows are texts already, and a cache would not be shuffled.
+        preprocessors=[Encoding(settings.vocabulary, settings.end_inputs)],
         output_features={
             "inputs": seqio.Feature(settings.vocabulary, add_eos=settings.end_inputs),
             "targets": seqio.Feature(settings.vocabulary, add_eos=True),

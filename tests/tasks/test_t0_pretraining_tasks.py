@@ -208,7 +208,7 @@ def test_rows_are_shuffled_by_seed_over_all_of_a_task_and_none_is_lost(tmp_path,
     assert sorted(itertools.chain(*shards)) == sorted(in_order)
 
 
-def test_a_saved_position_is_small_and_continues_with_the_same_batches(rendered, tmp_path):
+def test_a_saved_position_continues_with_the_same_batches(rendered, tmp_path):
     register(rendered, BYTES)
 
     def stream():
@@ -260,6 +260,12 @@ def test_a_broken_description_of_a_split_is_named(published, content, message):
 def test_a_missing_shard_is_noticed_at_once(published):
     (published / "data" / "trec_trec1" / "train.tfrecord-00001-of-00002").unlink()
     with pytest.raises(UserError, match=r"trec_trec1/info\.train\.json: num_shards is 2, and .* has 1 files"):
+        register(published, BYTES)
+
+
+def test_a_template_in_both_layouts_is_refused(published):
+    (published / "data" / "trec_trec1.jsonl").write_text('{"inputs": "a", "targets": "b"}\n')
+    with pytest.raises(UserError, match=r"data has both trec_trec1/ and trec_trec1\.jsonl; take one of them"):
         register(published, BYTES)
 
 
