@@ -32,6 +32,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.tasks.skillbench.true_skills": ("TrueSkillsRouter",),
     "poly_jax.tasks.super_natural_instructions.tasks": ("register",),
     "poly_jax.tasks.t0_few_shot.tasks": ("register",),
+    "poly_jax.tasks.t0_pretraining.tasks": ("register",),
     "poly_jax.training.mesh": ("Partitioning",),
     "poly_jax.training.optimizer": ("Optimizer",),
     "poly_jax.transfer.adapted_from": ("AdaptedFrom",),
@@ -58,6 +59,7 @@ NAMESPACES = {
     "poly_jax.tasks.skillbench.true_skills": "skillbench",
     "poly_jax.tasks.super_natural_instructions.tasks": "super_natural_instructions",
     "poly_jax.tasks.t0_few_shot.tasks": "t0_few_shot",
+    "poly_jax.tasks.t0_pretraining.tasks": "t0_pretraining",
     # What the module was called once: a sweep's results are found again by the full names of its bindings.
     "poly_jax.transfer.gradient_free_search": "poly_jax.transfer.choosing",
 }
@@ -97,6 +99,7 @@ PATHS = {
     "poly_jax.transfer.adapted_from.AdaptedFrom": ("step",),
     "super_natural_instructions.register": ("folder",),
     "t0_few_shot.register": ("folder",),
+    "t0_pretraining.register": ("folder",),
     "vocabularies.sentencepiece": ("path",),
 }
 """Parameters that are paths, by full gin name: `~` and environment variables in them are expanded."""

@@ -37,8 +37,10 @@ def rank_accuracy(
       scores: summed log-probabilities of the choices; a choice without tokens is absent, whatever its score.
       length_norm: a score is divided by (number of tokens) ^ length_norm; 1 in the recipes (T-Few, arXiv
         2205.05638).
-      by_template: whether every template shows every example: then `accuracy` is the mean over templates, and
-        `median_accuracy` their median, which T0 reports (arXiv 2110.08207).
+      by_template: whether every template shows every example: then `accuracy` is the mean over templates.
+        T0 reports the median of the templates' accuracies, `median_accuracy`, and their interquartile range
+        in percentage points, `interquartile_range` (arXiv 2110.08207). Quartiles between two templates are
+        interpolated linearly.
 
     Raises:
       UserError: a choice has a score that is not a number.
@@ -62,5 +64,6 @@ def rank_accuracy(
     if by_template:
         templates = np.array([target["template"] for target in targets])
         accuracies = [hits[templates == name].mean() for name in np.unique(templates)]
-        results["median_accuracy"] = float(np.median(accuracies))
+        first, median, third = np.percentile(accuracies, (25, 50, 75))
+        results |= {"median_accuracy": float(median), "interquartile_range": float(third - first)}
     return results

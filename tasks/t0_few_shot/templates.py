@@ -136,11 +136,47 @@ class Renderer:
         """
         if template.answer_choices is None:
             raise ValueError("it has no answer choices")
+        parts, choices = self._rendered(template, example, seed)
+        if len(parts) != 2 or not all(parts) or not all(choices):
+            raise ValueError("its input, its target or one of its choices is empty")
+        source, target = parts
+        return Rendered(source, target, choices)
+
+    def render_pair(
+        self, template: Template, example: Mapping[str, Any], seed: str
+    ) -> tuple[str, str] | None:
+        """Render the input and the target of an example, with or without answer choices.
+
+        Args:
+          template: the prompt.
+          example: its fields.
+          seed: seed of the random choices that a template may make.
+
+        Returns:
+          The two texts, or None where the template leaves out the example: one of the texts is empty, or the
+          template writes only one. Templates use this to select examples, and P3 has no row for the others.
+
+        Raises:
+          ValueError: the template does not fit the example, or takes too much time or memory.
+        """
+        parts, _ = self._rendered(template, example, seed)
+        if len(parts) != 2 or not all(parts):
+            return None
+        source, target = parts
+        return source, target
+
+    def _rendered(
+        self, template: Template, example: Mapping[str, Any], seed: str
+    ) -> tuple[list[str], tuple[str, ...]]:
+        """Return the parts of the rendered text, and the answer choices, of which there may be none."""
         fields = {name: _protected(value) for name, value in example.items()}
         self._random.seed(seed)
+        choices: list[str] = []
         try:
-            choices = self._parts(template.answer_choices, fields)
-            parts = self._parts(template.text, {**fields, "answer_choices": choices})
+            if template.answer_choices is not None:
+                choices = self._parts(template.answer_choices, fields)
+                fields["answer_choices"] = choices
+            parts = self._parts(template.text, fields)
         except TooLargeError:
             raise
         except (
@@ -152,10 +188,7 @@ class Renderer:
             ArithmeticError,
         ) as error:
             raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
-        if len(parts) != 2 or not all(parts) or not all(choices):
-            raise ValueError("its input, its target or one of its choices is empty")
-        source, target = (part.replace(_PROTECTED, _SEPARATOR) for part in parts)
-        return Rendered(source, target, tuple(part.replace(_PROTECTED, _SEPARATOR) for part in choices))
+        return [_unprotected(part) for part in parts], tuple(_unprotected(choice) for choice in choices)
 
     def _parts(self, text: str, fields: Mapping[str, Any]) -> list[str]:
         if text not in self._compiled:
@@ -173,4 +206,10 @@ class Renderer:
 def _protected(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace(_SEPARATOR, _PROTECTED)
+    if isinstance(value, dict):
+        return {name: _protected(element) for name, element in value.items()}
     return [_protected(element) for element in value] if isinstance(value, list) else value
+
+
+def _unprotected(text: str) -> str:
+    return text.replace(_PROTECTED, _SEPARATOR)

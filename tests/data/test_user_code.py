@@ -52,6 +52,28 @@ def test_a_preprocessor_that_ends_the_process_is_reported_by_name(plain_task):
         next(train("owl"))
 
 
+def test_an_error_is_found_behind_the_place_where_a_task_is_cached(plain_task):
+    plain_task("elk", preprocessors=[seqio.CacheDatasetPlaceholder(), fails_on_an_example])
+    with pytest.raises(UserError, match=r"preprocessor '.*fails_on_an_example.*' of task 'elk' failed"):
+        next(train("elk"))
+
+
+def test_an_error_that_names_its_own_place_is_reported_as_it_is(plain_task):
+    def refuses(dataset):
+        def refuse(values):
+            raise UserError("file.jsonl, line 3 is empty")
+
+        def change(example):
+            refused = tf.numpy_function(refuse, [example["inputs"]], tf.int32)
+            return {**example, "inputs": tf.ensure_shape(refused, [None])}
+
+        return dataset.map(change)
+
+    plain_task("emu", preprocessors=[refuses])
+    with pytest.raises(UserError, match=r"^file\.jsonl, line 3 is empty$"):
+        next(train("emu"))
+
+
 @pytest.mark.parametrize("preprocessor", [fails_when_built, fails_inside_a_map, fails_on_an_example])
 def test_an_error_in_a_preprocessor_names_it_and_its_task(plain_task, preprocessor):
     causes = {

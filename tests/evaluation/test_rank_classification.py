@@ -135,7 +135,8 @@ def test_a_task_is_adapted_to_with_choice_loss_and_evaluated_with_its_own_adapte
     averaged = evaluate(
         run.folder, run.experiment, mixture=choosing, split="train", zero_shot=True, output_dir="before"
     )
-    assert set(adapted[choosing]) == set(averaged[choosing]) == {"accuracy", "median_accuracy"}
+    names = {"accuracy", "median_accuracy", "interquartile_range"}
+    assert set(adapted[choosing]) == set(averaged[choosing]) == names
     after, before = (likelihoods(folder, choosing) for folder in ("after", "before"))
     assert after.mean() > before.mean() + 1
 

@@ -60,10 +60,30 @@ def test_the_median_accuracy_is_over_templates():
     labels = {"a": (0, 0), "b": (1, 1), "c": (0, 1)}
     targets = [target(labels[name][row], [1, 1], name) for row in range(2) for name in "abc"]
     scores = np.tile([-1.0, -2.0], (6, 1))
-    assert rank_accuracy(targets, scores, by_template=True) == {"accuracy": 50.0, "median_accuracy": 50.0}
+    assert rank_accuracy(targets, scores, by_template=True) == {
+        "accuracy": 50.0,
+        "median_accuracy": 50.0,
+        # The accuracies are 0, 50 and 100, and half of the way to the next one are the quartiles 25 and 75.
+        "interquartile_range": 50.0,
+    }
     targets[2]["label"] = targets[5]["label"] = 1
     results = rank_accuracy(targets, scores, by_template=True)
-    assert results == {"accuracy": pytest.approx(100 / 3), "median_accuracy": 0.0}
+    assert results == {
+        "accuracy": pytest.approx(100 / 3),
+        "median_accuracy": 0.0,
+        "interquartile_range": pytest.approx(50.0),
+    }
+
+
+def test_the_interquartile_range_ignores_the_best_and_the_worst_quarter_of_the_templates():
+    # Of ten examples, the five templates have 1, 4, 5, 7 and 10 right.
+    rights = dict(zip("abcde", (1, 4, 5, 7, 10), strict=True))
+    targets = [target(int(row >= right), [1, 1], name) for name, right in rights.items() for row in range(10)]
+    scores = np.tile([-1.0, -2.0], (50, 1))
+    results = rank_accuracy(targets, scores, by_template=True)
+    assert results == {"accuracy": 54.0, "median_accuracy": 50.0, "interquartile_range": pytest.approx(30.0)}
+    one = rank_accuracy(targets[:10], scores[:10], by_template=True)
+    assert one == {"accuracy": 10.0, "median_accuracy": 10.0, "interquartile_range": 0.0}
 
 
 def test_a_target_is_its_label_and_the_lengths_of_the_choices():

@@ -1,0 +1,85 @@
+"""Finds the files of T0's training templates in a folder, in each layout that the rows come in."""
+
+import re
+from collections.abc import Collection, Mapping
+
+from etils import epath
+
+from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import read_json
+from poly_jax.tasks.t0_pretraining.data_sets import DataSet, training_data_set
+from poly_jax.tasks.t0_pretraining.row_files import FETCH, CachedRecords, JsonLines, RowFile
+
+TRAIN = "train"
+_INFO = re.compile(r"info\.(\w+)\.json")
+_TEXTS = ("inputs_pretokenized", "targets_pretokenized")
+
+
+def find_templates(folder: epath.Path, *, truncated: bool) -> dict[DataSet, dict[str, Mapping[str, RowFile]]]:
+    """Find the files of T0's training templates.
+
+    Args:
+      folder: folder with `data/<template>/` as P3 has them, with such folders themselves, or with
+        `<template>.jsonl`; names are P3's.
+      truncated: whether a template's training rows are only its first ones, see `DataSet.rows_per_template`.
+
+    Returns:
+      For each data set that has a template in the folder, by P3's names of its templates, the files by split.
+
+    Raises:
+      UserError: there is no such template, one is there in both layouts, or the description of a split is
+        broken.
+    """
+    inside = folder / "data" if (folder / "data").is_dir() else folder
+    found: dict[DataSet, dict[str, Mapping[str, RowFile]]] = {}
+    for path in sorted(inside.iterdir()) if inside.is_dir() else ():
+        name = path.name.removesuffix(".jsonl")
+        data_set = training_data_set(name)
+        if data_set is None:
+            continue
+        limit = data_set.rows_per_template if truncated else None
+        splits = _json_lines(path, limit) if path.name != name else _cached(path, limit)
+        if splits and name in found.get(data_set, ()):
+            raise UserError(f"{inside} has both {name}/ and {name}.jsonl; take one of them out")
+        if splits:
+            found.setdefault(data_set, {})[name] = splits
+    if not found:
+        raise UserError(
+            f"no template of T0's training data sets at {inside / '<template>' / 'info.train.json'} or "
+            f"{inside / '<template>.jsonl'}; give the folder that holds P3's data/, or the JSONL files"
+        )
+    return found
+
+
+def _json_lines(path: epath.Path, limit: int | None) -> Mapping[str, RowFile]:
+    return {TRAIN: JsonLines([path], limit)}
+
+
+def _cached(folder: epath.Path, limit: int | None) -> Mapping[str, RowFile]:
+    """Return the files of each split that seqio has described in the folder."""
+    if not folder.is_dir():
+        return {}
+    present = {path.name for path in folder.iterdir()}
+    names = [match[1] for match in map(_INFO.fullmatch, sorted(present)) if match]
+    return {
+        split: CachedRecords(_shards(folder, split, present), limit if split == TRAIN else None)
+        for split in names
+    }
+
+
+def _shards(folder: epath.Path, split: str, present: Collection[str]) -> list[epath.Path]:
+    info = folder / f"info.{split}.json"
+    fields = Fields(read_json(info, advice=FETCH), info, FETCH)
+    features = fields.inside("features")
+    for text in _TEXTS:
+        if features.inside(text).take("dtype", str) != "string":
+            raise UserError(f"{info}: feature {text!r} is not of dtype 'string'; {FETCH}")
+    count = fields.take("num_shards", int, at_least=1)
+    there = sum(name.startswith(f"{split}.tfrecord-") for name in present)
+    if there != count:
+        raise UserError(
+            f"{info}: num_shards is {count}, and the folder has {there} files {split}.tfrecord-*; "
+            "fetch the folder again"
+        )
+    return [folder / f"{split}.tfrecord-{shard:05d}-of-{count:05d}" for shard in range(count)]

@@ -1,0 +1,152 @@
+"""Files of prompted rows, read one row at a time at any place: lines of JSON, and P3's TFRecord files."""
+
+import abc
+import functools
+import struct
+from collections.abc import Iterator, Sequence
+from typing import IO, NamedTuple
+
+import numpy as np
+from etils import epath
+from google.protobuf.message import DecodeError
+from jaxtyping import Int
+
+from poly_jax.data.quiet import tf
+from poly_jax.errors import UserError
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import parse_json
+from poly_jax.files.text_file import decode
+
+FETCH = "fetch the file again"
+
+# A TFRecord is the length of its content, a checksum, the content, and another checksum.
+_LENGTH = struct.Struct("<Q")
+_CHECKSUM = 4
+# One prompted row has a few kilobytes. A larger number is a damaged length.
+_MOST_BYTES = 64 << 20
+
+
+class Row(NamedTuple):
+    """One prompted example: the text that the model reads, and the text that it shall write."""
+
+    inputs: str
+    targets: str
+
+
+class RowFile(abc.ABC):
+    """The rows of one template and split.
+
+    The file's row boundaries are found once, when its number of rows is first needed. A row itself is read
+    when it is drawn, so that rows of any number are shuffled without being held in memory.
+
+    Args:
+      paths: the files, in the order of the rows; local or remote (gs://).
+      limit: the largest number of rows that are used, the first ones; None for all.
+    """
+
+    kind: str
+
+    def __init__(self, paths: Sequence[epath.Path], limit: int | None = None) -> None:
+        self.paths = tuple(paths)
+        self._limit = limit
+
+    def __len__(self) -> int:
+        return len(self._spans)
+
+    def row(self, place: int) -> Row:
+        """Read the row at a place, counted from 0.
+
+        Raises:
+          UserError: the row is damaged, or a text is missing or empty; the message names the file and the
+            row's number in it, counted from 1.
+        """
+        number, file, start, size = (int(each) for each in self._spans[place])
+        path = self.paths[file]
+        with path.open("rb") as opened:
+            opened.seek(start)
+            content = opened.read(size)
+        name = f"{path}, {self.kind} {number}"
+        row = self._parse(content, name)
+        for field, text in row._asdict().items():
+            if not text.strip():
+                raise UserError(f"{name} has empty {field}; {FETCH}, or take the row out of it")
+        return row
+
+    @functools.cached_property
+    def _spans(self) -> Int[np.ndarray, "rows 4"]:
+        """For each row its number in its file, the file's index, and the row's first byte and size."""
+        spans: list[tuple[int, int, int, int]] = []
+        for file, path in enumerate(self.paths):
+            try:
+                with path.open("rb") as opened:
+                    for number, (start, size) in enumerate(self._boundaries(opened, path), 1):
+                        if self._limit is not None and len(spans) >= self._limit:
+                            break
+                        spans.append((number, file, start, size))
+            except OSError as error:
+                raise UserError(f"{path} cannot be read ({error.strerror or error}); {FETCH}") from None
+        if not spans:
+            raise UserError(f"{self.paths[0]} has no row; {FETCH}, or take the template out of the folder")
+        return np.array(spans, np.int64)
+
+    @abc.abstractmethod
+    def _boundaries(self, opened: IO[bytes], path: epath.Path) -> Iterator[tuple[int, int]]:
+        """Yield the first byte and the size of each row's content."""
+
+    @abc.abstractmethod
+    def _parse(self, content: bytes, name: str) -> Row:
+        """Return the row in its content; `name` names the row in errors."""
+
+
+class JsonLines(RowFile):
+    """Rows as lines of JSON, each an object with the texts `inputs` and `targets`."""
+
+    kind = "line"
+
+    def _boundaries(self, opened: IO[bytes], path: epath.Path) -> Iterator[tuple[int, int]]:
+        del path
+        start = 0
+        for line in opened:
+            yield start, len(line)
+            start += len(line)
+
+    def _parse(self, content: bytes, name: str) -> Row:
+        fields = Fields(parse_json(content, name, advice=FETCH), name, FETCH)
+        return Row(fields.take("inputs", str), fields.take("targets", str))
+
+
+class CachedRecords(RowFile):
+    """Rows as `tf.train.Example` records, as seqio caches a task and P3 is published.
+
+    The texts are those of `inputs_pretokenized` and `targets_pretokenized`. The tokens beside them, which are
+    T5's, are not read: the texts give the same tokens with T5's vocabulary, and serve any other one too.
+    """
+
+    kind = "record"
+
+    def _boundaries(self, opened: IO[bytes], path: epath.Path) -> Iterator[tuple[int, int]]:
+        place, number = 0, 1
+        end = opened.seek(0, 2)
+        opened.seek(0)
+        while head := opened.read(_LENGTH.size):
+            size = _LENGTH.unpack(head)[0] if len(head) == _LENGTH.size else _MOST_BYTES
+            start = place + _LENGTH.size + _CHECKSUM
+            place = start + size + _CHECKSUM
+            if size >= _MOST_BYTES or place > end:
+                raise UserError(f"{path}, record {number} is damaged, or the file ends inside it; {FETCH}")
+            yield start, size
+            opened.seek(place)
+            number += 1
+
+    def _parse(self, content: bytes, name: str) -> Row:
+        try:
+            features = tf.train.Example.FromString(content).features.feature
+        except DecodeError:
+            raise UserError(f"{name} is no tf.train.Example; {FETCH}") from None
+        texts = []
+        for field in ("inputs_pretokenized", "targets_pretokenized"):
+            values = list(features[field].bytes_list.value) if field in features else []
+            if len(values) != 1:
+                raise UserError(f"{name} has no text {field!r}; {FETCH}")
+            texts.append(decode(values[0], f"{name}: {field}", FETCH))
+        return Row(*texts)
