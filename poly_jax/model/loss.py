@@ -74,8 +74,9 @@ class TokenLoss:
 
     def totals(self, apply: Apply, batch: Batch) -> Terms:
         """The one term, which `total` computes."""
-        tokens = (batch["encoder_input_tokens"], batch["decoder_input_tokens"])
-        logits = apply(*tokens, batch["task_ids"], segments=Segments.of(batch))
+        arrays = [batch[name] for name in ("encoder_input_tokens", "decoder_input_tokens", "task_ids")]
+        segments = Segments.of(batch)
+        logits = apply(*arrays) if segments is None else apply(*arrays, segments=segments)
         weights = batch["decoder_loss_weights"].astype(jnp.float32)
         return {"tokens": self.total(logits, batch["decoder_target_tokens"], weights)}
 
