@@ -98,6 +98,7 @@ def test_a_broken_line_is_an_error_that_names_the_file_and_the_line(tmp_path, br
         (pretokenized(b"\xff"), r"x, record 2: inputs_pretokenized is not UTF-8 text"),
         (pretokenized(b"a", b""), r"x, record 2 has empty targets"),
     ],
+    ids=["no record", "no target", "not UTF-8", "empty target"],  # A record's bytes are not the same twice.
 )
 def test_a_broken_record_is_an_error_that_names_the_file_and_the_record(tmp_path, broken, message):
     file = CachedRecords([records(tmp_path / "x", pretokenized(), broken)])
