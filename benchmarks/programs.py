@@ -105,6 +105,8 @@ def pefts(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch])
         dropout_rate=0.0,
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
+        decoder_start_token_id=0,
+        pad_token_id=0,
     )
     common: dict[str, Any] = {"task_type": "SEQ_2_SEQ_LM", "r": RANK, "target_modules": list(PEFT_SITES)}
     if method == "LoRA":
