@@ -10,9 +10,10 @@ padded to the longest of its batch, where PEFT is installed (extra `interop`). P
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from programs import ours, pefts
 from poly_jax import configuration
 from poly_jax.data.batches import train_batches
 from poly_jax.data.packed_stream import PackedStream, unpadded
-from poly_jax.data.packing import Example, next_row, pack_rows
+from poly_jax.data.packing import Example, Waiting, pack_rows
 from poly_jax.data.task_table import TaskTable
 
 ROOM = (1024, 128)
@@ -29,24 +30,15 @@ MOST = 16
 POOL = 1024
 
 
-def fill(packing: Any, waiting: list[Example], ahead: Iterator[Example]) -> tuple[float, float, float]:
+def fill(packing: Any, examples: Sequence[Example]) -> tuple[float, float, float]:
     """Fill of inputs and of targets, and examples packed in a second on one core."""
-    rows, packed = [], 0
+    waiting, ahead, rows = Waiting(examples[:POOL]), iter(examples[POOL:]), []
     began = time.perf_counter()
-    while True:
-        inputs = np.asarray([len(inputs) for inputs, _, _ in waiting])
-        targets = np.asarray([len(targets) for _, targets, _ in waiting])
-        chosen = next_row(inputs, targets, ROOM, MOST, packing)
-        rows.append([waiting[place] for place in chosen])
-        packed += len(chosen)
-        for place in sorted(chosen, reverse=True):
-            del waiting[place]
-        new = [example for example, _ in zip(ahead, chosen, strict=False)]
-        if len(new) < len(chosen):
-            break
-        waiting += new
+    while len(waiting) == POOL:
+        rows.append(waiting.take_row(ROOM, MOST, packing))
+        waiting.add(itertools.islice(ahead, len(rows[-1])))
     batch = pack_rows(rows, ROOM, MOST)
-    speed = packed / (time.perf_counter() - began)
+    speed = (len(examples) - len(waiting)) / (time.perf_counter() - began)
     return *((batch[name] > 0).mean() for name in ("encoder_segment_ids", "decoder_segment_ids")), speed
 
 
@@ -84,7 +76,7 @@ def main() -> None:
     print(f"{len(table)} tasks, {len(examples)} examples; rows of one example are {real:.1%} input tokens\n")
     print("| packing | input tokens | target tokens | examples/s on one core |\n|---|---|---|---|")
     for packing in ("first-fit", "best-fit"):
-        inputs, targets, speed = fill(packing, examples[:POOL], iter(examples[POOL:]))
+        inputs, targets, speed = fill(packing, examples)
         print(f"| {packing} | {inputs:.1%} | {targets:.1%} | {speed:,.0f} |")
 
     packed = PackedStream(read(256), args.batch_size, ROOM, MOST, "best-fit")

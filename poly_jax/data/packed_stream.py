@@ -9,7 +9,7 @@ import safetensors.numpy
 from etils import epath
 from jaxtyping import Int
 
-from poly_jax.data.packing import Example, Room, next_row, pack_rows
+from poly_jax.data.packing import Example, Room, Waiting, pack_rows
 from poly_jax.data.stream import ADVICE, Batch, BatchStream
 from poly_jax.errors import UserError
 
@@ -45,7 +45,7 @@ class PackedStream:
         self._examples = examples
         self._rows, self._room, self._most = rows, room, most
         self._packing, self._start_id = packing, start_id
-        self._waiting: list[Example] = []
+        self._waiting = Waiting()
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -81,7 +81,7 @@ class PackedStream:
             saved = safetensors.numpy.load(path.read_bytes())
             inputs = np.split(saved["inputs"], np.cumsum(saved["inputs_lengths"])[:-1])
             targets = np.split(saved["targets"], np.cumsum(saved["targets_lengths"])[:-1])
-            self._waiting = list(zip(inputs, targets, saved["task_ids"].tolist(), strict=True))
+            self._waiting = Waiting(zip(inputs, targets, saved["task_ids"].tolist(), strict=True))
         # The library raises errors of several types for damaged bytes.
         except Exception as error:
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -91,14 +91,8 @@ class PackedStream:
 
     def _row(self) -> list[Example]:
         while len(self._waiting) < _WAITING:
-            self._waiting += unpadded(next(self._examples))
-        inputs = np.asarray([len(inputs) for inputs, _, _ in self._waiting])
-        targets = np.asarray([len(targets) for _, targets, _ in self._waiting])
-        chosen = next_row(inputs, targets, self._room, self._most, self._packing)
-        row = [self._waiting[place] for place in chosen]
-        for place in sorted(chosen, reverse=True):
-            del self._waiting[place]
-        return row
+            self._waiting.add(unpadded(next(self._examples)))
+        return self._waiting.take_row(self._room, self._most, self._packing)
 
 
 def unpadded(batch: Batch) -> list[Example]:

@@ -1,6 +1,6 @@
 """Packs several examples into each row of a batch, so that little of what is computed is padding."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,6 +11,9 @@ Packing = Literal["none", "first-fit", "best-fit"]
 
 Room = tuple[int, int]
 """Number of tokens of the inputs and of the targets of a row."""
+
+Example = tuple[Int[np.ndarray, "inputs"], Int[np.ndarray, "targets"], int]
+"""Tokens of the input and of the target, without padding, and the task's id."""
 
 
 def next_row(
@@ -48,8 +51,37 @@ def next_row(
             return row
 
 
-Example = tuple[Int[np.ndarray, "inputs"], Int[np.ndarray, "targets"], int]
-"""Tokens of the input and of the target, without padding, and the task's id."""
+class Waiting:
+    """Examples that wait to be packed, the oldest first."""
+
+    def __init__(self, examples: Iterable[Example] = ()) -> None:
+        self._examples: list[Example] = []
+        # Kept beside the examples, because every row is chosen by all lengths.
+        self._lengths: Int[np.ndarray, "waiting 2"] = np.zeros((0, 2), np.int64)
+        self.add(examples)
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter(self._examples)
+
+    def add(self, examples: Iterable[Example]) -> None:
+        """Add examples behind those that wait."""
+        before = len(self._examples)
+        self._examples += examples
+        new = [(len(inputs), len(targets)) for inputs, targets, _ in self._examples[before:]]
+        self._lengths = np.concatenate([self._lengths, np.array(new, np.int64).reshape(-1, 2)])
+
+    def take_row(self, room: Room, most: int, packing: Literal["first-fit", "best-fit"]) -> list[Example]:
+        """Take out the examples of the next row; see `next_row`."""
+        inputs, targets = self._lengths.T
+        chosen = next_row(inputs, targets, room, most, packing)
+        row = [self._examples[place] for place in chosen]
+        for place in sorted(chosen, reverse=True):
+            del self._examples[place]
+        self._lengths = np.delete(self._lengths, chosen, axis=0)
+        return row
 
 
 def pack_rows(

@@ -18,8 +18,8 @@ def check_writable(path: epath.PathLike) -> None:
         raise UserError(f"{path} cannot be written: there is no folder {place.parent}")
 
 
-def write_whole(path: epath.PathLike, text: str) -> None:
-    """Write a text file beside its path and move it there; the path may be local or remote (gs://).
+def write_whole(path: epath.PathLike, content: str | bytes) -> None:
+    """Write a file beside its path and move it there; the path may be local or remote (gs://).
 
     If the path is a link, it stays a link, and the file that it points to is replaced.
 
@@ -30,7 +30,10 @@ def write_whole(path: epath.PathLike, text: str) -> None:
     place = _behind_links(path)
     partial = place.with_name(f"{place.name}.partial")
     try:
-        partial.write_text(text)
+        if isinstance(content, str):
+            partial.write_text(content)
+        else:
+            partial.write_bytes(content)
         partial.replace(place)
     except OSError as error:
         with contextlib.suppress(OSError):  # The file system may have become full or read-only.

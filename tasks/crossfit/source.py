@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from poly_jax.data.drawn_reference import reference_columns
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 from poly_jax.tasks.crossfit.reading import Row, read_rows
@@ -12,8 +13,7 @@ from poly_jax.tasks.crossfit.sample_files import Splits
 class SampleSource(seqio.DataSource):
     """The rows of a task's files, by split.
 
-    Its examples have scalar texts `task`, `description` ("" for none) and `input`, and a vector `references`
-    (padded with empty texts to the split's largest number) with its `num_references`, int32.
+    Its examples have scalar texts `task`, `description` ("" for none) and `input`, and `reference_columns`.
 
     Args:
       task: the name of the task in CrossFit.
@@ -73,15 +73,11 @@ class SampleSource(seqio.DataSource):
           UserError: an error of `rows`.
         """
         rows = self.rows(split)
-        width = max(len(row.references) for row in rows)
-        references = [[*row.references, *[""] * (width - len(row.references))] for row in rows]
-        counts = [len(row.references) for row in rows]
         return tf.data.Dataset.from_tensor_slices(
             {
                 "task": [self._task] * len(rows),
                 "description": [self._description] * len(rows),
                 "input": [row.input for row in rows],
-                "references": references,
-                "num_references": tf.constant(counts, tf.int32),
+                **reference_columns([row.references for row in rows]),
             }
         )

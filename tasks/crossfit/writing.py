@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.files.whole_file import check_writable
+from poly_jax.files.whole_file import write_whole
 from poly_jax.tasks.crossfit.reading import Row
 
 
@@ -38,12 +38,4 @@ def write_rows(path: epath.Path, rows: Iterable[Row]) -> None:
     Raises:
       UserError: an error of `to_bytes`, or the file cannot be written.
     """
-    content = to_bytes(rows)
-    check_writable(path)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        # Bytes, because a file opened for text may get another encoding or other line ends.
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    write_whole(path, to_bytes(rows))

@@ -8,6 +8,7 @@ import numpy as np
 
 from poly_jax.data import vocabularies
 from poly_jax.data.quiet import seqio, tf
+from poly_jax.tasks.exact_match import exact_match
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import (
     PRETRAINING_STREAM,
@@ -24,12 +25,6 @@ PRETRAINING_EXAMPLES = {"train": 2**20, "validation": 2**11}
 PRETRAINING_TASK = "skillbench_pretrain"
 _CHUNK = 2048
 _SEQIO_FORMS: tuple[Form, ...] = ("named", "nameless")
-
-
-def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Return the percentage of predictions that equal their targets in every byte."""
-    hits = [target == prediction for target, prediction in zip(targets, predictions, strict=True)]
-    return {"exact_match": 100.0 * float(np.mean(hits))}
 
 
 def registered_name(name: str, form: Form = "named", data_seed: int = 0) -> str:

@@ -9,6 +9,7 @@ import dataclasses
 import string
 from collections.abc import Mapping
 
+from poly_jax.data.encoded_text import cut
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 
@@ -116,11 +117,6 @@ def encode_prompt(
     return _cut(whole, prompt, vocabulary, length), tf.strings.join([*texts, tail])
 
 
-def encode_target(text: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
-    """Encode an answer as int32 [at most length], which always ends with the end of sequence."""
-    return _ended(_encode(text, vocabulary), vocabulary, length)
-
-
 def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
     if length is not None and prompt.kept_end:
         # The published code keeps one more token, so the end of sequence replaces the last of `kept_end`.
@@ -130,12 +126,7 @@ def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, lengt
         fits = tf.size(ids) < length
         kept, ending = ids[: tf.where(fits, length, room)], end[: tf.where(fits, 0, len(kept_end))]
         ids = tf.concat([kept, ending], axis=0)
-    return _ended(ids, vocabulary, length)
-
-
-def _ended(ids: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None) -> tf.Tensor:
-    ids = ids if length is None else ids[: length - 1]
-    return tf.concat([ids, [vocabulary.eos_id]], axis=0)
+    return cut(ids, vocabulary, length)
 
 
 def _encode(text: tf.Tensor, vocabulary: seqio.Vocabulary) -> tf.Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.data.drawn_reference import reference_columns
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 from poly_jax.tasks.super_natural_instructions.prompts import punctuated
@@ -16,10 +17,9 @@ from poly_jax.tasks.super_natural_instructions.splits import Splits
 class TaskFileSource(seqio.DataSource):
     """Instances of a task file, in splits.
 
-    Its examples have scalar texts `task`, `definition`, `input` and `id`, a vector `references` (padded with
-    empty texts to the task's largest number) with its `num_references`, and, if there are demonstrations,
-    `demonstration_inputs` and `demonstration_outputs`. These are the file's texts, not prompts, so seqio's
-    offline cache of them serves every prompt form.
+    Its examples have scalar texts `task`, `definition`, `input` and `id`, `reference_columns`, and, if there
+    are demonstrations, `demonstration_inputs` and `demonstration_outputs`. These are the file's texts, not
+    prompts, so seqio's offline cache of them serves every prompt form.
 
     Args:
       path: the task file.
@@ -98,16 +98,12 @@ class TaskFileSource(seqio.DataSource):
                 f"it has {', '.join(splits) or 'none'}"
             )
         instances = splits[split]
-        width = max(len(instance.references) for instance in instances)
-        columns: dict[str, list[Any]] = {
+        columns: dict[str, Any] = {
             "task": [self._path.stem] * len(instances),
             "definition": [punctuated(file.definition)] * len(instances),
             "id": [instance.id for instance in instances],
             "input": [punctuated(instance.input) for instance in instances],
-            "references": [
-                [*instance.references, *[""] * (width - len(instance.references))] for instance in instances
-            ],
-            "num_references": [len(instance.references) for instance in instances],
+            **reference_columns([instance.references for instance in instances]),
         }
         if file.demonstrations:
             inputs, outputs = zip(*file.demonstrations, strict=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from poly_jax.data.encoded_text import encoded_text
 from poly_jax.data.quiet import seqio, tf
 
 
@@ -42,6 +43,4 @@ class Encoding:
         return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
 
     def _tokens(self, text: tf.Tensor, length: int | None) -> tf.Tensor:
-        tokens = tf.cast(self._vocabulary.encode_tf(text), tf.int32)
-        tokens = tokens if length is None else tokens[: length - 1]
-        return tf.concat([tokens, [self._vocabulary.eos_id]], axis=0)
+        return encoded_text(text, self._vocabulary, length)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from poly_jax.data.encoded_text import encoded_text
 from poly_jax.data.quiet import seqio, tf
 
 
@@ -28,13 +29,7 @@ class Encoding:
             encoded = dict(example)
             for name, ends in self._ends.items():
                 encoded[f"{name}_pretokenized"] = example[name]
-                encoded[name] = self._tokens(example[name], lengths.get(name), ends)
+                encoded[name] = encoded_text(example[name], self._vocabulary, lengths.get(name), ends)
             return encoded
 
         return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _tokens(self, text: tf.Tensor, length: int | None, ends: bool) -> tf.Tensor:
-        tokens = tf.cast(self._vocabulary.encode_tf(text), tf.int32)
-        end = [self._vocabulary.eos_id] if ends else []
-        tokens = tokens if length is None else tokens[: length - len(end)]
-        return tf.concat([tokens, tf.constant(end, tf.int32)], axis=0)

@@ -11,6 +11,7 @@ from etils import epath
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
 from poly_jax.errors import UserError
+from poly_jax.tasks.exact_match import exact_match
 from poly_jax.tasks.t0_pretraining.data_sets import DATA_SETS, DataSet
 from poly_jax.tasks.t0_pretraining.encoding import Encoding
 from poly_jax.tasks.t0_pretraining.folders import find_templates
@@ -96,12 +97,6 @@ def register(
 def task_name(name: str, prefix: str = "t0") -> str:
     """Return the name of the seqio task for P3's name of a template or a data set."""
     return f"{prefix}_{name}"
-
-
-def exact_match(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """Return the percentage of predictions that equal their target."""
-    hits = [target == prediction for target, prediction in zip(targets, predictions, strict=True)]
-    return {"exact_match": 100 * sum(hits) / len(hits)}
 
 
 def _add_task(name: str, templates: Mapping[str, Mapping[str, RowFile]], settings: _Registration) -> str:

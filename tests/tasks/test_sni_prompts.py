@@ -3,9 +3,10 @@
 import pytest
 
 from poly_jax.data import vocabularies
+from poly_jax.data.encoded_text import encoded_text
 from poly_jax.data.quiet import tf
 from poly_jax.errors import UserError
-from poly_jax.tasks.super_natural_instructions.prompts import encode_prompt, encode_target, form, punctuated
+from poly_jax.tasks.super_natural_instructions.prompts import encode_prompt, form, punctuated
 
 BYTES = vocabularies.byte()
 
@@ -112,9 +113,9 @@ def test_demonstrations_are_added_up_to_the_first_that_does_not_fit(name):
 
 def test_a_target_ends_with_the_end_of_sequence_whether_or_not_it_is_cut():
     text = tf.constant("abcdef")
-    assert encode_target(text, BYTES, None).numpy().tolist() == [*BYTES.encode("abcdef"), 1]
-    assert encode_target(text, BYTES, 7).numpy().tolist() == [*BYTES.encode("abcdef"), 1]
-    assert encode_target(text, BYTES, 4).numpy().tolist() == [*BYTES.encode("abc"), 1]
+    assert encoded_text(text, BYTES, None).numpy().tolist() == [*BYTES.encode("abcdef"), 1]
+    assert encoded_text(text, BYTES, 7).numpy().tolist() == [*BYTES.encode("abcdef"), 1]
+    assert encoded_text(text, BYTES, 4).numpy().tolist() == [*BYTES.encode("abc"), 1]
 
 
 @pytest.mark.parametrize(
