@@ -4,13 +4,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from typing import NoReturn
 
+from poly_jax import stopping
 from poly_jax.cli.arguments import parse
 from poly_jax.cli.compilation_cache import keep_compiled_programs
 from poly_jax.configuration import explain_unset_bindings, one_line
 from poly_jax.errors import UserError
 
-__all__ = ["main"]
+__all__ = ["main", "program"]
 
 _LONGEST_LINE = 4000
 _OUT_OF_MEMORY = (
@@ -26,8 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the words after the program's name; None takes the arguments of the process.
 
     Returns:
-      The exit code: 0 for success; 1 after an error in the user's input, with one line on standard error; 130
-      when interrupted. Wrong usage exits the process with 2, as argparse does.
+      The exit code: 0 for success; 1 after an error in the user's input, with one line on standard error; 42
+      after SIGTERM and 130 after SIGINT, with all saved that a rerun goes on from. Wrong usage exits the
+      process with 2, as argparse does.
     """
     # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
     # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
@@ -35,20 +38,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, args, config = parse(argv)
     keep_compiled_programs()
     try:
-        with explain_unset_bindings():
+        with stopping.listening(), explain_unset_bindings():
             command.run(args, config)
     # An OSError means that a folder cannot be created or written, or that a disk is full. Only the user can
     # fix that.
     except (UserError, OSError) as error:
         return _told(error, str(error))
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as stopped:
+        if str(stopped):
+            print(f"poly-jax: {stopped}", file=sys.stderr, flush=True)
+        return stopping.exit_code()
     except Exception as error:
         # JAX has no exception of its own for memory: its message begins with the name of the condition.
         if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
             raise
         return _told(error, _OUT_OF_MEMORY.format(cause=str(error) or type(error).__name__))
     return 0
+
+
+def program() -> NoReturn:
+    """Run the command of this process's arguments, and end the process with its exit code."""
+    code = main()
+    if code in (stopping.PREEMPTED, stopping.INTERRUPTED):
+        # Libraries' threads may hold up the end of the interpreter, and SIGKILL comes soon.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _told(error: Exception, message: str) -> int:

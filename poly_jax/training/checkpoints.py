@@ -1,19 +1,25 @@
 """Checkpoints of a run: the trained tree, the optimizer's state, the task table, and their origin."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.sharding import Sharding
+from jax.sharding import Mesh, NamedSharding, Sharding
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields, check_items
 from poly_jax.files.json_file import read_json
+from poly_jax.training.checksums import checksums, verified
+from poly_jax.training.hosts import any_host, on_first_host
 from poly_jax.training.update import TrainState
 from poly_jax.weights.t5x_manifest import orbax_arrays
 from poly_jax.weights.tensors import Tensor, Tensors, read_each
@@ -21,6 +27,10 @@ from poly_jax.weights.tree import check_tree
 from poly_jax.weights.zarr_arrays import AT_ONCE, open_arrays
 
 FOLDER = "checkpoints"
+DAMAGED = "damaged"
+KEEP = 2
+"""Number of newest checkpoints that a run keeps."""
+
 _DAMAGED = "the step's folder is incomplete or damaged: copy it again, or give an earlier step"
 
 
@@ -48,38 +58,77 @@ class Origin:
 class Checkpoints:
     """The checkpoints of one run folder, with one folder per saved step, written in the background.
 
-    Each step holds the items `trained`, `optimizer`, `tasks` (names in the order of their ids) and `origin`.
+    Each step holds the items `trained`, `optimizer`, `tasks` (names in the order of their ids), `origin` and
+    `checksums`, which are compared with what is read.
     """
 
-    def __init__(self, run: str | epath.Path, keep: int = 1):
-        """Open or create the checkpoints of a run folder; all but the last `keep` are deleted."""
-        folder = epath.Path(run).absolute() / FOLDER
-        folder.mkdir(parents=True, exist_ok=True)
-        self._manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(max_to_keep=keep))
+    def __init__(self, run: str | epath.Path, keep: int = KEEP):
+        """Open or create the checkpoints of a run folder; all but the newest `keep` are deleted."""
+        self._run = epath.Path(run).absolute()
+        folder = self._run / FOLDER
+        with _explained(self._run):
+            folder.mkdir(parents=True, exist_ok=True)
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+            self._manager = ocp.CheckpointManager(folder, options=options)
 
     def latest_step(self) -> int | None:
         """Return the step of the newest complete checkpoint; None if there is no checkpoint."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, table: TaskTable, origin: Origin) -> None:
-        """Start writing a checkpoint; the state may change as soon as this method returns."""
-        self._manager.save(
-            int(state.step),
-            args=ocp.args.Composite(
-                trained=ocp.args.StandardSave(state.trained),
-                optimizer=ocp.args.StandardSave(state.optimizer),
-                tasks=ocp.args.JsonSave(list(table.names)),
-                origin=ocp.args.JsonSave(dataclasses.asdict(origin)),
-            ),
-        )
+    def steps(self) -> set[int]:
+        """Return the steps of all complete checkpoints, and of one that is being written."""
+        return set(self._manager.all_steps())
 
-    def restore(self, state: TrainState, table: TaskTable) -> TrainState:
-        """Read the newest checkpoint into a state with the structure and shardings of the given one.
+    def save(self, state: TrainState, table: TaskTable, origin: Origin) -> None:
+        """Start writing a checkpoint; the state may change as soon as this method returns.
 
         Raises:
-          UserError: the checkpoint has another task table, or is incomplete or damaged.
+          UserError: this checkpoint or the one before it cannot be written.
         """
-        number = self.latest_step()
+        with _explained(self._run):
+            self._manager.save(
+                int(state.step),
+                args=items(state.trained, table, origin, optimizer=state.optimizer),
+            )
+
+    def restore(
+        self, state: TrainState, table: TaskTable, also: Callable[[int], None] = lambda step: None
+    ) -> TrainState | None:
+        """Read the newest intact checkpoint into a state with the structure and shardings of the given one.
+
+        Newer checkpoints that are damaged are moved to the folder `damaged` of the run.
+
+        Args:
+          state: a state like the one that was saved.
+          table: the task table of the run.
+          also: restores what else the run needs at a step. A checkpoint counts as damaged where this raises a
+            UserError.
+
+        Returns:
+          The state; None if there is no checkpoint.
+
+        Raises:
+          UserError: the checkpoints have another task table, or all are incomplete or damaged.
+        """
+        errors: dict[int, UserError] = {}
+        mesh = _mesh(state)
+        for number in sorted(self._manager.all_steps(), reverse=True):
+            restored, error = None, None
+            try:
+                restored = self._read(number, state, table)
+                also(number)
+            except UserError as raised:
+                error = raised
+            # A file may be damaged for one host only, and all must go on from the same step.
+            if restored is not None and not bool(any_host(mesh, error is not None)):
+                self._move_away(errors)
+                return restored
+            errors[number] = error or UserError(f"another host cannot read checkpoint {number}")
+        if errors:
+            raise errors[max(errors)]
+        return None
+
+    def _read(self, number: int, state: TrainState, table: TaskTable) -> TrainState:
         step = epath.Path(self._manager.directory) / str(number)
         names = read_table(step).names
         if names != table.names:
@@ -87,14 +136,66 @@ class Checkpoints:
                 f"the checkpoint of step {number} has {len(names)} task(s), and the mixture has {len(table)}"
                 " different task(s); a run cannot change its tasks, choose another --output_dir"
             )
+        read_origin(step)
         restored = [_restore(step, item, getattr(state, item)) for item in ("trained", "optimizer")]
-        count = jax.device_put(np.asarray(number, np.int32), state.step.sharding)
+        count = put(np.asarray(number, np.int32), state.step.sharding)
         return TrainState(count, *restored)
 
+    def _move_away(self, errors: Mapping[int, UserError]) -> None:
+        """Move damaged checkpoints out of the way of the run, which writes these steps again."""
+        if not errors:
+            return
+
+        def move() -> None:
+            place = self._run / DAMAGED
+            place.mkdir(exist_ok=True)
+            for number, error in errors.items():
+                if (place / str(number)).exists():
+                    (place / str(number)).rmtree()
+                (epath.Path(self._manager.directory) / str(number)).rename(place / str(number))
+                print(f"{error}\n{FOLDER}/{number} is moved to {place / str(number)}", file=sys.stderr)
+
+        on_first_host(move)
+        self._manager.reload()
+
+    def wait(self) -> None:
+        """Wait until everything is written.
+
+        Raises:
+          UserError: something cannot be written.
+        """
+        with _explained(self._run):
+            self._manager.wait_until_finished()
+
     def close(self) -> None:
-        """Wait until everything is written."""
-        self._manager.wait_until_finished()
-        self._manager.close()
+        """Wait until everything is written, and end the threads that write.
+
+        Raises:
+          UserError: something cannot be written.
+        """
+        with _explained(self._run):
+            self._manager.wait_until_finished()
+            self._manager.close()
+
+
+def items(trained: Any, table: TaskTable, origin: Origin, **more: Any) -> ocp.args.Composite:
+    """Return the items of a checkpoint, with their checksums.
+
+    Args:
+      trained: the trained tree.
+      table: names of the tasks.
+      origin: the frozen weights that the trained tree builds on.
+      **more: other trees of arrays by the names of their items.
+    """
+    trees = {"trained": trained, **more}
+    texts = {"tasks": list(table.names), "origin": dataclasses.asdict(origin)}
+    sums = {name: checksums(tree) for name, tree in trees.items()}
+    digests = {name: _digest(content) for name, content in texts.items()}
+    return ocp.args.Composite(
+        **{name: ocp.args.StandardSave(tree) for name, tree in trees.items()},
+        **{name: ocp.args.JsonSave(content) for name, content in texts.items()},
+        checksums=ocp.args.JsonSave({**sums, **digests}),
+    )
 
 
 def step_folder(run: str | epath.Path) -> epath.Path:
@@ -122,9 +223,11 @@ def read_table(step: epath.Path) -> TaskTable:
     names = read_json(path, list, advice=_DAMAGED)
     check_items(names, str, path, _DAMAGED)
     try:
-        return TaskTable(tuple(names))
+        table = TaskTable(tuple(names))
     except UserError as e:
         raise UserError(f"{path}: {e}; {_DAMAGED}") from None
+    _check_digest(step, "tasks", names)
+    return table
 
 
 def read_origin(step: epath.Path) -> Origin:
@@ -141,7 +244,9 @@ def read_origin(step: epath.Path) -> Origin:
     for name, value in values.items():
         if value is not None and not value.isprintable():
             raise UserError(f"{path}: {name} is {value!a}, which is not a path or a hash; {_DAMAGED}")
-    return Origin(**values)
+    origin = Origin(**values)
+    _check_digest(step, "origin", dataclasses.asdict(origin))
+    return origin
 
 
 def saved_steps(run: str | epath.Path) -> list[int]:
@@ -154,10 +259,41 @@ def saved_steps(run: str | epath.Path) -> list[int]:
 def open_trained(step: epath.Path) -> dict[str, Tensor]:
     """Open the parameters of a checkpoint's trained tree by '/'-joined path, without reading them.
 
-    Raises:
+    Raises, here and when a parameter is read:
       UserError: the checkpoint is incomplete or damaged.
     """
-    return _open(step / "trained")
+    return _open(step, "trained")
+
+
+def beside(step: epath.Path) -> str:
+    """Say which other checkpoint of the same run is intact, as the end of an error; "" where there is none.
+
+    Args:
+      step: folder of a damaged checkpoint.
+    """
+    folder = step.parent
+    names = [child.name for child in folder.iterdir()] if folder.name == FOLDER and folder.is_dir() else []
+    for number in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
+        other = folder / str(number)
+        if other != step and _is_intact(other):
+            return f"; {other} is intact"
+    return ""
+
+
+def _is_intact(step: epath.Path) -> bool:
+    try:
+        read_table(step)
+        read_origin(step)
+        for tensor in open_trained(step).values():
+            tensor.load()
+    except UserError:
+        return False
+    return True
+
+
+def put(array: np.ndarray, place: Sharding) -> jax.Array:
+    """Put an array that every host holds onto devices, of which each host has some."""
+    return jax.make_array_from_callback(array.shape, place, array.__getitem__)
 
 
 def read_onto(
@@ -172,20 +308,95 @@ def read_onto(
     """
     wanted = {name: tensors[name] for name in shapes}
     return {
-        name: jax.device_put(array.astype(shapes[name].dtype, copy=False), placements[name])
+        name: put(array.astype(shapes[name].dtype, copy=False), placements[name])
         for name, array in read_each(wanted, at_once=AT_ONCE)
     }
 
 
-def _open(item: epath.Path) -> dict[str, Tensor]:
-    return open_arrays(orbax_arrays(item / "_METADATA", _DAMAGED), _DAMAGED)
+def _open(step: epath.Path, item: str) -> dict[str, Tensor]:
+    tensors = open_arrays(orbax_arrays(step / item / "_METADATA", _DAMAGED), _DAMAGED)
+    sums = _checksums(step)
+    return verified(tensors, None if sums is None else sums.inside(item), step / item, _DAMAGED)
 
 
 def _restore(step: epath.Path, item: str, like: Any) -> Any:
     """Read an item of a checkpoint as a tree with the structure, dtypes and shardings of `like`."""
     leaves, structure = jax.tree_util.tree_flatten_with_path(like)
     by_name = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-    tensors = _open(step / item)
+    tensors = _open(step, item)
     check_tree(by_name, tensors, step / item)
     placed = read_onto(tensors, by_name, {name: leaf.sharding for name, leaf in by_name.items()})
     return jax.tree.unflatten(structure, placed.values())
+
+
+def _checksums(step: epath.Path) -> Fields | None:
+    """Read the checksums of a checkpoint; None where it was saved before checkpoints had any."""
+    path = step / "checksums" / "metadata"
+    if not path.exists():
+        manifest = step / "_CHECKPOINT_METADATA"
+        known = read_json(manifest, advice=_DAMAGED) if manifest.exists() else {}
+        if "checksums" not in (known.get("item_handlers") or {}):
+            return None
+    return Fields(read_json(path, advice=_DAMAGED), path, _DAMAGED)
+
+
+def _check_digest(step: epath.Path, item: str, content: Any) -> None:
+    sums = _checksums(step)
+    if sums is not None and sums.take(item, str) != _digest(content):
+        raise UserError(f"{step / item / 'metadata'} has changed since it was saved; {_DAMAGED}")
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _mesh(state: TrainState) -> Mesh:
+    sharding = state.step.sharding
+    return sharding.mesh if isinstance(sharding, NamedSharding) else jax.make_mesh((1,), ("all",))
+
+
+@contextlib.contextmanager
+def _explained(run: epath.Path) -> Iterator[None]:
+    """Raise a UserError in place of an error of the file system, which the libraries wrap in many types."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        reason = _file_error(error)
+        if reason is None:
+            raise
+        steps = saved_steps(run)
+        kept = f"checkpoint {max(steps)} is intact; " if steps else ""
+        raise UserError(
+            f"a checkpoint cannot be written to {run} ({reason}); {kept}make room or make the folder "
+            "writable, and run the same command again"
+        ) from error
+
+
+# TensorStore, TensorFlow and Orbax put the operating system's text into errors of their own types.
+_FILE_ERRORS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Read-only file system",
+    "Permission denied",
+    "Operation not permitted",
+    "No such file or directory",
+    "Not a directory",
+    "Input/output error",
+    "Stale file handle",
+    "File too large",
+)
+
+
+def _file_error(error: BaseException) -> str | None:
+    """Return the operating system's reason for an error, or None where it has another cause."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.strerror:
+            return seen.strerror
+        for text in _FILE_ERRORS:
+            if text.lower() in str(seen).lower():
+                return text
+        seen = seen.__cause__ or seen.__context__
+    return None

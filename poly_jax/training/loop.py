@@ -2,10 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
-import re
-from collections.abc import Collection, Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import numpy as np
@@ -13,34 +10,20 @@ from etils import epath
 from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
 from poly_jax.routing.task_ids import check_task_ids
-from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.stopping import Deferral, requested, stop
+from poly_jax.training.batches import Batches, count_examples
+from poly_jax.training.checkpoints import KEEP, Checkpoints, saved_steps
+from poly_jax.training.finite_steps import FiniteSteps, NonFinite
+from poly_jax.training.hosts import any_host
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
+from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
 from poly_jax.training.start import Start, begin
+from poly_jax.training.taken_steps import NotFinite, TakenSteps
 from poly_jax.training.update import TrainState, Update
-
-
-@runtime_checkable
-class Batches(Protocol):
-    """An endless stream of batches with a position that can be saved."""
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Return the stream itself."""
-        ...
-
-    def __next__(self) -> dict[str, Any]:
-        """Return this host's rows of the next batch."""
-        ...
-
-    def save(self, filename: str | os.PathLike[str]) -> None:
-        """Write the position to a file."""
-        ...
-
-    def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Go to a saved position."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +38,8 @@ class Run:
       seed: seed of dropout and sampling.
       save_every: number of steps between checkpoints; the last step is always saved.
       report_every: number of steps between reports; a report is a mean over the steps since the last one.
+      keep: number of newest checkpoints that are kept.
+      non_finite: what follows a step whose loss or gradient is not finite.
     """
 
     folder: epath.Path
@@ -64,10 +49,12 @@ class Run:
     seed: int
     save_every: int
     report_every: int
+    keep: int = KEEP
+    non_finite: NonFinite = "stop"
 
 
 def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
-    """Train up to the run's last step, from its newest checkpoint if there is one.
+    """Train up to the run's last step, from its newest intact checkpoint if there is one.
 
     Args:
       start: the trained and the frozen tree before step 0, and their origin.
@@ -77,72 +64,117 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
 
     Returns:
       The final state.
+
+    Raises:
+      UserError: no checkpoint is intact, the disk is full, a step is not finite, or the run is longer than
+        `run.steps` already.
+      Stopped: a signal asked the program to end; the state after the last step is saved.
     """
     state, folder = begin(start.trained, update, run.mesh), run.folder
     # The checkpoints are closed even if the run is interrupted, so that a write that has begun is completed.
-    with (
-        contextlib.closing(Checkpoints(folder)) as checkpoints,
-        contextlib.closing(scalar_writer(folder, checkpoints.latest_step() or 0)) as writer,
-    ):
-        saved = checkpoints.latest_step()
-        if saved is not None:
-            state = checkpoints.restore(state, run.table)
-            batches.restore(_position(folder, saved))
-            print(f"{folder}: resumes from step {saved}")
-        first = int(state.step)
-        key = jax.random.key(run.seed)
-        # The state is donated: a step writes the new state into the memory of the old one.
-        step_function = jax.jit(
-            update, donate_argnums=0, out_shardings=(jax.tree.map(lambda x: x.sharding, state), None)
+    with Deferral() as deferral, contextlib.closing(Checkpoints(folder, run.keep)) as checkpoints:
+        restored = checkpoints.restore(
+            state, run.table, also=lambda step: restore_position(folder, step, batches)
         )
-        progress = None
-        since_report: list[dict[str, jax.Array]] = []
-        for step in range(first + 1, run.steps + 1):
-            batch = next(batches)
-            check_task_ids(batch["task_ids"], len(run.table))
-            with on_mesh(run.mesh), contextlib.nullcontext() if progress else compiling():
-                placed = to_mesh(batch, run.mesh)
-                state, metrics = step_function(state, start.frozen, placed, key)
-                if progress is None:
-                    # The first step compiles, so the measured speed does not include it.
-                    jax.block_until_ready(metrics)
-            since_report.append(metrics)
+        state = state if restored is None else restored
+        first = int(state.step)
+        if restored is not None:
+            print(f"{folder}: resumes from step {first}")
+        if first > run.steps:
+            raise UserError(
+                f"{folder} has taken {first} steps, and this run is to end after {run.steps}; give a larger"
+                " number of steps, or another --output_dir"
+            )
+        with contextlib.closing(scalar_writer(folder, first)) as writer:
+            return _steps(state, start, update, batches, run, deferral, checkpoints, writer)
+
+
+def _steps(
+    state: TrainState,
+    start: Start,
+    update: Update,
+    batches: Batches,
+    run: Run,
+    deferral: Deferral,
+    checkpoints: Checkpoints,
+    writer: Any,
+) -> TrainState:
+    """Take the remaining steps of a run."""
+    first = saved = int(state.step)
+    key = jax.random.key(run.seed)
+    # The state is donated: a step writes the new state into the memory of the old one.
+    step_function = jax.jit(
+        FiniteSteps(update, run.non_finite),
+        donate_argnums=0,
+        out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
+    )
+
+    def save() -> int:
+        """Save the state and the position; return the state's step."""
+        step = int(state.step)
+        save_position(run.folder, step, batches)
+        checkpoints.save(state, run.table, start.origin)
+        # This checkpoint is written in the background. Until it is complete, an earlier one is the newest.
+        forget_positions(run.folder, but={step, *checkpoints.steps()})
+        return step
+
+    progress = None
+    taken = TakenSteps(run.non_finite)
+    asked = np.asarray(False)
+    for step in range(first + 1, run.steps + 1):
+        batch = next(batches)
+        check_task_ids(batch["task_ids"], len(run.table))
+        with on_mesh(run.mesh), contextlib.nullcontext() if progress else compiling():
+            placed = to_mesh(batch, run.mesh)
+            state, metrics = step_function(state, start.frozen, placed, key, np.int32(step))
             if progress is None:
-                progress = Progress(step, run.steps)
-            else:
-                progress.add(_examples(batch) * len(placed["task_ids"]) // len(batch["task_ids"]))
-            if step % run.report_every == 0 or step == run.steps:
-                values = {name: float(np.mean([m[name] for m in since_report])) for name in metrics}
-                since_report.clear()
-                writer.write_scalars(step, progress.report(step, values))
-                writer.flush()
-            if step % run.save_every == 0 or step == run.steps:
-                batches.save(_position(folder, step))
-                checkpoints.save(state, run.table, start.origin)
-                # This checkpoint is written in the background. Until it is complete, `saved` is the newest.
-                _forget_positions(folder, but={step, saved})
-                saved = step
-    _forget_positions(folder, but={saved})
+                # The first step compiles, so the measured speed does not include it.
+                jax.block_until_ready(metrics)
+                deferral.begin()
+        # Hosts agree on a step to stop after. One host need not wait for the others' answers.
+        asked_before, asked = asked, any_host(run.mesh, requested())
+        stops = bool(asked if jax.process_count() == 1 else asked_before)
+        if progress is None:
+            progress = Progress(step, run.steps)
+        else:
+            progress.add(count_examples(batch) * len(placed["task_ids"]) // len(batch["task_ids"]))
+        reports = step % run.report_every == 0 or step == run.steps
+        saves = step % run.save_every == 0 or step == run.steps or stops
+        try:
+            # A step is waited for when the next one has begun, so that the devices always have work.
+            taken.add(step, metrics, batch)
+            taken.settle(but=0 if reports or saves else 1)
+        except NotFinite as found:
+            if int(state.step) > saved:
+                save()
+            raise _diverged(found, run, int(state.step)) from None
+        if reports:
+            writer.write_scalars(step, progress.report(step, taken.means()))
+            writer.flush()
+        if saves:
+            saved = save()
+        if stops and step < run.steps:
+            checkpoints.wait()
+            raise stop(f"step {step} of {run.steps} is saved, and the same command goes on from there")
+    checkpoints.wait()
+    forget_positions(run.folder, but=saved_steps(run.folder))
     return state
 
 
-def _examples(batch: dict[str, np.ndarray]) -> int:
-    """Number of examples in a host's batch, which are several to a row where rows are packed."""
-    if "decoder_segment_ids" in batch:
-        return int(batch["decoder_segment_ids"].max(axis=1).sum())
-    return len(batch["task_ids"])
+def _diverged(found: NotFinite, run: Run, kept: int) -> UserError:
+    names = [run.table.name(task) for task in found.tasks()]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    after = (
+        f"checkpoint {kept} has the last finite state, and the same command goes on from there with later"
+        " batches"
+        if kept
+        else "no step was taken"
+    )
+    return UserError(
+        f"step {found.step} is not finite ({found.described()}), with examples of {shown}; {after}; choose a"
+        " smaller learning rate or clip gradients, or bind train.non_finite (of `adapt`: adapt.non_finite) ="
+        " 'skip' to leave such steps out"
+    )
 
 
-def _position(folder: epath.Path, step: int) -> epath.Path:
-    positions = folder / "data"
-    positions.mkdir(exist_ok=True)
-    return positions / f"{step}-host{jax.process_index()}"
-
-
-def _forget_positions(folder: epath.Path, but: Collection[int | None]) -> None:
-    """Delete this host's positions of all other steps, because each may hold a shuffle buffer."""
-    ours = re.compile(rf"(\d+)-host{jax.process_index()}(\..*)?")
-    for path in (folder / "data").iterdir():
-        match = ours.fullmatch(path.name)
-        if match and int(match[1]) not in but:
-            path.unlink()
+_SHOWN = 10

@@ -1,10 +1,13 @@
 """The folder of a run: writes its configuration, and checks that the folder belongs to the run."""
 
-import dataclasses
+import contextlib
 import difflib
+import os
+import re
+from collections.abc import Iterator
 from typing import Any
 
-import jax
+import filelock
 import orbax.checkpoint as ocp
 from etils import epath
 
@@ -14,11 +17,37 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.files.text_file import read_text
-from poly_jax.training.checkpoints import FOLDER, Origin, saved_steps
+from poly_jax.files.whole_file import write_whole
+from poly_jax.training.checkpoints import FOLDER, Origin, items, saved_steps
+from poly_jax.training.hosts import on_first_host
 
-# A run may be resumed with the check of its backbone turned off.
-_WITHOUT_MEANING = ("#", "import ", "from ", "Experiment.check_backbone ")
+_WITHOUT_MEANING = ("#", "import ", "from ")
+_MAY_CHANGE = re.compile(
+    r"((train|adapt)\.(steps|save_every|report_every|keep_checkpoints|non_finite)"
+    r"|Experiment\.check_backbone|Partitioning\.\w+|(\w+/)?(train|adapt|evaluate|infer)\.partitioning) ="
+)
+"""Bindings that may differ when a run is resumed: its length, its reports and its devices."""
 OPERATIVE = "operative_config.gin"
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def claimed(folder: epath.Path, texts: Texts) -> Iterator[None]:
+    """Hold a run's folder while the block works on it; `claim` it first.
+
+    Raises:
+      UserError: the folder holds another run or other files, or another program is working on the run.
+    """
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            check_folder(folder, texts)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(_locked(folder))
+            claim(folder, texts)
+
+        on_first_host(take)
+        yield
 
 
 def claim(folder: epath.Path, texts: Texts) -> None:
@@ -29,24 +58,51 @@ def claim(folder: epath.Path, texts: Texts) -> None:
     Raises:
       UserError: the folder holds another run or other files.
     """
+    check_folder(folder, texts)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / CONFIG
+    # Without a checkpoint, nothing is lost if the configuration of an earlier start is replaced.
+    if not path.exists() or _meaning(_read(path)) != _meaning(texts.config) or _changed(path, texts):
+        write_whole(path, texts.config)
+    if texts.operative is not None:
+        write_whole(folder / OPERATIVE, texts.operative())
+
+
+def check_folder(folder: epath.Path, texts: Texts) -> None:
+    """Check that a run may start or be resumed in a folder.
+
+    Raises:
+      UserError: the folder holds another run or other files.
+    """
     path = folder / CONFIG
     if path.exists():
         there = _read(path)
-        if _meaning(there) != _meaning(texts.config):
-            if saved_steps(folder):
-                raise UserError(
-                    f"{folder} holds another run ({_difference(there, texts.config)}); choose another"
-                    " --output_dir or delete it"
-                )
-            # The earlier start has no checkpoint, so nothing is lost if the configuration is replaced.
-            _write(path, texts.config)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if _meaning(there) != _meaning(texts.config) and saved_steps(folder):
+            raise UserError(
+                f"{folder} holds another run ({_difference(there, texts.config)}); choose another"
+                " --output_dir or delete it"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
         raise UserError(f"{folder} exists and holds no run of this program; choose another --output_dir")
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, texts.config)
-    if texts.operative is not None:
-        _write(folder / OPERATIVE, texts.operative())
+
+
+@contextlib.contextmanager
+def _locked(folder: epath.Path) -> Iterator[None]:
+    """Hold the lock of a local folder, which the operating system releases when the process ends."""
+    if "://" in os.fspath(folder):
+        yield
+        return
+    lock = filelock.FileLock(os.fspath(folder / _LOCK), timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"another program is working in {folder}; wait until it ends, or choose another --output_dir"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin, config: str) -> None:
@@ -69,17 +125,8 @@ def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Or
         with ocp.CheckpointManager((place / FOLDER).absolute()) as manager:
             manager.save(
                 0,
-                args=ocp.args.Composite(
-                    trained=ocp.args.StandardSave(trained),
-                    tasks=ocp.args.JsonSave(list(table.names)),
-                    origin=ocp.args.JsonSave(dataclasses.asdict(origin)),
-                ),
+                args=items(trained, table, origin),
             )
-
-
-def _write(path: epath.Path, text: str) -> None:
-    if jax.process_index() == 0:
-        path.write_text(text)
 
 
 def _read(path: epath.Path) -> str:
@@ -87,8 +134,18 @@ def _read(path: epath.Path) -> str:
 
 
 def _meaning(config: str) -> list[str]:
-    """Return the lines of bindings that the run's results depend on, without comments and imports."""
-    lines = (line.strip() for line in config.splitlines())
+    """Return the statements that the run's results depend on, without comments and imports."""
+    return [line for line in _statements(config) if not _MAY_CHANGE.match(line)]
+
+
+def _changed(path: epath.Path, texts: Texts) -> bool:
+    return _statements(_read(path)) != _statements(texts.config)
+
+
+def _statements(config: str) -> list[str]:
+    """Return the statements of a gin file, each in one line, without comments and imports."""
+    joined = re.sub(r"\\\n\s*", "", config)
+    lines = (" ".join(line.split()) for line in joined.splitlines())
     return [line for line in lines if line and not line.startswith(_WITHOUT_MEANING)]
 
 

@@ -5,7 +5,7 @@ import dataclasses
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import Origin, open_trained, read_origin, saved_steps, step_folder
+from poly_jax.training.checkpoints import FOLDER, Origin, open_trained, read_origin, saved_steps
 from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.parameter_names import is_skill
 from poly_jax.weights.tensors import Tensors
@@ -50,7 +50,7 @@ def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
 
 
 def check_resumed(run: epath.Path, origin: Origin) -> None:
-    """Check that a resumed run builds on the same backbone and skills as its newest checkpoint.
+    """Check that a resumed run builds on the same backbone and skills as its newest readable checkpoint.
 
     Args:
       run: the run's folder, which may have no checkpoint yet.
@@ -59,10 +59,15 @@ def check_resumed(run: epath.Path, origin: Origin) -> None:
     Raises:
       UserError: the contents of the backbone, or of the skills below, have changed.
     """
-    if not saved_steps(run):
+    for number in sorted(saved_steps(run), reverse=True):
+        step = run / FOLDER / str(number)
+        try:
+            saved = read_origin(step)
+        except UserError:
+            continue  # The checkpoint is damaged, so that the run goes on from an earlier one.
+        break
+    else:
         return
-    step = step_folder(run)
-    saved = read_origin(step)
     if saved.backbone_hash != origin.backbone_hash:
         raise UserError(
             f"{origin.backbone} is not the backbone that {step} was trained on (their contents differ); put"

@@ -14,10 +14,13 @@ from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import guards
 from poly_jax.training.host_share import host_share
 from poly_jax.training.ibp_prior import IBPPrior
-from poly_jax.training.loop import Batches, Run, fit
+from poly_jax.training.batches import Batches
+from poly_jax.training.checkpoints import KEEP
+from poly_jax.training.finite_steps import NonFinite
+from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.run_folder import claim
+from poly_jax.training.run_folder import claimed
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
 from poly_jax.training.update import TrainState, Update
@@ -37,6 +40,8 @@ def train(
     partitioning: Partitioning = Partitioning(),
     prior: IBPPrior | None = None,
     router_anneal_steps: int = 0,
+    keep_checkpoints: int = KEEP,
+    non_finite: NonFinite = "stop",
     *,
     texts: Texts,
 ) -> TrainState:
@@ -57,8 +62,11 @@ def train(
       prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
       router_anneal_steps: number of last steps in which the routers' logits shrink to 0 along half a cosine,
         so that all tasks end with equal weights (arXiv 2211.03831, zero-shot with MHR-mu); 0 for none.
+      keep_checkpoints: number of newest checkpoints that the run keeps.
+      non_finite: "stop" ends the run at the first step whose loss or gradient is not finite; "skip" leaves
+        such steps out and counts them.
       texts: the configuration as texts, which are written to the run's folder for other programs. A run is
-        resumed only with the same configuration.
+        resumed only with the same configuration, except for settings that may change (see `run_folder`).
 
     Returns:
       The state after the last step.
@@ -67,7 +75,13 @@ def train(
       UserError: a value of the configuration is invalid, or the folder holds other files.
     """
     guards.check_trainable(experiment, trainable)
-    guards.check_counts("train", steps=steps, save_every=save_every, report_every=report_every)
+    guards.check_counts(
+        "train",
+        steps=steps,
+        save_every=save_every,
+        report_every=report_every,
+        keep_checkpoints=keep_checkpoints,
+    )
     guards.check_microbatches(experiment.data.batch_size, microbatches)
     mesh = partitioning.mesh()
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
@@ -80,16 +94,19 @@ def train(
     batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
     folder = epath.Path(output_dir)
-    claim(folder, texts)
-    if experiment.check_backbone:
-        check_resumed(folder, start.origin)
+    run = Run(
+        folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite
+    )
     transformation = optimizer.transformation(steps, router_anneal_steps)
     update = Update(dataclasses.replace(model, train=True), loss, transformation, microbatches, prior)
     print(
         f"{len(table)} task(s), {describe(start.trained)} trained, {describe(start.frozen)} frozen,"
         f" {mesh.size} device(s)"
     )
-    return fit(start, update, batches, Run(folder, table, mesh, steps, seed, save_every, report_every))
+    with claimed(folder, texts):
+        if experiment.check_backbone:
+            check_resumed(folder, start.origin)
+        return fit(start, update, batches, run)
 
 
 def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int) -> Batches:

@@ -18,13 +18,14 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import guards
-from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.checkpoints import KEEP, Checkpoints
+from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.host_share import host_share
 from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import restore
-from poly_jax.training.run_folder import claim
+from poly_jax.training.run_folder import claimed
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import Start, describe
 from poly_jax.training.train import host_batches
@@ -52,6 +53,8 @@ def adapt(
     save_every: int = 1000,
     report_every: int = 50,
     partitioning: Partitioning = Partitioning(),
+    keep_checkpoints: int = KEEP,
+    non_finite: NonFinite = "stop",
     *,
     texts: Texts,
 ) -> TrainState:
@@ -79,6 +82,8 @@ def adapt(
       save_every: steps between checkpoints.
       report_every: steps between reports of the loss.
       partitioning: shape of the device mesh.
+      keep_checkpoints: number of newest checkpoints that the run keeps.
+      non_finite: "stop" or "skip"; see `train`.
       texts: the source's configuration as texts, from which the adapted run's are made; see `train`.
 
     Returns:
@@ -93,6 +98,7 @@ def adapt(
         "batch_size": batch_size,
         "save_every": save_every,
         "report_every": report_every,
+        "keep_checkpoints": keep_checkpoints,
     }
     guards.check_counts("adapt", **counts)
     mesh = partitioning.mesh()
@@ -133,18 +139,19 @@ def adapt(
         init_router_from=tuple(init_router_from),
     )
     lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
-    claim(folder, texts.with_bindings(lines))
-    if experiment.check_backbone:
-        check_resumed(folder, start.origin)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
     print(
         f"{task}: {count}, {chosen.name}, {describe(start.trained)} {'trained' if chosen.trains else 'kept'}"
     )
-    if not chosen.trains:
-        return save_untrained(start, folder, table)
-    update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
-    stream = batches or host_batches(data, table, seed, loss, mesh, start_id)
-    return fit(start, update, stream, Run(folder, table, mesh, steps, seed, save_every, report_every))
+    with claimed(folder, texts.with_bindings(lines)):
+        if experiment.check_backbone:
+            check_resumed(folder, start.origin)
+        if not chosen.trains:
+            return save_untrained(start, folder, table)
+        update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
+        stream = batches or host_batches(data, table, seed, loss, mesh, start_id)
+        run = Run(folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite)
+        return fit(start, update, stream, run)
 
 
 def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainState:

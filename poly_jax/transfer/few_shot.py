@@ -74,7 +74,7 @@ def draw_batch(rows: Mapping[str, np.ndarray], batch_size: int, seed: int, step:
 
 
 class FewShotBatches:
-    """An endless stream of batches over a few examples; see `poly_jax.training.loop.Batches`."""
+    """An endless stream of batches over a few examples; see `poly_jax.training.batches.Batches`."""
 
     def __init__(
         self, rows: Mapping[str, np.ndarray], batch_size: int, seed: int, share: HostShare = HostShare(0, 1)

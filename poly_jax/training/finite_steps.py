@@ -1,0 +1,64 @@
+"""Steps that keep the state as it was where their loss, their gradient or their result is not finite."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from poly_jax.training.update import Batch, TrainState, Update
+
+NonFinite = Literal["stop", "skip"]
+"""What follows a step whose numbers are not finite: the end of the run, or the next step."""
+
+FINITE = "finite"
+"""The metric that says whether a step was taken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FiniteSteps:
+    """An update that changes the state only to finite values; a pure function, as `Update` is.
+
+    Attributes:
+      update: the step.
+      non_finite: with "stop", no later step changes the state either, so that `state.step` is the number of
+        the last finite step. With "skip", the step counts as taken, and the next one may change the state.
+    """
+
+    update: Update
+    non_finite: NonFinite = "stop"
+
+    def __call__(
+        self,
+        state: TrainState,
+        frozen: dict[str, Any],
+        batch: Batch,
+        key: PRNGKeyArray,
+        number: Int[Array, ""],
+    ) -> tuple[TrainState, dict[str, Float[Array, ""] | Bool[Array, ""]]]:
+        """Return the next state and the update's metrics, with `finite` added.
+
+        Args:
+          state: the state before the step.
+          frozen: as in `Update`.
+          batch: as in `Update`.
+          key: as in `Update`.
+          number: the number of the step, from 1.
+        """
+        after, metrics = self.update(state, frozen, batch, key)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"]) & _all_finite(after)
+        taken = finite
+        if self.non_finite == "stop":
+            taken &= state.step == number - 1
+        kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, state)
+        if self.non_finite == "skip":
+            kept = dataclasses.replace(kept, step=after.step)
+        return kept, {**metrics, FINITE: finite}
+
+
+def _all_finite(tree: Any) -> Bool[Array, ""]:
+    found = [
+        jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return jnp.stack(found).all()

@@ -1,0 +1,70 @@
+"""Agreement among the processes (hosts) of one program."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Shaped
+
+from poly_jax.errors import UserError
+
+T = TypeVar("T")
+_LONGEST = 4096
+
+
+def any_host(mesh: Mesh, flag: bool) -> Bool[Array, ""] | Bool[np.ndarray, ""]:
+    """Return whether the flag of any host is set, without waiting for the result.
+
+    Every host must call this function at the same place of its program.
+
+    Args:
+      mesh: the devices of all hosts.
+      flag: this host's flag.
+    """
+    if jax.process_count() == 1:
+        return np.asarray(flag)
+    everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    flags = jax.make_array_from_callback(
+        (mesh.size,), everywhere, lambda index: np.full(len(range(*index[0].indices(mesh.size))), flag)
+    )
+    return _any(NamedSharding(mesh, PartitionSpec()))(flags)
+
+
+def _any(place: NamedSharding) -> Callable[[jax.Array], jax.Array]:
+    if place not in _compiled:
+        _compiled[place] = jax.jit(jnp.any, out_shardings=place)
+    return _compiled[place]
+
+
+_compiled: dict[NamedSharding, Callable[[jax.Array], jax.Array]] = {}
+
+
+def of_all_hosts(rows: Shaped[np.ndarray, "rows ..."]) -> Shaped[np.ndarray, "all_rows ..."]:
+    """Join the rows of all hosts, in the order of the hosts."""
+    if jax.process_count() == 1:
+        return rows
+    return np.asarray(multihost_utils.process_allgather(rows, tiled=True))
+
+
+def on_first_host(work: Callable[[], None]) -> None:
+    """Do something on host 0 while the others wait.
+
+    Raises:
+      UserError: on every host, where the work raises it or an OSError on host 0.
+    """
+    if jax.process_count() == 1:
+        work()
+        return
+    error = b""
+    if jax.process_index() == 0:
+        try:
+            work()
+        except (UserError, OSError) as raised:
+            error = str(raised).encode()[:_LONGEST] or b"failed"
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(error.ljust(_LONGEST, b"\0"), np.uint8))
+    if text := bytes(np.asarray(told).tobytes()).rstrip(b"\0"):
+        raise UserError(text.decode(errors="replace"))
