@@ -1,6 +1,7 @@
 """The program `poly-jax`: one command line for training, adapting, evaluating and predicting."""
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def program() -> NoReturn:
     """Run the command of this process's arguments, and end the process with its exit code."""
     code = main()
+    # The command is done, and what is left takes no time: its exit code should say how it ended.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
     if code in (stopping.PREEMPTED, stopping.INTERRUPTED):
         # Libraries' threads may hold up the end of the interpreter, and SIGKILL comes soon.
         sys.stdout.flush()

@@ -23,7 +23,7 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
 from poly_jax.training import run_folder
 from poly_jax.training.guards import check_packing
-from poly_jax.training.loop import Progress
+from poly_jax.training.progress import Progress
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
@@ -132,8 +132,9 @@ def test_the_folder_holds_the_configuration_as_given_and_as_used(run):
 
 
 def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, flat):
-    (step,) = (run.folder / "checkpoints").iterdir()
-    assert step.name == str(STEPS)
+    steps = {path.name for path in (run.folder / "checkpoints").iterdir()}
+    assert steps == {str(STEPS - 1), str(STEPS)}  # The two newest are kept.
+    step = run.folder / "checkpoints" / str(STEPS)
     with ocp.StandardCheckpointer() as reader:
         saved = flat(reader.restore(step / "trained"))
     assert {name.split("/")[-2] for name in saved} == {"skills", "router"}
@@ -146,9 +147,10 @@ def test_a_checkpoint_holds_the_trained_tree_and_the_names_of_the_tasks(run, fla
         "optimizer",
         "tasks",
         "origin",
+        "checksums",
     }
-    # Only the last position in the data is kept.
-    assert {path.name.split("-")[0] for path in (run.folder / "data").iterdir()} == {str(STEPS)}
+    # Each checkpoint has its position in the data.
+    assert {path.name.split("-")[0] for path in (run.folder / "data").iterdir()} == steps
 
 
 def trains_until_step_2(loaded, folder):

@@ -1,0 +1,256 @@
+"""Starts poly-jax as real processes on a tiny model, so that tests can send them real signals."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+# A test fails rather than waits longer. Programs start in some 15 s on an idle machine.
+PATIENCE = 240
+
+RECIPE = """
+import two_tasks
+train.experiment = @Experiment()
+train.steps = 6
+train.save_every = 2
+train.report_every = 1
+Optimizer.warmup_fraction = 0.0
+evaluate.experiment = @Experiment()
+evaluate.batch_size = 8
+infer.experiment = @Experiment()
+infer.batch_size = 8
+adapt.experiment = @Experiment()
+adapt.steps = 4
+adapt.report_every = 1
+adapt.save_every = 2
+Decoding.max_length = 10
+Experiment.model = @T5Config()
+Experiment.data = @Data()
+Experiment.adapters = @Adapters
+Experiment.backbone = 'random'
+Data.mixture = 'two_tasks'
+Data.inputs_length = 12
+Data.targets_length = 10
+Data.batch_size = 8
+T5Config.vocab_size = 259
+T5Config.emb_dim = 16
+T5Config.num_heads = 2
+T5Config.head_dim = 8
+T5Config.mlp_dim = 24
+T5Config.num_encoder_layers = 1
+T5Config.num_decoder_layers = 1
+T5Config.mlp_activations = ('relu',)
+T5Config.dropout_rate = 0.1
+Adapters.skill = @LoRA()
+Adapters.router = @LearnedRouter()
+Adapters.n_skills = 3
+Adapters.n_splits = 2
+Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
+"""
+# A mixture of two tasks, because reading a mixture takes time for each task. `SLOW` makes a step take long.
+TASKS = """
+import os, time
+import seqio
+from poly_jax.tasks.skillbench import compositions, tasks
+
+names = [tasks.registered_name(task.name) for task in compositions.benchmark().train[:2]]
+if "two_tasks" not in seqio.MixtureRegistry.names():
+    seqio.MixtureRegistry.add("two_tasks", names, default_rate=1.0)
+if "SLOW" in os.environ:
+    from poly_jax.training import loop
+
+    taken = loop.check_task_ids
+
+    def slowly(*arguments):
+        time.sleep(float(os.environ["SLOW"]))
+        return taken(*arguments)
+
+    loop.check_task_ids = slowly
+if "SLOW_PREDICTIONS" in os.environ:
+    from poly_jax.evaluation.predict import Predictor
+
+    predicts = Predictor.predict
+
+    def predicts_slowly(*arguments, **named):
+        print("predicting", flush=True)
+        time.sleep(float(os.environ["SLOW_PREDICTIONS"]))
+        return predicts(*arguments, **named)
+
+    Predictor.predict = predicts_slowly
+if "NAN_AT" in os.environ:
+    import numpy as np
+    from poly_jax.training import loop
+
+    moves, drawn = loop.to_mesh, []
+
+    def poisons(batch, mesh):
+        # An input weight of infinity makes the loss of one batch infinite.
+        drawn.append(batch)
+        if len(drawn) == int(os.environ["NAN_AT"]):
+            weights = batch["decoder_loss_weights"].astype(np.float32)
+            batch = {**batch, "decoder_loss_weights": weights * np.float32(np.inf)}
+        else:
+            batch = {**batch, "decoder_loss_weights": batch["decoder_loss_weights"].astype(np.float32)}
+        return moves(batch, mesh)
+
+    loop.to_mesh = poisons
+"""
+# Background commands of a shell ignore SIGINT, and so would the programs.
+PROGRAM = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import poly_jax.cli
+poly_jax.cli.program()
+"""
+
+
+@dataclasses.dataclass
+class Program:
+    """A process of poly-jax and what it has written."""
+
+    process: subprocess.Popen
+    stdout: str = ""
+    stderr: str = ""
+
+    def __post_init__(self) -> None:
+        self._threads = [
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in ("stdout", "stderr")
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _read(self, name: str) -> None:
+        for line in getattr(self.process, name):
+            setattr(self, name, getattr(self, name) + line)
+
+    def wait_for(self, text: str) -> None:
+        """Wait until the process has written a text."""
+        end = time.monotonic() + PATIENCE
+        while text not in self.stdout + self.stderr:
+            ended = self.process.poll() is not None
+            if ended and text not in self.stdout + self.stderr:
+                raise AssertionError(f"ended ({self.process.returncode}) without {text!r}: {self.stderr}")
+            if time.monotonic() > end:
+                raise AssertionError(f"no {text!r} in {PATIENCE} s: {self.stderr}")
+            time.sleep(0.02)
+
+    def send(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def code(self, within: float = PATIENCE) -> int:
+        """Wait for the end of the process and return its exit code."""
+        code = self.process.wait(within)
+        for thread in self._threads:
+            thread.join(10)
+        return code
+
+
+def prepare(folder: pathlib.Path) -> None:
+    """Write the recipe and its tasks into a folder, in which the programs are then run."""
+    (folder / "run.gin").write_text(RECIPE)
+    (folder / "two_tasks.py").write_text(TASKS)
+
+
+@contextlib.contextmanager
+def started(folder: pathlib.Path, *words: str, **environment: str) -> Iterator[Program]:
+    """Start a program in a folder; it is killed at the end of the block if it has not ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def ran(folder: pathlib.Path, *words: str, **environment: str) -> Program:
+    """Run a program to its end."""
+    with started(folder, *words, **environment) as program:
+        program.code()
+        return program
+
+
+def train_words(run: str, *bindings: str) -> list[str]:
+    return ["train", "--gin_file=run.gin", f"--output_dir={run}", *(f"--gin.{text}" for text in bindings)]
+
+
+def on_hosts(folder: pathlib.Path, words: Sequence[str], count: int, **environment: str) -> list[Program]:
+    """Run one program with several processes to its end, or until the patience is over."""
+    with contextlib.ExitStack() as stack:
+        programs = start_hosts(stack, folder, words, count, **environment)
+        for program in programs:
+            program.code()
+    return programs
+
+
+def start_hosts(
+    stack: contextlib.ExitStack, folder: pathlib.Path, words: Sequence[str], count: int, **environment: str
+) -> list[Program]:
+    """Start one program with several processes, which end with the stack."""
+    port = free_port()
+    return [
+        stack.enter_context(
+            started(
+                folder,
+                *words,
+                **{
+                    "POLY_JAX_COORDINATOR": f"localhost:{port}",
+                    "POLY_JAX_NUM_PROCESSES": str(count),
+                    "POLY_JAX_PROCESS_ID": str(index),
+                    **environment,
+                },
+            )
+        )
+        for index in range(count)
+    ]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def trained_arrays(run: pathlib.Path, step: int | None = None) -> dict[str, Any]:
+    """All numbers of a checkpoint, trained and optimizer's, read by Orbax."""
+    import jax
+    import orbax.checkpoint as ocp
+
+    steps = saved(run)
+    place = (run / "checkpoints" / str(step or max(steps))).absolute()
+    found = {}
+    for item in ("trained", "optimizer"):
+        with ocp.StandardCheckpointer() as reader:
+            tree = reader.restore(place / item)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            found[f"{item}/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = leaf
+    return found
+
+
+def saved(run: pathlib.Path) -> set[int]:
+    """Steps of the complete checkpoints of a run."""
+    folder = run / "checkpoints"
+    return {int(path.name) for path in folder.iterdir() if path.name.isdecimal()} if folder.exists() else set()
+
+
+def losses(run: pathlib.Path) -> list[tuple[int, float]]:
+    """The step and the loss of every line of metrics, in the order of the lines."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
