@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from poly_jax import stopping
+from poly_jax.cli import many_hosts
 from poly_jax.cli.arguments import parse
 from poly_jax.cli.compilation_cache import keep_compiled_programs
 from poly_jax.configuration import explain_unset_bindings, one_line
@@ -30,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0 for success; 1 after an error in the user's input, with one line on standard error; 42
-      after SIGTERM and 130 after SIGINT, with all saved that a rerun goes on from. Wrong usage exits the
-      process with 2, as argparse does.
+      after SIGTERM or the loss of another host and 130 after SIGINT, with all saved that a rerun goes on from.
+      Wrong usage exits the process with 2, as argparse does.
     """
     # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
     # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
@@ -39,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     command, args, config = parse(argv)
     keep_compiled_programs()
     try:
-        with stopping.listening(), explain_unset_bindings():
+        if not many_hosts.runs_here(command, args):
+            return 0
+        with stopping.listening(), many_hosts.joined(command, args), explain_unset_bindings():
             command.run(args, config)
     # An OSError means that a folder cannot be created or written, or that a disk is full. Only the user can
     # fix that.
@@ -47,8 +50,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _told(error, str(error))
     except KeyboardInterrupt as stopped:
         if str(stopped):
-            print(f"poly-jax: {stopped}", file=sys.stderr, flush=True)
+            print(f"poly-jax: {many_hosts.name()}{stopped}", file=sys.stderr, flush=True)
         return stopping.exit_code()
+    except many_hosts.LostHost as lost:
+        print(f"poly-jax: {many_hosts.told_lost(str(lost))}", file=sys.stderr, flush=True)
+        return stopping.PREEMPTED
     except Exception as error:
         # JAX has no exception of its own for memory: its message begins with the name of the condition.
         if not isinstance(error, MemoryError) and not str(error).startswith("RESOURCE_EXHAUSTED"):
@@ -63,8 +69,9 @@ def program() -> NoReturn:
     # The command is done, and what is left takes no time: its exit code should say how it ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    if code in (stopping.PREEMPTED, stopping.INTERRUPTED):
-        # Libraries' threads may hold up the end of the interpreter, and SIGKILL comes soon.
+    if code in (stopping.PREEMPTED, stopping.INTERRUPTED) or (code and many_hosts.name()):
+        # Libraries' threads may hold up the end of the interpreter, and SIGKILL comes soon. With several
+        # hosts, JAX would wait for those that wait for this one.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -75,7 +82,7 @@ def _told(error: Exception, message: str) -> int:
     """Print one line about an error, after the traceback where a user asks for it; return the exit code."""
     if os.environ.get("POLY_JAX_DEBUG", "0") not in ("", "0"):
         traceback.print_exception(error)
-    print(f"poly-jax: error: {_shortened(one_line(message))}", file=sys.stderr)
+    print(f"poly-jax: error: {many_hosts.name()}{_shortened(one_line(message))}", file=sys.stderr)
     return 1
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 import poly_jax
-from poly_jax.cli import commands
+from poly_jax.cli import commands, many_hosts
 from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
@@ -59,6 +59,7 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    many_hosts.add_flags(parser, default=None)
     parser.add_argument("--version", action="version", version=f"poly-jax {poly_jax.__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     for name, command in known.items():
@@ -71,6 +72,7 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
+        many_hosts.add_flags(subparser, default=argparse.SUPPRESS)
         group = subparser.add_argument_group("configuration", _CONFIGURATION)
         group.add_argument(
             "--gin_file",

@@ -3,7 +3,7 @@
 import abc
 import argparse
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from poly_jax.configuration import Configuration
 
@@ -15,11 +15,14 @@ class Command(abc.ABC):
       name: the word that the user types.
       help: one line for the list of commands.
       example: a command line to show under the command's help.
+      hosts: what the processes of several hosts do: "together" share the work; "first" leaves it to host 0;
+        "one" refuses more than one.
     """
 
     name: ClassVar[str]
     help: ClassVar[str]
     example: ClassVar[str]
+    hosts: ClassVar[Literal["together", "first", "one"]] = "one"
 
     @abc.abstractmethod
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

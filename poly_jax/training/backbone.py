@@ -11,7 +11,7 @@ from numpy.typing import DTypeLike
 
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.memory import check_memory
-from poly_jax.training.mesh import shardings
+from poly_jax.training.mesh import put, shardings
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import ContentHash
 from poly_jax.weights.layer_trees import stack_layers
@@ -61,14 +61,14 @@ def load_backbone(
     for name, array in backbone.read_each(dtype):
         contents.add(name, array)
         if name not in layers:
-            placed[name] = jax.device_put(array, sharding[name]).block_until_ready()
+            placed[name] = put(array, sharding[name]).block_until_ready()
             continue
         stack, number = layers[name]
         if stack not in stacks:
             stacks[stack] = np.empty(whole[stack].shape, array.dtype)
         stacks[stack][number] = array
     for name in tuple(stacks):
-        placed[name] = jax.device_put(stacks.pop(name), sharding[name]).block_until_ready()
+        placed[name] = put(stacks.pop(name), sharding[name]).block_until_ready()
     return unflatten(placed), contents.hexdigest()
 
 

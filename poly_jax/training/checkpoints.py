@@ -20,6 +20,7 @@ from poly_jax.files.json_fields import Fields, check_items
 from poly_jax.files.json_file import read_json
 from poly_jax.training.checksums import checksums, verified
 from poly_jax.training.hosts import any_host, on_first_host
+from poly_jax.training.mesh import put
 from poly_jax.training.update import TrainState
 from poly_jax.weights.t5x_manifest import orbax_arrays
 from poly_jax.weights.tensors import Tensor, Tensors, read_each
@@ -289,11 +290,6 @@ def _is_intact(step: epath.Path) -> bool:
     except UserError:
         return False
     return True
-
-
-def put(array: np.ndarray, place: Sharding) -> jax.Array:
-    """Put an array that every host holds onto devices, of which each host has some."""
-    return jax.make_array_from_callback(array.shape, place, array.__getitem__)
 
 
 def read_onto(

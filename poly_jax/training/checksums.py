@@ -28,7 +28,9 @@ def checksums(tree: Any) -> dict[str, int]:
     bits and of its index. It is computed where the array is, without moving the array.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = {jax.tree_util.keystr(path, simple=True, separator="/"): _on_devices(leaf) for path, leaf in leaves}
+    sums = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): _on_devices(leaf) for path, leaf in leaves
+    }
     return {name: int(total) for name, total in jax.device_get(sums).items()}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from poly_jax.errors import UserError
 from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
@@ -76,6 +76,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch, whose rows are divided over the data axes."""
     return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+
+
+def put(array: np.ndarray, place: Sharding) -> jax.Array:
+    """Put an array that every host holds onto devices, of which each host has some."""
+    return jax.make_array_from_callback(array.shape, place, array.__getitem__)
 
 
 def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -1,8 +1,9 @@
 """Opens a run: finds and checks its checkpoint and the weights that it builds on, without reading them."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import numpy as np
@@ -16,7 +17,14 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.training.backbone import RANDOM, load_backbone
-from poly_jax.training.checkpoints import Origin, open_trained, read_origin, read_table, step_folder
+from poly_jax.training.checkpoints import (
+    Origin,
+    beside,
+    open_trained,
+    read_origin,
+    read_table,
+    step_folder,
+)
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.skills_below import skills_below
 from poly_jax.weights.backbone import open_backbone
@@ -115,6 +123,23 @@ class OpenRun:
         return layers_apart(self.trained, self.step, axis=0)
 
 
+@contextlib.contextmanager
+def _naming_intact(step: epath.Path) -> Iterator[None]:
+    """Add to an error about a damaged checkpoint which other checkpoint of the run is intact."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{error}{beside(step)}") from None
+
+
+def _naming(tensor: Tensor, step: epath.Path) -> Tensor:
+    def load() -> np.ndarray:
+        with _naming_intact(step):
+            return tensor.load()
+
+    return dataclasses.replace(tensor, load=load)
+
+
 def open_run(run: str, experiment: Experiment) -> OpenRun:
     """Open a run's newest checkpoint.
 
@@ -126,9 +151,10 @@ def open_run(run: str, experiment: Experiment) -> OpenRun:
       UserError: there is no checkpoint, it is damaged, or it does not fit the experiment's model.
     """
     step = step_folder(run)
-    table, origin = read_table(step), read_origin(step)
+    with _naming_intact(step):
+        table, origin = read_table(step), read_origin(step)
+        trained = {name: _naming(tensor, step) for name, tensor in open_trained(step).items()}
     model = experiment.transformer(table)
-    trained = open_trained(step)
     below = skills_below(origin, step)
     if below is not None:
         skills = {name: tensor for name, tensor in open_trained(below).items() if is_skill(name)}

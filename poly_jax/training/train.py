@@ -94,9 +94,7 @@ def train(
     batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
     folder = epath.Path(output_dir)
-    run = Run(
-        folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite
-    )
+    run = Run(folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite)
     transformation = optimizer.transformation(steps, router_anneal_steps)
     update = Update(dataclasses.replace(model, train=True), loss, transformation, microbatches, prior)
     print(

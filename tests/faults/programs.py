@@ -143,6 +143,14 @@ class Program:
                 raise AssertionError(f"no {text!r} in {PATIENCE} s: {self.stderr}")
             time.sleep(0.02)
 
+    def wait_for_file(self, path: pathlib.Path) -> None:
+        """Wait until a file exists."""
+        end = time.monotonic() + PATIENCE
+        while not path.exists():
+            if self.process.poll() is not None or time.monotonic() > end:
+                raise AssertionError(f"no {path}: {self.stderr}")
+            time.sleep(0.02)
+
     def send(self, number: int) -> None:
         self.process.send_signal(number)
 
@@ -247,7 +255,9 @@ def trained_arrays(run: pathlib.Path, step: int | None = None) -> dict[str, Any]
 def saved(run: pathlib.Path) -> set[int]:
     """Steps of the complete checkpoints of a run."""
     folder = run / "checkpoints"
-    return {int(path.name) for path in folder.iterdir() if path.name.isdecimal()} if folder.exists() else set()
+    return (
+        {int(path.name) for path in folder.iterdir() if path.name.isdecimal()} if folder.exists() else set()
+    )
 
 
 def losses(run: pathlib.Path) -> list[tuple[int, float]]:

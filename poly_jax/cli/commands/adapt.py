@@ -13,6 +13,7 @@ class Adapt(Command):
     name = "adapt"
     help = "adapt a training run to a new task from a few examples"
     example = "poly-jax adapt --run=runs/mine --task=my_task --variant=mhr-z --output_dir=runs/my_task"
+    hosts = "together"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

@@ -12,6 +12,7 @@ class Eval(Command):
     name = "eval"
     help = "evaluate a run on its own tasks or on those of another mixture; prints a table and writes JSON"
     example = "poly-jax eval --run=runs/mine --split=test"
+    hosts = "together"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

@@ -22,6 +22,7 @@ class Export(Command):
         "poly-jax export --run=runs/mine --task=my_task --format=hugging_face --output=my_task\n"
         "  poly-jax export --run=runs/backbone --output=backbone.safetensors"
     )
+    hosts = "first"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

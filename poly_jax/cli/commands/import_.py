@@ -16,6 +16,7 @@ class Import(Command):
         "poly-jax import --from=t5-v1_1-small --output=t5-v1_1-small.safetensors\n"
         "  poly-jax import --from=peft_adapter --backbone=t5-v1_1-small.safetensors --output=runs/peft"
     )
+    hosts = "first"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

@@ -12,6 +12,7 @@ class Infer(Command):
     name = "infer"
     help = "predict the outputs of one task of a run for the texts in a file"
     example = "poly-jax infer --run=runs/mine --task=my_task --input=questions.txt --output=answers.txt"
+    hosts = "together"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

@@ -12,6 +12,7 @@ class Routing(Command):
     name = "routing"
     help = "show what a run's router learned, as an HTML page with pictures and as JSON"
     example = "poly-jax routing --run=runs/mine --reference=groups.json --gradients=32 --output_dir=routing"
+    hosts = "first"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

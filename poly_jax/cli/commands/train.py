@@ -12,6 +12,7 @@ class Train(Command):
     name = "train"
     help = "train skills and routers, or a whole T5, as the gin files say; resumes when run again"
     example = "poly-jax train --gin_file=my_run.gin --output_dir=runs/mine --gin.T5Config.dropout_rate=0.1"
+    hosts = "together"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""

@@ -1,0 +1,215 @@
+"""Joins the processes of a program that runs on several hosts."""
+
+import argparse
+import contextlib
+import functools
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from poly_jax import stopping
+from poly_jax.cli.command import Command
+from poly_jax.errors import UserError
+
+_VARIABLES = {
+    "coordinator": "POLY_JAX_COORDINATOR",
+    "num_processes": "POLY_JAX_NUM_PROCESSES",
+    "process_id": "POLY_JAX_PROCESS_ID",
+}
+_START = 120
+"""Seconds in which all processes have to start."""
+_HEARTBEAT = 30
+"""Seconds without a sign of life after which a process counts as lost."""
+# What XLA, Gloo and JAX's coordination service say when a connection to another process ends.
+_LOST = re.compile(
+    r"gloo|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|heartbeat|coordination|connection (closed|reset)"
+    r"|socket closed|unhealthy",
+    re.IGNORECASE,
+)
+# On these, JAX knows how to find the other processes (jax.distributed.initialize).
+_CLUSTERS = (
+    "SLURM_STEP_NODELIST",
+    "OMPI_MCA_orte_hnp_uri",
+    "TPU_WORKER_HOSTNAMES",
+    "MEGASCALE_COORDINATOR_ADDRESS",
+)
+
+
+def add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
+    """Add the flags that say where the other processes of a program are.
+
+    Args:
+      parser: the parser of the program or of a command.
+      default: value of a flag that is not given.
+    """
+    group = parser.add_argument_group(
+        "several hosts",
+        "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the variables "
+        f"{', '.join(_VARIABLES.values())} may stand for them.",
+    )
+    group.add_argument(
+        "--coordinator",
+        default=default,
+        metavar="HOST:PORT",
+        help="address of host 0, with a free port there",
+    )
+    group.add_argument(
+        "--num_processes", default=default, type=int, metavar="N", help="number of processes of the program"
+    )
+    group.add_argument(
+        "--process_id", default=default, type=int, metavar="I", help="number of this process, from 0"
+    )
+
+
+def runs_here(command: Command, args: argparse.Namespace) -> bool:
+    """Return whether this process has a part in a command.
+
+    Raises:
+      UserError: the flags are incomplete or contradict each other, or the command needs to be alone.
+    """
+    given = _given(args)
+    if command.hosts == "one" and given.get("num_processes", 1) > 1:
+        raise UserError(
+            f"poly-jax {command.name} runs in one process; start it on one host, without --coordinator,"
+            " --num_processes and --process_id"
+        )
+    return command.hosts == "together" or not given.get("process_id")
+
+
+@contextlib.contextmanager
+def joined(command: Command, args: argparse.Namespace) -> Iterator[None]:
+    """Join the other processes, and run the block with output on host 0 only.
+
+    Raises:
+      UserError: the flags are incomplete or contradict each other.
+      LostHost: another process did not start in time, or ended or froze in the block.
+    """
+    given = _given(args)
+    if command.hosts != "together":
+        yield
+        return
+    if not given and not any(name in os.environ for name in _CLUSTERS):
+        yield
+        return
+    try:
+        _initialize(given)
+    except Exception as error:
+        if _LOST.search(str(error)):
+            raise LostHost(f"not all processes started within {_START} s ({_first_line(error)})") from error
+        raise
+    import jax
+
+    if jax.process_count() == 1:
+        yield
+        return
+    try:
+        with _silent() if jax.process_index() else contextlib.nullcontext():
+            yield
+    except (KeyboardInterrupt, UserError):
+        raise
+    except Exception as error:
+        if _LOST.search(str(error)):
+            raise LostHost(_first_line(error)) from error
+        raise
+
+
+class LostHost(Exception):
+    """Another process of the program ended or froze; all of them have to be started again."""
+
+
+def name() -> str:
+    """Return "host 3: " in a program of several processes, and "" in others, to begin a message with."""
+    return f"host {_number}: " if _number is not None else ""
+
+
+_number: int | None = None
+
+
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for flag, variable in _VARIABLES.items():
+        value = getattr(args, flag, None)
+        if value is None and os.environ.get(variable):
+            value = os.environ[variable]
+            if flag != "coordinator":
+                if not value.isdecimal():
+                    raise UserError(f"{variable} is {value!r}; give a whole number")
+                value = int(value)
+        if value is not None:
+            found[flag] = value
+    if not found:
+        return {}
+    missing = [flag for flag in _VARIABLES if flag not in found]
+    if missing:
+        raise UserError(
+            f"--{' and --'.join(found)} given without --{' and --'.join(missing)}; give all three, or none where"
+            " a cluster says them"
+        )
+    if not re.fullmatch(r".+:\d+", found["coordinator"]):
+        raise UserError(f"--coordinator={found['coordinator']} is not HOST:PORT, such as 10.0.0.2:8476")
+    if not 0 <= found["process_id"] < found["num_processes"]:
+        raise UserError(
+            f"--process_id={found['process_id']} is not from 0 to {found['num_processes'] - 1}, which"
+            f" --num_processes={found['num_processes']} allows"
+        )
+    return found
+
+
+def _initialize(given: dict[str, Any]) -> None:
+    import jax
+    from jax._src import distributed
+
+    global _number
+    _number = given.get("process_id")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    # It would take SIGTERM for itself; the training loop has its own agreement of all hosts.
+    jax.config.update("jax_enable_preemption_service", False)
+    make = distributed._jax.get_distributed_runtime_client
+    # Without a function of ours, the client aborts the process, with exit code 134.
+    distributed._jax.get_distributed_runtime_client = functools.partial(
+        make, missed_heartbeat_callback=_end_without_peer
+    )
+    try:
+        jax.distributed.initialize(
+            given.get("coordinator"),
+            given.get("num_processes"),
+            given.get("process_id"),
+            initialization_timeout=_START,
+            heartbeat_timeout_seconds=_HEARTBEAT,
+            **({"cluster_detection_method": "deactivate"} if given else {}),
+        )
+    finally:
+        distributed._jax.get_distributed_runtime_client = make
+    _number = jax.process_index()
+
+
+def _end_without_peer(*status: Any) -> None:
+    """End this process, from a thread of the client, where another one has died or frozen."""
+    # The main thread may be inside a collective operation that never ends.
+    print(f"poly-jax: {told_lost(' '.join(map(str, status)))}", file=sys.__stderr__, flush=True)
+    os._exit(stopping.PREEMPTED)
+
+
+def told_lost(reason: str) -> str:
+    """Return the line about a lost host."""
+    return (
+        f"{name()}lost another host ({reason[:300]}); start the same command on all hosts again: it goes on from"
+        " the last checkpoint"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        yield
