@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
       The exit code: 0 for success; 1 after an error in the user's input, with one line on standard error; 42
-      after SIGTERM or the loss of another host and 130 after SIGINT, with all saved that a rerun goes on from.
-      Wrong usage exits the process with 2, as argparse does.
+      after SIGTERM or the loss of another host, and 130 after SIGINT, with all saved that a rerun goes on
+      from. Wrong usage exits the process with 2, as argparse does.
     """
     # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
     # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if str(stopped):
             print(f"poly-jax: {many_hosts.name()}{stopped}", file=sys.stderr, flush=True)
         return stopping.exit_code()
-    except many_hosts.LostHost as lost:
+    except many_hosts.LostHostError as lost:
         print(f"poly-jax: {many_hosts.told_lost(str(lost))}", file=sys.stderr, flush=True)
         return stopping.PREEMPTED
     except Exception as error:

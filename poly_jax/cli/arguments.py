@@ -16,8 +16,8 @@ _EPILOG = """\
 `poly-jax COMMAND --help` lists a command's flags. Every command is configured by gin: --gin_file=FILE loads a
 file, from the current folder or from those that ship with poly_jax, and --gin.NAME=VALUE sets one value.
 
-Exit codes: 0 success, 1 an error in the input (one line explains it), 2 wrong usage. After SIGTERM 42 and after
-SIGINT (Ctrl-C) 130: the state is saved, and the same command goes on from there.
+Exit codes: 0 success, 1 an error in the input (one line explains it), 2 wrong usage; 42 after SIGTERM and 130
+after SIGINT (Ctrl-C): the state is saved, and the same command goes on from there.
 Environment: POLY_JAX_DEBUG=1 shows the traceback behind an error. Compiled programs are kept in the user's
 cache folder; JAX_COMPILATION_CACHE_DIR names another, JAX_ENABLE_COMPILATION_CACHE=false keeps none.
 """

@@ -2,9 +2,10 @@
 
 import argparse
 import contextlib
-import functools
+import ctypes
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -46,8 +47,8 @@ def add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
     """
     group = parser.add_argument_group(
         "several hosts",
-        "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the variables "
-        f"{', '.join(_VARIABLES.values())} may stand for them.",
+        "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the"
+        f" variables {', '.join(_VARIABLES.values())} may stand for them.",
     )
     group.add_argument(
         "--coordinator",
@@ -84,7 +85,7 @@ def joined(command: Command, args: argparse.Namespace) -> Iterator[None]:
 
     Raises:
       UserError: the flags are incomplete or contradict each other.
-      LostHost: another process did not start in time, or ended or froze in the block.
+      LostHostError: another process did not start in time, or ended or froze in the block.
     """
     given = _given(args)
     if command.hosts != "together":
@@ -97,7 +98,9 @@ def joined(command: Command, args: argparse.Namespace) -> Iterator[None]:
         _initialize(given)
     except Exception as error:
         if _LOST.search(str(error)):
-            raise LostHost(f"not all processes started within {_START} s ({_first_line(error)})") from error
+            raise LostHostError(
+                f"not all processes started within {_START} s ({_first_line(error)})"
+            ) from error
         raise
     import jax
 
@@ -111,11 +114,11 @@ def joined(command: Command, args: argparse.Namespace) -> Iterator[None]:
         raise
     except Exception as error:
         if _LOST.search(str(error)):
-            raise LostHost(_first_line(error)) from error
+            raise LostHostError(_first_line(error)) from error
         raise
 
 
-class LostHost(Exception):
+class LostHostError(Exception):
     """Another process of the program ended or froze; all of them have to be started again."""
 
 
@@ -144,8 +147,8 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
     missing = [flag for flag in _VARIABLES if flag not in found]
     if missing:
         raise UserError(
-            f"--{' and --'.join(found)} given without --{' and --'.join(missing)}; give all three, or none where"
-            " a cluster says them"
+            f"--{' and --'.join(found)} given without --{' and --'.join(missing)}; give all three, or none"
+            " where a cluster says them"
         )
     if not re.fullmatch(r".+:\d+", found["coordinator"]):
         raise UserError(f"--coordinator={found['coordinator']} is not HOST:PORT, such as 10.0.0.2:8476")
@@ -159,44 +162,51 @@ def _given(args: argparse.Namespace) -> dict[str, Any]:
 
 def _initialize(given: dict[str, Any]) -> None:
     import jax
-    from jax._src import distributed
 
     global _number
     _number = given.get("process_id")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     # It would take SIGTERM for itself; the training loop has its own agreement of all hosts.
     jax.config.update("jax_enable_preemption_service", False)
-    make = distributed._jax.get_distributed_runtime_client
-    # Without a function of ours, the client aborts the process, with exit code 134.
-    distributed._jax.get_distributed_runtime_client = functools.partial(
-        make, missed_heartbeat_callback=_end_without_peer
+    _end_at_abort()
+    jax.distributed.initialize(
+        given.get("coordinator"),
+        given.get("num_processes"),
+        given.get("process_id"),
+        initialization_timeout=_START,
+        heartbeat_timeout_seconds=_HEARTBEAT,
+        cluster_detection_method="deactivate" if given else None,
     )
-    try:
-        jax.distributed.initialize(
-            given.get("coordinator"),
-            given.get("num_processes"),
-            given.get("process_id"),
-            initialization_timeout=_START,
-            heartbeat_timeout_seconds=_HEARTBEAT,
-            **({"cluster_detection_method": "deactivate"} if given else {}),
-        )
-    finally:
-        distributed._jax.get_distributed_runtime_client = make
     _number = jax.process_index()
 
 
-def _end_without_peer(*status: Any) -> None:
-    """End this process, from a thread of the client, where another one has died or frozen."""
-    # The main thread may be inside a collective operation that never ends.
-    print(f"poly-jax: {told_lost(' '.join(map(str, status)))}", file=sys.__stderr__, flush=True)
+def _end_at_abort() -> None:
+    """End the process with exit code 42 where JAX's coordination service aborts it.
+
+    The service aborts all processes when one has died or frozen, from a thread of its own. The main thread
+    may then be inside a collective operation that never ends, so that an exception would not reach it, and
+    Python's own handlers of signals would not be called. The callback that XLA has for this cannot be called
+    from Python (jaxlib 0.10.2: std::bad_cast).
+    """
+    global _handler
+    _handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(_end)
+    ctypes.CDLL(None).signal(signal.SIGABRT, _handler)
+
+
+# The operating system keeps the address of the function, and Python would free it.
+_handler: Any = None
+
+
+def _end(number: int) -> None:
+    print(f"poly-jax: {told_lost('JAX ended the program')}", file=sys.__stderr__, flush=True)
     os._exit(stopping.PREEMPTED)
 
 
 def told_lost(reason: str) -> str:
     """Return the line about a lost host."""
     return (
-        f"{name()}lost another host ({reason[:300]}); start the same command on all hosts again: it goes on from"
-        " the last checkpoint"
+        f"{name()}lost another host ({reason[:300]}); start the same command on all hosts again: it goes on"
+        " from the last checkpoint"
     )
 
 

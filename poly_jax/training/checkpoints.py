@@ -348,7 +348,8 @@ def _digest(content: Any) -> str:
 
 def _mesh(state: TrainState) -> Mesh:
     sharding = state.step.sharding
-    return sharding.mesh if isinstance(sharding, NamedSharding) else jax.make_mesh((1,), ("all",))
+    found = sharding.mesh if isinstance(sharding, NamedSharding) else None
+    return found if isinstance(found, Mesh) else jax.make_mesh((1,), ("all",))
 
 
 @contextlib.contextmanager

@@ -28,9 +28,8 @@ def any_host(mesh: Mesh, flag: bool) -> Bool[Array, ""] | Bool[np.ndarray, ""]:
     if jax.process_count() == 1:
         return np.asarray(flag)
     everywhere = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    flags = jax.make_array_from_callback(
-        (mesh.size,), everywhere, lambda index: np.full(len(range(*index[0].indices(mesh.size))), flag)
-    )
+    own = np.full(mesh.size, flag)
+    flags = jax.make_array_from_callback(own.shape, everywhere, own.__getitem__)
     return _any(NamedSharding(mesh, PartitionSpec()))(flags)
 
 

@@ -22,7 +22,7 @@ from poly_jax.training.metrics import scalar_writer
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
 from poly_jax.training.start import Start, begin
-from poly_jax.training.taken_steps import NotFinite, TakenSteps
+from poly_jax.training.taken_steps import NotFiniteError, TakenSteps
 from poly_jax.training.update import TrainState, Update
 
 
@@ -120,7 +120,7 @@ def _steps(
 
     progress = None
     taken = TakenSteps(run.non_finite)
-    asked = np.asarray(False)
+    asked: Any = np.asarray(False)
     for step in range(first + 1, run.steps + 1):
         batch = next(batches)
         check_task_ids(batch["task_ids"], len(run.table))
@@ -144,7 +144,7 @@ def _steps(
             # A step is waited for when the next one has begun, so that the devices always have work.
             taken.add(step, metrics, batch)
             taken.settle(but=0 if reports or saves else 1)
-        except NotFinite as found:
+        except NotFiniteError as found:
             if int(state.step) > saved:
                 save()
             raise _diverged(found, run, int(state.step)) from None
@@ -161,7 +161,7 @@ def _steps(
     return state
 
 
-def _diverged(found: NotFinite, run: Run, kept: int) -> UserError:
+def _diverged(found: NotFiniteError, run: Run, kept: int) -> UserError:
     names = [run.table.name(task) for task in found.tasks()]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     after = (

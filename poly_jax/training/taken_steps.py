@@ -14,7 +14,7 @@ from poly_jax.training.hosts import of_all_hosts
 _ABSENT = -1
 
 
-class NotFinite(Exception):
+class NotFiniteError(Exception):
     """A step that was not taken because its loss, its gradient or its result is not finite."""
 
     def __init__(self, step: int, metrics: Mapping[str, float], batch: Mapping[str, Any]):
@@ -53,7 +53,7 @@ class TakenSteps:
         """Wait for all steps but the last `but`.
 
         Raises:
-          NotFinite: one of them was not finite, and such a step ends the run.
+          NotFiniteError: one of them was not finite, and such a step ends the run.
         """
         while len(self._begun) > but:
             step, metrics, batch = self._begun.popleft()
@@ -61,12 +61,12 @@ class TakenSteps:
             if values.pop(FINITE):
                 self._settled.append(values)
             elif self._stops:
-                raise NotFinite(step, values, batch)
+                raise NotFiniteError(step, values, batch)
             else:
                 self._skipped += 1
 
     def means(self) -> dict[str, float]:
-        """Return the mean of each metric since the last call, and the number of skipped steps if there are any.
+        """Return the mean of each metric since the last call, and the number of skipped steps, if any.
 
         Raises:
           UserError: all steps were skipped.

@@ -12,11 +12,11 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import guards
-from poly_jax.training.host_share import host_share
-from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.batches import Batches
 from poly_jax.training.checkpoints import KEEP
 from poly_jax.training.finite_steps import NonFinite
+from poly_jax.training.host_share import host_share
+from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer

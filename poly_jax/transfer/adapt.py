@@ -150,8 +150,10 @@ def adapt(
             return save_untrained(start, folder, table)
         update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
         stream = batches or host_batches(data, table, seed, loss, mesh, start_id)
-        run = Run(folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite)
-        return fit(start, update, stream, run)
+        settings = Run(
+            folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite
+        )
+        return fit(start, update, stream, settings)
 
 
 def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainState:

@@ -28,8 +28,8 @@ def main(words: list[str]) -> int:
                 why = " ".join(f"{type(error).__name__}: {error}".split())
             seconds = time.perf_counter() - began
             print(
-                f"| {case.fault} | {case.program} | {case.phase} | {case.promise} | {'no' if why else 'yes'} |"
-                f" {seconds:.0f} |",
+                f"| {case.fault} | {case.program} | {case.phase} | {case.promise} |"
+                f" {'no' if why else 'yes'} | {seconds:.0f} |",
                 flush=True,
             )
             if why:

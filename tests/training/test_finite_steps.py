@@ -7,7 +7,7 @@ import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.training.finite_steps import FiniteSteps
-from poly_jax.training.taken_steps import NotFinite, TakenSteps
+from poly_jax.training.taken_steps import NotFiniteError, TakenSteps
 
 
 def taken(steps, state, tiny, key, weights):
@@ -82,6 +82,6 @@ def test_the_last_step_need_not_be_waited_for():
     steps.add(1, {"loss": 1.0, "finite": True}, {})
     steps.add(2, {"loss": np.inf, "finite": False}, {"task_ids": np.array([3, 1, 3])})
     steps.settle(but=1)
-    with pytest.raises(NotFinite) as error:
+    with pytest.raises(NotFiniteError) as error:
         steps.settle(but=0)
     assert (error.value.step, error.value.tasks(), error.value.described()) == (2, [1, 3], "loss inf")

@@ -23,8 +23,8 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
 from poly_jax.training import run_folder
 from poly_jax.training.guards import check_packing
-from poly_jax.training.progress import Progress
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.progress import Progress
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
 from poly_jax.weights import single_file
