@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import pathlib
 import random
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 import programs
+import pytest
 from programs import losses, on_hosts, ran, saved, start_hosts, started, train_words, trained_arrays
 
 
@@ -248,6 +250,24 @@ def _changes_hosts(place: Place) -> None:
     ours, theirs = losses(place / "hosts"), losses(place / "one-host")
     assert [step for step, _ in ours] == [step for step, _ in theirs]
     np.testing.assert_allclose([loss for _, loss in ours], [loss for _, loss in theirs], rtol=1e-5)
+
+
+@case("none", "eval, 2 processes", "an uneven last batch", "the results of one process, to 1e-5")
+def _evaluates_with_two(place: Place) -> None:
+    def words(results: str) -> list[str]:
+        return ["eval", f"--run={place.whole}", f"--output_dir={results}", "--gin.evaluate.batch_size=24"]
+
+    succeeds(ran(place.folder, *words("by-one")))
+    for done in on_hosts(place.folder, words("by-two"), 2):
+        succeeds(done)
+    by_one, by_two = (
+        json.loads((place / name / "metrics.json").read_text()) for name in ("by-one", "by-two")
+    )
+    assert by_one.keys() == by_two.keys()
+    for task, metrics in by_one.items():
+        assert metrics == pytest.approx(by_two[task], rel=1e-5)
+    for file in (place / "by-one" / "predictions").iterdir():
+        assert file.read_text() == (place / "by-two" / "predictions" / file.name).read_text()
 
 
 @case("not finite", "train", "a step", "exit code 1, step and tasks named; the last finite state is kept")

@@ -10,7 +10,8 @@ WAITS = """
 import ctypes, signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 from poly_jax import stopping
-with stopping.listening(grace=2.0):
+with stopping.listening(grace=2.0), stopping.Deferral() as deferral:
+    deferral.begin()  # Otherwise a signal that comes before the call into C would end the program.
     print("ready", flush=True)
     # A call into C that a signal does not end, as a long compilation is one.
     lock = ctypes.create_string_buffer(64)
