@@ -105,4 +105,5 @@ def test_checkpoints_hold_only_the_trained_parameters_and_their_moments(case, tm
         "optimizer",
         "tasks",
         "origin",
+        "checksums",
     }
