@@ -13,8 +13,6 @@ from poly_jax.tasks.from_files.examples import Example
 
 Arrays = dict[str, tf.Tensor]
 
-# Examples that are Python objects before they become tensors.
-_BLOCK = 1 << 15
 # Columns with a text for each reference or choice, filled up with empty ones to the largest number.
 _LISTS = ("references", "choices")
 
@@ -27,22 +25,23 @@ class ExampleTable:
     `example_id` (int32).
 
     Args:
-      examples: the examples, which are read once. They become tensors in blocks: one tensor would be a second
-        copy of them all while it is made.
+      examples: the examples, which are read once.
+      block: number of examples that are Python objects before they become tensors. A tensor of all of them
+        would be their second copy while it is made.
     """
 
-    def __init__(self, examples: Iterable[Example]) -> None:
-        sizes, blocks = [], []
-        for block in _blocks(iter(examples)):
-            blocks.append(_arrays(block, sum(sizes)))
-            sizes.append(len(block))
-        self._size = sum(sizes)
+    def __init__(self, examples: Iterable[Example], block: int = 1 << 15) -> None:
+        self._block, self._size = block, 0
+        blocks = []
+        for part in _parts(iter(examples), block):
+            blocks.append(_arrays(part, self._size))
+            self._size += len(part)
         widths = {
-            name: max(block[name].shape[1] for block in blocks)
+            name: max(arrays[name].shape[1] for arrays in blocks)
             for name in _LISTS
             if blocks and name in blocks[0]
         }
-        self._blocks = [_widened(block, widths) for block in blocks]
+        self._blocks = [_widened(arrays, widths) for arrays in blocks]
 
     def __len__(self) -> int:
         return self._size
@@ -54,16 +53,16 @@ class ExampleTable:
 
         @tf.autograph.experimental.do_not_convert
         def example(place: tf.Tensor) -> Arrays:
-            branches = [functools.partial(_row, block, place % _BLOCK) for block in self._blocks]
-            return branches[0]() if len(branches) == 1 else tf.switch_case(place // _BLOCK, branches)
+            branches = [functools.partial(_row, arrays, place % self._block) for arrays in self._blocks]
+            return branches[0]() if len(branches) == 1 else tf.switch_case(place // self._block, branches)
 
         every = np.arange(len(self)) if places is None else places
         return tf.data.Dataset.from_tensor_slices(every.astype(np.int32)).map(example)
 
 
-def _blocks(examples: Iterator[Example]) -> Iterator[list[Example]]:
-    while block := list(itertools.islice(examples, _BLOCK)):
-        yield block
+def _parts(examples: Iterator[Example], size: int) -> Iterator[list[Example]]:
+    while part := list(itertools.islice(examples, size)):
+        yield part
 
 
 def _arrays(examples: Sequence[Example], first: int) -> Arrays:
@@ -84,11 +83,11 @@ def _arrays(examples: Sequence[Example], first: int) -> Arrays:
     }
 
 
-def _widened(block: Arrays, widths: dict[str, int]) -> Arrays:
+def _widened(arrays: Arrays, widths: dict[str, int]) -> Arrays:
     """Return a block whose lists of texts have a number of texts that is the same for all blocks."""
-    added = {name: width - block[name].shape[1] for name, width in widths.items()}
-    return block | {name: tf.pad(block[name], [[0, 0], [0, more]]) for name, more in added.items() if more}
+    added = {name: width - arrays[name].shape[1] for name, width in widths.items()}
+    return arrays | {name: tf.pad(arrays[name], [[0, 0], [0, more]]) for name, more in added.items() if more}
 
 
-def _row(block: Arrays, place: tf.Tensor) -> Arrays:
-    return {name: array[place] for name, array in block.items()}
+def _row(arrays: Arrays, place: tf.Tensor) -> Arrays:
+    return {name: array[place] for name, array in arrays.items()}

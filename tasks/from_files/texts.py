@@ -5,9 +5,9 @@ import string
 from collections.abc import Mapping
 from typing import Any
 
-from poly_jax.data.registry import close_to
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import shown
+from poly_jax.suggestion import close_names, did_you_mean
 from poly_jax.tasks.from_files.row_files import REPAIR, Fields
 
 # A column, and maybe keys or places inside its value.
@@ -96,7 +96,8 @@ def _parsed(text: str, setting: str) -> Any:
 
 def _found(row: Fields, column: str, keys: list[str], place: str) -> Any:
     if column not in row:
-        raise UserError(f"{place} has no field {column!r} ({close_to(column, row)}); {REPAIR}")
+        known = did_you_mean(close_names(column, row)) or f"it has {', '.join(map(repr, row)) or 'none'}"
+        raise UserError(f"{place} has no field {column!r} ({known}); {REPAIR}")
     value, path = row[column], column
     for key in keys:
         inside = value
