@@ -83,7 +83,9 @@ class RowCheck:
             return
         if count > self._most * self._read or count == self._read:
             raise UserError(self._refusal())
-        print(f"left out {count:,} of {self._read:,} rows, which are broken: {self._named()}", file=sys.stderr)
+        print(
+            f"left out {count:,} of {self._read:,} rows, which are broken: {self._named()}", file=sys.stderr
+        )
 
     def _refusal(self) -> str:
         count = len(self._broken)

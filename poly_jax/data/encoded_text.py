@@ -17,10 +17,8 @@ def encoded_text(
     return cut(tf.cast(vocabulary.encode_tf(text), tf.int32), vocabulary, length, ends)
 
 
-def encoded_choices(
-    texts: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None = None
-) -> tf.Tensor:
-    """Return the tokens of answer choices, int32 [choices, length], with an end of sequence and padded with 0.
+def encoded_choices(texts: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None = None) -> tf.Tensor:
+    """Return the tokens of answer choices, int32 [choices, length], each with its end, padded with 0.
 
     Args:
       texts: texts [choices], of which the static shape states the number; an empty text is an absent choice,

@@ -16,7 +16,15 @@ def print_table(title: str, columns: Sequence[str], rows: Rows) -> None:
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    print_whole(table)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table; a file or pipe gets its full width, whatever the width of the terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, Console(width=10_000).measure(table).maximum)
+    console.print(table)
 
 
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:

@@ -66,9 +66,7 @@ class SampleSource(seqio.DataSource):
             )
         if split not in self._rows:
             check = RowCheck(self._max_broken_share)
-            rows = [
-                row for path in self._files[split] for row in read_rows(path, self._check_choices, check)
-            ]
+            rows = [row for path in self._files[split] for row in read_rows(path, self._check_choices, check)]
             check.finish()
             self._rows[split], self._broken[split] = rows, check.broken
         return self._rows[split]

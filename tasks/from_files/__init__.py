@@ -1,4 +1,4 @@
-"""Tasks of your own as seqio tasks: JSONL, CSV, TSV, Parquet, and folders that Hugging Face `datasets` saved."""
+"""Tasks of your own, from JSONL, CSV, TSV and Parquet files and saved Hugging Face data sets."""
 
 from poly_jax.tasks.from_files.metrics import METRICS
 from poly_jax.tasks.from_files.tasks import register, task_name

@@ -60,10 +60,12 @@ class Columns:
                 RowText(text, setting)
         if isinstance(self.choices, str):
             RowText(self.choices, "choices")
-        elif self.choices is not None and (len(set(self.choices)) < 2 or not all(map(str.strip, self.choices))):
-            raise UserError(
-                f"from_files.register.choices is {list(self.choices)}; give at least two different answers"
-            )
+        elif self.choices is not None:
+            different = {choice.strip() for choice in self.choices} - {""}
+            if len(different) < max(2, len(self.choices)):
+                raise UserError(
+                    f"from_files.register.choices is {list(self.choices)}; give two or more different answers"
+                )
 
     def maker(self, columns: Collection[str], file: object) -> "ExampleMaker":
         """Return the function that makes examples of rows with these columns.

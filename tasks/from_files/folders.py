@@ -49,7 +49,9 @@ def find_tasks(place: epath.Path) -> dict[str, Splits]:
     """
     if place.is_file():
         if place.suffix not in FILES:
-            raise UserError(f"{place} is not a {_suffixes()} file; convert it, or give a folder of such files")
+            raise UserError(
+                f"{place} is not a {_suffixes()} file; convert it, or give a folder of such files"
+            )
         return {place.stem: {TRAIN: (place,)}}
     if not place.is_dir():
         raise UserError(f"there is no folder or file {place}; give the folder that holds the tasks' files")

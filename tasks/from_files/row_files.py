@@ -31,6 +31,7 @@ class Label(int):
     name: str
 
     def __new__(cls, number: int, name: str) -> "Label":
+        """Make the label of a number."""
         label = super().__new__(cls, number)
         label.name = name
         return label
@@ -72,7 +73,7 @@ class RowFile(abc.ABC):
         """
 
     def columns(self) -> list[str]:
-        """Return the names of the fields of the first row that is not broken; none where there is no such row.
+        """Return the names of the fields of the first row that is not broken; none where all are.
 
         Raises:
           UserError: the file as a whole cannot be read.
@@ -93,7 +94,9 @@ class RowFile(abc.ABC):
             reason = " ".join(str(error).split())
             raise UserError(f"{self.path} is damaged ({reason:.200}); copy it again") from None
         except OSError as error:
-            raise UserError(f"{self.path} cannot be read ({error.strerror or error}); copy it again") from None
+            raise UserError(
+                f"{self.path} cannot be read ({error.strerror or error}); copy it again"
+            ) from None
 
 
 class JsonLines(RowFile):

@@ -1,7 +1,6 @@
 """Registers the tasks of a folder of files as seqio tasks, and a mixture of them."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -24,15 +23,15 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class _Registration:
-    """The arguments of one call of `register`; those that may hold dictionaries as JSON."""
+    """The arguments of one call of `register`."""
 
     folder: str
     vocabulary: seqio.Vocabulary
-    inputs: str
-    targets: str
-    choices: str
-    metrics: str
-    fractions: str
+    inputs: object
+    targets: object
+    choices: object
+    metrics: object
+    fractions: Mapping[str, float]
     seed: int
     max_broken_share: float
 
@@ -86,8 +85,11 @@ def register(
     registration = _Registration(
         os.fspath(folder),
         vocabulary,
-        *(json.dumps(setting, sort_keys=True, default=list) for setting in (inputs, targets, choices, metrics)),
-        json.dumps(shares, sort_keys=True),
+        inputs,
+        targets,
+        choices,
+        metrics,
+        shares,
         seed,
         checked_share(max_broken_share),
     )
@@ -96,11 +98,11 @@ def register(
         return
     _check_fractions(shares)
     found = find_tasks(epath.Path(folder))
-    for setting, value in (("inputs", inputs), ("targets", targets), ("choices", choices), ("metrics", metrics)):
-        _check_tasks(setting, value, found)
+    for setting in ("inputs", "targets", "choices", "metrics"):
+        _check_tasks(setting, getattr(registration, setting), found)
     # All tasks have the same preprocessor, so that readers can share what they make of it.
     encoding = Encoding(vocabulary)
-    tasks = {}
+    tasks: dict[str, dict[str, Any]] = {}
     for name, splits in found.items():
         own_choices = _of(choices, name)
         columns = Columns(
@@ -117,7 +119,9 @@ def register(
             ),
         }
     if prefix in {*tasks, *seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()}:
-        raise UserError(f"seqio already has a task or mixture {prefix!r}; bind another from_files.register.prefix")
+        raise UserError(
+            f"seqio already has a task or mixture {prefix!r}; bind another from_files.register.prefix"
+        )
     feature = seqio.Feature(vocabulary, add_eos=True)
     for name, parts in tasks.items():
         seqio.TaskRegistry.add(

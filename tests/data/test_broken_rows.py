@@ -48,7 +48,9 @@ def test_exactly_the_share_that_is_set_is_accepted(broken, total, refused, capsy
     check = RowCheck(0.1)
     read(check, set(range(1, broken + 1)), total)
     if refused:
-        with pytest.raises(UserError, match=rf"{broken} of {total} rows are broken \(max_broken_share 0\.1\)"):
+        with pytest.raises(
+            UserError, match=rf"{broken} of {total} rows are broken \(max_broken_share 0\.1\)"
+        ):
             check.finish()
     else:
         check.finish()

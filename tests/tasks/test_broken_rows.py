@@ -40,7 +40,12 @@ def crossfit_folder(folder):
     good = "Which? (A) x (B) y\tx"
     broken = ["no tab", "a\t", b"caf\xe9\tx", "Which? (A) x (B) y\tz"]
     write(folder / "data" / "swag" / "swag_4_13_train.tsv", good, *broken, *[good] * 4)
-    return functools.partial(crossfit.register, partition="made"), "crossfit_swag", [2, 3, 4, 5], "swag_4_13_train.tsv"
+    return (
+        functools.partial(crossfit.register, partition="made"),
+        "crossfit_swag",
+        [2, 3, 4, 5],
+        "swag_4_13_train.tsv",
+    )
 
 
 def instructions_folder(folder):
@@ -65,14 +70,24 @@ def held_out_folder(folder):
 
 def training_folder(folder):
     good = json.dumps({"inputs": "x", "targets": "y"})
-    broken = ["{", json.dumps({"inputs": "x"}), json.dumps({"inputs": "x", "targets": " "}), b'{"inputs": "\xff"}']
+    broken = [
+        "{",
+        json.dumps({"inputs": "x"}),
+        json.dumps({"inputs": "x", "targets": " "}),
+        b'{"inputs": "\xff"}',
+    ]
     write(folder / "trec_trec1.jsonl", good, *broken, *[good] * 4)
     return t0_pretraining.register, "t0_trec_trec1", [2, 3, 4, 5], "trec_trec1.jsonl"
 
 
 def own_folder(folder):
     good = json.dumps({"input": "x", "output": "y"})
-    broken = ["[1]", json.dumps({"input": "x"}), json.dumps({"input": "x", "output": ""}), b'{"input": "\xff"}']
+    broken = [
+        "[1]",
+        json.dumps({"input": "x"}),
+        json.dumps({"input": "x", "output": ""}),
+        b'{"input": "\xff"}',
+    ]
     write(folder / "t.jsonl", good, *broken, *[good] * 4)
     return from_files.register, "mine_t", [2, 3, 4, 5], "t.jsonl"
 
@@ -102,7 +117,9 @@ def test_broken_rows_up_to_the_bound_share_are_left_out_counted_and_named(make, 
 def test_more_broken_rows_than_the_bound_share_are_fatal_in_one_line(make, tmp_path):
     register, task, lines, file = make(tmp_path)
     register(str(tmp_path), BYTES, max_broken_share=0.3)
-    with pytest.raises(UserError, match=rf"^{len(lines)} of 9 rows are broken \(max_broken_share 0\.3\)") as error:
+    with pytest.raises(
+        UserError, match=rf"^{len(lines)} of 9 rows are broken \(max_broken_share 0\.3\)"
+    ) as error:
         read(task)
     assert file in str(error.value)
     assert "\n" not in str(error.value)

@@ -68,7 +68,11 @@ def test_a_row_may_have_choices_of_its_own():
     ("row", "settings", "message"),
     [
         ({"q": "x", "b": "y"}, {"inputs": "q", "targets": "a"}, "line 1 has no field 'a'"),
-        ({"question": "x"}, {"inputs": "qestion", "targets": "a"}, r"'qestion' \(did you mean 'question'\?\)"),
+        (
+            {"question": "x"},
+            {"inputs": "qestion", "targets": "a"},
+            r"'qestion' \(did you mean 'question'\?\)",
+        ),
         ({"q": None, "a": "y"}, {"inputs": "q", "targets": "a"}, "'q' is null"),
         ({"q": " ", "a": "y"}, {"inputs": "q", "targets": "a"}, "line 1 has an empty input"),
         ({"q": "x", "a": " "}, {"inputs": "q", "targets": "a"}, "the target is empty"),
@@ -85,7 +89,11 @@ def test_a_row_may_have_choices_of_its_own():
         ({"text": "x", "label": 2}, {"choices": ("bad", "good")}, "target '2' is not one of the 2 choices"),
         ({"text": "x", "label": -1}, {"choices": ("bad", "good")}, "target '-1' is not one"),
         ({"text": "x", "label": ""}, {"choices": ("bad", "good")}, "the target is empty"),
-        ({"text": "x", "label": "y", "o": "y"}, {"choices": "o"}, "the choices must be a list of at least two"),
+        (
+            {"text": "x", "label": "y", "o": "y"},
+            {"choices": "o"},
+            "the choices must be a list of at least two",
+        ),
     ],
 )
 def test_a_row_that_makes_no_example_is_refused_by_its_name(row, settings, message):
@@ -102,8 +110,9 @@ def test_a_row_that_makes_no_example_is_refused_by_its_name(row, settings, messa
         ({"inputs": "{q:>10}"}, "without a format"),
         ({"inputs": "{q!r}"}, "without a format"),
         ({"targets": ""}, "targets is empty"),
-        ({"choices": ("yes",)}, r"choices is \['yes'\]; give at least two different answers"),
-        ({"choices": ("yes", " ")}, "give at least two different answers"),
+        ({"choices": ("yes",)}, r"choices is \['yes'\]; give two or more different answers"),
+        ({"choices": ("yes", " ")}, "give two or more different answers"),
+        ({"choices": ("yes", "no", "yes")}, "give two or more different answers"),
     ],
 )
 def test_a_wrong_setting_is_refused_before_any_file_is_read(settings, message):

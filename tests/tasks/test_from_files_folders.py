@@ -76,7 +76,7 @@ def test_a_folder_whose_files_are_not_clear_is_refused(files, names, message):
 
 
 def test_a_missing_folder_and_a_file_of_another_kind_are_refused(files, tmp_path):
-    with pytest.raises(UserError, match="there is no folder or file .*absent"):
+    with pytest.raises(UserError, match=r"there is no folder or file .*absent"):
         find_tasks(epath.Path(tmp_path) / "absent")
     with pytest.raises(UserError, match=r"a\.json is not a \.jsonl, \.csv, \.tsv or \.parquet file"):
         files("a.json", below="a.json")

@@ -1,6 +1,7 @@
 """Files become seqio tasks with references, answer choices, splits and metrics, and a mixture of them."""
 
 import collections
+import itertools
 import json
 import pathlib
 
@@ -104,7 +105,7 @@ def test_fractions_divide_the_training_rows_of_tasks_without_the_split(folder):
     assert sorted(seqio.TaskRegistry.get("mine_trivia").splits) == ["test", "train", "validation"]
     parts = {split: texts("mine_trivia", split) for split in ("train", "validation", "test")}
     assert {split: len(part) for split, part in parts.items()} == {"train": 13, "validation": 2, "test": 5}
-    assert sorted(sum(parts.values(), [])) == sorted(f"q{n}?" for n in range(20))
+    assert sorted(itertools.chain(*parts.values())) == sorted(f"q{n}?" for n in range(20))
     # A split that has a file keeps its rows, and at least one row is cut.
     assert texts("mine_my_reviews", "test") == ["test 0, fine", "test 1, fine"]
     assert len(texts("mine_my_reviews", "validation")) == 1
@@ -233,6 +234,7 @@ def test_too_few_rows_for_the_fractions_and_an_unknown_split_are_named(folder):
 
 
 REFERENCES = [["the cat"], ["a dog", "2"], ["3.5"], ["yes"]]
+FIRST = [texts[0] for texts in REFERENCES]
 PREDICTIONS = ["cat", "2", "4", "YES"]
 
 
@@ -243,15 +245,15 @@ PREDICTIONS = ["cat", "2", "4", "YES"]
         ("accuracy", 50),  # "YES" equals "yes" up to case.
         ("squad_exact_match", 75),  # "cat" equals "the cat" without its article.
         ("squad_f1", 75),
-        # One of two words of "the cat": precision 1 and recall 1/2, so that F1 is 2/3; "2" and "YES" are whole.
+        # One of the two words of "the cat": precision 1 and recall 1/2, so that F1 is 2/3.
         ("rouge1", 100 * (2 / 3 + 1 + 0 + 1) / 4),
         ("rougeL", 100 * (2 / 3 + 1 + 0 + 1) / 4),
         ("rouge2", 0),
         (
             "macro_f1",
-            100 * f1_score(["the cat", "a dog", "3.5", "yes"], PREDICTIONS, average="macro", zero_division=0.0),
+            100 * f1_score(FIRST, PREDICTIONS, average="macro", zero_division=0.0),
         ),
-        ("matthews_correlation", 100 * matthews_corrcoef(["the cat", "a dog", "3.5", "yes"], PREDICTIONS)),
+        ("matthews_correlation", 100 * matthews_corrcoef(FIRST, PREDICTIONS)),
     ],
 )
 def test_metrics_by_name_have_the_values_of_their_definitions(name, percent):
@@ -266,11 +268,13 @@ def test_pearson_correlation_is_scipys():
 def test_rank_accuracy_compares_scores_per_token_and_text_metrics_take_the_same_targets(folder):
     register(str(folder), BYTES, choices={"my-reviews": ["no", "yes"]})
     task = seqio.TaskRegistry.get("mine_my_reviews")
-    targets = [task.postprocess_fn("", example=row, is_target=True) for row in rows("mine_my_reviews", "test")]
+    targets = [
+        task.postprocess_fn("", example=row, is_target=True) for row in rows("mine_my_reviews", "test")
+    ]
     assert [target["tokens"] for target in targets] == [[3, 4]] * 2
-    # -6 / 3 is above -9 / 4 although -2.2 * 4 would be lower: the first example is right, the second wrong.
-    scores = np.array([[-6.0, -9.0], [-6.0, -9.0]])
-    assert METRICS["rank_accuracy"](targets, scores) == {"rank_accuracy": 50.0}
+    # The second example is right because -8 / 4 is above -7 / 3.
+    scores = np.array([[-3.0, -9.0], [-7.0, -8.0]])
+    assert METRICS["rank_accuracy"](targets, scores) == {"rank_accuracy": 100.0}
     assert METRICS["exact_match"](targets, ["no", "no"]) == {"exact_match": 50.0}
 
 
