@@ -82,7 +82,7 @@ def packed_rows(sample: Sample, data: Data, packing: Packing) -> Iterator[Batch]
                 yield {name: array[row : row + 1] for name, array in batch.items()}
         return
     room = (data.inputs_length, data.targets_length)
-    # Of a stream, only its batches are needed here. The last rows are not packed: examples would be missing
-    # to fill them.
-    unpacked = cast(Any, iter(sample.batches))
+    # Of a stream, only its batches and `close` are used, which a generator has too. The last examples are
+    # not packed, because training would choose among more.
+    unpacked = cast(Any, (batch for batch in sample.batches))
     yield from PackedStream(unpacked, 1, room, data.max_segments, packing)

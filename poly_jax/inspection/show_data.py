@@ -169,13 +169,12 @@ def _show_row(sample: Sample, data: Data, table: TaskTable, features: Mapping[st
     packing: Packing = "best-fit" if data.packing == "none" else data.packing
     row = next(packed_rows(sample, data, packing))
     rows = [
-        [str(segment), table.name(task), str(len(inputs)), str(len(targets)), text]
+        [str(segment), table.name(task), text, str(len(inputs)), str(len(targets))]
         for segment, task, inputs, targets, text in _segments(row, features)
     ]
     _say("")
-    print_table(
-        f"segments of the first row that {packing} packs", ("", "task", "inputs", "targets", "text"), rows
-    )
+    columns = ("segment", "task", "text", "inputs", "targets")
+    print_table(f"segments of the first row that {packing} packs", columns, rows, n_texts=3)
     if packing != data.packing:
         _say(f"Data.packing is {data.packing!r}, so that this run does not pack its rows.")
 

@@ -9,11 +9,11 @@ from rich.table import Table
 Rows = Sequence[Sequence[str]]
 
 
-def print_table(title: str, columns: Sequence[str], rows: Rows) -> None:
-    """Print a table whose first column is text and whose other columns are numbers."""
+def print_table(title: str, columns: Sequence[str], rows: Rows, n_texts: int = 1) -> None:
+    """Print a table whose first `n_texts` columns are text and whose other columns are numbers."""
     table = Table(title=title)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+        table.add_column(column, justify="left" if i < n_texts else "right")
     for row in rows:
         table.add_row(*row)
     print_whole(table)

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from typing import IO, Any, ClassVar
 
@@ -84,19 +85,22 @@ class RowFile(abc.ABC):
         return []
 
     @contextlib.contextmanager
-    def _opened(self) -> Iterator[IO[bytes]]:
+    def _errors(self) -> Iterator[None]:
+        """Make one line of an error about the file as a whole."""
         try:
-            with self.path.open("rb") as file:
-                yield file
+            yield
         except FileNotFoundError:
             raise UserError(f"{self.path} is missing") from None
-        except pyarrow.ArrowException as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{self.path} is damaged ({reason:.200}); copy it again") from None
+        # Arrow asks for as much memory as a damaged length says.
+        except (pyarrow.ArrowException, MemoryError) as error:
+            raise UserError(f"{self.path} is damaged ({_one_line(error)}); copy it again") from None
         except OSError as error:
-            raise UserError(
-                f"{self.path} cannot be read ({error.strerror or error}); copy it again"
-            ) from None
+            reason = error.strerror or _one_line(error)
+            raise UserError(f"{self.path} cannot be read ({reason}); copy it again") from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 class JsonLines(RowFile):
@@ -106,7 +110,7 @@ class JsonLines(RowFile):
 
     def rows(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and the bytes of every line."""
-        with self._opened() as file:
+        with self._errors(), self.path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.isspace():
                     yield number, line
@@ -132,7 +136,7 @@ class Csv(RowFile):
     def rows(self) -> Iterator[tuple[int, list[str] | UserError]]:
         """Yield the number of every row's first line, and its cells or what is wrong with them."""
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
-        with self._opened() as file:
+        with self._errors(), self.path.open("rb") as file:
             lines = _Lines(file, str(self.path))
             reader = csv.reader(lines, **self._dialect)
             self._columns = self._header(reader, lines)
@@ -221,14 +225,19 @@ class _Batches(RowFile):
     kind = "row"
 
     @abc.abstractmethod
-    def _batches(self, file: IO[bytes]) -> Iterator[pyarrow.RecordBatch]:
-        """Yield the record batches of the opened file."""
+    def _batches(self, content: pyarrow.NativeFile) -> Iterator[pyarrow.RecordBatch]:
+        """Yield the record batches in the content of the file."""
+
+    def _content(self) -> pyarrow.NativeFile:
+        place = os.fspath(self.path)
+        # A mapped file is read as it is used, and never beyond its end, whatever a damaged length says.
+        return pyarrow.BufferReader(self.path.read_bytes()) if "://" in place else pyarrow.memory_map(place)
 
     def rows(self) -> Iterator[tuple[int, tuple[pyarrow.RecordBatch, Mapping[str, list[str]], int]]]:
         """Yield the number of every row, its batch with the names of its labels, and its place there."""
         numbers = itertools.count(1)
-        with self._opened() as file:
-            for batch in self._batches(file):
+        with self._errors():
+            for batch in self._batches(self._content()):
                 _check_bounds(batch)
                 labels = _label_names(batch.schema)
                 for place in range(batch.num_rows):
@@ -242,16 +251,16 @@ class _Batches(RowFile):
 class ArrowStream(_Batches):
     """A file in Arrow's IPC stream format, as `Dataset.save_to_disk` writes them."""
 
-    def _batches(self, file: IO[bytes]) -> Iterator[pyarrow.RecordBatch]:
-        with pyarrow.ipc.open_stream(file) as reader:
+    def _batches(self, content: pyarrow.NativeFile) -> Iterator[pyarrow.RecordBatch]:
+        with pyarrow.ipc.open_stream(content) as reader:
             yield from reader
 
 
 class Parquet(_Batches):
     """A Parquet file."""
 
-    def _batches(self, file: IO[bytes]) -> Iterator[pyarrow.RecordBatch]:
-        yield from pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=1000)
+    def _batches(self, content: pyarrow.NativeFile) -> Iterator[pyarrow.RecordBatch]:
+        yield from pyarrow.parquet.ParquetFile(content).iter_batches(batch_size=1000)
 
 
 class _ArrowRow(Mapping[str, Any]):
