@@ -12,7 +12,6 @@ from poly_jax import cli
 from poly_jax.data import vocabularies
 from poly_jax.data.added_tokens import AddedTokensVocabulary
 from poly_jax.data.batches import train_batches
-from poly_jax.data.packed_stream import PackedStream
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data
@@ -57,8 +56,8 @@ def sample(registered):
     return read_sample("mine", registered, DATA, seed=3)
 
 
-def stream(table, batch_size=4):
-    return train_batches("mine", table, sequence_length=LENGTHS, batch_size=batch_size, seed=3)
+def stream(table, batch_size=4, **options):
+    return train_batches("mine", table, sequence_length=LENGTHS, batch_size=batch_size, seed=3, **options)
 
 
 def test_the_first_rows_are_those_of_training_with_the_same_seed(sample, registered):
@@ -73,16 +72,16 @@ def test_the_first_rows_are_those_of_training_with_the_same_seed(sample, registe
 
 
 def test_packed_rows_are_those_of_training_with_the_same_seed(sample, registered):
-    packed = PackedStream(stream(registered), 1, (24, 8), DATA.max_segments, "best-fit")
-    expected = list(itertools.islice(packed, 5))
+    packed = stream(registered, batch_size=1, packing="best-fit", max_segments=DATA.max_segments)
+    expected = list(itertools.islice(packed, 200))
     packed.close()
-    np.testing.assert_equal(list(itertools.islice(packed_rows(sample, DATA, "best-fit"), 5)), expected)
+    np.testing.assert_equal(list(itertools.islice(packed_rows(sample, DATA, "best-fit"), 200)), expected)
 
 
 def test_lengths_are_those_before_examples_are_cut(sample):
     # The longest question has 2 + 9 * 4 letters and an end of sequence.
     assert sample.inputs_lengths.max() == 39
-    assert max(len(inputs) for inputs, _, _ in sample.examples) == 24
+    assert max(len(example.inputs) for example in sample.examples) == 24
     assert len(sample.inputs_lengths) == len(sample.examples) == 2048
 
 
