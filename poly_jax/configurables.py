@@ -15,6 +15,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.adapters.ia3": ("IA3",),
     "poly_jax.adapters.lora": ("LoRA",),
     "poly_jax.data.vocabularies": ("byte", "sentencepiece"),
+    "poly_jax.evaluation.online": ("OnlineEvaluation",),
     "poly_jax.experiment": ("Data", "Experiment"),
     "poly_jax.model.choice_loss": ("ChoiceLoss",),
     "poly_jax.model.config": ("T5Config",),
@@ -86,6 +87,7 @@ MADE_BY_DEFAULT = {
         "optimizer": "@Optimizer()",
         "loss": "@TokenLoss()",
         "partitioning": "@Partitioning()",
+        "evaluation": "@OnlineEvaluation()",
     },
 }
 """What a parameter is bound to where a configuration leaves it out, or binds None; by full gin name."""
