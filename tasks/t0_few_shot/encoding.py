@@ -9,13 +9,14 @@ from poly_jax.data.quiet import seqio, tf
 class Encoding:
     """Encodes input, target and choices of an example of `HeldOutSource`, each with an end of sequence.
 
-    Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
+    With `end_inputs` False, the input has none, as in P3 and T0. Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
     targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
     is all padding.
     """
 
-    def __init__(self, vocabulary: seqio.Vocabulary) -> None:
+    def __init__(self, vocabulary: seqio.Vocabulary, end_inputs: bool = True) -> None:
         self._vocabulary = vocabulary
+        self._end_inputs = end_inputs
 
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
@@ -33,7 +34,7 @@ class Encoding:
             ]
             return {
                 **example,
-                "inputs": self._tokens(example["inputs"], lengths.get("inputs")),
+                "inputs": self._tokens(example["inputs"], lengths.get("inputs"), self._end_inputs),
                 "inputs_pretokenized": example["inputs"],
                 "targets": self._tokens(example["targets"], longest),
                 "targets_pretokenized": example["targets"],
@@ -42,5 +43,5 @@ class Encoding:
 
         return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
 
-    def _tokens(self, text: tf.Tensor, length: int | None) -> tf.Tensor:
-        return encoded_text(text, self._vocabulary, length)
+    def _tokens(self, text: tf.Tensor, length: int | None, ends: bool = True) -> tf.Tensor:
+        return encoded_text(text, self._vocabulary, length, ends)
