@@ -63,8 +63,8 @@ class OnlineEvaluation:
                 )
         elif unknown and model.adapters is not None:
             raise UserError(
-                f"OnlineEvaluation.mixture is {name!r}, and {len(unknown)} of its {len(wanted)} tasks are not "
-                f"trained on ({listing(unknown)}); bind OnlineEvaluation.zero_shot = True"
+                f"OnlineEvaluation.mixture is {name!r}, and {len(unknown)} of its {len(wanted)} tasks are "
+                f"not trained on ({listing(unknown)}); bind OnlineEvaluation.zero_shot = True"
             )
         # A bare T5 ignores task ids, so that the table may be that of any tasks.
         ids = wanted if self.zero_shot or unknown else table

@@ -1,6 +1,6 @@
 """The seqio data source of one task, whose files are read when a split is first needed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from poly_jax.data.drawn_reference import reference_columns
@@ -20,14 +20,23 @@ class SampleSource(seqio.DataSource):
       splits: the files of each split, which are read in this order.
       description: the text to put before every input; "" for none.
       check_choices: see `reading.read_rows`.
+      labels: see `reading.read_rows`.
     """
 
-    def __init__(self, task: str, splits: Splits, description: str = "", check_choices: bool = False) -> None:
+    def __init__(
+        self,
+        task: str,
+        splits: Splits,
+        description: str = "",
+        check_choices: bool = False,
+        labels: Collection[str] | None = None,
+    ) -> None:
         super().__init__(splits=tuple(splits))
         self._task = task
         self._files = dict(splits)
         self._description = description
         self._check_choices = check_choices
+        self._labels = labels
         self._rows: dict[str, list[Row]] = {}
 
     @property
@@ -55,7 +64,9 @@ class SampleSource(seqio.DataSource):
             )
         if split not in self._rows:
             self._rows[split] = [
-                row for path in self._files[split] for row in read_rows(path, self._check_choices)
+                row
+                for path in self._files[split]
+                for row in read_rows(path, self._check_choices, self._labels)
             ]
         return self._rows[split]
 

@@ -15,6 +15,7 @@ from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
 from poly_jax.tasks.crossfit.encoding import Encoding
+from poly_jax.tasks.crossfit.labels import LABELS
 from poly_jax.tasks.crossfit.metrics import Score, stripped_or_references
 from poly_jax.tasks.crossfit.partitions import PARTS, Part, Partition, TaskOrder, read_partition
 from poly_jax.tasks.crossfit.sample_files import Splits, data_folder, find_splits
@@ -69,7 +70,8 @@ def register(
       shots: number of shots in the file names of each task that has several.
       metrics: names of the metrics (`scores.METRICS`) of tasks that are not among CrossFit's 160.
       descriptions: path of a JSON object with a description for some tasks, which is put before their inputs.
-      check_choices: whether the target of a multiple-choice task must be one of the choices in its input.
+      check_choices: whether the target of a multiple-choice task must be one of the choices in its input, and
+        that of a classification task one of CrossFit's labels (`labels.py`).
       prefix: prefix of the names, so that two folders, partitions or settings can be used side by side.
 
     Raises:
@@ -111,7 +113,9 @@ def register(
         checked = check_choices and task in MULTIPLE_CHOICE
         _add_task(
             task_name(task, prefix),
-            SampleSource(task, splits, texts.get(task, ""), checked),
+            SampleSource(
+                task, splits, texts.get(task, ""), checked, LABELS.get(task) if check_choices else None
+            ),
             scores[task],
             encoding,
             vocabulary,

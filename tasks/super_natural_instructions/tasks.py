@@ -75,10 +75,10 @@ def register(
 
     The mixtures hold the tasks of `<folder>/splits/<track>/{train,test}_tasks.txt` that have a file, at rates
     equal to their numbers of training examples. In the English track, `<prefix>_test_20` holds those of
-    `online_subset.py`, for evaluation in training. No task file is read before its task is used. A second call
-    with the same arguments does nothing. `splits.py` makes the splits. Tasks of the test list have `test`,
-    `train` and `validation`, and the last two also for each few-shot seed (`train_13`). Other tasks have
-    `train` and `validation`. A split without instances is absent.
+    `online_subset.py`, for evaluation in training. No task file is read before its task is used. A second
+    call with the same arguments does nothing. `splits.py` makes the splits. Tasks of the test list have
+    `test`, `train` and `validation`, and the last two also for each few-shot seed (`train_13`). Other tasks
+    have `train` and `validation`. A split without instances is absent.
 
     Args:
       folder: folder with the files in their original layout, such as a git checkout, or a zip or tar archive

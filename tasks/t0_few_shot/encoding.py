@@ -9,9 +9,9 @@ from poly_jax.data.quiet import seqio, tf
 class Encoding:
     """Encodes input, target and choices of an example of `HeldOutSource`, each with an end of sequence.
 
-    With `end_inputs` False, the input has none, as in P3 and T0. Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
-    targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
-    is all padding.
+    With `end_inputs` False, the input has none, as in P3 and T0. Texts that are too long are cut before the
+    end of sequence. `choices` becomes [choices, length of the targets] (of the longest choice where no length
+    is given), padded with 0; an absent choice, an empty text, is all padding.
     """
 
     def __init__(self, vocabulary: seqio.Vocabulary, end_inputs: bool = True) -> None:

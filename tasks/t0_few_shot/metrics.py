@@ -33,8 +33,8 @@ def rank_accuracy(
     them. So equal scores give chance level and do not favour the first choice.
 
     Args:
-      targets: for each example, the result of `labelled`. It may have `correct`, whether each choice is right,
-        in place of `label`, and the example's `weight` in the means.
+      targets: for each example, the result of `labelled`. It may have `correct`, whether each choice is
+        right, in place of `label`, and the example's `weight` in the means.
       scores: summed log-probabilities of the choices; a choice without tokens is absent, whatever its score.
       length_norm: a score is divided by (number of tokens) ^ length_norm; 1 in the recipes (T-Few, arXiv
         2205.05638).
@@ -54,8 +54,8 @@ def rank_accuracy(
     if broken.any():
         place = int(np.argmax(broken))
         raise UserError(
-            f"{int(broken.sum())} of {len(targets)} examples have a choice whose score is not a number (NaN), "
-            f"first example {place} (template {targets[place]['template']!r}); "
+            f"{int(broken.sum())} of {len(targets)} examples have a choice whose score is not a number "
+            f"(NaN), first example {place} (template {targets[place]['template']!r}); "
             "evaluate a checkpoint whose weights are finite"
         )
     normalised = np.where(present, scores / np.maximum(tokens, 1.0) ** length_norm, -np.inf)

@@ -27,7 +27,7 @@ def _cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def checkout(folder, task_file, tmp_path):
-    """Files of two train tasks and two test tasks, one of which is in the subset, and lists of both tracks."""
+    """Files of two train tasks and two test tasks, one of them of the subset, and lists of both tracks."""
     files = {
         "task1_a": task_file(5),
         "task2_b": task_file(4),
