@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.mixture_evaluation import Evaluated, MixtureEvaluation
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import MEAN
-from poly_jax.experiment import Experiment
+from poly_jax.experiment import Experiment, call_register
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import check_batch_size
@@ -33,6 +34,8 @@ class OnlineEvaluation:
 
     Attributes:
       mixture: name of a registered seqio mixture or task; None for the mixture that is trained on.
+      register: function that registers the mixture's tasks with seqio, such as `@t0_few_shot.register`; None
+        where `Data.register` does, or a module that gin imports.
       split: name of the split; tasks without it are left out.
       zero_shot: whether to use the average of the skills for every task, as on tasks that are not trained on;
         otherwise each task uses its own mix.
@@ -40,6 +43,7 @@ class OnlineEvaluation:
     """
 
     mixture: str | None = None
+    register: Callable[[], None] | None = None
     split: str = "validation"
     zero_shot: bool = False
     batch_size: int = 32
@@ -52,6 +56,8 @@ class OnlineEvaluation:
             average, or the split, the examples or the metrics are missing.
         """
         check_batch_size(self.batch_size, mesh)
+        if self.register is not None:
+            call_register(self.register, "OnlineEvaluation.register")
         name = self.mixture or experiment.data.mixture
         wanted = TaskTable.of(name)
         unknown = [task for task in wanted.names if task not in table.names]
