@@ -129,7 +129,7 @@ Culture | Sports
 
 
 def _labels() -> dict[str, frozenset[str]]:
-    found = {}
+    found: dict[str, frozenset[str]] = {}
     for block in _TABLE.strip().split("\n\n"):
         tasks, _, labels = " ".join(block.split("\n")).partition(": ")
         found |= dict.fromkeys(tasks.split(), frozenset(labels.split(" | ")))

@@ -92,13 +92,15 @@ def register(
             f"no task has a file at {root / 'few_shot' / '<task>' / '<shots>_shot' / '<seed>_seed.jsonl'} or "
             f"{root / 'validation' / '<task>.jsonl'}; give the folder that holds few_shot/ and validation/"
         )
+    # All tasks share these objects, so that a reader can see that they are preprocessed alike.
+    preprocessors = [seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)]
     for task, splits in files.items():
         seqio.TaskRegistry.add(
             task_name(task.name, prefix),
             source=HeldOutSource(
                 task, root / _TEMPLATES / task.templates / "templates.yaml", splits, evaluation_templates
             ),
-            preprocessors=[seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)],
+            preprocessors=preprocessors,
             output_features={
                 feature: seqio.Feature(vocabulary, add_eos=True) for feature in ("inputs", "targets")
             },

@@ -84,12 +84,20 @@ class RowFile(abc.ABC, Generic[AnyRow]):
             row's number in it, counted from 1.
         """
         number, file, start, size = (int(each) for each in self._spans[place])
-        path = self.paths[file]
-        with path.open("rb") as opened:
-            opened.seek(start)
-            content = opened.read(size)
-        name = f"{path}, {self.kind} {number}"
-        row = self._parse(content, name)
+        with self.paths[file].open("rb") as opened:
+            return self._read(opened, number, file, start, size)
+
+    def rows(self) -> Iterator[AnyRow]:
+        """Read all rows in their order, each file once; errors are those of `row`."""
+        for file, path in enumerate(self.paths):
+            with path.open("rb") as opened:
+                for number, _, start, size in self._spans[self._spans[:, 1] == file].tolist():
+                    yield self._read(opened, number, file, start, size)
+
+    def _read(self, opened: IO[bytes], number: int, file: int, start: int, size: int) -> AnyRow:
+        opened.seek(start)
+        name = f"{self.paths[file]}, {self.kind} {number}"
+        row = self._parse(opened.read(size), name)
         for field in ("inputs", "targets"):
             if not getattr(row, field).strip():
                 raise UserError(f"{name} has empty {field}; {FETCH}, or take the row out of it")

@@ -105,7 +105,7 @@ class ScoreEvalSource(seqio.DataSource):
 
 def _examples(template: str, file: ScoredRecords) -> Iterable[Shown]:
     """Group the rows of a file by their examples; seqio writes rows to the shards in any order."""
-    rows = sorted((file.row(place) for place in range(len(file))), key=lambda row: (row.example, row.choice))
+    rows = sorted(file.rows(), key=lambda row: (row.example, row.choice))
     for number, group in itertools.groupby(rows, key=lambda row: row.example):
         yield _example(template, file, number, list(group))
 
