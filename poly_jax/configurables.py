@@ -15,6 +15,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.adapters.ia3": ("IA3",),
     "poly_jax.adapters.lora": ("LoRA",),
     "poly_jax.data.vocabularies": ("byte", "sentencepiece"),
+    "poly_jax.evaluation.online": ("OnlineEvaluation",),
     "poly_jax.experiment": ("Data", "Experiment"),
     "poly_jax.model.choice_loss": ("ChoiceLoss",),
     "poly_jax.model.config": ("T5Config",),
@@ -34,6 +35,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.tasks.super_natural_instructions.tasks": ("register",),
     "poly_jax.tasks.t0_few_shot.tasks": ("register",),
     "poly_jax.tasks.t0_pretraining.tasks": ("register",),
+    "poly_jax.tasks.t0_score_eval.tasks": ("register",),
     "poly_jax.training.mesh": ("Partitioning",),
     "poly_jax.training.optimizer": ("Optimizer",),
     "poly_jax.transfer.adapted_from": ("AdaptedFrom",),
@@ -62,6 +64,7 @@ NAMESPACES = {
     "poly_jax.tasks.super_natural_instructions.tasks": "super_natural_instructions",
     "poly_jax.tasks.t0_few_shot.tasks": "t0_few_shot",
     "poly_jax.tasks.t0_pretraining.tasks": "t0_pretraining",
+    "poly_jax.tasks.t0_score_eval.tasks": "t0_score_eval",
     # What the module was called once: a sweep's results are found again by the full names of its bindings.
     "poly_jax.transfer.gradient_free_search": "poly_jax.transfer.choosing",
 }
@@ -88,6 +91,7 @@ MADE_BY_DEFAULT = {
         "optimizer": "@Optimizer()",
         "loss": "@TokenLoss()",
         "partitioning": "@Partitioning()",
+        "evaluation": "@OnlineEvaluation()",
     },
 }
 """What a parameter is bound to where a configuration leaves it out, or binds None; by full gin name."""
@@ -103,6 +107,7 @@ PATHS = {
     "super_natural_instructions.register": ("folder",),
     "t0_few_shot.register": ("folder",),
     "t0_pretraining.register": ("folder",),
+    "t0_score_eval.register": ("folder",),
     "vocabularies.sentencepiece": ("path",),
 }
 """Parameters that are paths, by full gin name: `~` and environment variables in them are expanded."""

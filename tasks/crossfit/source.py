@@ -1,6 +1,6 @@
 """The seqio data source of one task, whose files are read when a split is first needed."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from poly_jax.data.broken_rows import BrokenRow, RowCheck
@@ -21,6 +21,7 @@ class SampleSource(seqio.DataSource):
       splits: the files of each split, which are read in this order.
       description: the text to put before every input; "" for none.
       check_choices: see `reading.read_rows`.
+      labels: see `reading.read_rows`.
       max_broken_share: largest share of a split's rows that may be broken and left out.
     """
 
@@ -30,6 +31,7 @@ class SampleSource(seqio.DataSource):
         splits: Splits,
         description: str = "",
         check_choices: bool = False,
+        labels: Collection[str] | None = None,
         max_broken_share: float = 0.0,
     ) -> None:
         super().__init__(splits=tuple(splits))
@@ -38,6 +40,7 @@ class SampleSource(seqio.DataSource):
         self._description = description
         self._check_choices = check_choices
         self._max_broken_share = max_broken_share
+        self._labels = labels
         self._rows: dict[str, list[Row]] = {}
         self._broken: dict[str, tuple[BrokenRow, ...]] = {}
 
@@ -66,7 +69,11 @@ class SampleSource(seqio.DataSource):
             )
         if split not in self._rows:
             check = RowCheck(self._max_broken_share)
-            rows = [row for path in self._files[split] for row in read_rows(path, self._check_choices, check)]
+            rows = [
+                row
+                for path in self._files[split]
+                for row in read_rows(path, self._check_choices, self._labels, check)
+            ]
             check.finish()
             self._rows[split], self._broken[split] = rows, check.broken
         return self._rows[split]

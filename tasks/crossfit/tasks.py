@@ -16,6 +16,7 @@ from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
 from poly_jax.tasks.crossfit.encoding import Encoding
+from poly_jax.tasks.crossfit.labels import LABELS
 from poly_jax.tasks.crossfit.metrics import Score, stripped_or_references
 from poly_jax.tasks.crossfit.partitions import PARTS, Part, Partition, TaskOrder, read_partition
 from poly_jax.tasks.crossfit.sample_files import Splits, data_folder, find_splits
@@ -72,7 +73,8 @@ def register(
       shots: number of shots in the file names of each task that has several.
       metrics: names of the metrics (`scores.METRICS`) of tasks that are not among CrossFit's 160.
       descriptions: path of a JSON object with a description for some tasks, which is put before their inputs.
-      check_choices: whether the target of a multiple-choice task must be one of the choices in its input.
+      check_choices: whether the target of a multiple-choice task must be one of the choices in its input, and
+        that of a classification task one of CrossFit's labels (`labels.py`).
       max_broken_share: largest share of a split's rows that may be broken and left out.
       prefix: prefix of the names, so that two folders, partitions or settings can be used side by side.
 
@@ -116,7 +118,14 @@ def register(
         checked = check_choices and task in MULTIPLE_CHOICE
         _add_task(
             task_name(task, prefix),
-            SampleSource(task, splits, texts.get(task, ""), checked, max_broken_share),
+            SampleSource(
+                task,
+                splits,
+                texts.get(task, ""),
+                checked,
+                LABELS.get(task) if check_choices else None,
+                max_broken_share,
+            ),
             scores[task],
             encoding,
             vocabulary,

@@ -98,7 +98,7 @@ def read_names(path: epath.Path) -> list[str]:
     """
     if not path.exists():
         raise UserError(
-            f"no list of tasks at {path}; a Super-NaturalInstructions folder has splits/default/"
+            f"no list of tasks at {path}; a Super-NaturalInstructions folder has splits/{path.parent.name}/"
             "train_tasks.txt, test_tasks.txt and excluded_tasks.txt"
         )
     lines = read_text(path, advice=_FETCH).splitlines()

@@ -9,13 +9,14 @@ from poly_jax.data.quiet import seqio, tf
 class Encoding:
     """Encodes input, target and choices of an example of `HeldOutSource`, each with an end of sequence.
 
-    Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
-    targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
-    is all padding.
+    With `end_inputs` False, the input has none, as in P3 and T0. Texts that are too long are cut before the
+    end of sequence. `choices` becomes [choices, length of the targets] (of the longest choice where no length
+    is given), padded with 0; an absent choice, an empty text, is all padding.
     """
 
-    def __init__(self, vocabulary: seqio.Vocabulary) -> None:
+    def __init__(self, vocabulary: seqio.Vocabulary, end_inputs: bool = True) -> None:
         self._vocabulary = vocabulary
+        self._end_inputs = end_inputs
 
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
@@ -28,7 +29,9 @@ class Encoding:
         def encode(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return {
                 **example,
-                "inputs": encoded_text(example["inputs"], self._vocabulary, lengths.get("inputs")),
+                "inputs": encoded_text(
+                    example["inputs"], self._vocabulary, lengths.get("inputs"), self._end_inputs
+                ),
                 "inputs_pretokenized": example["inputs"],
                 "targets": encoded_text(example["targets"], self._vocabulary, longest),
                 "targets_pretokenized": example["targets"],

@@ -102,6 +102,8 @@ def register(
             f"no task has a file at {root / 'few_shot' / '<task>' / '<shots>_shot' / '<seed>_seed.jsonl'} or "
             f"{root / 'validation' / '<task>.jsonl'}; give the folder that holds few_shot/ and validation/"
         )
+    # All tasks share these objects, so that a reader can see that they are preprocessed alike.
+    preprocessors = [seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)]
     for task, splits in files.items():
         seqio.TaskRegistry.add(
             task_name(task.name, prefix),
@@ -112,7 +114,7 @@ def register(
                 evaluation_templates,
                 max_broken_share,
             ),
-            preprocessors=[seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)],
+            preprocessors=preprocessors,
             output_features={
                 feature: seqio.Feature(vocabulary, add_eos=True) for feature in ("inputs", "targets")
             },

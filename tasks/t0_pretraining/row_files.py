@@ -3,8 +3,8 @@
 import abc
 import functools
 import struct
-from collections.abc import Iterator, Sequence
-from typing import IO, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from etils import epath
@@ -34,7 +34,30 @@ class Row(NamedTuple):
     targets: str
 
 
-class RowFile(abc.ABC):
+class ScoredRow(NamedTuple):
+    """One answer choice of an example, to be scored.
+
+    Attributes:
+      inputs: the text that the model reads, the same for all choices of an example.
+      targets: the text of the choice.
+      example: number of the example in its split.
+      choice: number of the choice in its example.
+      is_correct: whether the choice is right. None of an example's choices may be, or several.
+      weight: weight of the example in the mean over examples.
+    """
+
+    inputs: str
+    targets: str
+    example: int
+    choice: int
+    is_correct: bool
+    weight: float
+
+
+AnyRow = TypeVar("AnyRow", Row, ScoredRow)
+
+
+class RowFile(abc.ABC, Generic[AnyRow]):
     """The rows of one template and split.
 
     The file's row boundaries are found once, when its number of rows is first needed. A row itself is read
@@ -60,25 +83,30 @@ class RowFile(abc.ABC):
     def __len__(self) -> int:
         return len(self._spans)
 
-    def row(self, place: int) -> Row:
+    def row(self, place: int) -> AnyRow:
         """Read the row at a place, counted from 0.
 
         Raises:
           UserError: the row is damaged, or a text is missing or empty; the message names the file and the
             row's number in it, counted from 1.
         """
-        return self._row(self._spans[place])
+        number, file, start, size = (int(each) for each in self._spans[place])
+        with self.paths[file].open("rb") as opened:
+            return self._read(opened, number, file, start, size)
 
-    def _row(self, span: Int[np.ndarray, "4"]) -> Row:
-        number, file, start, size = (int(each) for each in span)
-        path = self.paths[file]
-        with path.open("rb") as opened:
-            opened.seek(start)
-            content = opened.read(size)
-        name = f"{path}, {self.kind} {number}"
-        row = self._parse(content, name)
-        for field, text in row._asdict().items():
-            if not text.strip():
+    def rows(self) -> Iterator[AnyRow]:
+        """Read all rows in their order, each file once; errors are those of `row`."""
+        for file, path in enumerate(self.paths):
+            with path.open("rb") as opened:
+                for number, _, start, size in self._spans[self._spans[:, 1] == file].tolist():
+                    yield self._read(opened, number, file, start, size)
+
+    def _read(self, opened: IO[bytes], number: int, file: int, start: int, size: int) -> AnyRow:
+        opened.seek(start)
+        name = f"{self.paths[file]}, {self.kind} {number}"
+        row = self._parse(opened.read(size), name)
+        for field in ("inputs", "targets"):
+            if not getattr(row, field).strip():
                 raise UserError(f"{name} has empty {field}; {FETCH}, or take the row out of it")
         return row
 
@@ -106,7 +134,8 @@ class RowFile(abc.ABC):
         for place, span in enumerate(spans):
             path, number = self.paths[span[1]], int(span[0])
             with check.row(path, number, f"{path}, {self.kind} {number}"):
-                self._row(span)
+                with path.open("rb") as opened:
+                    self._read(opened, number, *map(int, span[1:]))
                 kept.append(place)
         check.finish()
         self.broken_rows = check.broken
@@ -117,11 +146,11 @@ class RowFile(abc.ABC):
         """Yield the first byte and the size of each row's content."""
 
     @abc.abstractmethod
-    def _parse(self, content: bytes, name: str) -> Row:
+    def _parse(self, content: bytes, name: str) -> AnyRow:
         """Return the row in its content; `name` names the row in errors."""
 
 
-class JsonLines(RowFile):
+class JsonLines(RowFile[Row]):
     """Rows as lines of JSON, each an object with the texts `inputs` and `targets`."""
 
     kind = "line"
@@ -138,7 +167,7 @@ class JsonLines(RowFile):
         return Row(fields.take("inputs", str), fields.take("targets", str))
 
 
-class CachedRecords(RowFile):
+class _Records(RowFile[AnyRow]):
     """Rows as `tf.train.Example` records, as seqio caches a task and P3 is published.
 
     The texts are those of `inputs_pretokenized` and `targets_pretokenized`. The tokens beside them, which are
@@ -161,15 +190,46 @@ class CachedRecords(RowFile):
             opened.seek(place)
             number += 1
 
-    def _parse(self, content: bytes, name: str) -> Row:
+    def _features(self, content: bytes, name: str) -> Mapping[str, tf.train.Feature]:
         try:
-            features = tf.train.Example.FromString(content).features.feature
+            return tf.train.Example.FromString(content).features.feature
         except DecodeError:
             raise UserError(f"{name} is no tf.train.Example; {FETCH}") from None
+
+    def _texts(self, features: Mapping[str, tf.train.Feature], name: str) -> tuple[str, str]:
         texts = []
         for field in ("inputs_pretokenized", "targets_pretokenized"):
-            values = list(features[field].bytes_list.value) if field in features else []
-            if len(values) != 1:
-                raise UserError(f"{name} has no text {field!r}; {FETCH}")
-            texts.append(decode(values[0], f"{name}: {field}", FETCH))
-        return Row(*texts)
+            (value,) = _values(features, field, "bytes_list", 1, name)
+            texts.append(decode(value, f"{name}: {field}", FETCH))
+        return texts[0], texts[1]
+
+
+class CachedRecords(_Records[Row]):
+    """The rows of a task that is trained on."""
+
+    def _parse(self, content: bytes, name: str) -> Row:
+        return Row(*self._texts(self._features(content, name), name))
+
+
+class ScoredRecords(_Records[ScoredRow]):
+    """The rows of one of P3's tasks `<template>_score_eval`, with a row for each choice of an example."""
+
+    def _parse(self, content: bytes, name: str) -> ScoredRow:
+        features = self._features(content, name)
+        example, choice = _values(features, "idx", "int64_list", 2, name)
+        (is_correct,) = _values(features, "is_correct", "int64_list", 1, name)
+        weight = 1.0
+        if "weight" in features:
+            (weight,) = _values(features, "weight", "float_list", 1, name)
+        return ScoredRow(*self._texts(features, name), example, choice, bool(is_correct), weight)
+
+
+def _values(
+    features: Mapping[str, tf.train.Feature], field: str, kind: str, count: int, name: str
+) -> list[Any]:
+    """Return the values of a field of a record, which must be of this kind and number."""
+    values = list(getattr(features[field], kind).value) if field in features else []
+    if len(values) != count:
+        what = "text" if kind == "bytes_list" else f"{count} number(s)"
+        raise UserError(f"{name} has no {what} {field!r}; {FETCH}")
+    return values

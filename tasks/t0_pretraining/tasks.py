@@ -86,6 +86,8 @@ def register(
             )
     found = find_templates(epath.Path(folder), truncated=mixing == "t_few", max_broken_share=max_broken_share)
     _report_missing(folder, found)
+    # All tasks share one object, so that a reader can see that they are preprocessed alike.
+    encoding = Encoding(vocabulary, end_inputs)
     rates = []
     for data_set, templates in found.items():
         groups: Mapping[str, Sequence[str]] = {data_set.p3_name: list(templates)}
@@ -93,7 +95,7 @@ def register(
             groups = {template: [template] for template in templates}
         for name, members in groups.items():
             task = _add_task(
-                task_name(name, prefix), {each: templates[each] for each in members}, registration
+                task_name(name, prefix), {each: templates[each] for each in members}, registration, encoding
             )
             fixed = float(data_set.rate_per_template * len(members))
             rates.append((task, fixed if mixing == "t_zero" else _num_training_rows))
@@ -106,7 +108,12 @@ def task_name(name: str, prefix: str = "t0") -> str:
     return f"{prefix}_{name}"
 
 
-def _add_task(name: str, templates: Mapping[str, Mapping[str, RowFile]], settings: _Registration) -> str:
+def _add_task(
+    name: str,
+    templates: Mapping[str, Mapping[str, RowFile]],
+    settings: _Registration,
+    encoding: Encoding,
+) -> str:
     if name in seqio.TaskRegistry.names():
         raise UserError(
             f"{settings.folder}: a seqio task {name!r} is registered already; give register another prefix"
@@ -115,7 +122,7 @@ def _add_task(name: str, templates: Mapping[str, Mapping[str, RowFile]], setting
         name,
         source=TemplatesSource(templates),
         # No place for seqio's offline cache: the rows are texts already, and a cache would not be shuffled.
-        preprocessors=[Encoding(settings.vocabulary, settings.end_inputs)],
+        preprocessors=[encoding],
         output_features={
             "inputs": seqio.Feature(settings.vocabulary, add_eos=settings.end_inputs),
             "targets": seqio.Feature(settings.vocabulary, add_eos=True),
