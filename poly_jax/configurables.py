@@ -43,6 +43,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "poly_jax.evaluation.evaluate": ("evaluate",),
     "poly_jax.evaluation.infer": ("infer",),
+    "poly_jax.prepare.prepare": ("prepare",),
     "poly_jax.sweep.method": ("Method",),
     "poly_jax.sweep.run_sweep": ("sweep",),
     "poly_jax.training.train": ("train",),
@@ -67,6 +68,7 @@ NAMESPACES = {
 
 NOT_BOUND = {
     "adapt": ["texts"],
+    "prepare": ["output_dir", "configuration"],
     "sweep": ["output_dir", "configuration"],
     "train": ["texts"],
 }
@@ -82,6 +84,7 @@ MADE_BY_DEFAULT = {
     },
     "poly_jax.evaluation.evaluate.evaluate": {"partitioning": "@Partitioning()"},
     "poly_jax.evaluation.infer.infer": {"partitioning": "@Partitioning()"},
+    "poly_jax.prepare.prepare.prepare": {"data": "@Data()"},
     "poly_jax.training.train.train": {
         "optimizer": "@Optimizer()",
         "loss": "@TokenLoss()",
@@ -93,6 +96,7 @@ MADE_BY_DEFAULT = {
 PATHS = {
     "crossfit.register": ("folder", "descriptions"),
     "crossfit.training_steps": ("folder",),
+    "poly_jax.experiment.Data": ("cache_dir",),
     "poly_jax.experiment.Experiment": ("backbone",),
     "poly_jax.routing.table.TableRouter": ("path",),
     "poly_jax.sweep.method.Method": ("run",),

@@ -28,6 +28,8 @@ class Data:
       packing: how examples are packed into rows in training: "none" pads one example to a row; "first-fit"
         and "best-fit" put several examples of any tasks into a row (`poly_jax.data.packing.next_row`). A row
         has the lengths above.
+      cache_dir: folder that `poly-jax prepare` has written, from which training reads the tasks; None to read
+        their own files.
       max_segments: largest number of examples in a packed row. The adapters' part of a step grows with it.
     """
 
@@ -39,6 +41,7 @@ class Data:
     batch_size: int = 8
     packing: Packing = "none"
     max_segments: int = 16
+    cache_dir: str | None = None
 
     def __post_init__(self):
         if self.packing not in get_args(Packing):
@@ -53,15 +56,22 @@ class Data:
         return {"inputs": self.inputs_length, "targets": self.targets_length}
 
     def register_tasks(self) -> None:
-        """Register the mixture with seqio.
+        """Register the mixture with seqio, and let seqio find its cache.
 
         Raises:
-          UserError: the function that registers it fails.
+          UserError: the function that registers it fails, or the cache lacks a task.
         """
-        if self.register is None:
-            return
+        if self.register is not None:
+            self._call(self.register)
+        if self.cache_dir is not None:
+            # Imported here, because TensorFlow is slow to import, and not all programs read data.
+            from poly_jax.data.offline_cache import use_cache
+
+            use_cache(self.cache_dir, self.mixture)
+
+    def _call(self, register: Callable[[], None]) -> None:
         try:
-            self.register()
+            register()
         except UserError:
             raise
         except Exception as error:  # A user's function may raise anything.

@@ -115,6 +115,7 @@ def host_batches(
         batch_size=rows if data.packing == "none" else _EXAMPLES_READ,
         seed=seed,
         start_id=start_id,
+        use_cached=data.cache_dir is not None,
         choices=loss.needs_choices,
         num_shards=share.count,
         shard_id=share.index,
