@@ -19,6 +19,7 @@ class WriteError(UserError):
 def durable_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """Yield a path to write to; at the end of the block the file moves to `path`, after it is on the disk.
 
+    `synchronise` of the folder makes the move itself outlive a crash of the machine.
     The path that the block writes to has the number of this process in its name, so that two processes never
     write to one file.
 
@@ -28,9 +29,8 @@ def durable_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
     partial = path.with_name(f"{path.name}.{os.getpid()}{PARTIAL}")
     try:
         yield partial
-        _synchronise(partial)
+        synchronise(partial)
         partial.replace(path)
-        _synchronise(path.parent)
     except OSError as error:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
@@ -48,7 +48,8 @@ def write_durable(path: pathlib.Path, content: str | bytes) -> None:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _synchronise(path: pathlib.Path) -> None:
+def synchronise(path: pathlib.Path) -> None:
+    """Wait until the disk holds a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -18,10 +18,10 @@ _PIECE = 1 << 20
 def origin(task: seqio.Task, split: str, first_rows: str) -> dict[str, Any]:
     """Describe what a split is made from.
 
-    The contents of its raw files count, and neither their folder nor their dates. A source says which files
-    it reads in a method `files(split)`; of any other source the shards that are files count. Settings, code
-    and sources without files cannot be described in general, so the number of rows and the first rows stand
-    for them.
+    The contents of its raw files count, and neither their folder nor their dates. A source may have a method
+    `files(split)` for the paths of the files that it reads; for any other source these are its shards. Remote
+    files do not count. Settings, code and sources without files cannot be described in general, so the number
+    of rows and the first rows stand for them.
 
     Args:
       task: the task.
@@ -29,10 +29,9 @@ def origin(task: seqio.Task, split: str, first_rows: str) -> dict[str, Any]:
       first_rows: the digest of the split's first rows.
     """
     source = task.source
-    shards = list(source.list_shards(split))
-    files = source.files(split) if hasattr(source, "files") else filter(os.path.isfile, shards)
+    paths = source.files(split) if hasattr(source, "files") else source.list_shards(split)
     return {
-        "files": [_content(os.fspath(path)) for path in files],
+        "files": [_content(path) for path in map(os.fspath, paths) if os.path.isfile(path)],
         "input_examples": task.num_input_examples(split),
         "first_rows": first_rows,
     }

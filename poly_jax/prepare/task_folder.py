@@ -13,7 +13,7 @@ from typing import Any
 
 from poly_jax.data.quiet import seqio
 from poly_jax.errors import UserError
-from poly_jax.files.durable_file import PARTIAL, WriteError, write_durable
+from poly_jax.files.durable_file import PARTIAL, WriteError, synchronise, write_durable
 from poly_jax.prepare.origin import sha256
 
 COMPLETED = "COMPLETED"
@@ -84,7 +84,9 @@ class TaskFolder:
             "files": {**files, **described},
         }
         self.write_json(_MANIFEST, manifest)
+        synchronise(self.path)
         write_durable(self.path / COMPLETED, sha256(self.path / _MANIFEST) + "\n")
+        synchronise(self.path)
 
     def damaged(self) -> str | None:
         """Return the name of a file of a complete folder that is not as it was written; None for none.
