@@ -7,7 +7,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -26,7 +25,9 @@ def _parsed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     @tf.autograph.experimental.do_not_convert
     def example(line: tf.Tensor) -> dict[str, tf.Tensor]:
         texts = tf.numpy_function(parse, [line], [tf.string] * 2, stateful=False)
-        return {name: tf.ensure_shape(text, []) for name, text in zip(("inputs", "targets"), texts)}
+        return {
+            name: tf.ensure_shape(text, []) for name, text in zip(("inputs", "targets"), texts, strict=True)
+        }
 
     return dataset.map(example)
 
@@ -68,7 +69,8 @@ def _write(folder: pathlib.Path, tasks: int, rows: int) -> None:
 def _measure(raw: pathlib.Path, output: pathlib.Path, processes: int, vocabulary: str) -> None:
     gin = raw / "benchmark.gin"
     gin.write_text(
-        "import prepare as benchmark\nData.mixture = 'benchmark'\nData.inputs_length = 64\nData.targets_length = 16\n"
+        "import prepare as benchmark\n"
+        "Data.mixture = 'benchmark'\nData.inputs_length = 64\nData.targets_length = 16\n"
     )
     environment = {
         **os.environ,
@@ -76,25 +78,40 @@ def _measure(raw: pathlib.Path, output: pathlib.Path, processes: int, vocabulary
         "BENCHMARK_VOCABULARY": vocabulary,
         "PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
     }
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     start = time.perf_counter()
-    subprocess.run(
+    run = subprocess.Popen(
         [
             *(sys.executable, "-c", "import sys; from poly_jax.cli import main; sys.exit(main())"),
             *("prepare", f"--gin_file={gin}", f"--output_dir={output}", f"--processes={processes}"),
         ],
-        check=True,
         env=environment,
         stdout=subprocess.DEVNULL,
     )
+    most_memory = most_files = 0
+    while run.poll() is None:
+        memory, files = _usage(run.pid)
+        most_memory, most_files = max(most_memory, memory), max(most_files, files)
+        time.sleep(1)
     seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     print(
-        f"{raw.name}, {processes} process(es): {seconds:.0f} s, {cpu:.0f} s of CPU time, "
-        f"{after.ru_maxrss / 2**20:.2f} GiB in the largest process so far",
+        f"{raw.name}, {processes} process(es): {seconds:.0f} s, at most {most_memory / 2**30:.2f} GiB of memory "
+        f"and {most_files} open files in all processes together",
         flush=True,
     )
+
+
+def _usage(process: int) -> tuple[int, int]:
+    """Return the memory in bytes and the open files of a process and those that it started; 0 if they ended."""
+    folder = pathlib.Path("/proc", str(process))
+    try:
+        children = [path.read_text().split() for path in folder.glob("task/*/children")]
+        pages = int((folder / "statm").read_text().split()[1])
+        files = len(list((folder / "fd").iterdir()))
+    except OSError:
+        return 0, 0
+    below = [_usage(int(child)) for each in children for child in each]
+    memory = pages * os.sysconf("SC_PAGE_SIZE") + sum(memory for memory, _ in below)
+    return memory, files + sum(files for _, files in below)
 
 
 def main() -> None:

@@ -92,7 +92,8 @@ def serialized(columns: Columns) -> list[bytes]:
         column = _column(tensor)
         kind = "bytes_list" if tensor.dtype is tf.string else "int64_list"
         kind = "float_list" if tensor.dtype.is_floating else kind
-        fields.append((name, kind, column.values, column.bounds))
+        values = column.values.astype(np.int64) if tensor.dtype is tf.bool else column.values
+        fields.append((name, kind, values, column.bounds))
         for axis, (lengths, bounds) in enumerate(column.lengths):
             key = seqio.utils.tfexample_ragged_length_key(name, axis)
             fields.append((key, "int64_list", lengths, bounds))

@@ -26,6 +26,10 @@ def examples(name, split, use_cached):
     ]
 
 
+def values(tensor):
+    return tensor.to_list() if isinstance(tensor, tf.RaggedTensor) else tensor.numpy().tolist()
+
+
 def error_line(capsys):
     """The one line on standard error that begins with the program's name."""
     (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("poly-jax: error"))
@@ -75,7 +79,7 @@ def test_each_file_of_a_source_becomes_a_shard(project, monkeypatch):
     assert cached == examples("one", "train", use_cached=False)
 
 
-TEXT_SOURCE = '''
+TEXT_SOURCE = """
 TEXTS = seqio.TextLineDataSource({"train": "PATTERN"}, num_input_examples={"train": 60})
 
 
@@ -83,7 +87,7 @@ def both(line):
     return {"inputs": line, "targets": line}
 
 
-'''
+"""
 
 
 @pytest.mark.parametrize(
@@ -125,7 +129,7 @@ def test_features_of_every_shape_come_back_from_the_cache(project, column):
         for mine, theirs in zip(cached, uncached, strict=True):
             assert type(mine["column"]) is type(theirs["column"])
             assert mine["column"].dtype == theirs["column"].dtype
-            assert np.all(mine["column"] == theirs["column"])
+            assert values(mine["column"]) == values(theirs["column"])
     finally:
         seqio.TaskRegistry.remove(name)
 
@@ -171,9 +175,12 @@ def test_a_finished_cache_is_kept_as_it_is(project):
 
 
 @pytest.mark.parametrize(
-    "name", ["train.tfrecord-00000-of-00001", "info.train.json", "stats.train.json", "report.json", "manifest.json"]
+    "name",
+    ["train.tfrecord-00000-of-00001", "info.train.json", "stats.train.json", "report.json", "manifest.json"],
 )
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: b"~" + data[1:]], ids=["cut", "changed"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: b"~" + data[1:]], ids=["cut", "changed"]
+)
 def test_a_damaged_file_is_named_and_made_again(project, capsys, name, damage):
     project.add("one", 4)
     assert project.prepare() == 0
@@ -273,7 +280,9 @@ def test_a_task_without_a_placeholder_is_named_and_left_out(project, capsys):
     project.add("one", 4)
     project.write_module(change=("seqio.CacheDatasetPlaceholder(),", ""))
     assert project.prepare() == 1
-    assert "no task of prepared can be cached (one): put seqio.CacheDatasetPlaceholder()" in error_line(capsys)
+    assert "no task of prepared can be cached (one): put seqio.CacheDatasetPlaceholder()" in error_line(
+        capsys
+    )
 
 
 def test_the_other_tasks_are_prepared_where_one_fails(project, capsys):
@@ -306,18 +315,17 @@ def test_training_reads_the_cache_and_not_the_raw_files(project):
     assert project.prepare() == 0
     data = Data("prepared", 16, 4, batch_size=2, cache_dir="cache")
     data.register_tasks()
-    expected = sorted(path.read_text().count(f'"{number}"') for number in range(4))
     path.write_text("\n".join(json.dumps({"inputs": "other", "targets": "z"}) for _ in range(4)) + "\n")
     batches = host_batches(data, TaskTable.of("prepared"), 0, TokenLoss(), Partitioning().mesh(), 0)
-    drawn = [batch["decoder_target_tokens"][:, 0].tolist() for batch, _ in zip(batches, range(2), strict=False)]
-    # A byte is a token 3 above it. Four draws are an epoch, and each row comes once.
-    assert sorted(token - 3 for row in drawn for token in row) == [ord(str(number)) for number in range(4)]
-    assert expected == [1] * 4
+    drawn = {int(token) for _ in range(8) for token in next(batches)["decoder_target_tokens"][:, 0]}
+    # The token of a byte is 3 above it.
+    assert drawn == {ord(str(number)) + 3 for number in range(4)}
 
 
 def test_a_task_that_is_not_in_the_cache_is_named(project):
     project.add("one", 4)
     assert project.prepare() == 0
+    seqio.set_global_cache_dirs([])
+    data = Data("prepared", 16, 4, cache_dir="elsewhere")
     with pytest.raises(UserError, match=r"Data.cache_dir 'elsewhere' has no complete cache of task 'one'"):
-        seqio.set_global_cache_dirs([])
-        Data("prepared", 16, 4, cache_dir="elsewhere").register_tasks()
+        data.register_tasks()
