@@ -94,14 +94,14 @@ def _measure(raw: pathlib.Path, output: pathlib.Path, processes: int, vocabulary
         time.sleep(1)
     seconds = time.perf_counter() - start
     print(
-        f"{raw.name}, {processes} process(es): {seconds:.0f} s, at most {most_memory / 2**30:.2f} GiB of memory "
-        f"and {most_files} open files in all processes together",
+        f"{raw.name}, {processes} process(es): {seconds:.0f} s; all processes together: at most "
+        f"{most_memory / 2**30:.2f} GiB of memory and {most_files} open files",
         flush=True,
     )
 
 
 def _usage(process: int) -> tuple[int, int]:
-    """Return the memory in bytes and the open files of a process and those that it started; 0 if they ended."""
+    """Return the memory in bytes and the open files of a process and its children; 0 where it has ended."""
     folder = pathlib.Path("/proc", str(process))
     try:
         children = [path.read_text().split() for path in folder.glob("task/*/children")]

@@ -123,9 +123,11 @@ def test_features_of_every_shape_come_back_from_the_cache(project, column):
         assert project.prepare("cache", 1, "--mixture", "shapes") == 0
         seqio.add_global_cache_dirs([str(project.folder / "cache")])
         task = seqio.TaskRegistry.get(name)
-        cached, uncached = (
-            list(task.get_dataset(LENGTHS, use_cached=use, shuffle=False)) for use in (True, False)
-        )
+        cached, uncached = (task.get_dataset(LENGTHS, use_cached=use, shuffle=False) for use in (True, False))
+        # The first axis of a sequence of no elements has no static size in a cache.
+        if 0 not in uncached.element_spec["column"].shape.as_list():
+            mine, theirs = (dataset.element_spec["column"] for dataset in (cached, uncached))
+            assert (mine.shape.as_list(), mine.dtype) == (theirs.shape.as_list(), theirs.dtype)
         for mine, theirs in zip(cached, uncached, strict=True):
             assert type(mine["column"]) is type(theirs["column"])
             assert mine["column"].dtype == theirs["column"].dtype
