@@ -87,14 +87,16 @@ def _measure(raw: pathlib.Path, output: pathlib.Path, processes: int, vocabulary
         env=environment,
         stdout=subprocess.DEVNULL,
     )
+    before = os.times()
     most_memory = most_files = 0
     while run.poll() is None:
         memory, files = _usage(run.pid)
         most_memory, most_files = max(most_memory, memory), max(most_files, files)
         time.sleep(1)
-    seconds = time.perf_counter() - start
+    seconds, after = time.perf_counter() - start, os.times()
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
     print(
-        f"{raw.name}, {processes} process(es): {seconds:.0f} s; all processes together: at most "
+        f"{raw.name}, {processes} process(es): {seconds:.0f} s ({cpu:.0f} s of CPU time); all processes together: at most "
         f"{most_memory / 2**30:.2f} GiB of memory and {most_files} open files",
         flush=True,
     )

@@ -56,22 +56,15 @@ class Data:
         return {"inputs": self.inputs_length, "targets": self.targets_length}
 
     def register_tasks(self) -> None:
-        """Register the mixture with seqio, and let seqio find its cache.
+        """Register the mixture with seqio.
 
         Raises:
-          UserError: the function that registers it fails, or the cache lacks a task.
+          UserError: the function that registers it fails.
         """
-        if self.register is not None:
-            self._call(self.register)
-        if self.cache_dir is not None:
-            # Imported here, because TensorFlow is slow to import, and not all programs read data.
-            from poly_jax.data.offline_cache import use_cache
-
-            use_cache(self.cache_dir, self.mixture)
-
-    def _call(self, register: Callable[[], None]) -> None:
+        if self.register is None:
+            return
         try:
-            register()
+            self.register()
         except UserError:
             raise
         except Exception as error:  # A user's function may raise anything.

@@ -75,7 +75,9 @@ def check(name: str, place: Place) -> str | None:
         return f"{damaged} does not match its checksum"
     task = forgetful(seqio.TaskRegistry.get(name))
     before = folder.manifest()["splits"]
-    now = {split: origin(task, split, digest_of_first_rows(task, split)) for split in _splits(task)}
+    with blaming(f"the data source of task {name!r}"):
+        splits = sorted(task.splits)
+        now = {split: origin(task, split, digest_of_first_rows(task, split)) for split in splits}
     why = None
     if set(before) != set(now):
         why = f"it had the splits {', '.join(before)}, and has {', '.join(now)} now"
@@ -102,7 +104,8 @@ def make_task(name: str, place: Place) -> dict[str, int] | None:
       UserError: the task cannot be read; a `WriteError` if the cache cannot be written.
     """
     task = forgetful(seqio.TaskRegistry.get(name))
-    shards = {split: n_shards(task, split) for split in _splits(task)}
+    with blaming(f"the data source of task {name!r}"):
+        shards = {split: n_shards(task, split) for split in sorted(task.splits)}
     TaskFolder(place.cache_dir, name).clear()
     if max(shards.values()) > 1:
         return shards
@@ -155,11 +158,6 @@ def finish(
         origins[split] = origin(task, split, parts[0].first_rows)
     folder.write_json(REPORT, {"task": name, "limits": dict(place.limits), "splits": reports})
     folder.complete({part.name: part.file for parts in shards.values() for part in parts}, origins)
-
-
-def _splits(task: seqio.Task) -> list[str]:
-    with blaming(f"the data source of task {task.name!r}"):
-        return sorted(task.splits)
 
 
 def _written(task: seqio.Task, place: Place, split: str, index: int, count: int) -> Shard:

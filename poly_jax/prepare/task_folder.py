@@ -102,7 +102,10 @@ class TaskFolder:
             )
         if (self.path / COMPLETED).read_text(errors="replace").strip() != sha256(manifest):
             return _MANIFEST
-        for name, known in self.manifest()["files"].items():
+        content = self.manifest()
+        if content.get("format") != _FORMAT:
+            return _MANIFEST
+        for name, known in content["files"].items():
             path = self.path / name
             if not path.is_file() or path.stat().st_size != known["bytes"] or sha256(path) != known["sha256"]:
                 return name

@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from poly_jax.configuration import Texts
 from poly_jax.data.batches import train_batches
+from poly_jax.data.offline_cache import use_cache
 from poly_jax.data.packed_stream import PackedStream
 from poly_jax.data.stream import BatchStream
 from poly_jax.data.task_table import TaskTable
@@ -103,8 +104,10 @@ def host_batches(
     """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
 
     Raises:
-      UserError: the mixture cannot be read so.
+      UserError: the mixture cannot be read so, or its cache lacks a task.
     """
+    if data.cache_dir is not None:
+        use_cache(data.cache_dir, data.mixture)
     share = host_share(mesh)
     rows = data.batch_size // share.count
     stream = train_batches(

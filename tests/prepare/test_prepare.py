@@ -316,7 +316,6 @@ def test_training_reads_the_cache_and_not_the_raw_files(project):
     path = project.add("one", 4)
     assert project.prepare() == 0
     data = Data("prepared", 16, 4, batch_size=2, cache_dir="cache")
-    data.register_tasks()
     path.write_text("\n".join(json.dumps({"inputs": "other", "targets": "z"}) for _ in range(4)) + "\n")
     batches = host_batches(data, TaskTable.of("prepared"), 0, TokenLoss(), Partitioning().mesh(), 0)
     drawn = {int(token) for _ in range(8) for token in next(batches)["decoder_target_tokens"][:, 0]}
@@ -328,6 +327,6 @@ def test_a_task_that_is_not_in_the_cache_is_named(project):
     project.add("one", 4)
     assert project.prepare() == 0
     seqio.set_global_cache_dirs([])
-    data = Data("prepared", 16, 4, cache_dir="elsewhere")
+    data, mesh = Data("prepared", 16, 4, cache_dir="elsewhere"), Partitioning().mesh()
     with pytest.raises(UserError, match=r"Data.cache_dir 'elsewhere' has no complete cache of task 'one'"):
-        data.register_tasks()
+        host_batches(data, TaskTable.of("prepared"), 0, TokenLoss(), mesh, 0)
