@@ -96,8 +96,8 @@ def _measure(raw: pathlib.Path, output: pathlib.Path, processes: int, vocabulary
     seconds, after = time.perf_counter() - start, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
     print(
-        f"{raw.name}, {processes} process(es): {seconds:.0f} s ({cpu:.0f} s of CPU time); all processes together: at most "
-        f"{most_memory / 2**30:.2f} GiB of memory and {most_files} open files",
+        f"{raw.name}, {processes} process(es): {seconds:.0f} s ({cpu:.0f} s of CPU time); all processes "
+        f"together: at most {most_memory / 2**30:.2f} GiB of memory and {most_files} open files",
         flush=True,
     )
 

@@ -148,8 +148,10 @@ def finish(
         folder.write_json(f"info.{split}.json", info)
         folder.write_json(f"stats.{split}.json", _statistics(parts))
         broken = sorted({row for part in parts for row in part.broken}, key=dataclasses.astuple)
-        names = sorted(parts[0].lengths)
-        lengths = {name: Lengths.union(part.lengths[name] for part in parts) for name in names}
+        lengths = {
+            feature: Lengths.union(part.lengths[feature] for part in parts)
+            for feature in sorted(parts[0].lengths)
+        }
         reports[split] = {
             "examples": sum(part.examples for part in parts),
             "lengths": {feature: sorted(each.counts.items()) for feature, each in lengths.items()},
