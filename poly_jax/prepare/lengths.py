@@ -74,7 +74,7 @@ def measured(
     """
     names = sorted(limits)
     counts: dict[str, collections.Counter[int]] = {name: collections.Counter() for name in names}
-    for batch in batches:
+    for batch in batches if names else ():
         for row in _token_counts(task, batch, spec, limits, names):
             for name, length in zip(names, row, strict=True):
                 counts[name][int(length)] += 1
@@ -85,9 +85,8 @@ def _token_counts(
     task: seqio.Task, batch: Columns, spec: Mapping[str, Any], limits: Mapping[str, int], names: Sequence[str]
 ) -> Iterator[Any]:
     key = ("lengths", *preprocessors_key(task, cached=True), spec_key(spec), sorted(limits.items()))
-    count = TRACED.function(key, lambda: _counting(task, batch, limits, names))
     try:
-        return count(dict(batch)).numpy()
+        return TRACED.function(key, lambda: _counting(task, batch, limits, names))(dict(batch)).numpy()
     except UserError:
         raise
     except Exception as error:  # A user's preprocessor may raise anything.

@@ -155,6 +155,36 @@ def test_the_report_has_lengths_and_the_share_that_is_cut(project):
     assert split["lengths"]["targets"]["share_truncated"] == 0
 
 
+def test_a_task_that_needs_a_length_is_measured_with_the_limits(project):
+    project.add("one", 10)
+    cut = "lambda rows, sequence_length: rows.map(lambda row: cut(row, sequence_length['inputs'])),"
+    project.write_module(change=("seqio.preprocessors.append_eos,", cut))
+    with (project.folder / "prepared_tasks.py").open("a") as module:
+        module.write(CUT)
+    assert project.prepare() == 0
+    (split,) = project.report()["splits"]
+    # The inputs have 10 to 14 bytes, twice each, and are cut to 12.
+    assert split["lengths"]["inputs"]["longest"] == 12
+    assert split["lengths"]["inputs"]["percentile_50"] == 12
+
+
+CUT = """
+
+
+def cut(row, length):
+    return {**row, "inputs": row["inputs"][:length]}
+"""
+
+
+def test_a_preprocessor_that_fails_after_the_placeholder_is_named(project, capsys):
+    project.add("one", 3)
+    fails = "lambda rows: rows.map(lambda row: {**row, 'inputs': row['nothing']}),"
+    project.write_module(change=("seqio.preprocessors.append_eos,", fails))
+    assert project.prepare() == 1
+    line = error_line(capsys)
+    assert "the preprocessors of task 'one' after its CacheDatasetPlaceholder failed: KeyError" in line
+
+
 def test_a_broken_row_is_in_the_report_and_on_the_page(project, capsys):
     path = project.add("one", 3)
     path.write_text(path.read_text() + "not JSON\n")
