@@ -8,28 +8,24 @@ import time
 
 import pytest
 
-MOMENTS = {
-    "a file is being written": lambda cache: any(cache.rglob("*.partial")),
-    "a large task has a shard": lambda cache: any(cache.glob("large/*.tfrecord-*")),
-    "three tasks are complete": lambda cache: len(list(cache.glob("*/COMPLETED"))) >= 3,
-}
+from poly_jax.prepare import rows
+
+# The moments when a run of two processes is killed. It makes the large task first.
+MOMENTS = (
+    lambda cache: any(cache.glob("large/*.tfrecord-*")),
+    lambda cache: len(list(cache.glob("*/COMPLETED"))) >= 3,
+)
 
 
 @pytest.fixture
-def tasks(project):
+def tasks(project, monkeypatch):
     """Six small tasks and one of four shards."""
+    monkeypatch.setattr(rows, "ROWS_PER_SHARD", rows.ROWS_PER_SHARD)  # The project's module changes it.
     for number in range(6):
         project.add(f"small{number}", 20)
     project.add("large", 100)
     project.write_module(rows_per_shard=30)
     return project
-
-
-def end(run: subprocess.Popen) -> str:
-    """Wait for a run, which must succeed."""
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 0, errors
-    return errors
 
 
 def children(process: int) -> list[int]:
@@ -48,26 +44,27 @@ def test_a_killed_run_ends_with_the_same_bytes_for_any_number_of_processes(tasks
     whole = tasks.contents("whole")
     assert "large/train.tfrecord-00003-of-00004" in whole
     cache = tasks.folder / "cache"
-    killed = 0
     # Each run goes on where the one before it was killed.
-    for moment in MOMENTS.values():
+    for moment in MOMENTS:
         run = tasks.start("cache", processes=2)
-        before = set()
+        workers = set()
         while run.poll() is None and not (cache.exists() and moment(cache)):
-            before.update(children(run.pid))
+            workers.update(children(run.pid))
             time.sleep(0.005)
-        if run.poll() is None:
-            run.kill()
-            killed += 1
+        assert run.poll() is None, run.communicate()
+        run.kill()
         run.communicate()
-        for worker in before:
-            deadline = time.monotonic() + 60
-            while pathlib.Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert not pathlib.Path(f"/proc/{worker}").exists(), "a worker outlives the run"
-    assert killed >= 1
-    end(tasks.start("cache", processes=2))
+        assert workers
+        deadline = time.monotonic() + 60
+        while any(map(is_running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(map(is_running, workers)), "a worker outlives the run"
+    assert tasks.prepare("cache", 1) == 0
     assert tasks.contents("cache") == whole
+
+
+def is_running(process: int) -> bool:
+    return pathlib.Path(f"/proc/{process}").exists()
 
 
 WITHOUT_ROOM = """
