@@ -21,7 +21,7 @@ from programs import ours, pefts
 
 from poly_jax import configuration
 from poly_jax.data.batches import train_batches
-from poly_jax.data.packed_stream import PackedStream, unpadded
+from poly_jax.data.example_sequences import unpadded
 from poly_jax.data.packing import Example, Waiting, pack_rows
 from poly_jax.data.task_table import TaskTable
 
@@ -64,14 +64,14 @@ def main() -> None:
     table = TaskTable.of(mixture)
     lengths = dict(zip(("inputs", "targets"), ROOM, strict=True))
 
-    def read(batch_size: int) -> Any:
-        return train_batches(mixture, table, sequence_length=lengths, batch_size=batch_size, seed=0)
+    def read(batch_size: int, **options: Any) -> Any:
+        return train_batches(
+            mixture, table, sequence_length=lengths, batch_size=batch_size, seed=0, **options
+        )
 
-    examples = []
-    for batch in read(256):
-        examples += unpadded(batch)
-        if len(examples) >= 16 * POOL:
-            break
+    examples = list(
+        itertools.chain.from_iterable(unpadded(batch) for batch in itertools.islice(read(256), 64))
+    )
     real = np.mean([len(inputs) for inputs, _, _ in examples]) / ROOM[0]
     print(f"{len(table)} tasks, {len(examples)} examples; rows of one example are {real:.1%} input tokens\n")
     print("| packing | input tokens | target tokens | examples/s on one core |\n|---|---|---|---|")
@@ -79,10 +79,11 @@ def main() -> None:
         inputs, targets, speed = fill(packing, examples)
         print(f"| {packing} | {inputs:.1%} | {targets:.1%} | {speed:,.0f} |")
 
-    packed = PackedStream(read(256), args.batch_size, ROOM, MOST, "best-fit")
     programs = {
         "unpacked": ours(config, "MHR", len(table), read(args.batch_size)),
-        "packed": ours(config, "MHR", len(table), packed),
+        "packed": ours(
+            config, "MHR", len(table), read(args.batch_size, packing="best-fit", max_segments=MOST)
+        ),
     }
     try:
         programs["PEFT"] = pefts(config, "MHR", len(table), read(args.batch_size))

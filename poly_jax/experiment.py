@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.data.batches import Reading
 from poly_jax.data.packing import Packing
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -26,11 +27,15 @@ class Data:
       split: name of the split to train on.
       batch_size: number of rows in a step, over all devices. A row is one example, unless rows are packed.
       packing: how examples are packed into rows in training: "none" pads one example to a row; "first-fit"
-        and "best-fit" put several examples of any tasks into a row (`poly_jax.data.packing.next_row`). A row
+        and "best-fit" put several examples of any tasks into a row (`poly_jax.data.packing.Waiting`). A row
         has the lengths above.
+      max_segments: largest number of examples in a packed row. The adapters' part of a step grows with it.
+      reading: how examples are read in training. "indexed" holds the tokens of all tasks in memory, and needs
+        only their rates and the seed to find any place; it serves thousands of tasks. "streamed" reads by
+        seqio's own pipelines, one for each task: for sources without end or larger than the memory, and for
+        mixtures with a `sample_fn` of their own.
       cache_dir: folder that `poly-jax prepare` has written, from which training reads the tasks; None to read
         their own files.
-      max_segments: largest number of examples in a packed row. The adapters' part of a step grows with it.
     """
 
     mixture: str
@@ -41,12 +46,14 @@ class Data:
     batch_size: int = 8
     packing: Packing = "none"
     max_segments: int = 16
+    reading: Reading = "indexed"
     cache_dir: str | None = None
 
     def __post_init__(self):
-        if self.packing not in get_args(Packing):
-            choices = ", ".join(map(repr, get_args(Packing)))
-            raise UserError(f"Data.packing is {self.packing!r}; use one of {choices}")
+        for name, choices in (("packing", Packing), ("reading", Reading)):
+            if getattr(self, name) not in get_args(choices):
+                known = ", ".join(map(repr, get_args(choices)))
+                raise UserError(f"Data.{name} is {getattr(self, name)!r}; use one of {known}")
         if self.max_segments < 1:
             raise UserError(f"Data.max_segments is {self.max_segments}; it must be at least 1")
 

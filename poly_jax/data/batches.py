@@ -1,23 +1,31 @@
 """Batches of a mixture as NumPy arrays: an endless stream to train on, one pass to evaluate."""
 
-import itertools
-import operator
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 
-from poly_jax.data.feature_converter import CHOICE_FEATURES, RoutedEncDecFeatureConverter
-from poly_jax.data.quiet import seqio, tf
-from poly_jax.data.routed import RoutedMixture, RoutedTask, routed
+from poly_jax.data.example_sequences import IndexedSequence, StreamedSequence
+from poly_jax.data.indexed_batches import IndexedBatches, choice_rows, most_choices
+from poly_jax.data.indexed_examples import IndexedExamples
+from poly_jax.data.packed_stream import PackedStream
+from poly_jax.data.packing import Packing
+from poly_jax.data.padded_rows import pad_rows
+from poly_jax.data.routed import RoutedMixture, routed
 from poly_jax.data.stream import Batch, BatchStream
+from poly_jax.data.streamed_batches import streamed_batches
+from poly_jax.data.task_examples import TaskExamples
+from poly_jax.data.task_reader import TaskReader
 from poly_jax.data.task_table import TaskTable
-from poly_jax.data.user_code import reading_error
 from poly_jax.errors import UserError
+
+Reading = Literal["indexed", "streamed"]
+"""How examples are read in training: into memory at the start, or task by task as they are drawn."""
 
 # Evaluation is not shuffled; the seed fixes the random numbers of a task's own preprocessors.
 _EVALUATION_SEED = 0
-_HAS_CHOICES = set(CHOICE_FEATURES)
+# Examples that a stream hands over at a time, to be packed.
+_EXAMPLES_STREAMED = 256
 
 
 def train_batches(
@@ -34,18 +42,21 @@ def train_batches(
     start_id: int = 0,
     num_shards: int = 1,
     shard_id: int = 0,
-) -> BatchStream:
+    reading: Reading = "indexed",
+    packing: Packing = "none",
+    max_segments: int = 16,
+) -> IndexedBatches | BatchStream | PackedStream:
     """Make an endless stream of batches of a registered mixture or task; a seed always gives the same stream.
 
     Every batch has `encoder_input_tokens` [batch_size, inputs], `decoder_input_tokens`,
     `decoder_target_tokens` and `decoder_loss_weights` [batch_size, targets] and `task_ids` [batch_size], all
-    int32.
+    int32; for packed rows see `poly_jax.data.packing.pack_rows`.
 
     Args:
       mixture_name: name of a registered seqio mixture or task that is not routed yet.
       table: the task table, which must hold all the mixture's tasks.
       sequence_length: number of tokens of `inputs` and of `targets`; longer examples are cut.
-      batch_size: number of examples in each batch of this shard.
+      batch_size: number of rows in each batch of this shard.
       seed: seed of the order of examples, the mixing of tasks, and the tasks' own preprocessors.
       split: name of the split to read; tasks without this split are left out.
       shuffle: whether each task's examples are shuffled.
@@ -55,65 +66,54 @@ def train_batches(
       start_id: the id that `decoder_input_tokens` begin with; the model's is `T5Config.decoder_start_id`.
       num_shards: number of hosts that share the examples.
       shard_id: index of this host, from 0; every host gives the same seed.
+      reading: how examples are read, see `poly_jax.experiment.Data`.
+      packing: how examples are packed into rows, see `poly_jax.data.packing`.
+      max_segments: largest number of examples in a packed row.
 
     Raises:
       UserError: the mixture, split or task is unknown, there are no examples, or a setting is out of range.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
     mixture.check_rates(split)
-
-    # This is seqio.get_dataset, except that it also passes on arrays that are not features of the task.
-    def unconverted(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
-        endless = {
-            "num_epochs": None,
-            "shard_info": seqio.ShardInfo(index=shard_id, num_shards=num_shards),
-        }
-        return source.get_dataset(
-            dict(sequence_length), split=split, use_cached=use_cached, seed=seed, **{**endless, **options}
+    room = (sequence_length["inputs"], sequence_length["targets"])
+    if reading == "streamed":
+        stream = streamed_batches(
+            mixture,
+            split=split,
+            sequence_length=sequence_length,
+            batch_size=batch_size if packing == "none" else _EXAMPLES_STREAMED,
+            seed=seed,
+            shuffle=shuffle,
+            use_cached=use_cached,
+            choices=choices,
+            start_id=start_id,
+            num_shards=num_shards,
+            shard_id=shard_id,
         )
+        if packing == "none":
+            return stream
+        return PackedStream(StreamedSequence(stream), batch_size, room, max_segments, packing, start_id)
 
-    tasks = [task for task in mixture.tasks if split in task.splits]
-    most = None
-    if choices:
-        most = _most_choices({task.name: unconverted(task, shuffle=False).element_spec for task in tasks})
-    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
-
-    def read(source: seqio.Mixture | seqio.Task, **options: Any) -> tf.data.Dataset:
-        return converter(unconverted(source, **options), dict(sequence_length))
-
-    options = tf.data.Options()
-    options.deterministic = True
-
-    def make_dataset() -> tf.data.Dataset:
-        carried = {"passthrough_features": CHOICE_FEATURES} if choices else {}
-        dataset = read(mixture, shuffle=shuffle, **carried)
-        dataset = dataset.batch(batch_size, drop_remainder=True)
-        return dataset.prefetch(tf.data.AUTOTUNE).with_options(options)
-
-    stream = {
+    tasks = {task: mixture.get_rate(task) for task in mixture.tasks if split in task.splits}
+    mixture.check_sampling()
+    reader = TaskReader(split, sequence_length, use_cached, every_target=True)
+    examples = IndexedExamples(reader, {task: rate for task, rate in tasks.items() if rate}, seed, shuffle)
+    rows = batch_size * num_shards
+    settings = {
         "mixture": mixture.unrouted.name,
         "split": split,
         "tasks": table.digest,
         "sequence_length": dict(sequence_length),
-        "batch_size": batch_size,
+        "batch_size": rows,
         "seed": seed,
         "shuffle": shuffle,
-        "num_shards": num_shards,
-        "shard_id": shard_id,
+        **({} if packing == "none" else {"packing": packing, "max_segments": max_segments}),
     }
-
-    def empty_task(dropped: bool) -> str | None:
-        # Where a preprocessor drops every example, an endless dataset has no end; one epoch has.
-        options = {"num_epochs": 1, "shard_info": None} if dropped else {}
-        for task in tasks:
-            if not any(True for _ in unconverted(task, shuffle=False, **options)):
-                return task.name
-        return None
-
-    def explain(error: Exception) -> UserError:
-        return reading_error([task.unrouted for task in tasks], split, sequence_length, error)
-
-    return BatchStream(make_dataset, stream, empty_task, explain)
+    share = slice(shard_id * batch_size, (shard_id + 1) * batch_size)
+    if packing == "none":
+        return IndexedBatches(examples, settings, rows, share, sequence_length, start_id, choices)
+    sequence = IndexedSequence(examples, settings)
+    return PackedStream(sequence, rows, room, max_segments, packing, start_id, share)
 
 
 def eval_batches(
@@ -144,89 +144,41 @@ def eval_batches(
       UserError: the mixture, split or task is unknown, there are no examples, or a setting is out of range.
     """
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
-    rows = _rows(mixture, split, sequence_length, use_cached, choices, every_target, start_id)
-    try:
-        first = next(rows)
-    except StopIteration:
-        raise UserError(f"mixture {mixture_name!r} has no example in split {split!r}") from None
-    return _padded(itertools.chain([first], rows), batch_size, num_shards, shard_id)
+    tasks = [task for task in mixture.tasks if split in task.splits]
+    reader = TaskReader(split, sequence_length, use_cached, every_target)
+    read = [found.examples for found in reader.read(tasks, _EVALUATION_SEED)]
+    rows = [(examples, row) for examples in read for row in range(len(examples))]
+    if not rows:
+        raise UserError(f"mixture {mixture_name!r} has no example in split {split!r}")
+    most = most_choices(read) if choices and all(examples.choices for examples in read) else 0
+    drawn = every_target and any(task.one_row_per_target() for task in tasks)
+    return _batches(rows, batch_size, num_shards, shard_id, sequence_length, start_id, most, drawn)
 
 
-def _most_choices(specs: Mapping[str, Mapping[str, tf.TensorSpec]]) -> int:
-    """Return the largest number of answer choices that a task has.
-
-    Args:
-      specs: TensorFlow's description of the examples of each task.
-
-    Raises:
-      UserError: a task has no choices, or does not state their number.
-    """
-    for task, spec in specs.items():
-        if not set(spec) >= _HAS_CHOICES:
-            raise UserError(f"task {task!r} has no answer choices, which the loss needs; use TokenLoss")
-        if spec["choices"].shape[0] is None:
-            raise UserError(
-                f"task {task!r} does not state how many answer choices its examples have; fill them up with"
-                " rows of zeros to one number, and state the number with tf.ensure_shape in a preprocessor"
-            )
-    return max(spec["choices"].shape[0] for spec in specs.values())
-
-
-def _rows(
-    mixture: RoutedMixture,
-    split: str,
+def _batches(
+    rows: Sequence[tuple[TaskExamples, int]],
+    batch_size: int,
+    num_shards: int,
+    shard_id: int,
     sequence_length: Mapping[str, int],
-    use_cached: bool,
-    choices: bool,
-    every_target: bool,
     start_id: int,
+    most_choices: int,
+    drawn: bool,
 ) -> Iterator[Batch]:
-    tasks = {task.name: task for task in mixture.tasks if split in task.splits}
-    drawn = {name: task.one_row_per_target() for name, task in tasks.items()} if every_target else {}
-    drawn = {name: task for name, task in drawn.items() if task is not None}
-    datasets = {
-        name: task.get_dataset(
-            sequence_length,
-            split=split,
-            use_cached=use_cached,
-            shuffle=False,
-            seed=_EVALUATION_SEED,
-            num_epochs=1,
-        )
-        for name, task in (tasks | drawn).items()
-    }
-    specs = {name: dataset.element_spec for name, dataset in datasets.items()}
-    choices = choices and all(set(spec) >= _HAS_CHOICES for spec in specs.values())
-    most = _most_choices(specs) if choices else None
-    converter = RoutedEncDecFeatureConverter(choices=choices, n_choices=most, bos_id=start_id)
-    for name, dataset in datasets.items():
-        rows = _explained(converter(dataset, dict(sequence_length)), tasks[name], split, sequence_length)
-        if choices or not drawn:
-            yield from rows
-            continue
-        numbers: Iterable[Any] = itertools.count()
-        if name in drawn:
-            numbers = dataset.map(operator.itemgetter("example_id")).as_numpy_iterator()
-        for row, number in zip(rows, numbers, strict=False):
-            yield {**row, "example_ids": np.asarray(number, np.int32)}
-
-
-def _explained(
-    dataset: tf.data.Dataset, task: RoutedTask, split: str, sequence_length: Mapping[str, int]
-) -> Iterator[Batch]:
-    """Yield the rows of a task's examples; an error inside the task's code becomes a message of one line."""
-    try:
-        yield from dataset.as_numpy_iterator()
-    except tf.errors.OpError as error:
-        raise reading_error([task.unrouted], split, sequence_length, error) from error
-
-
-def _padded(rows: Iterator[Batch], batch_size: int, num_shards: int, shard_id: int) -> Iterator[Batch]:
-    ours = slice(shard_id * batch_size, (shard_id + 1) * batch_size)
-    while group := list(itertools.islice(rows, batch_size * num_shards)):
-        absent = {name: np.zeros_like(array) for name, array in group[0].items()}
-        group += [absent] * (batch_size * num_shards - len(group))
-        yield {name: np.stack([row[name] for row in group[ours]]) for name in absent}
+    """Yield a shard's batches; `drawn` says that some examples have one row for each of their targets."""
+    for begin in range(0, len(rows), batch_size * num_shards):
+        first = begin + shard_id * batch_size
+        found = rows[first : first + batch_size]
+        batch = pad_rows([each.example(row) for each, row in found], sequence_length, start_id)
+        if most_choices:
+            batch.update(choice_rows(found, most_choices, sequence_length["targets"]))
+        elif drawn:
+            ids = [row if each.example_ids is None else each.example_ids[row] for each, row in found]
+            batch["example_ids"] = np.array(ids, np.int32)
+        absent = batch_size - len(found)
+        yield {
+            name: np.pad(array, [(0, absent), *[(0, 0)] * (array.ndim - 1)]) for name, array in batch.items()
+        }
 
 
 def _mixture(

@@ -10,10 +10,11 @@ from poly_jax.data.quiet import seqio, tf
 def reference_columns(references: Sequence[Sequence[str]]) -> dict[str, Any]:
     """Return the columns of a dataset that `DrawnReference` reads.
 
-    They are `references`, the texts of each example, padded with empty ones to the largest number, and
+    They are `references`, the texts of each example, padded with empty ones to one number, and
     `num_references`, int32, the number of each example's own.
     """
-    width = max(len(texts) for texts in references)
+    # A power of 2, so that many tasks have columns of the same shape and are read through one graph.
+    width = 1 << (max(len(texts) for texts in references) - 1).bit_length()
     return {
         "references": [[*texts, *[""] * (width - len(texts))] for texts in references],
         "num_references": tf.constant([len(texts) for texts in references], tf.int32),

@@ -1,10 +1,10 @@
 """Packs several examples into each row of a batch, so that little of what is computed is padding."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 Packing = Literal["none", "first-fit", "best-fit"]
 """How the examples of a row are chosen; "none" pads one example to a row."""
@@ -12,76 +12,92 @@ Packing = Literal["none", "first-fit", "best-fit"]
 Room = tuple[int, int]
 """Number of tokens of the inputs and of the targets of a row."""
 
-Example = tuple[Int[np.ndarray, "inputs"], Int[np.ndarray, "targets"], int]
-"""Tokens of the input and of the target, without padding, and the task's id."""
 
+class Example(NamedTuple):
+    """An example without padding.
 
-def next_row(
-    inputs: Int[np.ndarray, "waiting"],
-    targets: Int[np.ndarray, "waiting"],
-    room: Room,
-    most: int,
-    packing: Literal["first-fit", "best-fit"],
-) -> list[int]:
-    """Choose the examples of the next row among those that wait, of which the oldest is always taken.
-
-    Args:
-      inputs: number of input tokens of each waiting example, the oldest first.
-      targets: number of target tokens of each.
-      room: number of tokens of a row, at least those of the longest example.
-      most: largest number of examples in a row.
-      packing: "first-fit" takes the oldest example that fits into what is left of the row, again and again;
-        "best-fit" the one with the longest input.
-
-    Returns:
-      Positions of the examples among those that wait, in the order of the row.
+    Attributes:
+      inputs: tokens of the input.
+      targets: tokens of the target.
+      task: the task's id.
+      draw: where the example was drawn: the index of its task and the number of earlier draws of the task;
+        None where examples come from a stream that cannot go back to them.
     """
-    left_inputs, left_targets = room
-    free: Bool[np.ndarray, "waiting"] = np.ones(len(inputs), bool)
-    row: list[int] = []
-    choice = 0
-    while True:
-        row.append(choice)
-        free[choice] = False
-        left_inputs -= int(inputs[choice])
-        left_targets -= int(targets[choice])
-        fits = free & (inputs <= left_inputs) & (targets <= left_targets)
-        choice = int(np.argmax(fits if packing == "first-fit" else np.where(fits, inputs + 1, 0)))
-        if len(row) == most or not fits[choice]:
-            return row
+
+    inputs: Int[np.ndarray, "inputs"]
+    targets: Int[np.ndarray, "targets"]
+    task: int
+    draw: tuple[int, int] | None = None
 
 
 class Waiting:
     """Examples that wait to be packed, the oldest first."""
 
     def __init__(self, examples: Iterable[Example] = ()) -> None:
-        self._examples: list[Example] = []
-        # Kept beside the examples, because every row is chosen by all lengths.
-        self._lengths: Int[np.ndarray, "waiting 2"] = np.zeros((0, 2), np.int64)
+        self._examples: dict[int, Example] = {}
+        self._added = 0
+        # The waiting examples by the length of their inputs, the oldest first; and these lengths as the bits
+        # of a number, in which the longest that fits is found at once.
+        self._by_length: dict[int, dict[int, Example]] = {}
+        self._lengths = 0
         self.add(examples)
 
     def __len__(self) -> int:
         return len(self._examples)
 
     def __iter__(self) -> Iterator[Example]:
-        return iter(self._examples)
+        return iter(self._examples.values())
 
     def add(self, examples: Iterable[Example]) -> None:
         """Add examples behind those that wait."""
-        before = len(self._examples)
-        self._examples += examples
-        new = [(len(inputs), len(targets)) for inputs, targets, _ in self._examples[before:]]
-        self._lengths = np.concatenate([self._lengths, np.array(new, np.int64).reshape(-1, 2)])
+        for example in examples:
+            length = len(example.inputs)
+            self._examples[self._added] = example
+            self._by_length.setdefault(length, {})[self._added] = example
+            self._lengths |= 1 << length
+            self._added += 1
 
     def take_row(self, room: Room, most: int, packing: Literal["first-fit", "best-fit"]) -> list[Example]:
-        """Take out the examples of the next row; see `next_row`."""
-        inputs, targets = self._lengths.T
-        chosen = next_row(inputs, targets, room, most, packing)
-        row = [self._examples[place] for place in chosen]
-        for place in sorted(chosen, reverse=True):
-            del self._examples[place]
-        self._lengths = np.delete(self._lengths, chosen, axis=0)
+        """Take out the examples of the next row, of which the oldest is always one.
+
+        Args:
+          room: number of tokens of a row, at least those of the longest example.
+          most: largest number of examples in a row.
+          packing: "first-fit" takes the oldest example that fits into what is left of the row, again and
+            again; "best-fit" the one with the longest input, and of equally long ones the oldest.
+        """
+        row = [self._remove(next(iter(self._examples)))]
+        inputs, targets = room[0] - len(row[0].inputs), room[1] - len(row[0].targets)
+        following = self._oldest if packing == "first-fit" else self._longest
+        while len(row) < most and (number := following(inputs, targets)) is not None:
+            row.append(self._remove(number))
+            inputs, targets = inputs - len(row[-1].inputs), targets - len(row[-1].targets)
         return row
+
+    def _oldest(self, inputs: int, targets: int) -> int | None:
+        for number, example in self._examples.items():
+            if len(example.inputs) <= inputs and len(example.targets) <= targets:
+                return number
+        return None
+
+    def _longest(self, inputs: int, targets: int) -> int | None:
+        fitting = self._lengths & ((2 << inputs) - 1)
+        while fitting:
+            length = fitting.bit_length() - 1
+            for number, example in self._by_length[length].items():
+                if len(example.targets) <= targets:
+                    return number
+            fitting ^= 1 << length
+        return None
+
+    def _remove(self, number: int) -> Example:
+        example = self._examples.pop(number)
+        length = len(example.inputs)
+        same = self._by_length[length]
+        del same[number]
+        if not same:
+            self._lengths ^= 1 << length
+        return example
 
 
 def pack_rows(
@@ -110,7 +126,7 @@ def pack_rows(
     ids = zeros(most)
     for number, row in enumerate(rows):
         read = written = 0
-        for place, (inputs, targets, task) in enumerate(row):
+        for place, (inputs, targets, task, _) in enumerate(row):
             here = slice(read, read := read + len(inputs))
             tokens[number, here], segments[number, here] = inputs, place + 1
             begin = written

@@ -1,5 +1,6 @@
 """A view of any seqio task or mixture whose examples carry the id of their task."""
 
+import copy
 import functools
 import inspect
 import math
@@ -91,7 +92,7 @@ class RoutedTask(seqio.Task):
         """Return the task's own dataset (see `seqio.Task.get_dataset`) with the task id added at the end."""
         task = self._watched
         if seed is not None and not use_cached:
-            task = _with_seedable_source(task)
+            task = seedable(task)
         split_late = num_epochs is None and shard_info and self._is_small(split, shard_info.num_shards)
         with blaming(f"the data of task {self.name!r}, split {split!r},"):
             dataset = task.get_dataset(
@@ -178,6 +179,20 @@ class RoutedMixture(seqio.Mixture):
                 "least one a rate above 0"
             )
 
+    def check_sampling(self) -> None:
+        """Raise a UserError where the mixture has a way of its own to sample from its tasks."""
+        default = inspect.signature(seqio.Mixture.__init__).parameters["sample_fn"].default
+        ours = self._sample_fn
+        same = ours is default or (
+            isinstance(ours, functools.partial)
+            and (ours.func, ours.args, ours.keywords) == (default.func, default.args, default.keywords)
+        )
+        if not same:
+            raise UserError(
+                f"mixture {self.unrouted.name!r} has a sample_fn of its own, which only seqio's pipelines "
+                "call; set Data.reading = 'streamed'"
+            )
+
 
 def routed(name: str, table: TaskTable) -> RoutedMixture:
     """Return the view of a registered task or mixture whose examples carry the id of their task.
@@ -219,7 +234,7 @@ def _equal_rate(task: seqio.Task) -> float:
     return 1.0
 
 
-def _with_seedable_source(task: seqio.Task) -> seqio.Task:
+def seedable(task: seqio.Task) -> seqio.Task:
     """Return the task with a source function that accepts a seed, even if its own function does not.
 
     seqio refuses to pass a seed to a function that takes none. Such a function is read in its own order: the
@@ -236,11 +251,12 @@ def _with_seedable_source(task: seqio.Task) -> seqio.Task:
         del shuffle_files, seed
         return read(split=split, shuffle_files=False)
 
-    return task.replace(
-        source=seqio.FunctionDataSource(
-            read_in_order,
-            splits=source.splits,
-            num_input_examples=source._num_input_examples,
-            caching_permitted=source.caching_permitted,
-        )
+    # A copy, because `replace` would make a plain task of one with a class of its own.
+    copied = copy.copy(task)
+    copied._source = seqio.FunctionDataSource(
+        read_in_order,
+        splits=source.splits,
+        num_input_examples=source._num_input_examples,
+        caching_permitted=source.caching_permitted,
     )
+    return copied

@@ -1,7 +1,6 @@
 """An endless stream of batches whose position can be saved and restored."""
 
 import atexit
-import json
 import os
 import weakref
 from collections.abc import Callable, Mapping
@@ -9,17 +8,14 @@ from typing import Any
 
 import numpy as np
 from clu.data.dataset_iterator import TfDatasetIterator
-from etils import epath
 
+from poly_jax.data.position import ADVICE, read_position, write_position
 from poly_jax.data.quiet import held_stderr, tf
 from poly_jax.data.waiting import waited_for
 from poly_jax.errors import UserError
-from poly_jax.files.json_fields import Fields
-from poly_jax.files.json_file import read_json
 
 Batch = dict[str, np.ndarray]
 
-ADVICE = "copy the run's folder again, or start a new run in another --output_dir"
 _SHOWN = 200
 # A first batch may take long where a shuffle buffer is filled from a slow disk, which is not an error.
 _SECONDS_BEFORE_SEARCH = 20
@@ -106,8 +102,7 @@ class BatchStream(TfDatasetIterator):
             except (tf.errors.UnimplementedError, tf.errors.FailedPreconditionError):
                 # A user's task has a state of its own, such as a Python generator's or a function's.
                 held = False
-        position = {"stream": self._stream, "batches": self._drawn, "iterator": held}
-        _position_file(filename).write_text(json.dumps(position, indent=1) + "\n")
+        write_position(filename, self._stream, batches=self._drawn, iterator=held)
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
         """Go to a saved position.
@@ -115,18 +110,7 @@ class BatchStream(TfDatasetIterator):
         Raises:
           UserError: nothing was saved there, it is damaged, or a stream with other settings saved it.
         """
-        path = _position_file(filename)
-        if not path.exists():
-            raise UserError(f"no position of a data stream is saved at {os.fspath(filename)!r}; {ADVICE}")
-        position = Fields(read_json(path, advice=ADVICE), path, ADVICE)
-        settings = position.take("stream", dict)
-        for setting, ours in self._stream.items():
-            saved = settings.get(setting)
-            if saved != ours:
-                raise UserError(
-                    f"the data stream saved at {os.fspath(filename)!r} has {setting} {saved!r}, and this run "
-                    f"has {ours!r}; resume with the same, or start a new run"
-                )
+        position = read_position(filename, self._stream, "streamed", mark="iterator")
         drawn = position.take("batches", int, at_least=0)
         if position.take("iterator", bool):
             self._restore_iterator(filename)
@@ -154,7 +138,3 @@ def _close_streams() -> None:
     """Close all open streams, because a stream fed by a Python generator can hang the process at exit."""
     for stream in list(_open_streams):
         stream.close()
-
-
-def _position_file(filename: str | os.PathLike[str]) -> epath.Path:
-    return epath.Path(os.fspath(filename) + ".json")

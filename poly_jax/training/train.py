@@ -9,24 +9,19 @@ from jax.sharding import Mesh
 from poly_jax.configuration import Texts
 from poly_jax.data.batches import train_batches
 from poly_jax.data.offline_cache import use_cache
-from poly_jax.data.packed_stream import PackedStream
-from poly_jax.data.stream import BatchStream
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training import guards
 from poly_jax.training.host_share import host_share
 from poly_jax.training.ibp_prior import IBPPrior
-from poly_jax.training.loop import Run, fit
+from poly_jax.training.loop import Batches, Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.run_folder import claim
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
 from poly_jax.training.update import TrainState, Update
-
-# Examples that are read at a time, to be packed.
-_EXAMPLES_READ = 256
 
 
 def train(
@@ -98,9 +93,7 @@ def train(
     return fit(start, update, batches, Run(folder, table, mesh, steps, seed, save_every, report_every))
 
 
-def host_batches(
-    data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int
-) -> BatchStream | PackedStream:
+def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int) -> Batches:
     """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
 
     Raises:
@@ -109,21 +102,19 @@ def host_batches(
     if data.cache_dir is not None:
         use_cache(data.cache_dir, data.mixture)
     share = host_share(mesh)
-    rows = data.batch_size // share.count
-    stream = train_batches(
+    return train_batches(
         data.mixture,
         table,
         split=data.split,
         sequence_length=data.sequence_length,
-        batch_size=rows if data.packing == "none" else _EXAMPLES_READ,
+        batch_size=data.batch_size // share.count,
         seed=seed,
         start_id=start_id,
         use_cached=data.cache_dir is not None,
         choices=loss.needs_choices,
         num_shards=share.count,
         shard_id=share.index,
+        reading=data.reading,
+        packing=data.packing,
+        max_segments=data.max_segments,
     )
-    if data.packing == "none":
-        return stream
-    room = (data.inputs_length, data.targets_length)
-    return PackedStream(stream, rows, room, data.max_segments, data.packing, start_id)

@@ -15,8 +15,21 @@ from poly_jax.errors import UserError
 SETTINGS = {"sequence_length": {"inputs": 12, "targets": 12}, "batch_size": 4}
 
 
-def stream(name, **settings):
-    return train_batches(name, TaskTable.of(name), **{**SETTINGS, "seed": 1, **settings})
+@pytest.fixture(params=["indexed", "streamed"])
+def reading(request):
+    return request.param
+
+
+@pytest.fixture
+def stream(reading):
+    """A function that makes the stream of batches of a mixture or task."""
+
+    def make(name, **settings):
+        return train_batches(
+            name, TaskTable.of(name), **{**SETTINGS, "seed": 1, "reading": reading, **settings}
+        )
+
+    return make
 
 
 def draw(batches, count):
@@ -66,7 +79,7 @@ def generated_task(plain_task):
     return "generated"
 
 
-def test_a_batch_has_the_models_arrays(plain_mixture, decode):
+def test_a_batch_has_the_models_arrays(stream, plain_mixture, decode):
     table = TaskTable.of(plain_mixture)
     batch = next(stream(plain_mixture))
     assert {name: array.shape for name, array in batch.items()} == {
@@ -83,13 +96,13 @@ def test_a_batch_has_the_models_arrays(plain_mixture, decode):
         assert decode(batch["decoder_target_tokens"][row]).startswith(f"{name} out ")
 
 
-def test_the_same_seed_gives_the_same_batches_and_another_seed_different_ones(random_mixture):
+def test_the_same_seed_gives_the_same_batches_and_another_seed_different_ones(stream, random_mixture):
     first, again, other = (draw(stream(random_mixture, seed=seed), 30) for seed in (1, 1, 2))
     assert_same(first, again)
     assert not same(first, other)
 
 
-def test_random_preprocessors_draw_new_values_in_each_epoch(random_mixture, decode):
+def test_random_preprocessors_draw_new_values_in_each_epoch(stream, random_mixture, decode):
     drawn = {}
     for batch in draw(stream(random_mixture), 60):
         for text, target in zip(batch["encoder_input_tokens"], batch["decoder_target_tokens"], strict=True):
@@ -98,7 +111,7 @@ def test_random_preprocessors_draw_new_values_in_each_epoch(random_mixture, deco
     assert min(len(targets) for targets in drawn.values()) > 1
 
 
-def test_resuming_continues_as_if_it_had_not_stopped(random_mixture, tmp_path):
+def test_resuming_continues_as_if_it_had_not_stopped(stream, random_mixture, tmp_path):
     uninterrupted = stream(random_mixture)
     # The second saved position replaces the first.
     for count in (1, 16):
@@ -110,7 +123,7 @@ def test_resuming_continues_as_if_it_had_not_stopped(random_mixture, tmp_path):
     assert_same(draw(resumed, 25), rest)
 
 
-def test_a_stream_can_go_back_to_a_position(random_mixture, tmp_path):
+def test_a_stream_can_go_back_to_a_position(stream, random_mixture, tmp_path):
     batches = stream(random_mixture)
     draw(batches, 3)
     batches.save(tmp_path / "position")
@@ -119,7 +132,7 @@ def test_a_stream_can_go_back_to_a_position(random_mixture, tmp_path):
     assert_same(draw(batches, 10), rest)
 
 
-def test_a_python_generator_resumes_too(generated_task, tmp_path):
+def test_a_python_generator_resumes_too(stream, generated_task, tmp_path):
     uninterrupted = stream(generated_task)
     draw(uninterrupted, 11)
     uninterrupted.save(tmp_path / "position")
@@ -131,7 +144,7 @@ def test_a_python_generator_resumes_too(generated_task, tmp_path):
         assert_same(draw(resumed, 12), rest)
 
 
-def test_reset_starts_the_stream_again(random_mixture):
+def test_reset_starts_the_stream_again(stream, random_mixture):
     batches = stream(random_mixture)
     first = draw(batches, 12)
     batches.reset()
@@ -186,7 +199,7 @@ def test_another_process_resumes_the_same_stream(tmp_path):
     assert runs[0].stderr == ""
 
 
-def test_a_position_saved_with_other_settings_is_refused(plain_mixture, tmp_path):
+def test_a_position_saved_with_other_settings_is_refused(stream, plain_mixture, tmp_path):
     stream(plain_mixture).save(tmp_path / "position")
     with pytest.raises(UserError, match=r"has batch_size 4, and this run has 8"):
         stream(plain_mixture, batch_size=8).restore(tmp_path / "position")
@@ -194,17 +207,18 @@ def test_a_position_saved_with_other_settings_is_refused(plain_mixture, tmp_path
         stream(plain_mixture, seed=2).restore(tmp_path / "position")
 
 
-def test_a_missing_position_is_reported_by_name(plain_mixture, tmp_path):
+def test_a_missing_position_is_reported_by_name(stream, plain_mixture, tmp_path):
     with pytest.raises(UserError, match=r"no position of a data stream is saved at .*absent"):
         stream(plain_mixture).restore(tmp_path / "absent")
 
 
-def test_two_shards_divide_the_examples(plain_task, decode):
+def test_two_hosts_of_a_streamed_mixture_divide_its_examples(plain_task, decode):
     plain_task("long", size=40)
+    settings = {**SETTINGS, "seed": 1, "reading": "streamed", "num_shards": 2}
     seen = [
         {
             decode(row)
-            for batch in draw(stream("long", num_shards=2, shard_id=shard), 30)
+            for batch in draw(train_batches("long", TaskTable.of("long"), shard_id=shard, **settings), 30)
             for row in batch["encoder_input_tokens"]
         }
         for shard in range(2)
@@ -213,12 +227,20 @@ def test_two_shards_divide_the_examples(plain_task, decode):
     assert not seen[0] & seen[1]
 
 
-def test_an_empty_task_is_named_when_it_is_drawn(plain_task):
+def test_an_empty_task_is_named_when_it_is_drawn(stream, plain_task):
     plain_task("full")
     plain_task("hollow", size=0)
     seqio.MixtureRegistry.add("half", ["full", "hollow"], default_rate=1.0)
     with pytest.raises(UserError, match=r"task 'hollow' has no example in split 'train'"):
         draw(stream("half"), 30)
+
+
+def test_a_task_whose_preprocessors_drop_every_example_is_named(plain_task):
+    plain_task("dropped", preprocessors=[lambda dataset: dataset.filter(lambda example: False)])
+    with pytest.raises(
+        UserError, match=r"task 'dropped' has no example .* or its preprocessors drop every one"
+    ):
+        train_batches("dropped", TaskTable.of("dropped"), **SETTINGS, seed=1)
 
 
 _DROPS_ALL = """
@@ -245,7 +267,9 @@ for name in ("whole", "dropped"):
     )
 seqio.MixtureRegistry.add("both", ["whole", "dropped"], default_rate=1.0)
 lengths = {"inputs": 4, "targets": 4}
-batches = train_batches("both", TaskTable.of("both"), sequence_length=lengths, batch_size=8, seed=0)
+batches = train_batches(
+    "both", TaskTable.of("both"), sequence_length=lengths, batch_size=8, seed=0, reading="streamed"
+)
 try:
     next(batches)
 except Exception as error:
@@ -253,7 +277,7 @@ except Exception as error:
 """
 
 
-def test_a_task_whose_preprocessors_drop_every_example_is_named_and_the_program_ends():
+def test_a_streamed_task_whose_preprocessors_drop_every_example_is_named_and_the_program_ends():
     # A program of its own, because TensorFlow goes on to look for an example until its process ends.
     done = subprocess.run([sys.executable, "-c", _DROPS_ALL], capture_output=True, text=True, timeout=120)
     assert "UserError the preprocessors of task 'dropped' drop every example of split 'train'" in done.stdout
@@ -270,12 +294,12 @@ def test_a_task_whose_preprocessors_drop_every_example_is_named_and_the_program_
         ({"sequence_length": {"inputs": 4, "targets": 0}}, "1 or more"),
     ],
 )
-def test_impossible_settings_are_refused_by_name(plain_mixture, settings, complaint):
+def test_impossible_settings_are_refused_by_name(stream, plain_mixture, settings, complaint):
     with pytest.raises(UserError, match=complaint):
         stream(plain_mixture, **settings)
 
 
-def test_a_task_without_inputs_is_refused(registry):
+def test_a_task_without_inputs_is_refused(stream, registry):
     source = seqio.FunctionDataSource(lambda split, shuffle_files: None, splits=("train",))
     feature = seqio.Feature(seqio.ByteVocabulary())
     seqio.TaskRegistry.add("language_model", source=source, output_features={"targets": feature})
@@ -371,7 +395,7 @@ def choosing(choice_task):
     return "choosing"
 
 
-def test_tasks_with_different_numbers_of_choices_train_in_one_batch(choosing):
+def test_tasks_with_different_numbers_of_choices_train_in_one_batch(stream, choosing):
     from poly_jax.model.choice_loss import ChoiceLoss
 
     table = TaskTable.of(choosing)
@@ -408,7 +432,102 @@ def test_few_shot_examples_may_have_different_numbers_of_choices(choosing):
     assert count_examples(found) == 10
 
 
-def test_a_task_whose_number_of_choices_is_unknown_is_reported_by_name(choice_task):
+def test_a_stream_needs_to_be_told_the_number_of_choices(choice_task):
     choice_task("two", told=False)
+    settings = {**SETTINGS, "seed": 1, "choices": True}
     with pytest.raises(UserError, match="task 'two' does not state how many answer choices"):
-        stream("two", choices=True)
+        train_batches("two", TaskTable.of("two"), reading="streamed", **settings)
+    batch = next(train_batches("two", TaskTable.of("two"), **settings))
+    assert batch["choices"].any(axis=-1).sum(axis=1).tolist() == [2] * 4
+
+
+def test_hosts_of_a_run_take_their_own_rows_of_the_same_batches(plain_mixture):
+    settings = {**SETTINGS, "seed": 3}
+    table = TaskTable.of(plain_mixture)
+    whole = draw(train_batches(plain_mixture, table, **{**settings, "batch_size": 8}), 20)
+    shares = [
+        draw(train_batches(plain_mixture, table, num_shards=2, shard_id=shard, **settings), 20)
+        for shard in range(2)
+    ]
+    joined = [
+        {name: np.concatenate([left[name], right[name]]) for name in left}
+        for left, right in zip(*shares, strict=True)
+    ]
+    assert_same(whole, joined)
+
+
+def test_a_position_serves_any_number_of_hosts(plain_mixture, tmp_path):
+    settings = {**SETTINGS, "seed": 3}
+    table = TaskTable.of(plain_mixture)
+    one = train_batches(plain_mixture, table, **{**settings, "batch_size": 8})
+    draw(one, 7)
+    one.save(tmp_path / "position")
+    rest = draw(one, 5)
+    second = train_batches(plain_mixture, table, num_shards=2, shard_id=1, **settings)
+    second.restore(tmp_path / "position")
+    for whole, half in zip(rest, draw(second, 5), strict=True):
+        np.testing.assert_array_equal(whole["encoder_input_tokens"][4:], half["encoder_input_tokens"])
+
+
+def test_an_epoch_of_a_task_has_each_of_its_examples_once(plain_task, decode):
+    plain_task("long", size=12)
+    batches = train_batches("long", TaskTable.of("long"), **SETTINGS, seed=1)
+    epochs = [
+        [decode(row) for batch in draw(batches, 3) for row in batch["encoder_input_tokens"]] for _ in "abc"
+    ]
+    assert [len(set(epoch)) for epoch in epochs] == [12, 12, 12]
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_without_shuffling_examples_come_in_the_order_of_their_source(plain_task, decode):
+    plain_task("long", size=6)
+    batches = train_batches("long", TaskTable.of("long"), **SETTINGS, seed=1, shuffle=False)
+    found = [decode(row) for batch in draw(batches, 3) for row in batch["encoder_input_tokens"]]
+    assert found == [f"long in {number % 6:02}" for number in range(12)]
+
+
+def test_both_ways_of_reading_make_the_same_rows(plain_mixture):
+    def rows(reading):
+        batches = train_batches(
+            plain_mixture, TaskTable.of(plain_mixture), **SETTINGS, seed=1, reading=reading
+        )
+        return {
+            tuple(np.concatenate([np.ravel(batch[name][row]) for name in sorted(batch)]))
+            for batch in draw(batches, 60)
+            for row in range(4)
+        }
+
+    assert rows("indexed") == rows("streamed")
+    assert len(rows("indexed")) == 12
+
+
+def test_a_position_of_the_other_way_of_reading_is_refused_with_what_to_do(plain_mixture, tmp_path):
+    def stream(reading):
+        return train_batches(plain_mixture, TaskTable.of(plain_mixture), **SETTINGS, seed=1, reading=reading)
+
+    for saved, other in (("streamed", "indexed"), ("indexed", "streamed")):
+        stream(saved).save(tmp_path / saved)
+        with pytest.raises(UserError, match=f"read with Data.reading = '{saved}'.*resume with '{saved}'"):
+            stream(other).restore(tmp_path / saved)
+
+
+def test_a_position_in_other_examples_is_refused(plain_task, tmp_path):
+    plain_task("first", size=5)
+    train_batches("first", TaskTable.of("first"), **SETTINGS, seed=1).save(tmp_path / "position")
+    seqio.TaskRegistry.remove("first")
+    plain_task("first", size=6)
+    changed = train_batches("first", TaskTable.of("first"), **SETTINGS, seed=1)
+    with pytest.raises(UserError, match=r"has examples '.*', and this run has"):
+        changed.restore(tmp_path / "position")
+
+
+def test_a_task_of_rate_zero_is_not_read(plain_task):
+    def fail(split, shuffle_files):
+        raise AssertionError
+
+    plain_task("used")
+    plain_task("unused", source=seqio.FunctionDataSource(fail, splits=("train",)))
+    seqio.MixtureRegistry.add("half", [("used", 1.0), ("unused", 0.0)])
+    table = TaskTable.of("half")
+    batches = train_batches("half", table, **SETTINGS, seed=1)
+    assert {int(id) for batch in draw(batches, 9) for id in batch["task_ids"]} == {table.id("used")}

@@ -208,35 +208,41 @@ def test_rows_are_shuffled_by_seed_over_all_of_a_task_and_none_is_lost(tmp_path,
     assert sorted(itertools.chain(*shards)) == sorted(in_order)
 
 
-def test_a_saved_position_continues_with_the_same_batches(rendered, tmp_path):
+@pytest.mark.parametrize("reading", ["indexed", "streamed"])
+def test_a_saved_position_continues_with_the_same_batches(rendered, tmp_path, reading):
     register(rendered, BYTES)
 
     def stream():
         return train_batches(
-            "t0_train", TaskTable.of("t0_train"), sequence_length=LENGTHS, batch_size=3, seed=5
+            "t0_train",
+            TaskTable.of("t0_train"),
+            sequence_length=LENGTHS,
+            batch_size=3,
+            seed=5,
+            reading=reading,
         )
 
     first = stream()
     for _ in range(4):
         next(first)
     first.save(tmp_path / "position")
-    assert json.loads((tmp_path / "position.json").read_text())["iterator"] is True
+    if reading == "streamed":
+        assert json.loads((tmp_path / "position.json").read_text())["iterator"] is True
     expected = [next(first)["encoder_input_tokens"].tolist() for _ in range(6)]
     restored = stream()
     restored.restore(tmp_path / "position")
     assert [next(restored)["encoder_input_tokens"].tolist() for _ in range(6)] == expected
 
 
-def test_a_broken_row_stops_training_with_one_line_that_names_it(rendered):
+@pytest.mark.parametrize("reading", ["indexed", "streamed"])
+def test_a_broken_row_stops_training_with_one_line_that_names_it(rendered, reading):
     with (rendered / "trec_trec1.jsonl").open("a") as file:
         file.write('{"inputs": "x", "targets": ""}\n')
     register(rendered, BYTES)
-    batches = train_batches(
-        "t0_train", TaskTable.of("t0_train"), sequence_length=LENGTHS, batch_size=4, seed=0
-    )
+    settings = {"sequence_length": LENGTHS, "batch_size": 4, "seed": 0, "reading": reading}
     message = r"^\S*trec_trec1\.jsonl, line 5 has empty targets; fetch the file again"
     with pytest.raises(UserError, match=message) as raised:
-        list(itertools.islice(batches, 40))
+        list(itertools.islice(train_batches("t0_train", TaskTable.of("t0_train"), **settings), 40))
     assert "\n" not in str(raised.value)
 
 
