@@ -10,10 +10,10 @@ import pytest
 
 from poly_jax.prepare import rows
 
-# The moments when a run of two processes is killed. It makes the large task first.
+# The moments when a run of two processes is killed. It makes the shards of the large task last.
 MOMENTS = (
-    lambda cache: any(cache.glob("large/*.tfrecord-*")),
     lambda cache: len(list(cache.glob("*/COMPLETED"))) >= 3,
+    lambda cache: any(cache.glob("large/*.tfrecord-*")),
 )
 
 
