@@ -27,6 +27,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.routing.table": ("TableRouter",),
     "poly_jax.tasks.crossfit.tasks": ("register",),
     "poly_jax.tasks.crossfit.training_steps": ("training_steps",),
+    "poly_jax.tasks.from_files.tasks": ("register",),
     "poly_jax.tasks.skillbench.backbone": ("backbone",),
     "poly_jax.tasks.skillbench.tasks": ("register",),
     "poly_jax.tasks.skillbench.true_skills": ("TrueSkillsRouter",),
@@ -55,6 +56,7 @@ NAMESPACES = {
     "poly_jax.data.vocabularies": "vocabularies",
     "poly_jax.tasks.crossfit.tasks": "crossfit",
     "poly_jax.tasks.crossfit.training_steps": "crossfit",
+    "poly_jax.tasks.from_files.tasks": "from_files",
     "poly_jax.tasks.skillbench.backbone": "skillbench",
     "poly_jax.tasks.skillbench.tasks": "skillbench",
     "poly_jax.tasks.skillbench.true_skills": "skillbench",
@@ -96,6 +98,7 @@ MADE_BY_DEFAULT = {
 PATHS = {
     "crossfit.register": ("folder", "descriptions"),
     "crossfit.training_steps": ("folder",),
+    "from_files.register": ("folder",),
     "poly_jax.experiment.Data": ("cache_dir",),
     "poly_jax.experiment.Experiment": ("backbone",),
     "poly_jax.routing.table.TableRouter": ("path",),

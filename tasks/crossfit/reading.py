@@ -6,6 +6,7 @@ import re
 
 from etils import epath
 
+from poly_jax.data.broken_rows import RowCheck, checking
 from poly_jax.errors import UserError
 from poly_jax.files.text_file import read_bytes
 
@@ -42,7 +43,9 @@ class Row:
         return tuple(self._stripped[1:])
 
 
-def read_rows(path: epath.Path, check_choices: bool = False) -> tuple[Row, ...]:
+def read_rows(
+    path: epath.Path, check_choices: bool = False, check: RowCheck | None = None
+) -> tuple[Row, ...]:
     r"""Read the rows of a file.
 
     Lines end at "\n" or "\r\n" only. A "\r" inside a text stays in it; CrossFit's own reader ends the line
@@ -52,17 +55,25 @@ def read_rows(path: epath.Path, check_choices: bool = False) -> tuple[Row, ...]:
       path: the file, local or remote (gs://).
       check_choices: whether the first reference of a row must be one of the answer choices in its input,
         "... (A) one (B) two"; rows without choices pass.
+      check: collects broken lines, which are left out; the caller finishes it. A line is broken if it is not
+        UTF-8, has no tab, an empty text or an answer that is not one of its choices.
 
     Raises:
-      UserError: the file is missing, too large or empty; or a line is not UTF-8, has no tab, an empty text or
-        an answer that is not one of its choices (the message has the line's number).
+      UserError: the file is missing, too large or empty; or, without `check`, a line is broken (the message
+        has its number).
     """
     lines = read_bytes(path, _MAX_BYTES, "fetch it again").split(b"\n")
     if lines[-1] == b"":
         lines.pop()
     if not lines:
         raise UserError(f"{path} has no line; fetch it again")
-    return tuple(_row(line, f"{path}, line {number}", check_choices) for number, line in enumerate(lines, 1))
+    rows = []
+    with checking(check) as checked:
+        for number, line in enumerate(lines, 1):
+            place = f"{path}, line {number}"
+            with checked.row(path, number, place):
+                rows.append(_row(line, place, check_choices))
+    return tuple(rows)
 
 
 def _row(line: bytes, where: str, check_choices: bool) -> Row:

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.drawn_reference import reference_columns
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
@@ -22,15 +23,25 @@ class SampleSource(seqio.DataSource):
       splits: the files of each split, which are read in this order.
       description: the text to put before every input; "" for none.
       check_choices: see `reading.read_rows`.
+      max_broken_share: largest share of a split's rows that may be broken and left out.
     """
 
-    def __init__(self, task: str, splits: Splits, description: str = "", check_choices: bool = False) -> None:
+    def __init__(
+        self,
+        task: str,
+        splits: Splits,
+        description: str = "",
+        check_choices: bool = False,
+        max_broken_share: float = 0.0,
+    ) -> None:
         super().__init__(splits=tuple(splits))
         self._task = task
         self._files = dict(splits)
         self._description = description
         self._check_choices = check_choices
+        self._max_broken_share = max_broken_share
         self._rows: dict[str, list[Row]] = {}
+        self._broken: dict[str, tuple[BrokenRow, ...]] = {}
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -53,17 +64,22 @@ class SampleSource(seqio.DataSource):
         """Return the rows of a split in the order of its files.
 
         Raises:
-          UserError: the task has no file of the split, or a file or a line is broken.
+          UserError: the task has no file of the split, a file is broken, or too many rows are.
         """
         if split not in self._files:
             raise UserError(
                 f"task {self._task!r} has no split {split!r}; its files give {', '.join(self._files)}"
             )
         if split not in self._rows:
-            self._rows[split] = [
-                row for path in self._files[split] for row in read_rows(path, self._check_choices)
-            ]
+            check = RowCheck(self._max_broken_share)
+            rows = [row for path in self._files[split] for row in read_rows(path, self._check_choices, check)]
+            check.finish()
+            self._rows[split], self._broken[split] = rows, check.broken
         return self._rows[split]
+
+    def broken_rows(self, split: str) -> tuple[BrokenRow, ...]:
+        """The rows of a split that were left out when it was read; none where it was not read."""
+        return self._broken.get(split, ())
 
     def get_dataset(
         self,

@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from etils import epath
 
+from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
 from poly_jax.errors import UserError
@@ -35,6 +36,7 @@ class _Registration:
     metrics: tuple[tuple[str, str], ...]
     descriptions: str | None
     check_choices: bool
+    max_broken_share: float
 
 
 _registered: dict[str, _Registration] = {}
@@ -50,6 +52,7 @@ def register(
     metrics: Mapping[str, str] | None = None,
     descriptions: str | None = None,
     check_choices: bool = True,
+    max_broken_share: float = 0.0,
     prefix: str = "crossfit",
 ) -> None:
     """Registers a seqio task per task of a partition that has files, and a mixture for each of its parts.
@@ -70,6 +73,7 @@ def register(
       metrics: names of the metrics (`scores.METRICS`) of tasks that are not among CrossFit's 160.
       descriptions: path of a JSON object with a description for some tasks, which is put before their inputs.
       check_choices: whether the target of a multiple-choice task must be one of the choices in its input.
+      max_broken_share: largest share of a split's rows that may be broken and left out.
       prefix: prefix of the names, so that two folders, partitions or settings can be used side by side.
 
     Raises:
@@ -87,6 +91,7 @@ def register(
         tuple(sorted(own.items())),
         None if descriptions is None else os.fspath(descriptions),
         check_choices,
+        checked_share(max_broken_share),
     )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
@@ -111,7 +116,7 @@ def register(
         checked = check_choices and task in MULTIPLE_CHOICE
         _add_task(
             task_name(task, prefix),
-            SampleSource(task, splits, texts.get(task, ""), checked),
+            SampleSource(task, splits, texts.get(task, ""), checked, max_broken_share),
             scores[task],
             encoding,
             vocabulary,

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.drawn_reference import reference_columns
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
@@ -25,19 +26,29 @@ class TaskFileSource(seqio.DataSource):
       path: the task file.
       split: function that splits the file's instances. Only instances in a split are kept in memory.
       demonstrations: largest number of positive examples to add.
+      max_broken_share: largest share of the file's instances that may be broken and left out.
     """
 
     def __init__(
-        self, path: epath.Path, split: Callable[[Sequence[Instance]], Splits], demonstrations: int
+        self,
+        path: epath.Path,
+        split: Callable[[Sequence[Instance]], Splits],
+        demonstrations: int,
+        max_broken_share: float = 0.0,
     ) -> None:
         super().__init__(splits=())
         self._path = path
         self._split = split
         self._demonstrations = demonstrations
+        self._max_broken_share = max_broken_share
+        self._broken: tuple[BrokenRow, ...] = ()
 
     @functools.cached_property
     def _content(self) -> tuple[TaskFile, int, Splits]:
-        file = read_task(self._path)
+        check = RowCheck(self._max_broken_share)
+        file = read_task(self._path, check)
+        check.finish()
+        self._broken = check.broken
         splits = self._split(file.instances)
         file_without_instances = TaskFile(
             file.path, file.definition, file.categories, file.demonstrations[: self._demonstrations], ()
@@ -77,6 +88,11 @@ class TaskFileSource(seqio.DataSource):
     def num_input_examples(self, split: str) -> int:
         """The number of instances in a split."""
         return len(self._content[2].get(split, ()))
+
+    def broken_rows(self, split: str) -> tuple[BrokenRow, ...]:
+        """The instances of the file that were left out, of whichever split, once it was read."""
+        del split
+        return self._broken
 
     def get_dataset(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike, mixture_or_task
 from poly_jax.errors import UserError
@@ -40,6 +41,7 @@ class _Registration:
     few_shot_seeds: tuple[int, ...]
     rouge_tokens: RougeTokens
     gpt2_merges: str | None
+    max_broken_share: float
 
 
 _registered: dict[str, _Registration] = {}
@@ -57,6 +59,7 @@ def register(
     few_shot_seeds: Sequence[int] = (13, 42, 58),
     rouge_tokens: RougeTokens = "auto",
     gpt2_merges: str | None = None,
+    max_broken_share: float = 0.0,
     prefix: str = "sni",
 ) -> None:
     """Registers a seqio task per file of `<folder>/tasks/` and the mixtures `<prefix>_train` and `_test`.
@@ -78,6 +81,8 @@ def register(
       few_shot_seeds: seeds that shuffle a test task's pool; each makes its own splits.
       rouge_tokens: tokens that ROUGE-L compares, see `rouge_tokens.py`.
       gpt2_merges: path of GPT-2's `merges.txt`, whose tokens the official cross-lingual evaluation compares.
+      max_broken_share: largest share of a file's instances that may be broken and left out. The instances
+        after them move up, also in the test set, which has the first 100.
       prefix: prefix of the names, so that two folders or prompt forms can be used side by side.
 
     Raises:
@@ -95,6 +100,7 @@ def register(
         tuple(few_shot_seeds),
         rouge_tokens,
         gpt2_merges,
+        checked_share(max_broken_share),
     )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
@@ -180,7 +186,7 @@ def _add_task(
         )
     seqio.TaskRegistry.add(
         name,
-        source=TaskFileSource(path, split, settings.positive_examples),
+        source=TaskFileSource(path, split, settings.positive_examples, settings.max_broken_share),
         preprocessors=[
             seqio.CacheDatasetPlaceholder(),
             encoding,

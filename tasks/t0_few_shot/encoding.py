@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from poly_jax.data.encoded_text import encoded_text
+from poly_jax.data.encoded_text import encoded_choices, encoded_text
 from poly_jax.data.quiet import seqio, tf
 
 
@@ -26,21 +26,13 @@ class Encoding:
 
         @tf.autograph.experimental.do_not_convert
         def encode(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            texts = example["choices"]
-            choices = [
-                self._tokens(texts[place], longest)[: tf.where(texts[place] == "", 0, tf.int32.max)]
-                for place in range(texts.shape[0])
-            ]
             return {
                 **example,
-                "inputs": self._tokens(example["inputs"], lengths.get("inputs")),
+                "inputs": encoded_text(example["inputs"], self._vocabulary, lengths.get("inputs")),
                 "inputs_pretokenized": example["inputs"],
-                "targets": self._tokens(example["targets"], longest),
+                "targets": encoded_text(example["targets"], self._vocabulary, longest),
                 "targets_pretokenized": example["targets"],
-                "choices": tf.ragged.stack(choices).to_tensor(shape=(texts.shape[0], longest)),
+                "choices": encoded_choices(example["choices"], self._vocabulary, longest),
             }
 
         return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _tokens(self, text: tf.Tensor, length: int | None) -> tf.Tensor:
-        return encoded_text(text, self._vocabulary, length)

@@ -16,13 +16,16 @@ _INFO = re.compile(r"info\.(\w+)\.json")
 _TEXTS = ("inputs_pretokenized", "targets_pretokenized")
 
 
-def find_templates(folder: epath.Path, *, truncated: bool) -> dict[DataSet, dict[str, Mapping[str, RowFile]]]:
+def find_templates(
+    folder: epath.Path, *, truncated: bool, max_broken_share: float = 0.0
+) -> dict[DataSet, dict[str, Mapping[str, RowFile]]]:
     """Find the files of T0's training templates.
 
     Args:
       folder: folder with `data/<template>/` as P3 has them, with such folders themselves, or with
         `<template>.jsonl`; names are P3's.
       truncated: whether a template's training rows are only its first ones, see `DataSet.rows_per_template`.
+      max_broken_share: see `RowFile`.
 
     Returns:
       For each data set that has a template in the folder, by P3's names of its templates, the files by split.
@@ -39,7 +42,8 @@ def find_templates(folder: epath.Path, *, truncated: bool) -> dict[DataSet, dict
         if data_set is None:
             continue
         limit = data_set.rows_per_template if truncated else None
-        splits = _json_lines(path, limit) if path.name != name else _cached(path, limit)
+        make = _json_lines if path.name != name else _cached
+        splits = make(path, limit, max_broken_share)
         if splits and name in found.get(data_set, ()):
             raise UserError(f"{inside} has both {name}/ and {name}.jsonl; take one of them out")
         if splits:
@@ -52,18 +56,20 @@ def find_templates(folder: epath.Path, *, truncated: bool) -> dict[DataSet, dict
     return found
 
 
-def _json_lines(path: epath.Path, limit: int | None) -> Mapping[str, RowFile]:
-    return {TRAIN: JsonLines([path], limit)}
+def _json_lines(path: epath.Path, limit: int | None, max_broken_share: float) -> Mapping[str, RowFile]:
+    return {TRAIN: JsonLines([path], limit, max_broken_share)}
 
 
-def _cached(folder: epath.Path, limit: int | None) -> Mapping[str, RowFile]:
+def _cached(folder: epath.Path, limit: int | None, max_broken_share: float) -> Mapping[str, RowFile]:
     """Return the files of each split that seqio has described in the folder."""
     if not folder.is_dir():
         return {}
     present = {path.name for path in folder.iterdir()}
     names = [match[1] for match in map(_INFO.fullmatch, sorted(present)) if match]
     return {
-        split: CachedRecords(_shards(folder, split, present), limit if split == TRAIN else None)
+        split: CachedRecords(
+            _shards(folder, split, present), limit if split == TRAIN else None, max_broken_share
+        )
         for split in names
     }
 

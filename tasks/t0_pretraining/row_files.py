@@ -11,6 +11,7 @@ from etils import epath
 from google.protobuf.message import DecodeError
 from jaxtyping import Int
 
+from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.quiet import tf
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
@@ -42,13 +43,19 @@ class RowFile(abc.ABC):
     Args:
       paths: the files, in the order of the rows; local or remote (gs://).
       limit: the largest number of rows that are used, the first ones; None for all.
+      max_broken_share: largest share of these rows that may be broken and left out. With 0, a broken row is
+        an error when it is drawn. Above 0, all rows are read once when their number is first needed.
     """
 
     kind: str
 
-    def __init__(self, paths: Sequence[epath.Path], limit: int | None = None) -> None:
+    def __init__(
+        self, paths: Sequence[epath.Path], limit: int | None = None, max_broken_share: float = 0.0
+    ) -> None:
         self.paths = tuple(paths)
         self._limit = limit
+        self._max_broken_share = max_broken_share
+        self.broken_rows: tuple[BrokenRow, ...] = ()
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -60,7 +67,10 @@ class RowFile(abc.ABC):
           UserError: the row is damaged, or a text is missing or empty; the message names the file and the
             row's number in it, counted from 1.
         """
-        number, file, start, size = (int(each) for each in self._spans[place])
+        return self._row(self._spans[place])
+
+    def _row(self, span: Int[np.ndarray, "4"]) -> Row:
+        number, file, start, size = (int(each) for each in span)
         path = self.paths[file]
         with path.open("rb") as opened:
             opened.seek(start)
@@ -87,7 +97,20 @@ class RowFile(abc.ABC):
                 raise UserError(f"{path} cannot be read ({error.strerror or error}); {FETCH}") from None
         if not spans:
             raise UserError(f"{self.paths[0]} has no row; {FETCH}, or take the template out of the folder")
-        return np.array(spans, np.int64)
+        found = np.array(spans, np.int64)
+        return self._whole(found) if self._max_broken_share else found
+
+    def _whole(self, spans: Int[np.ndarray, "rows 4"]) -> Int[np.ndarray, "whole 4"]:
+        """Return the spans of the rows that are not broken."""
+        check, kept = RowCheck(self._max_broken_share), []
+        for place, span in enumerate(spans):
+            path, number = self.paths[span[1]], int(span[0])
+            with check.row(path, number, f"{path}, {self.kind} {number}"):
+                self._row(span)
+                kept.append(place)
+        check.finish()
+        self.broken_rows = check.broken
+        return spans[kept]
 
     @abc.abstractmethod
     def _boundaries(self, opened: IO[bytes], path: epath.Path) -> Iterator[tuple[int, int]]:

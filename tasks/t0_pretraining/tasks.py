@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from etils import epath
 
+from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
 from poly_jax.errors import UserError
@@ -31,6 +32,7 @@ class _Registration:
     task_identity: str
     mixing: str
     end_inputs: bool
+    max_broken_share: float
 
 
 _registered: dict[str, _Registration] = {}
@@ -43,6 +45,7 @@ def register(
     task_identity: TaskIdentity = "template",
     mixing: Mixing = "t_few",
     end_inputs: bool = True,
+    max_broken_share: float = 0.0,
     prefix: str = "t0",
 ) -> None:
     """Registers T0's training tasks that have files, `<prefix>_<P3's name>`, and their mixture.
@@ -59,13 +62,17 @@ def register(
       mixing: "t_few" keeps the first rows of each template and draws all kept rows alike (T-Few, MHR);
         "t_zero" keeps all rows and draws templates at fixed rates (T0). `data_sets.py` has both formulas.
       end_inputs: whether inputs end with an end of sequence: they do in T-Few and MHR, but not in P3 and T0.
+      max_broken_share: largest share of a template's rows that may be broken and left out. With 0, a broken
+        row stops training when it is drawn; above 0, all rows are read once at the start.
       prefix: prefix of the names, so that two folders or settings can be used side by side.
 
     Raises:
       UserError: the folder has no template of these data sets, a setting is not known, or the prefix was
         registered with other arguments.
     """
-    registration = _Registration(os.fspath(folder), vocabulary, task_identity, mixing, end_inputs)
+    registration = _Registration(
+        os.fspath(folder), vocabulary, task_identity, mixing, end_inputs, checked_share(max_broken_share)
+    )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
         return
@@ -77,7 +84,7 @@ def register(
             raise UserError(
                 f"t0_pretraining.register.{name} is {value!r}; use {' or '.join(map(repr, known))}"
             )
-    found = find_templates(epath.Path(folder), truncated=mixing == "t_few")
+    found = find_templates(epath.Path(folder), truncated=mixing == "t_few", max_broken_share=max_broken_share)
     _report_missing(folder, found)
     rates = []
     for data_set, templates in found.items():

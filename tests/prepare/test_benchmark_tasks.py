@@ -9,6 +9,7 @@ from poly_jax.data import vocabularies
 from poly_jax.data.quiet import seqio
 from poly_jax.prepare.making import Place, make_task
 from poly_jax.tasks.crossfit import tasks as crossfit
+from poly_jax.tasks.from_files import tasks as from_files
 from poly_jax.tasks.super_natural_instructions import tasks as sni
 from poly_jax.tasks.t0_few_shot import tasks as t0
 
@@ -20,7 +21,7 @@ PREFIX = "prepared"
 def registries():
     """Undo the registrations of a test."""
     stores = [seqio.TaskRegistry._REGISTRY, seqio.MixtureRegistry._REGISTRY]
-    stores += [crossfit._registered, sni._registered, t0._registered]
+    stores += [crossfit._registered, from_files._registered, sni._registered, t0._registered]
     before = [dict(store) for store in stores]
     yield
     for store, content in zip(stores, before, strict=True):
@@ -68,6 +69,31 @@ def test_super_natural_instructions_with_demonstrations(tmp_path):
     sni.register(folder, vocabularies.byte(), positive_examples=2, prefix=PREFIX)
     for name in ("train_one", "test_one"):
         check_cached_like_uncached(f"{PREFIX}_{name}", tmp_path / "cache")
+
+
+def test_tasks_from_files_with_choices_and_a_broken_row(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    lines = [
+        json.dumps({"input": f"question {n}", "choices": ["yes", "no", "maybe"][: 2 + n % 2], "target": "no"})
+        for n in range(9)
+    ]
+    (folder / "quiz.jsonl").write_text("\n".join([*lines[:4], "broken", *lines[4:]]) + "\n")
+    from_files.register(
+        folder,
+        vocabularies.byte(),
+        choices="choices",
+        fractions={"test": 0.2},
+        max_broken_share=0.2,
+        prefix=PREFIX,
+    )
+    cache = tmp_path / "cache"
+    check_cached_like_uncached(f"{PREFIX}_quiz", cache)
+    report = json.loads((cache / f"{PREFIX}_quiz" / "report.json").read_text())
+    (dropped,) = report["splits"]["train"]["dropped"]
+    assert (dropped["file"], dropped["line"]) == (str(folder / "quiz.jsonl"), 5)
+    manifest = json.loads((cache / f"{PREFIX}_quiz" / "manifest.json").read_text())
+    assert [file["name"] for file in manifest["splits"]["train"]["files"]] == ["quiz.jsonl"]
 
 
 def test_crossfit(tmp_path):

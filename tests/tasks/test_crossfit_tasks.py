@@ -174,9 +174,9 @@ def test_evaluation_compares_with_all_references(folder):
 def test_no_file_is_read_before_it_is_needed_and_then_once(folder, monkeypatch):
     reads = collections.Counter()
 
-    def counted(path, check_choices, read=tasks.SampleSource.rows.__globals__["read_rows"]):
+    def counted(path, *options, read=tasks.SampleSource.rows.__globals__["read_rows"]):
         reads[path.name] += 1
-        return read(path, check_choices)
+        return read(path, *options)
 
     monkeypatch.setitem(tasks.SampleSource.rows.__globals__, "read_rows", counted)
     bound(folder)
