@@ -12,49 +12,7 @@ import sys
 import tempfile
 import time
 
-from poly_jax.data.quiet import seqio, tf
-
 _SMALL_ROWS = 50
-
-
-def _parsed(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    def parse(line: bytes) -> tuple[bytes, bytes]:
-        row = json.loads(line)
-        return row["inputs"].encode(), row["targets"].encode()
-
-    @tf.autograph.experimental.do_not_convert
-    def example(line: tf.Tensor) -> dict[str, tf.Tensor]:
-        texts = tf.numpy_function(parse, [line], [tf.string] * 2, stateful=False)
-        return {
-            name: tf.ensure_shape(text, []) for name, text in zip(("inputs", "targets"), texts, strict=True)
-        }
-
-    return dataset.map(example)
-
-
-def register() -> None:
-    """Register the tasks of the folder BENCHMARK_FOLDER and the mixture `benchmark`."""
-    folder = pathlib.Path(os.environ["BENCHMARK_FOLDER"])
-    vocabulary = seqio.ByteVocabulary()
-    if os.environ.get("BENCHMARK_VOCABULARY"):
-        vocabulary = seqio.SentencePieceVocabulary(os.environ["BENCHMARK_VOCABULARY"])
-    feature = seqio.Feature(vocabulary, add_eos=True)
-    preprocessors = [
-        _parsed,
-        seqio.CacheDatasetPlaceholder(),
-        seqio.preprocessors.tokenize,
-        seqio.preprocessors.append_eos,
-    ]
-    paths = sorted(folder.glob("*.jsonl"))
-    for path in paths:
-        rows = int(path.stem.rpartition("_")[2])
-        seqio.TaskRegistry.add(
-            path.stem,
-            source=seqio.TextLineDataSource({"train": str(path)}, num_input_examples={"train": rows}),
-            preprocessors=preprocessors,
-            output_features={"inputs": feature, "targets": feature},
-        )
-    seqio.MixtureRegistry.add("benchmark", [path.stem for path in paths], default_rate=1.0)
 
 
 def _write(folder: pathlib.Path, tasks: int, rows: int) -> None:
@@ -63,28 +21,23 @@ def _write(folder: pathlib.Path, tasks: int, rows: int) -> None:
             json.dumps({"inputs": f"task {task}: what follows {row}?", "targets": f"{row + task}"})
             for row in range(rows)
         ]
-        (folder / f"task_{task:05d}_{rows}.jsonl").write_text("\n".join(lines) + "\n")
+        (folder / f"task_{task:05d}.jsonl").write_text("\n".join(lines) + "\n")
 
 
 def _measure(raw: pathlib.Path, output: pathlib.Path, processes: int, vocabulary: str) -> None:
-    gin = raw / "benchmark.gin"
+    gin = raw.with_suffix(".gin")
     gin.write_text(
-        "import prepare as benchmark\n"
-        "Data.mixture = 'benchmark'\nData.inputs_length = 64\nData.targets_length = 16\n"
+        "Data.mixture = 'mine'\nData.inputs_length = 64\nData.targets_length = 16\n"
+        "Data.register = @from_files.register\n"
+        f"from_files.register.folder = '{raw}'\n"
+        f"from_files.register.vocabulary = {vocabulary}\n"
     )
-    environment = {
-        **os.environ,
-        "BENCHMARK_FOLDER": str(raw),
-        "BENCHMARK_VOCABULARY": vocabulary,
-        "PYTHONPATH": os.pathsep.join([str(pathlib.Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
-    }
     start = time.perf_counter()
     run = subprocess.Popen(
         [
             *(sys.executable, "-c", "import sys; from poly_jax.cli import main; sys.exit(main())"),
             *("prepare", f"--gin_file={gin}", f"--output_dir={output}", f"--processes={processes}"),
         ],
-        env=environment,
         stdout=subprocess.DEVNULL,
     )
     before = os.times()
@@ -123,6 +76,10 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, default=2000, help="number of small tasks")
     parser.add_argument("--rows", type=int, default=200_000, help="rows of the large task")
     args = parser.parse_args()
+    vocabulary = "@vocabularies.byte()"
+    if args.vocabulary:
+        path = os.path.abspath(args.vocabulary)
+        vocabulary = f"@vocabularies.sentencepiece()\nvocabularies.sentencepiece.path = '{path}'"
     with tempfile.TemporaryDirectory() as temporary:
         for name, tasks, rows, processes in (
             ("small", args.tasks, _SMALL_ROWS, (2,)),
@@ -132,10 +89,8 @@ def main() -> None:
             raw.mkdir()
             _write(raw, tasks, rows)
             for count in processes:
-                _measure(raw, pathlib.Path(temporary, f"{name}_{count}"), count, args.vocabulary)
+                _measure(raw, pathlib.Path(temporary, f"{name}_{count}"), count, vocabulary)
 
 
 if __name__ == "__main__":
     main()
-else:
-    register()
