@@ -46,6 +46,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "poly_jax.evaluation.evaluate": ("evaluate",),
     "poly_jax.evaluation.infer": ("infer",),
+    "poly_jax.prepare.prepare": ("prepare",),
     "poly_jax.sweep.method": ("Method",),
     "poly_jax.sweep.run_sweep": ("sweep",),
     "poly_jax.training.train": ("train",),
@@ -72,6 +73,7 @@ NAMESPACES = {
 
 NOT_BOUND = {
     "adapt": ["texts"],
+    "prepare": ["output_dir", "configuration"],
     "sweep": ["output_dir", "configuration"],
     "train": ["texts"],
 }
@@ -87,6 +89,7 @@ MADE_BY_DEFAULT = {
     },
     "poly_jax.evaluation.evaluate.evaluate": {"partitioning": "@Partitioning()"},
     "poly_jax.evaluation.infer.infer": {"partitioning": "@Partitioning()"},
+    "poly_jax.prepare.prepare.prepare": {"data": "@Data()"},
     "poly_jax.training.train.train": {
         "optimizer": "@Optimizer()",
         "loss": "@TokenLoss()",
@@ -100,6 +103,7 @@ PATHS = {
     "crossfit.register": ("folder", "descriptions"),
     "crossfit.training_steps": ("folder",),
     "from_files.register": ("folder",),
+    "poly_jax.experiment.Data": ("cache_dir",),
     "poly_jax.experiment.Experiment": ("backbone",),
     "poly_jax.routing.table.TableRouter": ("path",),
     "poly_jax.sweep.method.Method": ("run",),

@@ -52,6 +52,8 @@ class Data:
         only their rates and the seed to find any place; it serves thousands of tasks. "streamed" reads by
         seqio's own pipelines, one for each task: for sources without end or larger than the memory, and for
         mixtures with a `sample_fn` of their own.
+      cache_dir: folder that `poly-jax prepare` has written, from which training reads the tasks; None to read
+        their own files.
     """
 
     mixture: str
@@ -63,6 +65,7 @@ class Data:
     packing: Packing = "none"
     max_segments: int = 16
     reading: Reading = "indexed"
+    cache_dir: str | None = None
 
     def __post_init__(self):
         for name, choices in (("packing", Packing), ("reading", Reading)):

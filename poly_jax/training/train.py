@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from poly_jax.configuration import Texts
 from poly_jax.data.batches import train_batches
+from poly_jax.data.offline_cache import use_cache
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
@@ -106,8 +107,10 @@ def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh
     """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
 
     Raises:
-      UserError: the mixture cannot be read so.
+      UserError: the mixture cannot be read so, or its cache lacks a task.
     """
+    if data.cache_dir is not None:
+        use_cache(data.cache_dir, data.mixture)
     share = host_share(mesh)
     return train_batches(
         data.mixture,
@@ -117,6 +120,7 @@ def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh
         batch_size=data.batch_size // share.count,
         seed=seed,
         start_id=start_id,
+        use_cached=data.cache_dir is not None,
         choices=loss.needs_choices,
         num_shards=share.count,
         shard_id=share.index,

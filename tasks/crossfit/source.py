@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from etils import epath
+
 from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.drawn_reference import reference_columns
 from poly_jax.data.quiet import seqio, tf
@@ -52,6 +54,10 @@ class SampleSource(seqio.DataSource):
     def list_shards(self, split: str) -> Sequence[str]:
         """The task's files of a split, as one shard: together they are small."""
         return [",".join(map(str, self._files[split]))]
+
+    def files(self, split: str) -> Sequence[epath.Path]:
+        """The files of a split."""
+        return self._files[split]
 
     def num_input_examples(self, split: str) -> int:
         """The number of rows in a split."""

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 from jaxtyping import Int
 
 from poly_jax.data.broken_rows import BrokenRow, RowCheck
@@ -55,7 +56,11 @@ class FilesSource(seqio.DataSource):
 
     def list_shards(self, split: str) -> Sequence[str]:
         """The files of a split, as one shard."""
-        return [",".join(map(str, self._files[self._origin(split)]))]
+        return [",".join(map(str, self.files(split)))]
+
+    def files(self, split: str) -> Sequence[epath.Path]:
+        """The files that have the rows of a split."""
+        return self._files[self._origin(split)]
 
     def num_input_examples(self, split: str) -> int:
         """The number of examples in a split."""

@@ -69,6 +69,10 @@ class HeldOutSource(seqio.DataSource):
         """The file, which is the only shard."""
         return [str(self._files[split])]
 
+    def files(self, split: str) -> Sequence[epath.Path]:
+        """The file of a split, and the templates that its examples are shown with."""
+        return self._files[split], self._templates_file
+
     def num_input_examples(self, split: str) -> int:
         """The number of examples in a split, where each prompt of an example counts as one."""
         return len(self._read(split))
