@@ -73,6 +73,15 @@ class Deferral:
         """From now on, a signal only sets `requested`."""
         _received.deferred = True
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Inside this block, a signal raises `Stopped` again."""
+        _received.deferred = False
+        try:
+            yield
+        finally:
+            _received.deferred = True
+
     def __enter__(self) -> "Deferral":
         return self
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from jax.sharding import Mesh
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.routing.task_ids import check_task_ids
-from poly_jax.stopping import Deferral, requested, stop
+from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, count_examples
 from poly_jax.training.checkpoints import KEEP, Checkpoints, saved_steps
 from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.hosts import any_host
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
+from poly_jax.training.periodic_evaluation import PeriodicEvaluation
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
 from poly_jax.training.start import Start, begin
@@ -53,7 +55,13 @@ class Run:
     non_finite: NonFinite = "stop"
 
 
-def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
+def fit(
+    start: Start,
+    update: Update,
+    batches: Batches,
+    run: Run,
+    evaluation: PeriodicEvaluation | None = None,
+) -> TrainState:
     """Train up to the run's last step, from its newest intact checkpoint if there is one.
 
     Args:
@@ -61,6 +69,8 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
       update: the step function.
       batches: the stream at its start, which is then restored to the checkpoint's position.
       run: the run's folder, mesh and number of steps.
+      evaluation: what is evaluated on the way, and how often; None for nothing. It does not change what is
+        trained.
 
     Returns:
       The final state.
@@ -86,7 +96,7 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
                 " number of steps, or another --output_dir"
             )
         with contextlib.closing(scalar_writer(folder, first)) as writer:
-            return _steps(state, start, update, batches, run, deferral, checkpoints, writer)
+            return _steps(state, start, update, batches, run, evaluation, deferral, checkpoints, writer)
 
 
 def _steps(
@@ -95,6 +105,7 @@ def _steps(
     update: Update,
     batches: Batches,
     run: Run,
+    evaluation: PeriodicEvaluation | None,
     deferral: Deferral,
     checkpoints: Checkpoints,
     writer: Any,
@@ -151,6 +162,19 @@ def _steps(
         if reports:
             writer.write_scalars(step, progress.report(step, taken.means()))
             writer.flush()
+        if evaluation is not None and evaluation.is_due(step, run.steps) and not stops:
+            # This comes before the checkpoint, so that a run which resumes from it has these metrics.
+            began = time.perf_counter()
+            try:
+                with deferral.paused() if jax.process_count() == 1 else contextlib.nullcontext():
+                    scores = evaluation.scores(state.trained, start.frozen)
+            except Stopped:
+                # An evaluation may take long. Its metrics of this step are left out.
+                stops = saves = True
+            else:
+                writer.write_scalars(step, scores)
+                writer.flush()
+                progress.leave_out(time.perf_counter() - began)
         if saves:
             saved = save()
         if stops and step < run.steps:
