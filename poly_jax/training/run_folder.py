@@ -150,7 +150,7 @@ def _statements(config: str) -> list[str]:
 
 
 def _difference(there: str, here: str) -> str:
-    lines = difflib.ndiff(there.splitlines(), here.splitlines())
+    lines = difflib.ndiff(_meaning(there), _meaning(here))
     changed = [line for line in lines if line[:2] in ("- ", "+ ") and line[2:].strip() and line[2] != "#"]
     old = next((line[2:] for line in changed if line[0] == "-"), "nothing")
     new = next((line[2:] for line in changed if line[0] == "+"), "nothing")
