@@ -61,8 +61,8 @@ class Job:
     def __post_init__(self):
         if not _NAME.fullmatch(self.name):
             raise UserError(
-                f"name {self.name!r} cannot name a job; use 1 to 28 lower-case letters, digits and hyphens, from a"
-                " letter on and without a hyphen at the end"
+                f"name {self.name!r} cannot name a job; use 1 to 28 lower-case letters, digits and hyphens, from"
+                " a letter on and without a hyphen at the end"
             )
         for field, least in (("slices", 1), ("max_restarts", 0)):
             if getattr(self, field) < least:
@@ -80,8 +80,8 @@ class Job:
         for name in self.env:
             if _SECRET_WORDS.search(name):
                 raise UserError(
-                    f"the environment variable {name} looks like a secret, and --env would show its value; give"
-                    f" --secret={name}=REFERENCE instead"
+                    f"the environment variable {name} looks like a secret, and --env would show its value;"
+                    f" give --secret={name}=REFERENCE instead"
                 )
 
     @property
@@ -134,8 +134,8 @@ def read_job(path: str | None, given: Mapping[str, Any]) -> Job:
     """Make a job of a YAML file and of flags.
 
     Args:
-      path: a YAML file with fields of `Job` by name, where `slice` is text such as `v5e:4x4`, `command` a list
-        of words, and `env` and `secrets` are mappings; None for none.
+      path: a YAML file with fields of `Job` by name, where `slice` is text such as `v5e:4x4`, `command` a
+        list of words, and `env` and `secrets` are mappings; None for none.
       given: fields that the flags set. They win over the file, except that `env` and `secrets` are merged.
 
     Raises:

@@ -57,13 +57,14 @@ class Supervisor:
         """Run the job to its end; return its exit code, as a shell would tell it."""
         before = {number: signal.signal(number, self._note) for number in _PASSED_ON}
         try:
-            for restart in range(self._max_restarts + 1):
-                if restart:
-                    self._say(f"restart {restart} of at most {self._max_restarts} after exit code {code}")
-                code = self._attempt()
+            code = self._attempt()
+            for restart in range(1, self._max_restarts + 1):
                 if self._signals or not calls_for_restart(code):
                     return code
-            self._say(f"not started again after {self._max_restarts} restarts")
+                self._say(f"restart {restart} of at most {self._max_restarts} after exit code {code}")
+                code = self._attempt()
+            if not self._signals and calls_for_restart(code):
+                self._say(f"not started again after {self._max_restarts} restarts")
             return code
         finally:
             for number, handler in before.items():
@@ -139,7 +140,7 @@ class Supervisor:
 
 
 def process_variables(coordinator: str, processes: int, index: int) -> dict[str, str]:
-    """Return the environment variables from which poly-jax knows the other processes; none for one process."""
+    """Return the environment variables that tell poly-jax of the other processes; none for one process."""
     if processes == 1:
         return {}
     return {

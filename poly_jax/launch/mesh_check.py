@@ -18,13 +18,13 @@ def check_mesh(partitioning: Any, batch_size: int, microbatches: int, devices: i
     product = partitioning.fsdp * partitioning.model
     if product < 1 or devices % product:
         raise UserError(
-            f"Partitioning.fsdp {partitioning.fsdp} x Partitioning.model {partitioning.model} does not divide the"
-            f" {devices} devices of {slices}; choose two numbers whose product does"
+            f"Partitioning.fsdp {partitioning.fsdp} x Partitioning.model {partitioning.model} does not divide"
+            f" the {devices} devices of {slices}; choose two numbers whose product does"
         )
     rows = devices // partitioning.model
     if batch_size % (rows * microbatches):
         parts = "" if microbatches == 1 else f" in {microbatches} microbatches"
         raise UserError(
-            f"Data.batch_size {batch_size}{parts} cannot be divided over the {rows} devices of {slices} that take"
-            f" rows; choose a multiple of {rows * microbatches}"
+            f"Data.batch_size {batch_size}{parts} cannot be divided over the {rows} devices of {slices} that"
+            f" take rows; choose a multiple of {rows * microbatches}"
         )

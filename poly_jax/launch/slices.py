@@ -2,7 +2,8 @@
 
 Sources for TPUs: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (topologies, machine
 types, node labels), https://cloud.google.com/tpu/docs/v5p (accelerator types; the largest v5p job has 96
-cubes), https://cloud.google.com/tpu/docs/runtimes (software versions). GPUs are told as hosts x GPUs of a host.
+cubes), https://cloud.google.com/tpu/docs/runtimes (software versions). GPUs are told as hosts x
+GPUs of a host.
 """
 
 import dataclasses
@@ -62,7 +63,8 @@ class Generation:
         """The topologies that exist, in words."""
         if self.flat:
             return ", ".join(self.flat)
-        return f"{', '.join(_SMALL_3D)}, or AxBxC of multiples of 4 with A <= B <= C and at most {self.most_chips} chips"
+        small = ", ".join(_SMALL_3D)
+        return f"{small}, or AxBxC of multiples of 4 with A <= B <= C and at most {self.most_chips} chips"
 
     @property
     def most_chips(self) -> int:
@@ -170,8 +172,8 @@ def parse_slice(text: str) -> Slice:
         known = (*GENERATIONS, *GPUS)
         question = did_you_mean(close_names(kind, known))
         raise UserError(
-            f"slice {text!r} names no accelerator that is known; {question or 'write KIND:TOPOLOGY, as in v5e:4x4'}"
-            f" (known: {', '.join(known)})"
+            f"slice {text!r} names no accelerator that is known;"
+            f" {question or 'write KIND:TOPOLOGY, as in v5e:4x4'} (known: {', '.join(known)})"
         )
     if not _TOPOLOGY.fullmatch(topology):
         raise UserError(
@@ -195,8 +197,8 @@ def _gpus(text: str, kind: str, topology: str) -> Slice:
     hosts, *rest = map(int, topology.split("x"))
     if len(rest) != 1 or rest[0] > _MOST_GPUS:
         raise UserError(
-            f"slice {text!r} does not exist; GPUs are told as {kind}:HOSTSxGPUS with at most {_MOST_GPUS} GPUs"
-            " on a host"
+            f"slice {text!r} does not exist; GPUs are told as {kind}:HOSTSxGPUS with at most {_MOST_GPUS}"
+            " GPUs on a host"
         )
     return Slice(kind, topology, hosts * rest[0], hosts, hosts * rest[0])
 

@@ -1,7 +1,6 @@
 """`poly-jax launch`."""
 
 import argparse
-import dataclasses
 import sys
 from typing import Any
 
@@ -32,8 +31,8 @@ class Launch(Command):
         "start a run on rented accelerators or in several local processes; show its state and logs; stop it"
     )
     example = (
-        "poly-jax launch --target=jobset --name=mhr --slice=v5e:4x4 --image=IMAGE --bucket=gs://BUCKET/runs --dry_run"
-        " -- train --gin_file=my.gin"
+        "poly-jax launch --target=jobset --name=mhr --slice=v5e:4x4 --image=IMAGE --bucket=gs://BUCKET/runs"
+        " --dry_run -- train --gin_file=my.gin"
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:

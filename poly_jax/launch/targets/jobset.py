@@ -1,17 +1,16 @@
 """Kubernetes: a plain JobSet for a GKE cluster, with one Job for each slice and one pod for each host.
 
-Fields: https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2. JAX finds the other hosts by itself, from the
-variables that GKE gives to the pods of a TPU slice.
+Fields: https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2. JAX finds the other hosts by itself, from
+the variables that GKE gives to the pods of a TPU slice.
 """
 
 from typing import Any
-
-import yaml
 
 from poly_jax.launch.exit_codes import HOPELESS
 from poly_jax.launch.job import Job
 from poly_jax.launch.steps import Steps
 from poly_jax.launch.targets.target import GRACE_SECONDS, Target
+from poly_jax.launch.yaml_text import yaml_text
 
 _CONTAINER = "poly-jax"
 _JOB_NAME = "jobset.sigs.k8s.io/jobset-name"
@@ -28,7 +27,7 @@ class JobSet(Target):
     def submit(self, job: Job) -> Steps:
         """Return the steps that start a job."""
         file = f"{job.name}.jobset.yaml"
-        text = yaml.safe_dump(manifest(job), sort_keys=False, explicit_start=True, width=1000)
+        text = yaml_text(manifest(job))
         return Steps([["kubectl", "apply", f"--filename={file}"]], {file: text})
 
     def status(self, job: Job) -> Steps:

@@ -5,13 +5,12 @@ Fields: https://docs.skypilot.co/en/latest/reference/yaml-spec.html.
 
 from typing import Any
 
-import yaml
-
 from poly_jax.errors import UserError
 from poly_jax.launch.exit_codes import RESTARTED
 from poly_jax.launch.job import Job
 from poly_jax.launch.steps import Steps
 from poly_jax.launch.targets.target import Target, shell_command
+from poly_jax.launch.yaml_text import yaml_text
 
 _PORT = 8476
 
@@ -27,7 +26,7 @@ class SkyPilot(Target):
     def submit(self, job: Job) -> Steps:
         """Return the steps that start a job."""
         file = f"{job.name}.sky.yaml"
-        text = yaml.safe_dump(task(job), sort_keys=False, explicit_start=True, width=1000)
+        text = yaml_text(task(job))
         secrets = [f"--secret={name}" for name in job.secrets]
         return Steps(
             [["sky", "jobs", "launch", file, f"--name={job.name}", *secrets, "--detach-run", "--yes"]],
@@ -90,5 +89,5 @@ def _gpu_hosts(job: Job) -> str:
         'POLY_JAX_NUM_PROCESSES="$SKYPILOT_NUM_NODES"\n'
         'POLY_JAX_PROCESS_ID="$SKYPILOT_NODE_RANK"\n'
         "export POLY_JAX_COORDINATOR POLY_JAX_NUM_PROCESSES POLY_JAX_PROCESS_ID\n"
-        f"{_bare(job)}"
+        f"{_bare(job)}\n"
     )

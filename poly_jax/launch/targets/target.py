@@ -54,7 +54,7 @@ class Target(abc.ABC):
         """Return the steps that end a job and free what it holds."""
 
     def check(self, job: Job, action: str) -> None:
-        """Raise a UserError if the job lacks a field that the action needs, or has one with the wrong form."""
+        """Raise a UserError if the job lacks a field that the action needs, or has a malformed one."""
         for field in (*self.needs, *(self.submit_needs if action == "submit" else ())):
             if getattr(job, field) is None:
                 raise UserError(f"target {self.name} needs --{field}{_EXAMPLES[field]}")
@@ -67,8 +67,8 @@ class Target(abc.ABC):
         for name, reference in job.secrets.items():
             if self.secret is None:
                 raise UserError(
-                    f"target {self.name} cannot pass the secret {name} by reference, only its value, which everybody"
-                    " could read; use --target=jobset, or let the job's service account read what it needs"
+                    f"target {self.name} cannot pass the secret {name} by reference, only its value, which"
+                    " everybody could read; use --target=jobset, or let the job's service account read what it needs"
                 )
             if not re.fullmatch(self.secret, reference):
                 raise UserError(

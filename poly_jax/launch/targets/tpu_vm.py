@@ -107,6 +107,7 @@ def _install(job: Job) -> str:
 def _run(job: Job) -> str:
     """The worker's own command: it stops what is left of an earlier start, and starts the job anew."""
     lines = [
+        "set -eu",
         f"sudo docker stop --time={GRACE_SECONDS} {job.name} >/dev/null 2>&1 || true",
         f"sudo docker rm --force {job.name} >/dev/null 2>&1 || true",
     ]
@@ -120,7 +121,7 @@ def _run(job: Job) -> str:
     ]
     docker = ["docker", "run", "--detach", f"--name={job.name}", "--privileged", "--network=host"]
     lines.append(shlex.join([*sudo, *docker, "--ulimit=memlock=-1", *variables, str(job.image), *job.words]))
-    return " && ".join(f"{{ {line}; }}" for line in lines)
+    return "\n".join(lines)
 
 
 def _report(job: Job) -> str:
