@@ -61,8 +61,8 @@ class Job:
     def __post_init__(self):
         if not _NAME.fullmatch(self.name):
             raise UserError(
-                f"name {self.name!r} cannot name a job; use 1 to 28 lower-case letters, digits and hyphens, from"
-                " a letter on and without a hyphen at the end"
+                f"name {self.name!r} cannot name a job; use 1 to 28 lower-case letters, digits and"
+                " hyphens, from a letter on and without a hyphen at the end"
             )
         for field, least in (("slices", 1), ("max_restarts", 0)):
             if getattr(self, field) < least:

@@ -68,7 +68,7 @@ class Target(abc.ABC):
             if self.secret is None:
                 raise UserError(
                     f"target {self.name} cannot pass the secret {name} by reference, only its value, which"
-                    " everybody could read; use --target=jobset, or let the job's service account read what it needs"
+                    " everybody could read; use --target=jobset, or let the job's service account read it"
                 )
             if not re.fullmatch(self.secret, reference):
                 raise UserError(

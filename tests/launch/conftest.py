@@ -1,0 +1,27 @@
+"""Jobs that the tests of launching share."""
+
+from collections.abc import Callable
+
+import pytest
+
+from poly_jax.launch.job import Job
+from poly_jax.launch.slices import parse_slice
+
+
+@pytest.fixture
+def make_job() -> Callable[..., Job]:
+    """A function that returns a job that trains on a slice, with any field replaced."""
+
+    def made(slice_: str = "v5e:4x4", **fields) -> Job:
+        given = {
+            "name": "mhr",
+            "command": ("train", "--gin_file=my.gin", "--gin.T5Config.dtype='bfloat16'"),
+            "slice": parse_slice(slice_),
+            "image": "us-docker.pkg.dev/acme/images/poly-jax:1",
+            "bucket": "gs://acme/runs",
+            "project": "acme",
+            "location": "us-west4-a",
+        }
+        return Job(**{**given, **fields})
+
+    return made
