@@ -12,9 +12,9 @@ COPY launch/constraints.txt pyproject.toml setup.py README.md LICENSE ./
 COPY gin gin
 COPY tasks tasks
 COPY poly_jax poly_jax
-RUN python -m pip install --constraint=constraints.txt ".[${ACCELERATOR}]"
+RUN python -m pip install --constraint=constraints.txt ".[${ACCELERATOR}]" \
+    && useradd --create-home --uid=1000 poly
 
-RUN useradd --create-home --uid=1000 poly
 USER 1000
 WORKDIR /home/poly
 CMD ["poly-jax", "--help"]

@@ -1,11 +1,15 @@
-"""Jobs that the tests of launching share."""
+"""Jobs that the tests of launching share. The folder is on the module path, for the modules beside them."""
 
+import pathlib
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from poly_jax.launch.job import Job
 from poly_jax.launch.slices import parse_slice
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 @pytest.fixture

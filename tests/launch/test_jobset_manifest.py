@@ -1,13 +1,9 @@
 """The JobSet: it satisfies Kubernetes' schemas and GKE's table, and the checks that say so catch mistakes."""
 
 import copy
-import pathlib
-import sys
 
 import pytest
 import yaml
-
-sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from jobset_checks import problems
 
 from poly_jax.launch.targets import TARGETS
