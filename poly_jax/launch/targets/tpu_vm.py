@@ -57,8 +57,8 @@ def _nodes(job: Job) -> list[str]:
 
 
 def _script(job: Job) -> str:
-    if job.queue or job.cluster:
-        raise UserError("target tpu_vm has neither a cluster nor a queue; leave them out")
+    if job.queue:
+        raise UserError("target tpu_vm has no queue of its own; leave --queue out")
     project, zone = _where(job)
     return script(
         "tpu_vm.sh.jinja",
