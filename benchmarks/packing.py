@@ -55,7 +55,7 @@ def main() -> None:
     args = parser.parse_args()
 
     loaded = configuration.load(
-        ["recipes/sni/mhr_tiny.gin", f"models/{args.model}.gin"],
+        ["recipes/sni/pretrain_tiny.gin", f"models/{args.model}.gin"],
         [f"SNI='{args.folder}'", f"VOCABULARY='{args.vocabulary}'"],
     )
     loaded.experiment().data.register_tasks()

@@ -15,6 +15,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.adapters.ia3": ("IA3",),
     "poly_jax.adapters.lora": ("LoRA",),
     "poly_jax.data.vocabularies": ("byte", "sentencepiece"),
+    "poly_jax.evaluation.online": ("OnlineEvaluation",),
     "poly_jax.experiment": ("Data", "Experiment"),
     "poly_jax.model.choice_loss": ("ChoiceLoss",),
     "poly_jax.model.config": ("T5Config",),
@@ -27,12 +28,14 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.routing.table": ("TableRouter",),
     "poly_jax.tasks.crossfit.tasks": ("register",),
     "poly_jax.tasks.crossfit.training_steps": ("training_steps",),
+    "poly_jax.tasks.from_files.tasks": ("register",),
     "poly_jax.tasks.skillbench.backbone": ("backbone",),
     "poly_jax.tasks.skillbench.tasks": ("register",),
     "poly_jax.tasks.skillbench.true_skills": ("TrueSkillsRouter",),
     "poly_jax.tasks.super_natural_instructions.tasks": ("register",),
     "poly_jax.tasks.t0_few_shot.tasks": ("register",),
     "poly_jax.tasks.t0_pretraining.tasks": ("register",),
+    "poly_jax.tasks.t0_score_eval.tasks": ("register",),
     "poly_jax.training.mesh": ("Partitioning",),
     "poly_jax.training.optimizer": ("Optimizer",),
     "poly_jax.transfer.adapted_from": ("AdaptedFrom",),
@@ -43,6 +46,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
 PROGRAMS: dict[str, tuple[str, ...]] = {
     "poly_jax.evaluation.evaluate": ("evaluate",),
     "poly_jax.evaluation.infer": ("infer",),
+    "poly_jax.prepare.prepare": ("prepare",),
     "poly_jax.sweep.method": ("Method",),
     "poly_jax.sweep.run_sweep": ("sweep",),
     "poly_jax.training.train": ("train",),
@@ -54,12 +58,14 @@ NAMESPACES = {
     "poly_jax.data.vocabularies": "vocabularies",
     "poly_jax.tasks.crossfit.tasks": "crossfit",
     "poly_jax.tasks.crossfit.training_steps": "crossfit",
+    "poly_jax.tasks.from_files.tasks": "from_files",
     "poly_jax.tasks.skillbench.backbone": "skillbench",
     "poly_jax.tasks.skillbench.tasks": "skillbench",
     "poly_jax.tasks.skillbench.true_skills": "skillbench",
     "poly_jax.tasks.super_natural_instructions.tasks": "super_natural_instructions",
     "poly_jax.tasks.t0_few_shot.tasks": "t0_few_shot",
     "poly_jax.tasks.t0_pretraining.tasks": "t0_pretraining",
+    "poly_jax.tasks.t0_score_eval.tasks": "t0_score_eval",
     # What the module was called once: a sweep's results are found again by the full names of its bindings.
     "poly_jax.transfer.gradient_free_search": "poly_jax.transfer.choosing",
 }
@@ -67,6 +73,7 @@ NAMESPACES = {
 
 NOT_BOUND = {
     "adapt": ["texts"],
+    "prepare": ["output_dir", "configuration"],
     "sweep": ["output_dir", "configuration"],
     "train": ["texts"],
 }
@@ -82,10 +89,12 @@ MADE_BY_DEFAULT = {
     },
     "poly_jax.evaluation.evaluate.evaluate": {"partitioning": "@Partitioning()"},
     "poly_jax.evaluation.infer.infer": {"partitioning": "@Partitioning()"},
+    "poly_jax.prepare.prepare.prepare": {"data": "@Data()"},
     "poly_jax.training.train.train": {
         "optimizer": "@Optimizer()",
         "loss": "@TokenLoss()",
         "partitioning": "@Partitioning()",
+        "evaluation": "@OnlineEvaluation()",
     },
 }
 """What a parameter is bound to where a configuration leaves it out, or binds None; by full gin name."""
@@ -93,6 +102,8 @@ MADE_BY_DEFAULT = {
 PATHS = {
     "crossfit.register": ("folder", "descriptions"),
     "crossfit.training_steps": ("folder",),
+    "from_files.register": ("folder",),
+    "poly_jax.experiment.Data": ("cache_dir",),
     "poly_jax.experiment.Experiment": ("backbone",),
     "poly_jax.routing.table.TableRouter": ("path",),
     "poly_jax.sweep.method.Method": ("run",),
@@ -100,6 +111,7 @@ PATHS = {
     "super_natural_instructions.register": ("folder",),
     "t0_few_shot.register": ("folder",),
     "t0_pretraining.register": ("folder",),
+    "t0_score_eval.register": ("folder",),
     "vocabularies.sentencepiece": ("path",),
 }
 """Parameters that are paths, by full gin name: `~` and environment variables in them are expanded."""

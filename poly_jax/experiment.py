@@ -14,6 +14,24 @@ from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer
 
 
+def call_register(register: Callable[[], None], binding: str) -> None:
+    """Call a function that registers tasks with seqio.
+
+    Args:
+      register: the function.
+      binding: the parameter that it is bound to, for the message.
+
+    Raises:
+      UserError: the function fails.
+    """
+    try:
+        register()
+    except UserError:
+        raise
+    except Exception as error:  # A user's function may raise anything.
+        raise UserError(f"{binding}, {register!r}, failed: {type(error).__name__}: {error}") from error
+
+
 @dataclasses.dataclass(frozen=True)
 class Data:
     """A seqio mixture and the shape of its batches.
@@ -34,6 +52,8 @@ class Data:
         only their rates and the seed to find any place; it serves thousands of tasks. "streamed" reads by
         seqio's own pipelines, one for each task: for sources without end or larger than the memory, and for
         mixtures with a `sample_fn` of their own.
+      cache_dir: folder that `poly-jax prepare` has written, from which training reads the tasks; None to read
+        their own files.
     """
 
     mixture: str
@@ -45,6 +65,7 @@ class Data:
     packing: Packing = "none"
     max_segments: int = 16
     reading: Reading = "indexed"
+    cache_dir: str | None = None
 
     def __post_init__(self):
         for name, choices in (("packing", Packing), ("reading", Reading)):
@@ -65,16 +86,8 @@ class Data:
         Raises:
           UserError: the function that registers it fails.
         """
-        if self.register is None:
-            return
-        try:
-            self.register()
-        except UserError:
-            raise
-        except Exception as error:  # A user's function may raise anything.
-            raise UserError(
-                f"Data.register, {self.register!r}, failed: {type(error).__name__}: {error}"
-            ) from error
+        if self.register is not None:
+            call_register(self.register, "Data.register")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ PROGRAMS = {
     "reproduce": "poly_jax.study.reproduction:reproduce",
     "sweep": "poly_jax.sweep.run_sweep:sweep",
     "routing": "poly_jax.analysis.analyse:analyse_routing",
+    "data": "poly_jax.inspection.show_data:show_data",
 }
 RECIPE = """
 include 'runs/multitask.gin'
@@ -157,6 +158,7 @@ def test_version_is_the_version_of_the_package(capsys):
         ["reproduce", "--seeds", "one"],
         ["routing", "--run=x"],
         ["routing", "--run=x", "--output_dir=y", "--gradients=0"],
+        ["data", "--examples=0"],
     ],
 )
 def test_wrong_usage_exits_with_2(arguments, calls, capsys):

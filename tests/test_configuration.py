@@ -281,6 +281,8 @@ def test_a_missing_gin_file_is_reported_with_a_similar_shipped_one(name, close):
 @pytest.mark.parametrize(
     ("name", "new"),
     [
+        ("recipes/sni/mhr.gin", "recipes/sni/pretrain.gin"),
+        ("gin/recipes/sni/mhr_tiny.gin", "recipes/sni/pretrain_tiny.gin"),
         ("recipes/t0/tiny.gin", "recipes/sni/tiny_bytes.gin"),
         ("gin/recipes/t0/tiny_multitask.gin", "recipes/sni/tiny_bytes_multitask.gin"),
         ("routers/ibp_prior.gin", "runs/ibp_prior.gin"),

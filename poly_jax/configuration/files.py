@@ -16,6 +16,8 @@ from poly_jax.suggestion import close_names, did_you_mean
 CONFIG_FILE = "config.gin"
 # Shipped files that had another name before. Files and commands of users may still have it.
 _RENAMED = {
+    "recipes/sni/mhr": "recipes/sni/pretrain",
+    "recipes/sni/mhr_tiny": "recipes/sni/pretrain_tiny",
     "recipes/t0/tiny": "recipes/sni/tiny_bytes",
     "recipes/t0/tiny_backbone": "recipes/sni/tiny_bytes_backbone",
     "recipes/t0/tiny_multitask": "recipes/sni/tiny_bytes_multitask",

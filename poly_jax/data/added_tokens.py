@@ -57,6 +57,12 @@ class AddedTokensVocabulary(seqio.Vocabulary):
         """Id of each added token."""
         return dict(self._added)
 
+    def piece(self, number: int) -> str:
+        """Return the text of an id: an added token, or SentencePiece's piece; an unused id is unknown."""
+        if number in self._tokens:
+            return self._tokens[number]
+        return self._pieces.tokenizer.id_to_piece(self._known(number))
+
     @property
     def bos_id(self) -> int | None:
         """The id that begins a text; see `eos_id`."""

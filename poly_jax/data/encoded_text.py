@@ -17,6 +17,22 @@ def encoded_text(
     return cut(tf.cast(vocabulary.encode_tf(text), tf.int32), vocabulary, length, ends)
 
 
+def encoded_choices(texts: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None = None) -> tf.Tensor:
+    """Return the tokens of answer choices, int32 [choices, length], each with its end, padded with 0.
+
+    Args:
+      texts: texts [choices], of which the static shape states the number; an empty text is an absent choice,
+        whose tokens are all padding.
+      vocabulary: vocabulary of the texts.
+      length: number of tokens of a choice, to which longer ones are cut; None for the longest choice's.
+    """
+    choices = [
+        encoded_text(texts[place], vocabulary, length)[: tf.where(texts[place] == "", 0, tf.int32.max)]
+        for place in range(texts.shape[0])
+    ]
+    return tf.ragged.stack(choices).to_tensor(shape=(texts.shape[0], length))
+
+
 def cut(
     tokens: tf.Tensor, vocabulary: seqio.Vocabulary, length: int | None = None, ends: bool = True
 ) -> tf.Tensor:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 from etils import epath
-from rich.console import Console
 from rich.table import Table
 
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
+from poly_jax.reporting.table import print_whole
 
 Results = dict[str, dict[str, float]]
 MEAN = "mean"
@@ -123,11 +123,8 @@ def table(results: Results, title: str) -> Table:
 
 
 def show(results: Results, title: str) -> None:
-    """Print the table; a file or pipe gets its full width, whatever the width of the terminal."""
-    console, shown = Console(), table(results, title)
-    if not console.is_terminal:
-        console.width = max(console.width, Console(width=10_000).measure(shown).maximum)
-    console.print(shown)
+    """Print the table of results."""
+    print_whole(table(results, title))
 
 
 class PredictionFiles(seqio.Logger):

@@ -8,7 +8,7 @@ from etils import epath
 
 from poly_jax.errors import UserError
 
-Program = Literal["sweep", "reproduce", "demo", "routing", "eval"]
+Program = Literal["sweep", "reproduce", "demo", "routing", "eval", "prepare"]
 """Programs that leave tables, figures and results in a folder, and no run at its top."""
 
 # A file of this name is in the folder of every run that this project trains, adapts or imports.
@@ -86,6 +86,8 @@ def _owner(folder: epath.Path) -> Program | None:
         return "routing"
     if (folder / "metrics.json").exists():
         return "eval"
+    if (folder / "prepare.json").exists():
+        return "prepare"
     return None
 
 

@@ -9,14 +9,22 @@ from rich.table import Table
 Rows = Sequence[Sequence[str]]
 
 
-def print_table(title: str, columns: Sequence[str], rows: Rows) -> None:
-    """Print a table whose first column is text and whose other columns are numbers."""
+def print_table(title: str, columns: Sequence[str], rows: Rows, n_texts: int = 1) -> None:
+    """Print a table whose first `n_texts` columns are text and whose other columns are numbers."""
     table = Table(title=title)
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+        table.add_column(column, justify="left" if i < n_texts else "right")
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    print_whole(table)
+
+
+def print_whole(table: Table) -> None:
+    """Print a table; a file or pipe gets its full width, whatever the width of the terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, Console(width=10_000).measure(table).maximum)
+    console.print(table)
 
 
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:

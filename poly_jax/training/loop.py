@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import re
+import time
 from collections.abc import Collection, Iterator
 from typing import Any, Protocol, runtime_checkable
 
@@ -17,6 +18,7 @@ from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
+from poly_jax.training.periodic_evaluation import PeriodicEvaluation
 from poly_jax.training.progress import Progress, compiling
 from poly_jax.training.start import Start, begin
 from poly_jax.training.update import TrainState, Update
@@ -66,7 +68,13 @@ class Run:
     report_every: int
 
 
-def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
+def fit(
+    start: Start,
+    update: Update,
+    batches: Batches,
+    run: Run,
+    evaluation: PeriodicEvaluation | None = None,
+) -> TrainState:
     """Train up to the run's last step, from its newest checkpoint if there is one.
 
     Args:
@@ -74,6 +82,8 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
       update: the step function.
       batches: the stream at its start, which is then restored to the checkpoint's position.
       run: the run's folder, mesh and number of steps.
+      evaluation: what is evaluated on the way, and how often; None for nothing. It does not change what is
+        trained.
 
     Returns:
       The final state.
@@ -116,6 +126,12 @@ def fit(start: Start, update: Update, batches: Batches, run: Run) -> TrainState:
                 since_report.clear()
                 writer.write_scalars(step, progress.report(step, values))
                 writer.flush()
+            if evaluation is not None and evaluation.is_due(step, run.steps):
+                # This comes before the checkpoint, so that a run which resumes from it has these metrics.
+                began = time.perf_counter()
+                writer.write_scalars(step, evaluation.scores(state.trained, start.frozen))
+                writer.flush()
+                progress.leave_out(time.perf_counter() - began)
             if step % run.save_every == 0 or step == run.steps:
                 batches.save(_position(folder, step))
                 checkpoints.save(state, run.table, start.origin)

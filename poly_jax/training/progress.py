@@ -28,6 +28,10 @@ class Progress:
         """Count the examples of a step."""
         self._examples += examples
 
+    def leave_out(self, seconds: float) -> None:
+        """Do not count this time, in which no step was taken, in the speed."""
+        self._time += seconds
+
     def report(self, step: int, metrics: dict[str, float]) -> dict[str, float]:
         """Print `metrics` and the speed since the last report; return both."""
         now = time.perf_counter()

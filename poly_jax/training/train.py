@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from poly_jax.configuration import Texts
 from poly_jax.data.batches import train_batches
+from poly_jax.data.offline_cache import use_cache
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
@@ -17,6 +18,7 @@ from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.loop import Batches, Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.periodic_evaluation import Evaluation, PeriodicEvaluation, check_periodic
 from poly_jax.training.run_folder import claim
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
@@ -37,6 +39,8 @@ def train(
     partitioning: Partitioning = Partitioning(),
     prior: IBPPrior | None = None,
     router_anneal_steps: int = 0,
+    eval_every: int = 0,
+    evaluation: Evaluation | None = None,
     *,
     texts: Texts,
 ) -> TrainState:
@@ -57,6 +61,8 @@ def train(
       prior: `@IBPPrior()` for the Indian Buffet Process as a prior on the learned routers.
       router_anneal_steps: number of last steps in which the routers' logits shrink to 0 along half a cosine,
         so that all tasks end with equal weights (arXiv 2211.03831, zero-shot with MHR-mu); 0 for none.
+      eval_every: number of steps between evaluations; 0 for none. The last step is evaluated too.
+      evaluation: `@OnlineEvaluation()`, what is evaluated then. It does not change what is trained.
       texts: the configuration as texts, which are written to the run's folder for other programs. A run is
         resumed only with the same configuration.
 
@@ -68,6 +74,7 @@ def train(
     """
     guards.check_trainable(experiment, trainable)
     guards.check_counts("train", steps=steps, save_every=save_every, report_every=report_every)
+    check_periodic(eval_every, evaluation)
     guards.check_microbatches(experiment.data.batch_size, microbatches)
     mesh = partitioning.mesh()
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
@@ -75,6 +82,9 @@ def train(
     model = experiment.transformer(table)
     guards.check_packing(experiment.data, loss, model.adapters)
     guards.check_routers(model.adapters, prior, router_anneal_steps)
+    periodic = None
+    if eval_every and evaluation is not None:
+        periodic = PeriodicEvaluation(eval_every, evaluation.prepare(experiment, table, model, mesh))
 
     start_id = experiment.model.decoder_start_id
     batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
@@ -89,15 +99,18 @@ def train(
         f"{len(table)} task(s), {describe(start.trained)} trained, {describe(start.frozen)} frozen,"
         f" {mesh.size} device(s)"
     )
-    return fit(start, update, batches, Run(folder, table, mesh, steps, seed, save_every, report_every))
+    run = Run(folder, table, mesh, steps, seed, save_every, report_every)
+    return fit(start, update, batches, run, periodic)
 
 
 def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int) -> Batches:
     """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
 
     Raises:
-      UserError: the mixture cannot be read so.
+      UserError: the mixture cannot be read so, or its cache lacks a task.
     """
+    if data.cache_dir is not None:
+        use_cache(data.cache_dir, data.mixture)
     share = host_share(mesh)
     return train_batches(
         data.mixture,
@@ -107,6 +120,7 @@ def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh
         batch_size=data.batch_size // share.count,
         seed=seed,
         start_id=start_id,
+        use_cached=data.cache_dir is not None,
         choices=loss.needs_choices,
         num_shards=share.count,
         shard_id=share.index,

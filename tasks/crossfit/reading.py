@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import re
+from collections.abc import Collection
 
 from etils import epath
 
+from poly_jax.data.broken_rows import RowCheck, checking
 from poly_jax.errors import UserError
 from poly_jax.files.text_file import read_bytes
 
@@ -13,6 +15,7 @@ from poly_jax.files.text_file import read_bytes
 _MAX_BYTES = 1 << 30
 _REPAIR = "repair or remove the line"
 _SHOWN = 60
+_NAMED = 6
 _OPTION = re.compile(r"\([A-Z]\) ")
 
 
@@ -42,7 +45,12 @@ class Row:
         return tuple(self._stripped[1:])
 
 
-def read_rows(path: epath.Path, check_choices: bool = False) -> tuple[Row, ...]:
+def read_rows(
+    path: epath.Path,
+    check_choices: bool = False,
+    labels: Collection[str] | None = None,
+    check: RowCheck | None = None,
+) -> tuple[Row, ...]:
     r"""Read the rows of a file.
 
     Lines end at "\n" or "\r\n" only. A "\r" inside a text stays in it; CrossFit's own reader ends the line
@@ -52,20 +60,29 @@ def read_rows(path: epath.Path, check_choices: bool = False) -> tuple[Row, ...]:
       path: the file, local or remote (gs://).
       check_choices: whether the first reference of a row must be one of the answer choices in its input,
         "... (A) one (B) two"; rows without choices pass.
+      labels: the texts of which every reference of a row must be one; None for any texts.
+      check: collects broken lines, which are left out; the caller finishes it. A line is broken if it is not
+        UTF-8, has no tab, an empty text or an answer that is not one of its choices or labels.
 
     Raises:
-      UserError: the file is missing, too large or empty; or a line is not UTF-8, has no tab, an empty text or
-        an answer that is not one of its choices (the message has the line's number).
+      UserError: the file is missing, too large or empty; or, without `check`, a line is broken (the message
+        has its number).
     """
     lines = read_bytes(path, _MAX_BYTES, "fetch it again").split(b"\n")
     if lines[-1] == b"":
         lines.pop()
     if not lines:
         raise UserError(f"{path} has no line; fetch it again")
-    return tuple(_row(line, f"{path}, line {number}", check_choices) for number, line in enumerate(lines, 1))
+    rows = []
+    with checking(check) as checked:
+        for number, line in enumerate(lines, 1):
+            place = f"{path}, line {number}"
+            with checked.row(path, number, place):
+                rows.append(_row(line, place, check_choices, labels))
+    return tuple(rows)
 
 
-def _row(line: bytes, where: str, check_choices: bool) -> Row:
+def _row(line: bytes, where: str, check_choices: bool, labels: Collection[str] | None) -> Row:
     try:
         text = line.decode()
     except UnicodeDecodeError as error:
@@ -85,6 +102,11 @@ def _row(line: bytes, where: str, check_choices: bool) -> Row:
             f"{where}: target {_shown(row.references[0])} is not one of the choices in its input "
             f"{_shown(row.input)}; {_REPAIR}, or bind crossfit.register.check_choices = False"
         )
+    if labels is not None and (others := [each for each in row.references if each not in labels]):
+        raise UserError(
+            f"{where}: target {_shown(others[0])} is not one of the task's labels "
+            f"{_some(labels)}; {_REPAIR}, or bind crossfit.register.check_choices = False"
+        )
     return row
 
 
@@ -101,3 +123,8 @@ def _is_choice(row: Row) -> bool:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")
+
+
+def _some(labels: Collection[str]) -> str:
+    shown = ", ".join(map(repr, sorted(labels)[:_NAMED]))
+    return shown if len(labels) <= _NAMED else f"{shown}, ..."

@@ -1,10 +1,21 @@
-"""Sums up the scores of several tasks: over the samples of a task, and against a baseline."""
+"""Sums up the scores of several tasks: over the samples of a task, and against a baseline.
 
+    python -m poly_jax.tasks.crossfit.relative_gain --results=runs/crossfit_sweep/results.jsonl \
+      --method=mhr --baseline=full
+
+prints the average relative gain of one method of a sweep over another.
+"""
+
+import argparse
 import math
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 
+from etils import epath
+
 from poly_jax.errors import UserError
+from poly_jax.reporting.results_file import ResultsFile
 
 
 def median_of_samples(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
@@ -62,3 +73,57 @@ def _finite(task: str, values: Sequence[float]) -> Sequence[float]:
             f"the scores of task {task!r} are {list(values)}; give at least one, and only finite numbers"
         )
     return values
+
+
+def sweep_scores(results: epath.PathLike, method: str, metric: str = "score") -> dict[str, list[float]]:
+    """Return the scores of each task in the results of a sweep, one for each sample.
+
+    Args:
+      results: the sweep's `results.jsonl`.
+      method: the method's name in the sweep's table.
+      metric: name of the metric.
+
+    Raises:
+      UserError: the file is missing or holds something else, or has no score of the method.
+    """
+    path = epath.Path(results)
+    if not path.exists():
+        raise UserError(f"there is no file {results}; give the results.jsonl of a sweep")
+    scores: dict[str, list[float]] = {}
+    setups = set()
+    for key, result in ResultsFile(path).matching(method=method):
+        value = (result.get("metrics") or {}).get(metric)
+        if value is None:
+            raise UserError(f"{results} has no {metric!r} of {method!r} on task {key.get('task')!r}")
+        scores.setdefault(str(key.get("task")), []).append(float(value))
+        setups.add(key.get("setup"))
+    if len(setups) != 1:
+        raise UserError(
+            f"{results} has results of method {method!r} with {len(setups)} configurations; give the results "
+            "of one sweep, and a method of its table"
+        )
+    return scores
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the average relative gain of a method; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m poly_jax.tasks.crossfit.relative_gain",
+        description="Prints the average relative gain (ARG) of a method of a sweep over another.",
+    )
+    parser.add_argument("--results", required=True, help="the sweep's results.jsonl")
+    parser.add_argument("--method", required=True, help="the method's name in the sweep's table")
+    parser.add_argument("--baseline", required=True, help="the name of direct fine-tuning in the table")
+    given = parser.parse_args(arguments)
+    try:
+        method, baseline = (sweep_scores(given.results, name) for name in (given.method, given.baseline))
+        gain = average_relative_gain(mean_of_samples(method), mean_of_samples(baseline))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(f"{len(method)} tasks: ARG of {given.method} over {given.baseline} is {gain:.2f} %")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -146,5 +146,5 @@ def _label_number(label: str) -> float:
     except ValueError:
         raise UserError(
             f"label {label!r:.80} is not a number, which Pearson-Correlation needs; repair the task's files, "
-            "or bind another metric with crossfit.register.metrics"
+            "or give the task another metric"
         ) from None

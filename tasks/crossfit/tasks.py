@@ -9,12 +9,14 @@ from typing import Any, get_args
 
 from etils import epath
 
+from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
 from poly_jax.tasks.crossfit.encoding import Encoding
+from poly_jax.tasks.crossfit.labels import LABELS
 from poly_jax.tasks.crossfit.metrics import Score, stripped_or_references
 from poly_jax.tasks.crossfit.partitions import PARTS, Part, Partition, TaskOrder, read_partition
 from poly_jax.tasks.crossfit.sample_files import Splits, data_folder, find_splits
@@ -35,6 +37,7 @@ class _Registration:
     metrics: tuple[tuple[str, str], ...]
     descriptions: str | None
     check_choices: bool
+    max_broken_share: float
 
 
 _registered: dict[str, _Registration] = {}
@@ -50,6 +53,7 @@ def register(
     metrics: Mapping[str, str] | None = None,
     descriptions: str | None = None,
     check_choices: bool = True,
+    max_broken_share: float = 0.0,
     prefix: str = "crossfit",
 ) -> None:
     """Registers a seqio task per task of a partition that has files, and a mixture for each of its parts.
@@ -69,7 +73,9 @@ def register(
       shots: number of shots in the file names of each task that has several.
       metrics: names of the metrics (`scores.METRICS`) of tasks that are not among CrossFit's 160.
       descriptions: path of a JSON object with a description for some tasks, which is put before their inputs.
-      check_choices: whether the target of a multiple-choice task must be one of the choices in its input.
+      check_choices: whether the target of a multiple-choice task must be one of the choices in its input, and
+        that of a classification task one of CrossFit's labels (`labels.py`).
+      max_broken_share: largest share of a split's rows that may be broken and left out.
       prefix: prefix of the names, so that two folders, partitions or settings can be used side by side.
 
     Raises:
@@ -87,6 +93,7 @@ def register(
         tuple(sorted(own.items())),
         None if descriptions is None else os.fspath(descriptions),
         check_choices,
+        checked_share(max_broken_share),
     )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
@@ -111,7 +118,14 @@ def register(
         checked = check_choices and task in MULTIPLE_CHOICE
         _add_task(
             task_name(task, prefix),
-            SampleSource(task, splits, texts.get(task, ""), checked),
+            SampleSource(
+                task,
+                splits,
+                texts.get(task, ""),
+                checked,
+                LABELS.get(task) if check_choices else None,
+                max_broken_share,
+            ),
             scores[task],
             encoding,
             vocabulary,

@@ -8,8 +8,8 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.tasks.crossfit.partitions import read_partition
-from poly_jax.tasks.crossfit.reading import read_rows
 from poly_jax.tasks.crossfit.sample_files import data_folder, find_splits
+from poly_jax.tasks.crossfit.source import SampleSource
 
 
 def training_steps(
@@ -20,6 +20,7 @@ def training_steps(
     split: str = "train",
     seeds: Sequence[int] | None = None,
     shots: Mapping[str, int] | None = None,
+    max_broken_share: float = 0.0,
 ) -> int:
     """Return the number of steps in which the train tasks of a partition are read `epochs` times.
 
@@ -33,6 +34,7 @@ def training_steps(
       split: the split that is trained on, "train" or "all".
       seeds: as for `register`.
       shots: as for `register`.
+      max_broken_share: as for `register`.
 
     Raises:
       UserError: a number is not in its range, no train task has the split, or a file cannot be read.
@@ -44,10 +46,14 @@ def training_steps(
         )
     root = epath.Path(os.fspath(folder))
     place, chosen = data_folder(root), dict(shots or {})
-    rows = sum(
-        len(read_rows(path))
+    files = {
+        task: find_splits(place, task, chosen.get(task), seeds)
         for task in read_partition(root, partition).train
-        for path in find_splits(place, task, chosen.get(task), seeds).get(split, ())
+    }
+    rows = sum(
+        SampleSource(task, splits, max_broken_share=max_broken_share).num_input_examples(split)
+        for task, splits in files.items()
+        if split in splits
     )
     if not rows:
         raise UserError(f"no train task of partition {partition!r} has a split {split!r} in {place}")

@@ -85,7 +85,8 @@ def _register_form(form: Form, data_seed: int) -> None:
             dataset = functools.partial(_task_dataset, task=task, form=form, data_seed=data_seed)
             sizes = splits(task)
             source = seqio.FunctionDataSource(dataset, tuple(sizes), num_input_examples=sizes)
-            _add(name, source, [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos])
+            tokenised = [seqio.preprocessors.tokenize, seqio.preprocessors.append_eos]
+            _add(name, source, [seqio.CacheDatasetPlaceholder(), *tokenised])
         seqio.MixtureRegistry.add(registered_name(role, form, data_seed), names, default_rate=1.0)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.data.broken_rows import RowCheck, checking
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import shown
 from poly_jax.files.json_file import read_json
@@ -49,35 +50,42 @@ class TaskFile:
     instances: tuple[Instance, ...]
 
 
-def read_task(path: epath.Path) -> TaskFile:
+def read_task(path: epath.Path, check: RowCheck | None = None) -> TaskFile:
     """Read one task file, in the current format or the first one (where the definition is a plain text).
+
+    Args:
+      path: the file.
+      check: collects broken instances, which are left out; the caller finishes it. An instance is broken if a
+        field is missing or of a wrong type, or a reference is empty. Its `line` is its position, from 1.
 
     Raises:
       UserError: the file is not strict JSON (the message has line and column), has no instance, or a field is
-        missing or of a wrong type (the message has its name).
+        missing or of a wrong type (the message has its name); or, without `check`, an instance is broken.
     """
     content = read_json(path, object, max_bytes=_MAX_BYTES, allow_nan=True, advice=_FETCH)
     definitions = _texts(content, "Definition", path)
+    values = _list(content, "Instances", path)
+    instances = []
+    with checking(check) as checked:
+        for place, value in enumerate(values):
+            with checked.row(path, place + 1, f"{path}: "):
+                instances.append(_instance(value, place, path))
     file = TaskFile(
         path=path,
         definition=definitions[0],
         categories=tuple(_texts(content, "Categories", path)) if "Categories" in content else (),
         demonstrations=tuple(
             (_texts(example, "input", path, where)[0], _texts(example, "output", path, where)[0])
-            for example, where in _records(content, "Positive Examples", path)
+            for example, where in (
+                _record(value, "Positive Examples", place, path)
+                for place, value in enumerate(_list(content, "Positive Examples", path))
+            )
         )
         if "Positive Examples" in content
         else (),
-        instances=tuple(
-            Instance(
-                id=str(_scalar(instance.get("id", f"{path.stem}-{place}"), "id", path, where)),
-                input=_texts(instance, "input", path, where)[0],
-                references=tuple(_texts(instance, "output", path, where)),
-            )
-            for place, (instance, where) in enumerate(_records(content, "Instances", path))
-        ),
+        instances=tuple(instances),
     )
-    if not file.instances:
+    if not values:
         raise UserError(f"{path}: the file has no instance in 'Instances'; take it out of the folder")
     return file
 
@@ -90,11 +98,23 @@ def read_names(path: epath.Path) -> list[str]:
     """
     if not path.exists():
         raise UserError(
-            f"no list of tasks at {path}; a Super-NaturalInstructions folder has splits/default/"
+            f"no list of tasks at {path}; a Super-NaturalInstructions folder has splits/{path.parent.name}/"
             "train_tasks.txt, test_tasks.txt and excluded_tasks.txt"
         )
     lines = read_text(path, advice=_FETCH).splitlines()
     return [line.strip() for line in lines if line.strip()]
+
+
+def _instance(value: Any, place: int, path: epath.Path) -> Instance:
+    fields, where = _record(value, "Instances", place, path)
+    instance = Instance(
+        id=str(_scalar(fields.get("id", f"{path.stem}-{place}"), "id", path, where)),
+        input=_texts(fields, "input", path, where)[0],
+        references=tuple(_texts(fields, "output", path, where)),
+    )
+    if not all(instance.references):
+        raise UserError(f"{path}: {where}has an empty text in 'output'; {_FETCH}")
+    return instance
 
 
 def _scalar(value: Any, key: str, path: epath.Path, where: str) -> str | int | float:
@@ -120,12 +140,15 @@ def _texts(record: Any, key: str, path: epath.Path, where: str = "") -> list[str
     return [text.strip() for text in texts]
 
 
-def _records(record: Any, key: str, path: epath.Path) -> list[tuple[dict[str, Any], str]]:
-    """Return the elements of a list field, each with the words that name it in an error message."""
+def _list(record: Any, key: str, path: epath.Path) -> list[Any]:
     value = _field(record, key, path)
     if not isinstance(value, list):
         raise UserError(f"{path}: field {key!r} must be a list, got {shown(value)}")
-    for place, element in enumerate(value):
-        if not isinstance(element, dict):
-            raise UserError(f"{path}: {key!r} number {place} is not a JSON object")
-    return [(element, f"{key!r} number {place} ") for place, element in enumerate(value)]
+    return value
+
+
+def _record(value: Any, key: str, place: int, path: epath.Path) -> tuple[dict[str, Any], str]:
+    """Return an element of a list field, and the words that name it in an error message."""
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: {key!r} number {place} is not a JSON object")
+    return value, f"{key!r} number {place} "

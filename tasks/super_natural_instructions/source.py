@@ -1,11 +1,13 @@
 """The seqio data source of one task file, which is read once, when its examples are first needed."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from etils import epath
 
+from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.drawn_reference import reference_columns
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
@@ -25,20 +27,36 @@ class TaskFileSource(seqio.DataSource):
       path: the task file.
       split: function that splits the file's instances. Only instances in a split are kept in memory.
       demonstrations: largest number of positive examples to add.
+      row_per_reference: whether the split `train` has a row for each reference of an instance, in place of a
+        row for each instance with all of its references.
+      max_broken_share: largest share of the file's instances that may be broken and left out.
     """
 
     def __init__(
-        self, path: epath.Path, split: Callable[[Sequence[Instance]], Splits], demonstrations: int
+        self,
+        path: epath.Path,
+        split: Callable[[Sequence[Instance]], Splits],
+        demonstrations: int,
+        row_per_reference: bool = False,
+        max_broken_share: float = 0.0,
     ) -> None:
         super().__init__(splits=())
         self._path = path
         self._split = split
         self._demonstrations = demonstrations
+        self._row_per_reference = row_per_reference
+        self._max_broken_share = max_broken_share
+        self._broken: tuple[BrokenRow, ...] = ()
 
     @functools.cached_property
     def _content(self) -> tuple[TaskFile, int, Splits]:
-        file = read_task(self._path)
+        check = RowCheck(self._max_broken_share)
+        file = read_task(self._path, check)
+        check.finish()
+        self._broken = check.broken
         splits = self._split(file.instances)
+        if self._row_per_reference and "train" in splits:
+            splits = {**splits, "train": _row_per_reference(splits["train"])}
         file_without_instances = TaskFile(
             file.path, file.definition, file.categories, file.demonstrations[: self._demonstrations], ()
         )
@@ -75,8 +93,13 @@ class TaskFileSource(seqio.DataSource):
         return [str(self._path)]
 
     def num_input_examples(self, split: str) -> int:
-        """The number of instances in a split."""
+        """The number of rows in a split."""
         return len(self._content[2].get(split, ()))
+
+    def broken_rows(self, split: str) -> tuple[BrokenRow, ...]:
+        """The instances of the file that were left out, of whichever split, once it was read."""
+        del split
+        return self._broken
 
     def get_dataset(
         self,
@@ -110,3 +133,11 @@ class TaskFileSource(seqio.DataSource):
             columns["demonstration_inputs"] = [list(map(punctuated, inputs))] * len(instances)
             columns["demonstration_outputs"] = [list(map(punctuated, outputs))] * len(instances)
         return tf.data.Dataset.from_tensor_slices(columns)
+
+
+def _row_per_reference(instances: Sequence[Instance]) -> tuple[Instance, ...]:
+    return tuple(
+        dataclasses.replace(instance, references=(reference,))
+        for instance in instances
+        for reference in instance.references
+    )

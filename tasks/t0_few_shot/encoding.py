@@ -2,20 +2,21 @@
 
 from collections.abc import Mapping
 
-from poly_jax.data.encoded_text import encoded_text
+from poly_jax.data.encoded_text import encoded_choices, encoded_text
 from poly_jax.data.quiet import seqio, tf
 
 
 class Encoding:
     """Encodes input, target and choices of an example of `HeldOutSource`, each with an end of sequence.
 
-    Texts that are too long are cut before the end of sequence. `choices` becomes [choices, length of the
-    targets] (of the longest choice where no length is given), padded with 0; an absent choice, an empty text,
-    is all padding.
+    With `end_inputs` False, the input has none, as in P3 and T0. Texts that are too long are cut before the
+    end of sequence. `choices` becomes [choices, length of the targets] (of the longest choice where no length
+    is given), padded with 0; an absent choice, an empty text, is all padding.
     """
 
-    def __init__(self, vocabulary: seqio.Vocabulary) -> None:
+    def __init__(self, vocabulary: seqio.Vocabulary, end_inputs: bool = True) -> None:
         self._vocabulary = vocabulary
+        self._end_inputs = end_inputs
 
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
@@ -26,21 +27,15 @@ class Encoding:
 
         @tf.autograph.experimental.do_not_convert
         def encode(example: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            texts = example["choices"]
-            choices = [
-                self._tokens(texts[place], longest)[: tf.where(texts[place] == "", 0, tf.int32.max)]
-                for place in range(texts.shape[0])
-            ]
             return {
                 **example,
-                "inputs": self._tokens(example["inputs"], lengths.get("inputs")),
+                "inputs": encoded_text(
+                    example["inputs"], self._vocabulary, lengths.get("inputs"), self._end_inputs
+                ),
                 "inputs_pretokenized": example["inputs"],
-                "targets": self._tokens(example["targets"], longest),
+                "targets": encoded_text(example["targets"], self._vocabulary, longest),
                 "targets_pretokenized": example["targets"],
-                "choices": tf.ragged.stack(choices).to_tensor(shape=(texts.shape[0], longest)),
+                "choices": encoded_choices(example["choices"], self._vocabulary, longest),
             }
 
         return dataset.map(encode, num_parallel_calls=tf.data.AUTOTUNE)
-
-    def _tokens(self, text: tf.Tensor, length: int | None) -> tf.Tensor:
-        return encoded_text(text, self._vocabulary, length)

@@ -33,7 +33,8 @@ def rank_accuracy(
     them. So equal scores give chance level and do not favour the first choice.
 
     Args:
-      targets: for each example, the result of `labelled`.
+      targets: for each example, the result of `labelled`. It may have `correct`, whether each choice is
+        right, in place of `label`, and the example's `weight` in the means.
       scores: summed log-probabilities of the choices; a choice without tokens is absent, whatever its score.
       length_norm: a score is divided by (number of tokens) ^ length_norm; 1 in the recipes (T-Few, arXiv
         2205.05638).
@@ -46,24 +47,33 @@ def rank_accuracy(
       UserError: a choice has a score that is not a number.
     """
     tokens = np.array([target["tokens"] for target in targets])
-    labels = np.array([target["label"] for target in targets])
-    rows = np.arange(len(labels))
+    correct = np.array([_correct(target) for target in targets])
+    weights = np.array([target.get("weight", 1.0) for target in targets])
     present = tokens > 0
     broken = (np.isnan(scores) & present).any(axis=-1)
     if broken.any():
         place = int(np.argmax(broken))
         raise UserError(
-            f"{int(broken.sum())} of {len(labels)} examples have a choice whose score is not a number (NaN), "
-            f"first example {place} (template {targets[place]['template']!r}, label {labels[place]}); "
+            f"{int(broken.sum())} of {len(targets)} examples have a choice whose score is not a number "
+            f"(NaN), first example {place} (template {targets[place]['template']!r}); "
             "evaluate a checkpoint whose weights are finite"
         )
     normalised = np.where(present, scores / np.maximum(tokens, 1.0) ** length_norm, -np.inf)
     tied = present & (normalised == normalised.max(axis=-1, keepdims=True))
-    hits = 100.0 * tied[rows, labels] / tied.sum(axis=-1)
-    results = {"accuracy": float(hits.mean())}
+    hits = 100.0 * (tied & correct).sum(axis=-1) / tied.sum(axis=-1)
+    results = {"accuracy": float(np.average(hits, weights=weights))}
     if by_template:
         templates = np.array([target["template"] for target in targets])
-        accuracies = [hits[templates == name].mean() for name in np.unique(templates)]
+        accuracies = [
+            np.average(hits[templates == name], weights=weights[templates == name])
+            for name in np.unique(templates)
+        ]
         first, median, third = np.percentile(accuracies, (25, 50, 75))
         results |= {"median_accuracy": float(median), "interquartile_range": float(third - first)}
     return results
+
+
+def _correct(target: Mapping[str, Any]) -> Sequence[bool]:
+    if "correct" in target:
+        return target["correct"]
+    return [place == target["label"] for place in range(len(target["tokens"]))]

@@ -6,6 +6,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.data.broken_rows import RowCheck, checking
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import is_kind
 from poly_jax.files.json_file import parse_json
@@ -36,50 +37,54 @@ class Shown:
     template: str
 
 
-def read_examples(path: epath.Path) -> list[dict[str, Any]]:
-    """Read the examples of a JSONL file, each an object with the right choice's index in `label`.
+def show_examples(
+    path: epath.Path,
+    templates: Sequence[Template],
+    places: Callable[[int], Iterable[int]],
+    check: RowCheck | None = None,
+) -> list[Shown]:
+    """Render the examples of a JSONL file, each with some of the templates.
+
+    Args:
+      path: the file: in each line an object with the right choice's index in `label`.
+      templates: templates of the task.
+      places: function from an example's position in the file to the indices of its templates.
+      check: collects broken lines, which are left out; the caller finishes it. A line is broken if it is not
+        such an object, a template does not fit it, or its label is none of a template's choices.
 
     Raises:
-      UserError: there is no such file, it has no example, or a line is not such an object (the message has
-        its number).
+      UserError: there is no such file, or it has no example; or, without `check`, a line is broken (the
+        message has its number, and the template).
     """
+    renderer = Renderer()
+    shown: list[Shown] = []
+    with checking(check) as checked:
+        for place, line in enumerate(_lines(path)):
+            number = place + 1
+            with checked.row(path, number, f"{path}, line {number}"):
+                example = _example(line, f"{path}, line {number}")
+                shown += [
+                    _show(renderer, path, place, example, templates[chosen]) for chosen in places(place)
+                ]
+    return shown
+
+
+def _lines(path: epath.Path) -> list[str]:
     if not path.exists():
         raise UserError(f"no examples at {path}")
     # Not splitlines: JSON may hold other line separators inside its texts.
     lines = read_text(path, _MAX_BYTES, _FETCH).rstrip("\n").split("\n")
     if lines == [""]:
         raise UserError(f"{path} has no example; {_FETCH}")
-    examples = []
-    for number, line in enumerate(lines, 1):
-        example = parse_json(line, f"{path}, line {number}", object, allow_nan=True, advice=_FETCH)
-        label = example.get("label") if isinstance(example, dict) else None
-        if label is None or not is_kind(label, int) or label < 0:
-            raise UserError(f"{path}, line {number} is not an object with an integer 'label', 0 or more")
-        examples.append(example)
-    return examples
+    return lines
 
 
-def show_examples(
-    path: epath.Path,
-    templates: Sequence[Template],
-    places: Callable[[int], Iterable[int]],
-) -> list[Shown]:
-    """Render the examples of a file, each with some of the templates.
-
-    Args:
-      path: the file.
-      templates: templates of the task.
-      places: function from an example's position in the file to the indices of its templates.
-
-    Raises:
-      UserError: an error of `read_examples`, or a template does not fit an example (the message names both).
-    """
-    renderer = Renderer()
-    return [
-        _show(renderer, path, place, example, templates[chosen])
-        for place, example in enumerate(read_examples(path))
-        for chosen in places(place)
-    ]
+def _example(line: str, where: str) -> dict[str, Any]:
+    example = parse_json(line, where, object, allow_nan=True, advice=_FETCH)
+    label = example.get("label") if isinstance(example, dict) else None
+    if label is None or not is_kind(label, int) or label < 0:
+        raise UserError(f"{where} is not an object with an integer 'label', 0 or more")
+    return example
 
 
 def _show(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
+from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 from poly_jax.tasks.t0_few_shot.held_out import HeldOutTask
@@ -32,6 +33,7 @@ class HeldOutSource(seqio.DataSource):
       templates: path of its `templates.yaml`.
       files: file of examples for every split.
       evaluation_templates: "drawn" shows each example of `validation` with one template, "all" with each.
+      max_broken_share: largest share of a file's examples that may be broken and left out.
     """
 
     def __init__(
@@ -40,13 +42,16 @@ class HeldOutSource(seqio.DataSource):
         templates: epath.Path,
         files: Mapping[str, epath.Path],
         evaluation_templates: EvaluationTemplates,
+        max_broken_share: float = 0.0,
     ) -> None:
         super().__init__(splits=tuple(files))
         self._task = task
         self._templates_file = templates
         self._files = dict(files)
         self._evaluation_templates = evaluation_templates
+        self._max_broken_share = max_broken_share
         self._shown: dict[str, list[Shown]] = {}
+        self._broken: dict[str, tuple[BrokenRow, ...]] = {}
 
     @functools.cached_property
     def _templates(self) -> list[Template]:
@@ -64,9 +69,17 @@ class HeldOutSource(seqio.DataSource):
         """The file, which is the only shard."""
         return [str(self._files[split])]
 
+    def files(self, split: str) -> Sequence[epath.Path]:
+        """The file of a split, and the templates that its examples are shown with."""
+        return self._files[split], self._templates_file
+
     def num_input_examples(self, split: str) -> int:
         """The number of examples in a split, where each prompt of an example counts as one."""
         return len(self._read(split))
+
+    def broken_rows(self, split: str) -> tuple[BrokenRow, ...]:
+        """The examples of a split that were left out when it was read; none where it was not read."""
+        return self._broken.get(split, ())
 
     def get_dataset(
         self,
@@ -104,9 +117,12 @@ class HeldOutSource(seqio.DataSource):
                 f"task {self._task.name!r} has no split {split!r}; it has {', '.join(self._files)}"
             )
         if split not in self._shown:
-            self._shown[split] = show_examples(
-                self._files[split], self._templates, lambda place: self._places(split, place)
+            check = RowCheck(self._max_broken_share)
+            shown = show_examples(
+                self._files[split], self._templates, lambda place: self._places(split, place), check
             )
+            check.finish()
+            self._shown[split], self._broken[split] = shown, check.broken
         return self._shown[split]
 
     def _places(self, split: str, place: int) -> list[int]:

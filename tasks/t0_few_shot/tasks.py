@@ -9,6 +9,7 @@ from typing import get_args
 
 from etils import epath
 
+from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
 from poly_jax.errors import UserError
@@ -34,6 +35,7 @@ class _Registration:
     length_norm: float
     seed: int
     shots: tuple[tuple[str, int], ...]
+    max_broken_share: float
 
 
 _registered: dict[str, _Registration] = {}
@@ -47,6 +49,7 @@ def register(
     length_norm: float = 1.0,
     seed: int = 42,
     shots: Mapping[str, int] | None = None,
+    max_broken_share: float = 0.0,
     prefix: str = "t0",
 ) -> None:
     """Registers a seqio task per held-out task that has files, `<prefix>_rte`, and the mixture of all.
@@ -66,6 +69,7 @@ def register(
       length_norm: exponent of the length normalisation, see `metrics.rank_accuracy`.
       seed: seed of the few-shot file that is `train`.
       shots: number of shots, and so the folder to use, for each task that has several folders.
+      max_broken_share: largest share of a file's examples that may be broken and left out.
       prefix: prefix of the names, so that two folders or protocols can be used side by side.
 
     Raises:
@@ -74,7 +78,13 @@ def register(
     """
     chosen = dict(shots or {})
     registration = _Registration(
-        os.fspath(folder), vocabulary, evaluation_templates, length_norm, seed, tuple(sorted(chosen.items()))
+        os.fspath(folder),
+        vocabulary,
+        evaluation_templates,
+        length_norm,
+        seed,
+        tuple(sorted(chosen.items())),
+        checked_share(max_broken_share),
     )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
@@ -92,13 +102,19 @@ def register(
             f"no task has a file at {root / 'few_shot' / '<task>' / '<shots>_shot' / '<seed>_seed.jsonl'} or "
             f"{root / 'validation' / '<task>.jsonl'}; give the folder that holds few_shot/ and validation/"
         )
+    # All tasks share these objects, so that a reader can see that they are preprocessed alike.
+    preprocessors = [seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)]
     for task, splits in files.items():
         seqio.TaskRegistry.add(
             task_name(task.name, prefix),
             source=HeldOutSource(
-                task, root / _TEMPLATES / task.templates / "templates.yaml", splits, evaluation_templates
+                task,
+                root / _TEMPLATES / task.templates / "templates.yaml",
+                splits,
+                evaluation_templates,
+                max_broken_share,
             ),
-            preprocessors=[seqio.CacheDatasetPlaceholder(), Encoding(vocabulary)],
+            preprocessors=preprocessors,
             output_features={
                 feature: seqio.Feature(vocabulary, add_eos=True) for feature in ("inputs", "targets")
             },

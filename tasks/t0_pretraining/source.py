@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from poly_jax.data.broken_rows import BrokenRow
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
 from poly_jax.tasks.t0_pretraining.row_files import RowFile
@@ -40,6 +41,10 @@ class TemplatesSource(seqio.DataSource):
     def num_input_examples(self, split: str) -> int:
         """The number of rows in a split."""
         return sum(len(file) for _, file in self._files(split))
+
+    def broken_rows(self, split: str) -> tuple[BrokenRow, ...]:
+        """The rows of a split that were left out when it was read; none where it was not read."""
+        return tuple(row for _, file in self._files(split) for row in file.broken_rows)
 
     def get_dataset(
         self,

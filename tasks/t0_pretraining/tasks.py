@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from etils import epath
 
+from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
 from poly_jax.errors import UserError
@@ -31,6 +32,7 @@ class _Registration:
     task_identity: str
     mixing: str
     end_inputs: bool
+    max_broken_share: float
 
 
 _registered: dict[str, _Registration] = {}
@@ -43,6 +45,7 @@ def register(
     task_identity: TaskIdentity = "template",
     mixing: Mixing = "t_few",
     end_inputs: bool = True,
+    max_broken_share: float = 0.0,
     prefix: str = "t0",
 ) -> None:
     """Registers T0's training tasks that have files, `<prefix>_<P3's name>`, and their mixture.
@@ -59,13 +62,17 @@ def register(
       mixing: "t_few" keeps the first rows of each template and draws all kept rows alike (T-Few, MHR);
         "t_zero" keeps all rows and draws templates at fixed rates (T0). `data_sets.py` has both formulas.
       end_inputs: whether inputs end with an end of sequence: they do in T-Few and MHR, but not in P3 and T0.
+      max_broken_share: largest share of a template's rows that may be broken and left out. With 0, a broken
+        row stops training when it is drawn; above 0, all rows are read once at the start.
       prefix: prefix of the names, so that two folders or settings can be used side by side.
 
     Raises:
       UserError: the folder has no template of these data sets, a setting is not known, or the prefix was
         registered with other arguments.
     """
-    registration = _Registration(os.fspath(folder), vocabulary, task_identity, mixing, end_inputs)
+    registration = _Registration(
+        os.fspath(folder), vocabulary, task_identity, mixing, end_inputs, checked_share(max_broken_share)
+    )
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
         return
@@ -77,8 +84,10 @@ def register(
             raise UserError(
                 f"t0_pretraining.register.{name} is {value!r}; use {' or '.join(map(repr, known))}"
             )
-    found = find_templates(epath.Path(folder), truncated=mixing == "t_few")
+    found = find_templates(epath.Path(folder), truncated=mixing == "t_few", max_broken_share=max_broken_share)
     _report_missing(folder, found)
+    # All tasks share one object, so that a reader can see that they are preprocessed alike.
+    encoding = Encoding(vocabulary, end_inputs)
     rates = []
     for data_set, templates in found.items():
         groups: Mapping[str, Sequence[str]] = {data_set.p3_name: list(templates)}
@@ -86,7 +95,7 @@ def register(
             groups = {template: [template] for template in templates}
         for name, members in groups.items():
             task = _add_task(
-                task_name(name, prefix), {each: templates[each] for each in members}, registration
+                task_name(name, prefix), {each: templates[each] for each in members}, registration, encoding
             )
             fixed = float(data_set.rate_per_template * len(members))
             rates.append((task, fixed if mixing == "t_zero" else _num_training_rows))
@@ -99,7 +108,12 @@ def task_name(name: str, prefix: str = "t0") -> str:
     return f"{prefix}_{name}"
 
 
-def _add_task(name: str, templates: Mapping[str, Mapping[str, RowFile]], settings: _Registration) -> str:
+def _add_task(
+    name: str,
+    templates: Mapping[str, Mapping[str, RowFile]],
+    settings: _Registration,
+    encoding: Encoding,
+) -> str:
     if name in seqio.TaskRegistry.names():
         raise UserError(
             f"{settings.folder}: a seqio task {name!r} is registered already; give register another prefix"
@@ -108,7 +122,7 @@ def _add_task(name: str, templates: Mapping[str, Mapping[str, RowFile]], setting
         name,
         source=TemplatesSource(templates),
         # No place for seqio's offline cache: the rows are texts already, and a cache would not be shuffled.
-        preprocessors=[Encoding(settings.vocabulary, settings.end_inputs)],
+        preprocessors=[encoding],
         output_features={
             "inputs": seqio.Feature(settings.vocabulary, add_eos=settings.end_inputs),
             "targets": seqio.Feature(settings.vocabulary, add_eos=True),

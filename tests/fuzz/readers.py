@@ -113,6 +113,22 @@ def _crossfit(folder: pathlib.Path, file: str) -> Reading:
     return read
 
 
+def _from_files(folder: pathlib.Path, file: str) -> Reading:
+    def read() -> None:
+        from etils import epath
+
+        from poly_jax.tasks.from_files.examples import Columns
+        from poly_jax.tasks.from_files.folders import find_tasks
+        from poly_jax.tasks.from_files.source import FilesSource
+
+        for task, splits in find_tasks(epath.Path(folder)).items():
+            source = FilesSource(task, splits, Columns("review", "label"), {}, 0, 0.0)
+            for split in splits:
+                list(source.get_dataset(split))
+
+    return read
+
+
 def _table(folder: pathlib.Path, file: str) -> Reading:
     def read() -> None:
         from poly_jax.files.weight_table import read_weight_table
@@ -160,6 +176,7 @@ READERS: dict[str, Callable[[pathlib.Path, str], Reading]] = {
     "natural_instructions": _natural_instructions,
     "t0": _t0,
     "crossfit": _crossfit,
+    "from_files": _from_files,
     "table": _table,
     "grouping": _grouping,
     "texts": _texts,

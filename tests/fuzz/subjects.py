@@ -5,6 +5,7 @@ import io
 import json
 import pathlib
 import random
+import shutil
 
 import numpy as np
 import orbax.checkpoint as ocp
@@ -100,6 +101,7 @@ def make_subjects(root: pathlib.Path, run: pathlib.Path) -> list[Subject]:
     subjects.append(_natural_instructions(root / "natural_instructions"))
     subjects.append(_t0(root / "t0"))
     subjects.append(_crossfit(root / "crossfit"))
+    subjects.append(_from_files(root / "from_files"))
     subjects.append(_gin(root / "gin"))
     return subjects
 
@@ -255,6 +257,14 @@ def _crossfit(folder: pathlib.Path) -> Subject:
     (folder / "splits" / "made.json").write_text('{"train": ["codah"], "dev": ["boolq"], "test": []}')
     (folder / "codah" / "codah_2_13_train.tsv").write_text("a (A) b (B) c\tb\nd (A) e (B) f\tf\tF\n")
     return Subject(folder, ("crossfit",))
+
+
+def _from_files(folder: pathlib.Path) -> Subject:
+    shutil.copytree(pathlib.Path(__file__).parents[1] / "tasks" / "saved_data_sets", folder)
+    (folder / "lines.jsonl").write_text('{"review": "a", "label": ["b", "c"]}\n{"review": "d", "label": 1}\n')
+    (folder / "commas.csv").write_text('review,label\n"a, ""b""",c\nd,1\n')
+    (folder / "tabs.tsv").write_text("review\tlabel\na\tb\n")
+    return Subject(folder, ("from_files",))
 
 
 def _gin(folder: pathlib.Path) -> Subject:

@@ -7,6 +7,7 @@ import pytest
 from etils import epath
 
 from poly_jax.errors import UserError
+from poly_jax.tasks.crossfit.labels import LABELS
 from poly_jax.tasks.crossfit.reading import Row, read_rows
 from poly_jax.tasks.crossfit.sample_files import data_folder, find_splits
 from poly_jax.tasks.crossfit.writing import md5, to_bytes, write_rows
@@ -80,6 +81,19 @@ def test_an_answer_outside_the_choices_is_refused_where_they_are_checked(read, a
     with pytest.raises(UserError, match=rf"line 2: target '{answer}' is not one of the choices"):
         read(text, check_choices=True)
     assert len(read(text)) == 2
+
+
+def test_a_target_that_is_no_label_is_refused_where_the_labels_are_known(read):
+    text = "a\tyes\nb\tno\nc\tYes\n"
+    with pytest.raises(
+        UserError, match=r"line 3: target 'Yes' is not one of the task's labels 'no', 'yes'; repair"
+    ):
+        read(text, labels={"yes", "no"})
+    assert len(read(text)) == 3
+    with pytest.raises(
+        UserError, match=r"target 'x' .* labels '0', '1', '10', '11', '2', '3', \.\.\.; repair"
+    ):
+        read("a\tx\n", labels=set(map(str, range(12))))
 
 
 def test_an_input_without_choices_may_have_any_answer(read):
@@ -198,7 +212,8 @@ def test_official_test_files_are_written_with_their_published_md5(shared_data):
     assert len(paths) == 11
     for path in paths:
         task_and_shots = path.name.removesuffix("_test.tsv")
-        rows = read_rows(path, check_choices=task_and_shots.startswith("quartz"))
+        labels = LABELS.get(task_and_shots.rsplit("_", 1)[0])
+        rows = read_rows(path, task_and_shots.startswith("quartz"), labels)
         # The test file is the same for all five samples.
         sums = {published[f"{task_and_shots}_{seed}_test.tsv"] for seed in (100, 13, 21, 42, 87)}
         assert sums == {md5(rows)}, path.name
@@ -207,7 +222,23 @@ def test_official_test_files_are_written_with_their_published_md5(shared_data):
 def test_every_real_file_is_read(shared_data):
     paths = sorted((epath.Path(shared_data) / "crossfit" / "tsv").glob("*/*_train.tsv"))
     checked = ("commonsense_qa", "quartz-no_knowledge", "quartz-with_knowledge")
-    rows = [row for path in paths for row in read_rows(path, path.parent.name in checked)]
+    rows = [
+        row
+        for path in paths
+        for row in read_rows(path, path.parent.name in checked, LABELS.get(path.parent.name))
+    ]
     assert len(paths) == 100
     assert len(rows) == 1600
     assert all(len(row.references) == 1 for row in rows)
+
+
+def test_labels_are_known_for_the_tasks_with_shots_for_each_class(shared_data):
+    shots = json.loads((shared_data / "crossfit" / "shots_per_task.json").read_text())
+    assert set(LABELS) == {task for task, count in shots.items() if count == 16}
+    assert all(len(labels) > 1 for labels in LABELS.values())
+    # Counted in CrossFit's scripts.
+    assert {task: len(LABELS[task]) for task in ("discovery", "trec-finegrained", "tweet_eval-emoji")} == {
+        "discovery": 174,
+        "trec-finegrained": 47,
+        "tweet_eval-emoji": 20,
+    }

@@ -1,5 +1,6 @@
 """Scores of several tasks and samples are summed up as the papers do."""
 
+import json
 import pathlib
 import re
 
@@ -7,6 +8,7 @@ import pytest
 
 from poly_jax.errors import UserError
 from poly_jax.tasks.crossfit import average_relative_gain, mean_of_samples, median_of_samples
+from poly_jax.tasks.crossfit.relative_gain import main, sweep_scores
 
 
 def test_samples_are_summed_up_by_their_median_or_their_mean():
@@ -55,3 +57,36 @@ def test_the_example_of_the_docs_prints_what_it_says(capsys):
     # By hand: (32.1 - 29.6) / 29.6 is 8.446 %, (41.2 - 40.8) / 40.8 is 0.980 %.
     assert capsys.readouterr().out == "4.71 %\n"
     assert "# 4.71 %" in example
+
+
+def results(path, rows):
+    lines = [
+        {
+            "key": {"method": method, "task": task, "seed": seed, "setup": setup},
+            "result": {"metrics": {"score": score}},
+        }
+        for method, task, seed, score, setup in rows
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_gain_of_a_sweep_s_method_is_that_of_its_means_over_samples(tmp_path, capsys):
+    # Means: 60 over 50 is +20 %, 45 over 50 is -10 %. Medians would give something else.
+    rows = [("mhr", "a", seed, score, 1) for seed, score in enumerate((30, 60, 90))]
+    rows += [("mhr", "b", seed, score, 1) for seed, score in enumerate((45, 0, 90))]
+    rows += [("full", task, seed, 50, 2) for task in "ab" for seed in range(3)]
+    path = results(tmp_path / "results.jsonl", rows)
+    words = [f"--results={path}", "--method=mhr"]
+    assert main([*words, "--baseline=full"]) == 0
+    assert capsys.readouterr().out == "2 tasks: ARG of mhr over full is 5.00 %\n"
+    assert main([*words, "--baseline=ful"]) == 1
+    assert "has results of method 'ful' with 0 configurations" in capsys.readouterr().err
+
+
+def test_results_of_several_configurations_are_not_mixed(tmp_path):
+    path = results(tmp_path / "results.jsonl", [("mhr", "a", 0, 1.0, 1), ("mhr", "a", 0, 2.0, 2)])
+    with pytest.raises(UserError, match="results of method 'mhr' with 2 configurations"):
+        sweep_scores(path, "mhr")
+    with pytest.raises(UserError, match="there is no file"):
+        sweep_scores(tmp_path / "absent", "mhr")

@@ -1,6 +1,7 @@
 """CrossFit's seven metrics, against numbers of other programs and numbers made by hand."""
 
 import math
+import random
 
 import pytest
 
@@ -110,6 +111,21 @@ def test_a_pearson_label_that_is_no_number_is_refused():
 )
 def test_rouge_l_is_that_of_the_package_rouge(prediction, reference, expected):
     assert rouge_l_f(prediction, reference) == pytest.approx(expected, abs=1e-12)
+
+
+def test_rouge_l_is_that_of_the_package_rouge_on_random_sentences():
+    package = pytest.importorskip(
+        "rouge", reason="the package rouge is not installed; it is in the extra 'test'"
+    )
+    scorer = package.Rouge(metrics=["rouge-l"])
+    draw = random.Random(0)
+    for _ in range(500):
+        first, second = (
+            " ".join(draw.choice(["a", "b", "c", "d", "e.", "the", "The", "f. g"]) for _ in range(size))
+            for size in (draw.randint(1, 12), draw.randint(1, 12))
+        )
+        (wanted,) = scorer.get_scores(first, second)
+        assert rouge_l_f(first, second) == pytest.approx(wanted["rouge-l"]["f"], abs=1e-12), (first, second)
 
 
 def test_rouge_l_without_words_is_0():

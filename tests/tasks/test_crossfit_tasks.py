@@ -41,10 +41,10 @@ def write(folder, task, seed, kind, lines, shots=4):
 def folder(tmp_path):
     """Three train tasks, of which one has no files, a dev task and a test task, each with two samples."""
     (tmp_path / "splits").mkdir()
-    parts = {"train": ["xsum", "own-task", "absent"], "dev": ["boolq"], "test": ["openbookqa"]}
+    parts = {"train": ["xsum", "own-task", "absent"], "dev": ["web_questions"], "test": ["openbookqa"]}
     (tmp_path / "splits" / "mine.json").write_text(json.dumps({**parts, "all": []}))
     for seed, kind in itertools.product((13, 100), ("train", "dev", "test")):
-        for task, size in (("xsum", 2), ("own-task", 4), ("boolq", 2)):
+        for task, size in (("xsum", 2), ("own-task", 4), ("web_questions", 2)):
             write(tmp_path, task, seed, kind, [f"{kind} {seed} {n}\tone {n}\ttwo {n}" for n in range(size)])
         write(tmp_path, "openbookqa", seed, kind, ["Which? (A) x y (B) z\tz"])
     return tmp_path
@@ -66,7 +66,7 @@ def bound(folder, **options):
 def test_the_parts_of_a_partition_are_mixtures_of_the_tasks_with_files(folder, capsys):
     bound(folder)
     assert TaskTable.of("crossfit_train").names == ("crossfit_own_task", "crossfit_xsum")
-    assert TaskTable.of("crossfit_dev").names == ("crossfit_boolq",)
+    assert TaskTable.of("crossfit_dev").names == ("crossfit_web_questions",)
     assert TaskTable.of("crossfit_test").names == ("crossfit_openbookqa",)
     assert TaskTable.of("crossfit_held_out").names == ("crossfit_openbookqa",)
     assert "2 of the 3 tasks of crossfit_train have files" in capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_a_description_stands_between_the_tag_and_the_input(folder):
     path.write_text(json.dumps({"xsum": "Sum it up", "unknown": "x"}))
     bound(folder, descriptions=str(path))
     assert prompts("crossfit_xsum", "test")[0] == " [xsum] Sum it up. test 100 0"
-    assert prompts("crossfit_boolq", "test")[0] == " [boolq] test 100 0"
+    assert prompts("crossfit_web_questions", "test")[0] == " [web_questions] test 100 0"
 
 
 def test_long_texts_are_cut_before_the_end_of_sequence(folder):
@@ -147,7 +147,7 @@ def test_references_are_drawn_by_seed_in_each_epoch(folder):
 def test_few_shot_batches_draw_from_all_references_of_a_row(folder):
     bound(folder)
     experiment = SimpleNamespace(data=SimpleNamespace(sequence_length=LENGTHS), model=T5Config())
-    name = "crossfit_boolq"
+    name = "crossfit_web_questions"
     examples = read_examples(experiment, TaskTable.of(name), name, "train_100")
     assert count_examples(examples) == 2
     assert len(examples["task_ids"]) == 4
@@ -174,9 +174,9 @@ def test_evaluation_compares_with_all_references(folder):
 def test_no_file_is_read_before_it_is_needed_and_then_once(folder, monkeypatch):
     reads = collections.Counter()
 
-    def counted(path, check_choices, read=tasks.SampleSource.rows.__globals__["read_rows"]):
+    def counted(path, *checks, read=tasks.SampleSource.rows.__globals__["read_rows"]):
         reads[path.name] += 1
-        return read(path, check_choices)
+        return read(path, *checks)
 
     monkeypatch.setitem(tasks.SampleSource.rows.__globals__, "read_rows", counted)
     bound(folder)
@@ -187,14 +187,14 @@ def test_no_file_is_read_before_it_is_needed_and_then_once(folder, monkeypatch):
 
 
 def test_a_broken_row_is_named_when_its_split_is_read(folder):
-    path = write(folder, "boolq", 100, "test", ["a\tyes", "b"])
+    path = write(folder, "web_questions", 100, "test", ["a\tyes", "b"])
     bound(folder)
-    assert len(rows("crossfit_boolq", "train")) == 4
-    with pytest.raises(UserError, match=r"boolq_4_100_test\.tsv, line 2 has no tab") as error:
+    assert len(rows("crossfit_web_questions", "train")) == 4
+    with pytest.raises(UserError, match=r"web_questions_4_100_test\.tsv, line 2 has no tab") as error:
         list(
             eval_batches(
-                "crossfit_boolq",
-                TaskTable.of("crossfit_boolq"),
+                "crossfit_web_questions",
+                TaskTable.of("crossfit_web_questions"),
                 split="test",
                 sequence_length=LENGTHS,
                 batch_size=1,
@@ -204,16 +204,29 @@ def test_a_broken_row_is_named_when_its_split_is_read(folder):
 
 
 def test_an_answer_outside_the_choices_is_refused_in_multiple_choice_tasks_only(folder):
-    for task in ("openbookqa", "boolq"):
+    for task in ("openbookqa", "web_questions"):
         write(folder, task, 100, "test", ["Which? (A) x y (B) z\tw"])
     bound(folder)
     with pytest.raises(
         UserError, match=r"openbookqa_4_100_test\.tsv, line 1: target 'w' is not one of the ch"
     ):
         rows("crossfit_openbookqa", "test")
-    assert len(rows("crossfit_boolq", "test")) == 1
+    assert len(rows("crossfit_web_questions", "test")) == 1
     bound(folder, check_choices=False, prefix="unchecked")
     assert len(rows("unchecked_openbookqa", "test")) == 1
+
+
+def test_a_target_that_is_no_label_of_a_classification_task_is_refused(folder):
+    write(folder, "glue-qnli", 100, "test", ["a\tentailment", "b\tnot entailed"])
+    (folder / "splits" / "mine.json").write_text(json.dumps({"train": ["glue-qnli"], "dev": [], "test": []}))
+    bound(folder)
+    message = (
+        r"line 2: target 'not entailed' is not one of the task's labels 'entailment', 'not_entailment'; "
+    )
+    with pytest.raises(UserError, match=message):
+        rows("crossfit_glue_qnli", "test")
+    bound(folder, check_choices=False, prefix="unchecked")
+    assert len(rows("unchecked_glue_qnli", "test")) == 2
 
 
 def test_registering_again_does_nothing_and_with_other_settings_is_refused(folder):

@@ -75,9 +75,9 @@ def test_registering_again_does_nothing_and_with_other_settings_is_refused(small
 def test_a_file_is_read_only_once_and_when_it_is_needed(small_folder, monkeypatch):
     reads = collections.Counter()
 
-    def counted(path, read=source.read_task):
+    def counted(path, *options, read=source.read_task):
         reads[path.stem] += 1
-        return read(path)
+        return read(path, *options)
 
     monkeypatch.setattr(source, "read_task", counted)
     register(small_folder, BYTES)

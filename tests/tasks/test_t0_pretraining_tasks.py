@@ -146,6 +146,12 @@ def test_where_a_data_set_is_a_task_it_has_the_rows_of_all_its_templates(rendere
     )
 
 
+def test_all_tasks_share_their_preprocessors(rendered):
+    register(rendered, BYTES)
+    mixture = seqio.MixtureRegistry.get("t0_train")
+    assert len({tuple(map(id, task.preprocessors)) for task in mixture.tasks}) == 1
+
+
 def test_t_few_draws_all_kept_rows_alike_and_t_zero_draws_by_the_size_of_the_data_set(rendered):
     register(rendered, BYTES)
     assert rates() == {"t0_glue_mrpc_replace": 5.0, "t0_glue_mrpc_same_thing": 3.0, "t0_trec_trec1": 4.0}

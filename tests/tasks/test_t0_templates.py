@@ -7,7 +7,7 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.tasks.t0_few_shot.held_out import HELD_OUT_TASKS
-from poly_jax.tasks.t0_few_shot.reading import read_examples
+from poly_jax.tasks.t0_few_shot.reading import show_examples
 from poly_jax.tasks.t0_few_shot.templates import Renderer, Template, read_templates
 
 
@@ -154,7 +154,7 @@ def test_a_line_that_is_not_an_example_is_reported_by_name(tmp_path, line, messa
     path = epath.Path(tmp_path) / "42_seed.jsonl"
     path.write_text('{"label": 0}\n' + line + "\n")
     with pytest.raises(UserError, match=rf"42_seed\.jsonl, {message}"):
-        read_examples(path)
+        show_examples(path, [], lambda place: [])
 
 
 def test_a_template_file_that_is_missing_broken_or_of_another_kind_is_reported_by_name(tmp_path):

@@ -1,0 +1,63 @@
+"""The interface of an evaluation that training makes at regular steps, which `poly_jax.evaluation` has."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from jax.sharding import Mesh
+
+from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
+from poly_jax.experiment import Experiment
+from poly_jax.model.transformer import Transformer
+from poly_jax.training.guards import check_counts
+
+Tree = dict[str, Any]
+
+Scores = Callable[[Tree, Tree], Mapping[str, float]]
+"""A function from the trained and the frozen parameters to metrics by name; it changes neither."""
+
+
+class Evaluation(Protocol):
+    """Something that can be evaluated at any step of a training run."""
+
+    def prepare(self, experiment: Experiment, table: TaskTable, model: Transformer, mesh: Mesh) -> Scores:
+        """Check the settings, read the examples, and return the function that evaluates parameters.
+
+        Args:
+          experiment: the experiment, whose tasks are registered.
+          table: table of the training tasks.
+          model: the model in evaluation mode.
+          mesh: the devices that hold the parameters.
+
+        Raises:
+          UserError: there is nothing to evaluate.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class PeriodicEvaluation:
+    """An evaluation after every `every` steps of training, and after the last one.
+
+    Attributes:
+      every: number of steps between evaluations.
+      scores: the function that evaluates parameters.
+    """
+
+    every: int
+    scores: Scores
+
+    def is_due(self, step: int, steps: int) -> bool:
+        """Whether to evaluate after a step of a run of `steps` steps."""
+        return step % self.every == 0 or step == steps
+
+
+def check_periodic(eval_every: int, evaluation: Evaluation | None) -> None:
+    """Raise a UserError if `train.eval_every` is negative, or there is nothing to evaluate."""
+    if eval_every:
+        check_counts("train", eval_every=eval_every)
+        if evaluation is None:
+            raise UserError(
+                f"train.eval_every is {eval_every}, and train.evaluation is None; give an OnlineEvaluation"
+            )

@@ -1,0 +1,109 @@
+"""A run that is evaluated while it trains logs what `poly-jax eval` would find, and trains the same."""
+
+import json
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+
+from poly_jax import configuration
+from poly_jax.errors import UserError
+from poly_jax.evaluation.evaluate import evaluate
+from poly_jax.training.progress import Progress
+from poly_jax.training.train import train
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+EVERY_SECOND = ("train.eval_every = 2", "OnlineEvaluation.split = 'test'", "train.report_every = 1")
+STRANGE = ("OnlineEvaluation.mixture = 'evaluation_strange'", "OnlineEvaluation.zero_shot = True")
+
+
+def trains(run, folder, *bindings):
+    loaded = configuration.load([configuration.run_config(run.folder)], list(bindings))
+    state = train(**loaded.arguments("train", output_dir=str(folder)))
+    return jax.tree.map(np.asarray, state.trained)
+
+
+def lines(folder):
+    found = [json.loads(line) for line in (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()]
+    return SimpleNamespace(
+        losses=[(line["step"], line["loss"]) for line in found if "loss" in line],
+        evaluations={line["step"]: line for line in found if any("eval/" in name for name in line)},
+    )
+
+
+def named(results):
+    return {
+        f"eval/{task}/{name}": value for task, values in results.items() for name, value in values.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(trained, tmp_path_factory):
+    """The run without evaluations."""
+    folder = tmp_path_factory.mktemp("plain") / "run"
+    return SimpleNamespace(folder=folder, trained=trains(trained, folder, "train.report_every = 1"))
+
+
+def test_it_logs_what_eval_finds_and_trains_bit_for_bit_the_same(run, plain, tmp_path, capsys):
+    same = trains(run, tmp_path / "online", *EVERY_SECOND)
+    jax.tree.map(np.testing.assert_array_equal, same, plain.trained)
+    found = lines(tmp_path / "online")
+    assert found.losses == lines(plain.folder).losses
+    # After every second step, and after the last.
+    assert list(found.evaluations) == [2, 3]
+    wanted = evaluate(str(plain.folder), run.experiment, output_dir=str(tmp_path / "eval"))
+    assert found.evaluations[3] == pytest.approx({"step": 3, **named(wanted)})
+    assert found.evaluations[2] != found.evaluations[3]
+    assert "evaluated evaluation_all, test: mean over tasks overlap" in capsys.readouterr().err
+
+
+def test_tasks_that_are_not_trained_on_are_evaluated_with_the_average_of_the_skills(run, plain, tmp_path):
+    trains(run, tmp_path / "online", *EVERY_SECOND, *STRANGE)
+    wanted = evaluate(
+        str(plain.folder),
+        run.experiment,
+        mixture="evaluation_strange",
+        zero_shot=True,
+        output_dir=str(tmp_path / "eval"),
+    )
+    assert "evaluation_stranger" in wanted
+    assert lines(tmp_path / "online").evaluations[3] == pytest.approx({"step": 3, **named(wanted)})
+
+
+def test_a_run_that_was_stopped_has_the_same_evaluations_as_one_that_was_not(run, tmp_path):
+    bindings = (*EVERY_SECOND, "train.eval_every = 1", "train.save_every = 1")
+    whole = trains(run, tmp_path / "whole", *bindings)
+    report = Progress.report
+
+    def stops(self, step, metrics):
+        if step == 3:
+            raise KeyboardInterrupt
+        return report(self, step, metrics)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Progress, "report", stops)
+        with pytest.raises(KeyboardInterrupt):
+            trains(run, tmp_path / "stopped", *bindings)
+    resumed = trains(run, tmp_path / "stopped", *bindings)
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("bindings", "message"),
+    [
+        (["train.eval_every = -1"], "train.eval_every is -1; it must be at least 1"),
+        (["OnlineEvaluation.split = 'valid'"], "no task of 'evaluation_all' has a split 'valid'"),
+        (["OnlineEvaluation.mixture = 'evaluation_al'"], "no seqio mixture or task is .*did you mean"),
+        (
+            ["OnlineEvaluation.mixture = 'evaluation_strange'"],
+            r"1 of its 2 tasks are not trained on \(.*stranger.*\); bind OnlineEvaluation.zero_shot = True",
+        ),
+    ],
+)
+def test_a_mistake_in_the_settings_ends_the_run_before_its_folder_is_made(run, tmp_path, bindings, message):
+    with pytest.raises(UserError, match=message):
+        trains(run, tmp_path / "run", *EVERY_SECOND, *bindings)
+    assert not (tmp_path / "run").exists()
