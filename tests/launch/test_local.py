@@ -40,14 +40,15 @@ def test_one_process_has_no_number_and_no_prefix(monkeypatch):
 
 
 def test_a_process_that_fails_ends_the_others_and_its_exit_code_counts():
-    code, lines = run(INDEX + "print('here', flush=True)\nif index == '1': sys.exit(1)\ntime.sleep(600)")
-    assert (code, lines) == (1, ["[0] here", "[1] here"])
+    code, lines = run(INDEX + "if index == '1': print('wrong'); sys.exit(1)\ntime.sleep(600)")
+    assert (code, lines) == (1, ["[1] wrong"])
 
 
 def test_exit_code_42_starts_all_processes_again(tmp_path):
     code, lines = run(
-        INDEX + f"mark = pathlib.Path({str(tmp_path)!r}, index)\n"
-        "again = mark.exists(); mark.touch(); print('again' if again else 'first', flush=True)\n"
+        INDEX + f"mark, other = (pathlib.Path({str(tmp_path)!r}, x) for x in (index, '0'))\n"
+        "again = mark.exists(); print('again' if again else 'first', flush=True); mark.touch()\n"
+        "while not other.exists(): time.sleep(0.01)\n"
         "sys.exit(42 if not again and index == '1' else 0)"
     )
     assert code == 0
