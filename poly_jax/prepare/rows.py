@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import functools
 import inspect
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
@@ -77,8 +78,12 @@ def preprocessors_key(task: seqio.Task, *, cached: bool) -> tuple[Any, ...]:
     return (chosen, features)
 
 
+@functools.lru_cache(maxsize=1)
 def forgetful(task: seqio.Task) -> seqio.Task:
-    """Return the task with a copy of its source, so that what the source keeps in memory can be freed."""
+    """Return the task with a copy of its source, so that what the source keeps in memory can be freed.
+
+    The copy of the last task is kept, so that a process reads the raw files once for all shards of a task.
+    """
     if type(task) is not seqio.Task:
         return task
     source = copy.copy(task.source)
