@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from poly_jax.launch.exit_codes import FINISHED, calls_for_restart
@@ -120,14 +120,15 @@ class Supervisor:
         )
 
     def _reader(self, index: int, process: subprocess.Popen) -> threading.Thread:
-        def read(lines: IO[str], write: Callable[[str], None]) -> None:
-            for line in lines:
-                write(line.rstrip("\n"))
-
         assert process.stdout is not None, "it is a pipe"
+        lines = process.stdout
         prefix = f"[{index}] " if self._processes > 1 else ""
-        write = lambda line: self._print(f"{prefix}{line}")  # noqa: E731
-        thread = threading.Thread(target=read, args=(process.stdout, write), daemon=True)
+
+        def read() -> None:
+            for line in lines:
+                self._print(prefix + line.rstrip("\n"))
+
+        thread = threading.Thread(target=read, daemon=True)
         thread.start()
         return thread
 
