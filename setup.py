@@ -13,6 +13,7 @@ setuptools.setup(
         "": ["*.gin"],
         "poly_jax": ["py.typed"],
         "poly_jax.analysis": ["*.jinja"],
+        "poly_jax.launch": ["scripts/*.jinja"],
         "poly_jax.prepare": ["*.jinja"],
         "poly_jax.tasks": ["**/*.safetensors"],
     },

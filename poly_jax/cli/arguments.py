@@ -12,6 +12,7 @@ from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
 
 _GIN = "--gin."
+_JOB = "--"
 _EPILOG = """\
 `poly-jax COMMAND --help` lists a command's flags. Every command is configured by gin: --gin_file=FILE loads a
 file, from the current folder or from those that ship with poly_jax, and --gin.NAME=VALUE sets one value.
@@ -43,11 +44,14 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Command, argparse.Namespac
     known = registry()
     parser = _parser(known)
     words = list(sys.argv[1:] if argv is None else argv)
-    bindings = [word.removeprefix(_GIN) for word in words if word.startswith(_GIN)]
+    # What follows `--` is the command line of a job, whose bindings are its own.
+    own = words[: words.index(_JOB)] if _JOB in words else words
+    bindings = [word.removeprefix(_GIN) for word in own if word.startswith(_GIN)]
     for binding in bindings:
         if "=" not in binding:
             parser.error(f"{_GIN}{binding} has no value; write {_GIN}NAME=VALUE in one word")
-    args = parser.parse_args([word for word in words if not word.startswith(_GIN)])
+    rest = words[len(own) :]
+    args = parser.parse_args([*(word for word in own if not word.startswith(_GIN)), *rest])
     return known[args.command], args, Configuration(tuple(args.gin_file), tuple(bindings))
 
 

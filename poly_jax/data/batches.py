@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from poly_jax.data.example_sequences import IndexedSequence, StreamedSequence
+from poly_jax.data.example_sequences import EXAMPLES_TAKEN, IndexedSequence, StreamedSequence
 from poly_jax.data.indexed_batches import IndexedBatches, choice_rows, most_choices
 from poly_jax.data.indexed_examples import IndexedExamples
 from poly_jax.data.packed_stream import PackedStream
@@ -24,8 +24,6 @@ Reading = Literal["indexed", "streamed"]
 
 # Evaluation is not shuffled; the seed fixes the random numbers of a task's own preprocessors.
 _EVALUATION_SEED = 0
-# Examples that a stream hands over at a time, to be packed.
-_EXAMPLES_STREAMED = 256
 
 
 def train_batches(
@@ -81,7 +79,7 @@ def train_batches(
             mixture,
             split=split,
             sequence_length=sequence_length,
-            batch_size=batch_size if packing == "none" else _EXAMPLES_STREAMED,
+            batch_size=batch_size if packing == "none" else EXAMPLES_TAKEN,
             seed=seed,
             shuffle=shuffle,
             use_cached=use_cached,
@@ -97,7 +95,6 @@ def train_batches(
     tasks = {task: mixture.get_rate(task) for task in mixture.tasks if split in task.splits}
     mixture.check_sampling()
     reader = TaskReader(split, sequence_length, use_cached, every_target=True)
-    examples = IndexedExamples(reader, {task: rate for task, rate in tasks.items() if rate}, seed, shuffle)
     rows = batch_size * num_shards
     settings = {
         "mixture": mixture.unrouted.name,
@@ -109,11 +106,12 @@ def train_batches(
         "shuffle": shuffle,
         **({} if packing == "none" else {"packing": packing, "max_segments": max_segments}),
     }
+    drawn = {task: rate for task, rate in tasks.items() if rate}
+    examples = IndexedExamples(reader, drawn, seed, shuffle, settings)
     share = slice(shard_id * batch_size, (shard_id + 1) * batch_size)
     if packing == "none":
-        return IndexedBatches(examples, settings, rows, share, sequence_length, start_id, choices)
-    sequence = IndexedSequence(examples, settings)
-    return PackedStream(sequence, rows, room, max_segments, packing, start_id, share)
+        return IndexedBatches(examples, rows, share, sequence_length, start_id, choices)
+    return PackedStream(IndexedSequence(examples), rows, room, max_segments, packing, start_id, share)
 
 
 def eval_batches(

@@ -2,19 +2,17 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int
 
-from poly_jax.data.indexed_batches import read_draws
 from poly_jax.data.indexed_examples import IndexedExamples
 from poly_jax.data.packing import Example
-from poly_jax.data.position import write_position
 from poly_jax.data.stream import Batch, BatchStream
 
-# Examples that are taken at a time.
-_TAKEN = 256
+EXAMPLES_TAKEN = 256
+"""Number of examples that are taken at a time to be packed, on which the rows depend."""
 
 
 class Examples(Protocol):
@@ -48,14 +46,14 @@ class Examples(Protocol):
 class IndexedSequence:
     """Examples that are held in memory. Those that wait are stored as the numbers of their draws."""
 
-    def __init__(self, examples: IndexedExamples, settings: Mapping[str, Any]) -> None:
-        """Makes the sequence; `settings` must be the same to restore a position."""
+    def __init__(self, examples: IndexedExamples) -> None:
+        """Makes the sequence of the examples at their start."""
         self._examples = examples
-        self._settings = {**settings, "examples": examples.digest}
+        self.save, self.restore = examples.save, examples.restore
 
     def take(self) -> list[Example]:
         """Return the next examples."""
-        return [self._examples.example(draw) for draw in self._examples.take(_TAKEN)]
+        return [self._examples.example(draw) for draw in self._examples.take(EXAMPLES_TAKEN)]
 
     def stored(self, examples: Sequence[Example]) -> dict[str, Int[np.ndarray, "..."]]:
         """Return the draws of examples."""
@@ -66,14 +64,6 @@ class IndexedSequence:
         """Return the examples of draws."""
         draws = zip(arrays["tasks"].tolist(), arrays["draws"].tolist(), strict=True)
         return [self._examples.example(draw) for draw in draws]
-
-    def save(self, filename: str | os.PathLike[str]) -> None:
-        """Write the position to a file."""
-        write_position(filename, self._settings, draws=self._examples.position)
-
-    def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Go to a saved position; see `IndexedBatches.restore`."""
-        self._examples.go_to(read_draws(filename, self._settings))
 
     def close(self) -> None:
         """Do nothing: no thread reads ahead."""

@@ -2,14 +2,12 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from clu.data.dataset_iterator import ArraySpec, DatasetIterator
 
 from poly_jax.data.indexed_examples import IndexedExamples
 from poly_jax.data.padded_rows import pad_rows
-from poly_jax.data.position import ADVICE, read_position, write_position
 from poly_jax.data.stream import Batch
 from poly_jax.data.task_examples import TaskExamples
 from poly_jax.errors import UserError
@@ -25,7 +23,6 @@ class IndexedBatches(DatasetIterator):
     def __init__(
         self,
         examples: IndexedExamples,
-        settings: Mapping[str, Any],
         rows: int,
         share: slice,
         sequence_length: Mapping[str, int],
@@ -36,7 +33,6 @@ class IndexedBatches(DatasetIterator):
 
         Args:
           examples: the examples at their start.
-          settings: what must be the same to restore a position.
           rows: number of rows of a batch of all hosts.
           share: this host's rows.
           sequence_length: number of tokens of `inputs` and of `targets` in a row.
@@ -44,7 +40,6 @@ class IndexedBatches(DatasetIterator):
           choices: whether to add the answer choices, which all examples must have.
         """
         self._examples, self._rows, self._share = examples, rows, share
-        self._settings = {**settings, "examples": examples.digest}
         self._sequence_length, self._start_id = dict(sequence_length), start_id
         self._most_choices = most_choices(examples.tasks) if choices else 0
 
@@ -74,25 +69,11 @@ class IndexedBatches(DatasetIterator):
 
     def save(self, filename: str | os.PathLike[str]) -> None:
         """Write the position to a file whose local or remote (gs://) path begins with `filename`."""
-        write_position(filename, self._settings, draws=self._examples.position)
+        self._examples.save(filename)
 
     def restore(self, filename: str | os.PathLike[str]) -> None:
-        """Go to a saved position.
-
-        Raises:
-          UserError: nothing was saved there, it is damaged, or a stream with other settings or examples saved
-            it.
-        """
-        self._examples.go_to(read_draws(filename, self._settings))
-
-
-def read_draws(filename: str | os.PathLike[str], settings: Mapping[str, Any]) -> tuple[int, int]:
-    """Return a saved position of `IndexedExamples`; see `IndexedBatches.restore`."""
-    position = read_position(filename, settings, "indexed", mark="draws")
-    place = position.take_list("draws", int)
-    if len(place) != 2 or min(place) < 0:
-        raise UserError(f"{position.place}: draws is {place}, and it must be two numbers from 0; {ADVICE}")
-    return place[0], place[1]
+        """Go to a saved position; see `IndexedExamples.restore`."""
+        self._examples.restore(filename)
 
 
 def most_choices(tasks: Sequence[TaskExamples]) -> int:

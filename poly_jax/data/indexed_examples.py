@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from jaxtyping import Int
 from poly_jax.data.draw_order import DrawOrder
 from poly_jax.data.keyed_random import permutation, random_key, uniform
 from poly_jax.data.packing import Example
+from poly_jax.data.position import ADVICE, read_position, write_position
 from poly_jax.data.routed import RoutedTask
 from poly_jax.data.task_examples import TaskExamples
 from poly_jax.data.task_reader import Read, TaskReader
@@ -35,7 +37,12 @@ class IndexedExamples:
     """
 
     def __init__(
-        self, reader: TaskReader, tasks: Mapping[RoutedTask, float], seed: int, shuffle: bool
+        self,
+        reader: TaskReader,
+        tasks: Mapping[RoutedTask, float],
+        seed: int,
+        shuffle: bool,
+        settings: Mapping[str, Any],
     ) -> None:
         """Reads the examples of all tasks.
 
@@ -44,6 +51,7 @@ class IndexedExamples:
           tasks: the tasks and their rates, above 0.
           seed: seed of the order of tasks and examples, and of the tasks' own preprocessors.
           shuffle: whether each task's examples are shuffled.
+          settings: what must be the same to restore a position, beside the examples themselves.
 
         Raises:
           UserError: a task has no example, or cannot be read.
@@ -56,7 +64,8 @@ class IndexedExamples:
             _Epochs(task, read, reader, seed, shuffle)
             for task, read in zip(self._tasks, reader.read(self._tasks, _reader_seed(seed, 0)), strict=True)
         ]
-        self.digest = _digest([rates, [len(epochs) for epochs in self._epochs]])
+        sizes = [len(epochs) for epochs in self._epochs]
+        self._settings = {**settings, "examples": _digest([rates, sizes])}
         self._place = (0, 0)
         self._ahead: Iterator[Draw] = iter(())
         self.go_to((0, 0))
@@ -75,6 +84,24 @@ class IndexedExamples:
         """Continue from a position."""
         self._place = position
         self._ahead = itertools.islice(self._block(position[0]), position[1], None)
+
+    def save(self, filename: str | os.PathLike[str]) -> None:
+        """Write the position to a file whose local or remote (gs://) path begins with `filename`."""
+        write_position(filename, self._settings, draws=self._place)
+
+    def restore(self, filename: str | os.PathLike[str]) -> None:
+        """Go to a saved position.
+
+        Raises:
+          UserError: nothing was saved there, it is damaged, or it was saved with other settings or examples.
+        """
+        position = read_position(filename, self._settings, "indexed", mark="draws")
+        place = position.take_list("draws", int)
+        if len(place) != 2 or min(place) < 0:
+            raise UserError(
+                f"{position.place}: draws is {place}, and it must be two numbers from 0; {ADVICE}"
+            )
+        self.go_to((place[0], place[1]))
 
     def take(self, count: int) -> list[Draw]:
         """Return the next draws."""

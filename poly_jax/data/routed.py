@@ -53,6 +53,10 @@ class RoutedTask(seqio.Task):
         A task that draws targets has a preprocessor with a method `one_row_per_target`. This method is itself
         a preprocessor and gives the rows of one example the same `example_id`.
         """
+        return self._row_per_target
+
+    @functools.cached_property
+    def _row_per_target(self) -> "RoutedTask | None":
         every = [getattr(each, "one_row_per_target", each) for each in self.unrouted.preprocessors]
         if every == list(self.unrouted.preprocessors):
             return None

@@ -11,6 +11,7 @@ from typing import Any
 
 from poly_jax.data.example_chunks import TEXTS, ExampleChunk, by_task
 from poly_jax.data.feature_converter import CHOICE_FEATURES
+from poly_jax.data.quick_options import quick_options
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import RoutedTask, seedable
 from poly_jax.data.task_examples import TaskExamples
@@ -108,17 +109,10 @@ class TaskReader:
             graph = rows.get_concrete_function().graph.as_graph_def()
         nodes = [graph.node, *(function.node_def for function in graph.library.function)]
         random = any(name in node.op for part in nodes for node in part for name in _RANDOM_OPERATIONS)
-        options = tf.data.Options()
-        options.deterministic = True
-        # TensorFlow would optimise the pipeline for longer than it takes to read a small task.
-        options.experimental_optimization.apply_default_optimizations = False
-        options.autotune.enabled = False
-        dataset = (
-            tf.data.Dataset.range(len(sources)).flat_map(rows).padded_batch(_CHUNK).with_options(options)
-        )
+        dataset = tf.data.Dataset.range(len(sources)).flat_map(rows).padded_batch(_CHUNK)
         chunks, last = [], 0
         try:
-            for chunk in dataset.with_options(options).as_numpy_iterator():
+            for chunk in dataset.with_options(quick_options()).as_numpy_iterator():
                 last = int(chunk["place"][-1])
                 chunks.append(ExampleChunk(chunk))
                 memory.add(chunks[-1], sources[last].routed.name)

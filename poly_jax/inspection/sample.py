@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int
 
 from poly_jax.data.batches import train_batches
-from poly_jax.data.example_sequences import unpadded
+from poly_jax.data.example_sequences import EXAMPLES_TAKEN, unpadded
 from poly_jax.data.packed_stream import PackedStream
 from poly_jax.data.packing import Example, Packing
 from poly_jax.data.stream import Batch
@@ -19,8 +19,6 @@ from poly_jax.experiment import Data
 _BATCH = 64
 # More than the examples that wait to be packed, so that rows are those of the midst of a training.
 _EXAMPLES = 2048
-# Examples that training hands over to be packed at a time, of which its rows depend.
-_TAKEN = 256
 # Longer examples are counted as if they had this length.
 _LONGEST = 1 << 14
 
@@ -103,7 +101,7 @@ class _Recorded:
         self._examples = iter(examples)
 
     def take(self) -> list[Example]:
-        if not (taken := list(itertools.islice(self._examples, _TAKEN))):
+        if not (taken := list(itertools.islice(self._examples, EXAMPLES_TAKEN))):
             raise StopIteration
         return taken
 

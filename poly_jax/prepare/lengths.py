@@ -5,11 +5,12 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from poly_jax.data.quick_options import quick_options
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.user_code import cause
 from poly_jax.errors import UserError
 from poly_jax.prepare.records import Columns
-from poly_jax.prepare.rows import TRACED, preprocessors_key, quick_options, spec_key
+from poly_jax.prepare.rows import TRACED, preprocessors_key, spec_key
 
 PERCENTILES = (50, 90, 99)
 _AT_A_TIME = 1 << 12

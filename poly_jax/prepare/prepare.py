@@ -20,6 +20,7 @@ from poly_jax.prepare import making, workers
 from poly_jax.prepare.making import Place
 from poly_jax.prepare.page import page
 from poly_jax.prepare.report import Report
+from poly_jax.prepare.rows import forgetful
 from poly_jax.prepare.task_folder import TaskFolder
 from poly_jax.reporting.item_progress import item_progress
 from poly_jax.reporting.json_text import json_text
@@ -60,6 +61,7 @@ def prepare(
             "there afterwards"
         )
     check_output_folder(output_dir, "prepare")
+    forgetful.cache_clear()  # The raw files may have changed since an earlier call in this process.
     data.register_tasks()
     names = _cacheable(list(mixture or [data.mixture]))
     place = Place(os.path.abspath(output_dir), data.sequence_length)

@@ -2,11 +2,13 @@
 
 import collections
 import copy
-import inspect
+import functools
 from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
+from poly_jax.data.quick_options import quick_options
 from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.routed import seedable
 from poly_jax.data.user_code import blaming, reading_error
 from poly_jax.prepare.records import Columns
 
@@ -77,8 +79,12 @@ def preprocessors_key(task: seqio.Task, *, cached: bool) -> tuple[Any, ...]:
     return (chosen, features)
 
 
+@functools.lru_cache(maxsize=1)
 def forgetful(task: seqio.Task) -> seqio.Task:
-    """Return the task with a copy of its source, so that what the source keeps in memory can be freed."""
+    """Return the task with a copy of its source, so that what the source keeps in memory can be freed.
+
+    The copy of the last task is kept, so that a process reads the raw files once for all shards of a task.
+    """
     if type(task) is not seqio.Task:
         return task
     source = copy.copy(task.source)
@@ -112,8 +118,8 @@ def shard(task: seqio.Task, split: str, index: int, count: int) -> tf.data.Datas
       count: number of shards, see `n_shards`.
     """
     with blaming(f"the data of task {task.name!r}, split {split!r},"):
-        source = task.source
-        options: dict[str, Any] = {"seed": 0} if _takes_seed(source) else {}
+        source = seedable(task).source
+        options: dict[str, Any] = {"seed": 0}
         if count > 1 and len(source.list_shards(split)) > 1:
             options["shard_info"] = seqio.ShardInfo(index=index, num_shards=count)
         rows = source.get_dataset(split=split, shuffle=False, **options)
@@ -146,13 +152,6 @@ def batches(rows: tf.data.Dataset, task: seqio.Task, split: str) -> Iterator[Col
             raise reading_error([task], split, {}, error) from error
 
 
-def _takes_seed(source: seqio.DataSource) -> bool:
-    # seqio refuses to pass a seed to a function that takes none.
-    if isinstance(source, seqio.FunctionDataSource):
-        return "seed" in inspect.signature(source._dataset_fn).parameters
-    return True
-
-
 def _dealt(rows: tf.data.Dataset, index: int, count: int) -> tf.data.Dataset:
     """Return every `count`-th group of 16 rows, from group `index` on."""
 
@@ -167,12 +166,3 @@ def _dealt(rows: tf.data.Dataset, index: int, count: int) -> tf.data.Dataset:
         return row
 
     return rows.enumerate().filter(is_ours).map(row_alone)
-
-
-def quick_options() -> tf.data.Options:
-    """Options for a pipeline that lives for a moment: its optimisation would take longer than it saves."""
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False
-    options.experimental_optimization.apply_default_optimizations = False
-    return options

@@ -103,7 +103,7 @@ def test_crossfit(tmp_path):
     parts = {"train": ["boolq"], "dev": [], "test": []}
     (folder / "splits" / "mine.json").write_text(json.dumps(parts))
     for split in ("train", "dev", "test"):
-        lines = [f"{split} question {n}\tanswer {n}" + "\tother" * (n % 3) for n in range(5)]
+        lines = [f"{split} question {n}\tyes" + "\tno" * (n % 2) for n in range(5)]
         (folder / "data" / "boolq" / f"boolq_16_100_{split}.tsv").write_text("\n".join(lines) + "\n")
     crossfit.register(folder, vocabularies.byte(), partition="mine", prefix=PREFIX)
     check_cached_like_uncached(f"{PREFIX}_boolq", tmp_path / "cache")

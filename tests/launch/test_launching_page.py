@@ -1,0 +1,52 @@
+"""The commands of docs/launching.md print what the page says."""
+
+import itertools
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from poly_jax import cli
+from poly_jax.launch.launching import TARGET_NAMES
+
+PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launching.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+SHOWN = [
+    (shlex.split(command.replace("\\\n", "")), output)
+    for (language, command), (_, output) in itertools.pairwise(BLOCKS)
+    if language == "sh"
+]
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("number", range(len(SHOWN)))
+def test_a_command_prints_what_the_page_shows(capsys, number):
+    words, shown = SHOWN[number]
+    pathlib.Path("job.yaml").write_text(dict(BLOCKS)["yaml"])
+    assert (words[0], "--dry_run" in words) == ("poly-jax", True)
+    assert cli.main(words[1:]) == 0
+    # A line of three dots on the page stands for any lines.
+    expected = re.escape(shown).replace(re.escape("...\n"), r"(?:.*\n)*?")
+    printed = capsys.readouterr().out
+    assert re.fullmatch(expected, printed), printed
+
+
+def test_every_target_has_a_section_that_shows_it():
+    for target in TARGET_NAMES:
+        assert f"`--target={target}`\n" in PAGE
+        assert any(f"--target={target}" in words for words, _ in SHOWN)
+
+
+def test_each_command_is_followed_by_its_output():
+    languages = [language for language, _ in BLOCKS]
+    assert languages.count("sh") == languages.count("text") == len(SHOWN)
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_mistakes_on_the_page_get_the_line_that_it_shows(capsys, number):
+    words, told = re.findall(r"^    \$ poly-jax (.*)\n    (poly-jax: error: .*)$", PAGE, re.MULTILINE)[number]
+    pathlib.Path("job.yaml").write_text(dict(BLOCKS)["yaml"])
+    assert cli.main(shlex.split(words)) == 1
+    assert capsys.readouterr().err == f"{told}\n"

@@ -1,0 +1,128 @@
+"""The linters of each kind of file find nothing in what targets write, nor in the image's recipe."""
+
+import pathlib
+import shutil
+import subprocess
+import sysconfig
+
+import pytest
+import yaml
+from yamllint import linter
+from yamllint.config import YamlLintConfig
+
+from poly_jax.launch.targets import TARGETS
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def tool(name):
+    """A program of the test extra, which pip installs beside the interpreter."""
+    found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    assert found, f"{name} is not installed; run pip install -e '.[test]'"
+    return found
+
+
+SCRIPTS = [
+    ("tpu_vm", "v5e:4x4", {}),
+    (
+        "tpu_vm",
+        "v4:4x4x8",
+        {"slices": 2, "spot": True, "secrets": {"HF_TOKEN": "hub"}, "env": {"A": "it's $x"}},
+    ),
+    ("slurm", "h100:2x8", {}),
+    (
+        "slurm",
+        "l4:1x1",
+        {"secrets": {"HF_TOKEN": "env"}, "env": {"A": "it's $x"}, "queue": "gpu", "image": None},
+    ),
+]
+
+
+@pytest.mark.parametrize(("target", "slice_", "fields"), SCRIPTS)
+def test_shellcheck_finds_nothing(make_job, tmp_path, target, slice_, fields):
+    ((name, text),) = TARGETS[target].submit(make_job(slice_, **fields)).files.items()
+    (tmp_path / name).write_text(text)
+    done = subprocess.run(
+        [tool("shellcheck"), "--shell=bash", str(tmp_path / name)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "line", ["rm -rf $folder/", "if [ $a = b ]; then", "for x in $(ls *); do echo; done"]
+)
+def test_shellcheck_finds_a_mistake(tmp_path, line):
+    (tmp_path / "x.sh").write_text(f"#!/usr/bin/env bash\n{line}\n")
+    assert subprocess.run(
+        [tool("shellcheck"), str(tmp_path / "x.sh")], capture_output=True, check=False
+    ).returncode
+
+
+@pytest.mark.parametrize(
+    ("target", "slice_", "fields"),
+    [
+        ("jobset", "v5e:4x4", {"slices": 2, "env": {"A": "yes", "B": "3"}, "secrets": {"T": "hub/token"}}),
+        ("skypilot", "v6e:2x4", {"spot": True}),
+        ("skypilot", "h100:2x8", {"env": {"A": "b"}, "secrets": {"HF_TOKEN": "env"}}),
+    ],
+)
+def test_yamllint_finds_nothing(make_job, target, slice_, fields):
+    (text,) = TARGETS[target].submit(make_job(slice_, **fields)).files.values()
+    rules = YamlLintConfig("{extends: default, rules: {line-length: disable}}")
+    assert [str(problem) for problem in linter.run(text, rules)] == []
+    assert yaml.safe_load(text)
+
+
+def test_hadolint_finds_nothing():
+    done = subprocess.run(
+        [tool("hadolint"), str(ROOT / "Dockerfile")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("change", [("3.11.14-slim-bookworm", "latest"), ("USER 1000", "USER root")])
+def test_hadolint_finds_a_base_that_is_not_pinned_and_a_program_that_runs_as_root(tmp_path, change):
+    text = (ROOT / "Dockerfile").read_text()
+    assert change[0] in text
+    (tmp_path / "Dockerfile").write_text(text.replace(*change))
+    assert subprocess.run(
+        [tool("hadolint"), str(tmp_path / "Dockerfile")], capture_output=True, check=False
+    ).returncode
+
+
+def test_the_image_gets_every_file_that_it_copies():
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = {
+        word
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY ")
+        for word in line.split()[1:-1]
+    }
+    assert copied == sent
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_a_task_of_skypilot_restarts_on_a_preemption_and_not_on_an_error(make_job):
+    (text,) = TARGETS["skypilot"].submit(make_job("v5p:2x2x2")).files.values()
+    task = yaml.safe_load(text)
+    assert task["resources"]["accelerators"] == "tpu-v5p-16"
+    codes = task["resources"]["job_recovery"]["recover_on_exit_codes"]
+    assert 42 in codes
+    assert not {0, 1, 2} & set(codes)
+
+
+def test_gpu_hosts_of_skypilot_are_told_of_each_other(make_job, tmp_path):
+    (text,) = TARGETS["skypilot"].submit(make_job("h100:2x8", bucket="gs://b")).files.values()
+    task = yaml.safe_load(text)
+    (tmp_path / "poly-jax").write_text(
+        '#!/bin/sh\necho "$POLY_JAX_COORDINATOR $POLY_JAX_NUM_PROCESSES $POLY_JAX_PROCESS_ID"\n'
+    )
+    (tmp_path / "poly-jax").chmod(0o755)
+    sky = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", **sky}
+    done = subprocess.run(["bash", "-c", task["run"]], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout == "10.0.0.1:8476 2 1\n"
+    assert (task["num_nodes"], task["resources"]["accelerators"]) == (2, "H100:8")
