@@ -57,9 +57,15 @@ def requested() -> bool:
     return _received.number is not None
 
 
-def exit_code() -> int:
-    """The exit code for the signal that was received; that of an interruption where none was received."""
-    return _EXIT_CODES[_received.number or signal.SIGINT]
+def exit_code(error: KeyboardInterrupt) -> int:
+    """The exit code of a program that an exception has ended.
+
+    It is that of the signal that this process received. Where it received none, another host did, or Python
+    itself was interrupted.
+    """
+    if _received.number is not None:
+        return _EXIT_CODES[_received.number]
+    return PREEMPTED if isinstance(error, Stopped) else INTERRUPTED
 
 
 class Deferral:

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stopped:
         if str(stopped):
             print(f"poly-jax: {many_hosts.name()}{stopped}", file=sys.stderr, flush=True)
-        return stopping.exit_code()
+        return stopping.exit_code(stopped)
     except many_hosts.LostHostError as lost:
         print(f"poly-jax: {many_hosts.told_lost(str(lost))}", file=sys.stderr, flush=True)
         return stopping.PREEMPTED

@@ -18,16 +18,19 @@ def keep_compiled_programs() -> None:
     versions of JAX and XLA. JAX reads these settings when it is imported. `JAX_COMPILATION_CACHE_DIR` chooses
     another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
     """
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
     # Code for one CPU may not run on another, and a home folder may be shared by several machines.
     folder = platformdirs.user_cache_path("poly_jax") / "compiled" / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # A user without a home folder compiles every time.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    # Least recently used programs are deleted beyond this size.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    # Least recently used programs are deleted beyond this size. In a folder that was filled without a limit,
+    # JAX would look for the times of use in vain.
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_BYTES))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 
 def _processor() -> str:

@@ -3,6 +3,7 @@
 python tests/faults/matrix.py [WORD ...]
 """
 
+import logging
 import pathlib
 import sys
 import tempfile
@@ -14,6 +15,8 @@ from cases import CASES, Place
 
 
 def main(words: list[str]) -> int:
+    # Orbax warns of metadata that only a whole run has.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     chosen = [case for case in CASES if not words or any(word in str(case) for word in words)]
     kept = 0
     print("| fault | program | phase | promise | kept | seconds |\n|---|---|---|---|---|---|")

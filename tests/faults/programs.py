@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A test fails rather than waits longer. Programs start in some 15 s on an idle machine.
 PATIENCE = 240
@@ -245,8 +247,11 @@ def trained_arrays(run: pathlib.Path, step: int | None = None) -> dict[str, Any]
     place = (run / "checkpoints" / str(step or max(steps))).absolute()
     found = {}
     for item in ("trained", "optimizer"):
-        with ocp.StandardCheckpointer() as reader:
-            tree = reader.restore(place / item)
+        # The run may have had more processes than this one, whose shardings say nothing here.
+        with ocp.PyTreeCheckpointer() as reader:
+            saved_tree = reader.metadata(place / item).item_metadata.tree
+            kinds = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), saved_tree)
+            tree = reader.restore(place / item, args=ocp.args.PyTreeRestore(restore_args=kinds))
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             found[f"{item}/{jax.tree_util.keystr(path, simple=True, separator='/')}"] = leaf
     return found
