@@ -8,7 +8,7 @@ from jaxtyping import Array, Bool, Float
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
-from poly_jax.model.sharding import constrain
+from poly_jax.weights.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
@@ -58,7 +58,7 @@ class Attention(nn.Module):
         y = y.reshape(*y.shape[:2], -1)
         axes = ("joined_kv", "embed")
         out = Projection(self.context, f"{self.site}/out", x.shape[-1], _KERNEL_INIT, axes, name="out")
-        return out(y, route, cursor)
+        return constrain(out(y, route, cursor), "batch", "length", "embed")
 
     def _heads(
         self, name: str, x: Float[Array, "batch length embed"], route: Route | None, cursor: Cursor | None

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
-from poly_jax.model.sharding import constrain
+from poly_jax.weights.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True), "linear": lambda x: x}
@@ -40,4 +40,4 @@ class MLP(nn.Module):
             part = _ACTIVATIONS[activation](project(name, x, config.mlp_dim, ("embed", "mlp")))
             hidden = part if hidden is None else hidden * part
         hidden = constrain(self.context.dropout(-2)(hidden), "batch", "length", "mlp")
-        return project("wo", hidden, x.shape[-1], ("mlp", "embed"))
+        return constrain(project("wo", hidden, x.shape[-1], ("mlp", "embed")), "batch", "length", "embed")

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from poly_jax.errors import UserError
-from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
+from poly_jax.weights.sharding import mesh_axes, rules_for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +65,7 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
     """
     if isinstance(shapes, dict):
         return {name: shardings(child, axes[name], mesh) for name, child in shapes.items()}
-    return NamedSharding(mesh, mesh_axes(shapes.shape, axes, LOGICAL_AXIS_RULES, mesh.shape))
+    return NamedSharding(mesh, mesh_axes(shapes.shape, axes, rules_for(axes), mesh.shape))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -47,11 +47,11 @@ def test_batch_sizes_that_cannot_be_sharded_are_refused():
     ("shape", "axes", "expected"),
     [
         # An axis that not all mesh axes divide may still be divided by some of them.
-        ((8, 8, 3), ("tasks", "splits", "skills"), (("fsdp", "model"), None, None)),
-        ((6, 8, 3), ("tasks", "splits", "skills"), (("fsdp",), None, None)),
-        ((1, 6, 16, 3), ("splits", "tasks", "lora_in", "lora_rank"), (None, ("fsdp",), None, None)),
+        ((8, 1, 3), ("tasks", "splits", "skills"), (("model", "fsdp"), None, None)),
+        ((6, 4, 3), ("tasks", "splits", "skills"), (("fsdp",), ("model",), None)),
+        ((1, 6, 16, 3), ("splits", "tasks", "lora_in", "lora_rank"), (None, ("fsdp",), ("model", "data"), None)),
         # T0's number of tasks, 313, is prime.
-        ((313, 8, 8), ("tasks", "splits", "skills"), (None, None, None)),
+        ((313, 64, 8), ("tasks", "splits", "skills"), (None, ("model", "fsdp", "data"), None)),
         ((15, 32), ("embed", "mlp"), (None, ("model",))),
         ((3, 16, 32), ("layers", "embed", "mlp"), (None, ("fsdp",), ("model",))),
     ],
@@ -78,9 +78,10 @@ def test_a_step_on_a_mesh_of_eight_devices_equals_a_step_on_one_device():
     np.testing.assert_allclose(found["loss"], found["loss_alone"], rtol=1e-5)
     assert found["moved"] > 0.05
     assert found["difference"] < 1e-5
-    # Kernels [embed, joined_kv] are sharded along both axes; the router's logits along tasks, over two axes.
+    # Kernels [embed, joined_kv] are sharded along both axes; the router's logits over all three, along splits
+    # and tasks.
     assert found["kernel"] == [[16, 32], [8, 16]]
-    assert found["router"] == [[4, 2, 3], [1, 2, 3]]
+    assert found["router"] == [[4, 2, 3], [1, 1, 3]]
     # A step does not change the sharding, and the optimizer's moments are sharded like their parameters.
     assert found["router_after"] == found["router_moment"] == found["router"]
     # A restored state is on the mesh too, and training continues bit for bit the same.

@@ -1,4 +1,4 @@
-"""Which axes of the device mesh cut an array, and constraints that hold inside the model's programs."""
+"""Which axes of the device mesh cut an array, and constraints that hold inside programs."""
 
 import math
 import warnings
@@ -17,9 +17,7 @@ with warnings.catch_warnings():
 
 Rules = Sequence[tuple[str, Any]]
 
-# Logical axes that are not listed are replicated. Adapters are small: only what grows with the number of
-# tasks is sharded, which is a router's table and private skills. A table whose tasks nothing divides stays
-# whole: cut along its splits, XLA (jax 0.10.2 on CPUs) computes wrong gradients, whatever is constrained.
+# Logical axes that are not listed are replicated.
 LOGICAL_AXIS_RULES: Rules = (
     ("batch", ("data", "fsdp")),
     ("vocab", "model"),
@@ -27,8 +25,21 @@ LOGICAL_AXIS_RULES: Rules = (
     ("joined_kv", "model"),
     ("mlp", "model"),
     ("embed", "fsdp"),
-    ("tasks", ("fsdp", "model")),
+    ("splits", ("model", "fsdp")),
+    ("skills", ("model", "fsdp")),
+    ("lora_in", ("model", "fsdp")),
+    ("lora_out", ("model", "fsdp")),
 )
+_ALL = ("model", "fsdp", "data")
+TASK_AXIS_RULES: Rules = (
+    ("splits", _ALL),
+    ("tasks", _ALL),
+    ("skills", _ALL),
+    ("lora_in", _ALL),
+    ("lora_out", _ALL),
+)
+"""The rules of arrays that grow with the number of tasks. No number of tasks has to be divisible: T0's 313 is
+prime, and what the tasks leave, the other axes take."""
 
 
 def mesh_axes(
@@ -58,22 +69,35 @@ def mesh_axes(
     return PartitionSpec(*spec)
 
 
-def constrain(x: Array, *names: str) -> Array:
-    """The same array, laid out over the mesh in force as the rules for its logical axes say.
+def rules_for(names: Sequence[str | None]) -> Rules:
+    """The rules for the axes of an array: Flax's where a caller set them, as t5x does, else this module's."""
+    if rules := get_logical_axis_rules():
+        return rules
+    return TASK_AXIS_RULES if "tasks" in names else LOGICAL_AXIS_RULES
+
+
+def mesh_in_force() -> tuple[Mesh | AbstractMesh, dict[str, int]]:
+    """The mesh that programs are traced for, and the sizes of the axes over which XLA divides arrays.
 
     The mesh is the one that `jax.set_mesh`, `jax.sharding.use_abstract_mesh` or, in t5x's programs,
-    `with mesh:` entered. The rules are Flax's where a caller set them, as t5x does, else
-    `LOGICAL_AXIS_RULES`. Without a mesh of several devices this does nothing.
-
-    It takes the place of `flax.linen.with_logical_constraint`, which does nothing under `with mesh:`, without
-    a word, and cuts axes that the mesh does not divide.
+    `with mesh:` entered.
     """
     mesh: Mesh | AbstractMesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
         mesh = thread_resources.env.physical_mesh
     kinds = zip(mesh.axis_names, mesh.axis_types, strict=True)
-    sizes = {name: mesh.shape[name] for name, kind in kinds if kind == AxisType.Auto}
+    return mesh, {name: mesh.shape[name] for name, kind in kinds if kind == AxisType.Auto}
+
+
+def constrain(x: Array, *names: str | None) -> Array:
+    """The same array, laid out over the mesh in force as the rules for its logical axes say.
+
+    Without a mesh of several devices this does nothing.
+
+    It takes the place of `flax.linen.with_logical_constraint`, which does nothing under `with mesh:`, without
+    a word, and cuts axes that the mesh does not divide.
+    """
+    _, sizes = mesh_in_force()
     if math.prod(sizes.values()) == 1:
         return x
-    rules = get_logical_axis_rules() or LOGICAL_AXIS_RULES
-    return jax.lax.with_sharding_constraint(x, mesh_axes(x.shape, names, rules, sizes))
+    return jax.lax.with_sharding_constraint(x, mesh_axes(x.shape, names, rules_for(names), sizes))
