@@ -6,11 +6,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import partitioning
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Mixed, Skill
 from poly_jax.model.context import Context, Cursor
+from poly_jax.model.fan_out import FanOut
 from poly_jax.model.route import Route, constrain_weights
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.router import Sizes
@@ -100,6 +102,22 @@ def _like_kernel(mixed: Mixed, specs: Mapping[str, ParameterSpec], kernel_axes: 
     return {name: laid_out(name, array) for name, array in mixed.items()}
 
 
+PRODUCT = "product"
+"""Name of the frozen products for policies of rematerialisation."""
+
+
+def _product(
+    x: Float[Array, "batch length d_in"],
+    copies: Float[Array, "parts batch length d_in"] | None,
+    kernel: Float[Array, "d_in d_out"],
+) -> Float[Array, "batch length d_out"]:
+    """`x W`; with copies of x, each is multiplied by the part of W that is on the same devices."""
+    if copies is None:
+        return x @ kernel
+    parts = kernel.reshape(x.shape[-1], copies.shape[0], -1)
+    return jnp.einsum("pbld,dpo->blpo", copies, parts).reshape(*x.shape[:2], -1)
+
+
 class Projection(nn.Module):
     """`y = x W`, adapted where its site is selected.
 
@@ -119,14 +137,18 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch length d_in"], route: Route | None, cursor: Cursor | None = None
+        self,
+        x: Float[Array, "batch length d_in"] | FanOut,
+        route: Route | None,
+        cursor: Cursor | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """The site's output for every row's task."""
+        x, copies = (x.x, x.copies) if isinstance(x, FanOut) else (x, None)
         adapters, d_in = self.context.adapters, x.shape[-1]
         kernel = partitioning.param_with_axes(
             "kernel", self.kernel_init, (d_in, self.features), jnp.float32, axes=self.kernel_axes
         )
-        y = x @ kernel.astype(x.dtype)
+        y = checkpoint_name(_product(x, copies, kernel.astype(x.dtype)), PRODUCT)
         if adapters is None or route is None or not adapters.adapts(self.site):
             return y
         skills = {"inventory": adapters.skill}

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax.linen import get_logical_axis_rules
 from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
 from jaxtyping import Array
@@ -101,3 +102,30 @@ def constrain(x: Array, *names: str | None) -> Array:
     if math.prod(sizes.values()) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, mesh_axes(x.shape, names, rules_for(names), sizes))
+
+
+def copies(x: Array, names: Sequence[str | None], width: int, width_name: str) -> Array | None:
+    """Copies of an array on a new first axis, one for each part into which the mesh cuts another axis.
+
+    Each device has its own copy, so nothing is sent. What is summed over the copies is sent once: where
+    several products of x with kernels of this width share the copies, the gradients of x are first added up
+    on each device and then between devices. (With x itself, XLA sends the gradient of each product.)
+
+    Args:
+      x: the array.
+      names: the logical name of each of its axes.
+      width: length of the axis that is cut.
+      width_name: its logical name.
+
+    Returns:
+      The copies, [parts, ...]; None where the axis is not cut.
+    """
+    _, sizes = mesh_in_force()
+    found = mesh_axes((width,), (width_name,), rules_for((width_name,)), sizes)[0] or ()
+    over = (found,) if isinstance(found, str) else found
+    parts = math.prod(sizes[axis] for axis in over)
+    if parts == 1:
+        return None
+    left = {name: size for name, size in sizes.items() if name not in over}
+    spec = PartitionSpec(over, *mesh_axes(x.shape, names, rules_for(names), left))
+    return jax.lax.with_sharding_constraint(jnp.broadcast_to(x, (parts, *x.shape)), spec)

@@ -49,7 +49,11 @@ def test_batch_sizes_that_cannot_be_sharded_are_refused():
         # An axis that not all mesh axes divide may still be divided by some of them.
         ((8, 1, 3), ("tasks", "splits", "skills"), (("model", "fsdp"), None, None)),
         ((6, 4, 3), ("tasks", "splits", "skills"), (("fsdp",), ("model",), None)),
-        ((1, 6, 16, 3), ("splits", "tasks", "lora_in", "lora_rank"), (None, ("fsdp",), ("model", "data"), None)),
+        (
+            (1, 6, 16, 3),
+            ("splits", "tasks", "lora_in", "lora_rank"),
+            (None, ("fsdp",), ("model", "data"), None),
+        ),
         # T0's number of tasks, 313, is prime.
         ((313, 64, 8), ("tasks", "splits", "skills"), (None, ("model", "fsdp", "data"), None)),
         ((15, 32), ("embed", "mlp"), (None, ("model",))),
