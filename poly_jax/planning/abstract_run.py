@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.evaluation.predict import decode_program
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, parameter_shapes
@@ -20,9 +21,9 @@ from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.mesh import Partitioning, batch_sharding, check_batch_size, on_mesh, replicated, shardings
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.start import abstract_state
-from poly_jax.training.update import TrainState, Update
+from poly_jax.training.update import Update
 from poly_jax.weights.parameter_names import Trainable, selects
-from poly_jax.weights.tree import split
+from poly_jax.weights.tree import merge, split
 
 Tree = dict[str, Any]
 
@@ -75,16 +76,18 @@ def table_of(count: int) -> TaskTable:
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Shape, dtype and sharding of everything that the step reads.
+    """Shape, dtype and sharding of what a program reads.
 
     Attributes:
-      state: the training state.
-      frozen: the frozen tree.
+      frozen: the parameters that are not trained.
+      trained: the parameters that are trained.
+      optimizer: the optimizer's state; empty in evaluation.
       batch: the batch.
     """
 
-    state: TrainState
     frozen: Tree
+    trained: Tree
+    optimizer: Any
     batch: Tree
 
 
@@ -143,10 +146,38 @@ def train_program(run: AbstractRun, table: TaskTable, mesh: Mesh) -> tuple[Any, 
     trained, frozen = trained_and_frozen(run, model, mesh)
     transformation = run.optimizer.transformation(run.steps, run.router_anneal_steps)
     update = Update(model, run.loss, transformation, run.microbatches, run.prior)
-    arguments = Arguments(abstract_state(trained, update, mesh), frozen, abstract_batch(run.data, mesh))
-    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = abstract_state(trained, update, mesh)
+    arguments = Arguments(frozen, trained, state.optimizer, abstract_batch(run.data, mesh))
     number = jax.ShapeDtypeStruct((), jnp.int32)
     with on_mesh(mesh):
-        step = compiled_step(update, run.non_finite, arguments.state)
-        traced = step.trace(arguments.state, arguments.frozen, arguments.batch, key, number)
+        step = compiled_step(update, run.non_finite, state)
+        traced = step.trace(state, frozen, arguments.batch, _key(), number)
     return traced, arguments
+
+
+def evaluation_program(run: AbstractRun, table: TaskTable, mesh: Mesh, batch_size: int) -> tuple[Any, Arguments]:
+    """Trace the program that predicts a batch in evaluation, with the run's `Decoding`.
+
+    Args:
+      run: the run.
+      table: its tasks.
+      mesh: the mesh.
+      batch_size: number of rows over all devices, as `evaluate.batch_size`.
+
+    Raises:
+      UserError: the batch cannot be divided over the mesh, or the model's configuration is not possible.
+    """
+    check_batch_size(batch_size, mesh)
+    model, decoding = run.experiment.transformer(table), run.experiment.decoding
+    trained, frozen = trained_and_frozen(run, model, mesh)
+    data = dataclasses.replace(run.data, batch_size=batch_size, packing="none")
+    batch = {name: abstract_batch(data, mesh)[name] for name in ("encoder_input_tokens", "task_ids")}
+    with on_mesh(mesh):
+        program = decode_program(model, decoding, mesh)
+        key = _key() if decoding.temperature else None
+        traced = program.trace(merge(frozen, trained), *batch.values(), key)
+    return traced, Arguments(frozen, trained, (), batch)
+
+
+def _key() -> Any:
+    return jax.eval_shape(lambda: jax.random.key(0))

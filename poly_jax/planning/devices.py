@@ -13,21 +13,6 @@ from poly_jax.launch.slices import Slice
 _NAMES = {"v7x": "tpu7x"}
 """What libtpu calls a generation, where that is another name."""
 
-ENVIRONMENT = {
-    # The host needs no TPU, and JAX does not look for one.
-    "JAX_PLATFORMS": "cpu",
-    # Otherwise only one process of the machine may load libtpu.
-    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    # Otherwise libtpu asks the cloud's metadata server which TPU this machine has, and warns at length.
-    "TPU_SKIP_MDS_QUERY": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-    "TPU_WORKER_HOSTNAMES": "localhost",
-    # A program for another machine is of no use here, and JAX would warn that it cannot be kept.
-    "JAX_ENABLE_COMPILATION_CACHE": "false",
-}
-"""Variables that must be set before JAX is imported."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Devices:
     """Devices to compile for.
@@ -78,7 +63,7 @@ def simulated_devices(count: int, per_chip: int = 1) -> Devices:
     devices = jax.devices("cpu")
     if len(devices) < count:
         raise UserError(
-            f"--simulate needs {count} CPU devices, and this process has {len(devices)}; set"
+            f"a simulation needs {count} CPU devices, and this process has {len(devices)}; set"
             f" JAX_NUM_CPU_DEVICES={count} before it starts"
         )
     return Devices(tuple(devices[:count]), per_chip)
