@@ -145,11 +145,13 @@ def _source(instruction: Instruction, around: Mapping[str, Instruction]) -> str:
 def readable_source(op_name: str) -> str:
     """Shorten a path of JAX's functions to modules, with "forward" and "backward" for differentiation."""
     parts = []
-    for part in re.sub(r"jit\([^/]*\)/", "", op_name).split("/"):
+    # XLA writes what it has joined as PREFIX/(A:B:C).
+    joined = re.sub(r"\(([^():]*):[^()]*\)$", r"\1", re.sub(r"jit\([^/]*\)/", "", op_name))
+    for part in joined.split("/"):
         if re.fullmatch(r"transpose\(jvp\(.*\)\)|transpose\(.*\)", part):
             part = "backward"
         elif re.fullmatch(r"jvp\(.*\)", part):
             part = "forward"
-        if part not in ("while", "body", "closed_call", "checkpoint", "rematted_computation", "Transformer"):
+        if part not in ("while", "body", "closed_call", "checkpoint", "rematted_computation", "Transformer._encode"):
             parts.append(part)
     return "/".join(parts)
