@@ -144,8 +144,7 @@ def train_program(run: AbstractRun, table: TaskTable, mesh: Mesh) -> tuple[Any, 
     check_batch_size(run.data.batch_size // run.microbatches, mesh)
     model = dataclasses.replace(run.experiment.transformer(table), train=True)
     trained, frozen = trained_and_frozen(run, model, mesh)
-    transformation = run.optimizer.transformation(run.steps, run.router_anneal_steps)
-    update = Update(model, run.loss, transformation, run.microbatches, run.prior)
+    update = training_update(run, model)
     state = abstract_state(trained, update, mesh)
     arguments = Arguments(frozen, trained, state.optimizer, abstract_batch(run.data, mesh))
     number = jax.ShapeDtypeStruct((), jnp.int32)
@@ -153,6 +152,12 @@ def train_program(run: AbstractRun, table: TaskTable, mesh: Mesh) -> tuple[Any, 
         step = compiled_step(update, run.non_finite, state)
         traced = step.trace(state, frozen, arguments.batch, _key(), number)
     return traced, arguments
+
+
+def training_update(run: AbstractRun, model: Transformer) -> Update:
+    """Make the step's function, as `train` does."""
+    transformation = run.optimizer.transformation(run.steps, run.router_anneal_steps)
+    return Update(model, run.loss, transformation, run.microbatches, run.prior)
 
 
 def evaluation_program(run: AbstractRun, table: TaskTable, mesh: Mesh, batch_size: int) -> tuple[Any, Arguments]:
