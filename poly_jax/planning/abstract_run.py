@@ -18,7 +18,13 @@ from poly_jax.training import guards
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.ibp_prior import IBPPrior
-from poly_jax.training.mesh import Partitioning, batch_sharding, check_batch_size, on_mesh, replicated, shardings
+from poly_jax.training.mesh import (
+    Partitioning,
+    batch_sharding,
+    check_batch_size,
+    on_mesh,
+    shardings,
+)
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.start import abstract_state
 from poly_jax.training.update import Update
@@ -160,7 +166,9 @@ def training_update(run: AbstractRun, model: Transformer) -> Update:
     return Update(model, run.loss, transformation, run.microbatches, run.prior)
 
 
-def evaluation_program(run: AbstractRun, table: TaskTable, mesh: Mesh, batch_size: int) -> tuple[Any, Arguments]:
+def evaluation_program(
+    run: AbstractRun, table: TaskTable, mesh: Mesh, batch_size: int
+) -> tuple[Any, Arguments]:
     """Trace the program that predicts a batch in evaluation, with the run's `Decoding`.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from poly_jax.planning.hlo import Instruction, Module, Shape
+from poly_jax.planning.runs import runs
 
 Network = Literal["ici", "dcn"]
 
@@ -20,6 +21,10 @@ _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,]*\}(?:,\{[\d,]*\})*)\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
 _LONGEST_CHAIN = 30
+_NOT_MODULES = {
+    *("while", "body", "closed_call", "checkpoint", "rematted_computation"),
+    "Transformer._encode",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +34,8 @@ class Collective:
     Attributes:
       kind: one of `KINDS`.
       count: number of such operations in a step.
-      bytes: bytes of the whole arrays of all of them, on each device: the result of an all-gather, the operand
-        of a reduce-scatter.
+      bytes: bytes of the whole arrays of all of them, on each device: the result of an all-gather, the
+        operand of a reduce-scatter.
       shape: dtype and shape of the array; of the largest one where an operation combines several.
       source: path of the modules and functions that need it.
       network: "ici" inside a slice, "dcn" between slices.
@@ -59,7 +64,7 @@ def collectives(module: Module, devices_per_slice: int) -> list[Collective]:
       devices_per_slice: number of devices of a slice, which are consecutive in the program's numbering.
     """
     found: dict[tuple[str, str, str, Network, int], list[int]] = collections.defaultdict(lambda: [0, 0])
-    for instruction, around, times in module.runs():
+    for instruction, around, times in runs(module):
         kind, network = _kind(instruction, devices_per_slice)
         if kind is None:
             continue
@@ -152,6 +157,6 @@ def readable_source(op_name: str) -> str:
             part = "backward"
         elif re.fullmatch(r"jvp\(.*\)", part):
             part = "forward"
-        if part not in ("while", "body", "closed_call", "checkpoint", "rematted_computation", "Transformer._encode"):
+        if part not in _NOT_MODULES:
             parts.append(part)
     return "/".join(parts)

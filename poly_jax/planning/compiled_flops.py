@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 
 from poly_jax.planning.hlo import Instruction, Module, Shape
+from poly_jax.planning.runs import runs
 
 
 def compiled_flops(module: Module) -> int:
@@ -13,7 +14,7 @@ def compiled_flops(module: Module) -> int:
     Where this is more than the traced program's count over the number of devices, devices repeat each other's
     work.
     """
-    return sum(times * _flops(instruction, around) for instruction, around, times in module.runs())
+    return sum(times * _flops(instruction, around) for instruction, around, times in runs(module))
 
 
 def _flops(instruction: Instruction, around: Mapping[str, Instruction]) -> int:

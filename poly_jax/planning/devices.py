@@ -13,6 +13,7 @@ from poly_jax.launch.slices import Slice
 _NAMES = {"v7x": "tpu7x"}
 """What libtpu calls a generation, where that is another name."""
 
+
 @dataclasses.dataclass(frozen=True)
 class Devices:
     """Devices to compile for.
@@ -43,7 +44,7 @@ def tpu_devices(accelerators: Slice, slices: int = 1) -> Devices:
     if accelerators.chips < 4:
         settings["chips_per_host_bounds"] = (1, 1, 1)
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **settings).devices
+        found: Any = topologies.get_topology_desc(platform="tpu", topology_name=name, **settings).devices
     except Exception as error:  # JAX has no narrower one that it promises.
         line = " ".join(str(error).split())
         raise UserError(f"libtpu does not describe {name}: {line[:300]}") from error

@@ -1,18 +1,16 @@
-"""Reads the text of a compiled program (HLO), and how often each instruction of it runs."""
+"""Reads the text of a compiled program (HLO)."""
 
 import dataclasses
 import functools
 import re
-from collections.abc import Iterator
 
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) (?:\(.*)?\{$")
-_INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.*)$")
+_INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r"(?:^|\s)([a-z][a-z0-9\-]*)\(")
 _COMMENT = re.compile(r"/\*.*?\*/")
 _NAME = re.compile(r"%([\w.\-]+)")
 _SHAPE = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(r"\b(body|calls|to_apply|branch_computations|true_computation|false_computation)=")
-_KNOWN_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _OP_NAME = re.compile(r'op_name="((?:[^"\\]|\\.)*)"')
 _BITS = re.compile(r"(?:[su]|bf|f|c)(\d+)")
 
@@ -54,6 +52,7 @@ class Instruction:
       operands: names of the instructions that it reads.
       inside: the text between its parentheses.
       rest: the text after them: its attributes.
+      is_root: whether it is the result of its computation.
     """
 
     name: str
@@ -62,6 +61,7 @@ class Instruction:
     operands: tuple[str, ...]
     inside: str
     rest: str
+    is_root: bool
 
     @property
     def op_name(self) -> str:
@@ -97,41 +97,6 @@ class Module:
     computations: dict[str, dict[str, Instruction]]
     entry: str
 
-    def runs(self) -> Iterator[tuple[Instruction, dict[str, Instruction], int]]:
-        """Yield each instruction that runs, the computation around it, and how often it runs.
-
-        Of the branches of a conditional, all count. A loop whose number of iterations is decided while it
-        runs counts with the most that its condition allows.
-        """
-        yield from self._runs(self.entry, 1)
-
-    def _runs(self, name: str, times: int) -> Iterator[tuple[Instruction, dict[str, Instruction], int]]:
-        computation = self.computations[name]
-        for instruction in computation.values():
-            yield instruction, computation, times
-            inner = times * self.trips(instruction) if instruction.opcode == "while" else times
-            for called in instruction.called():
-                yield from self._runs(called, inner)
-
-    def trips(self, loop: Instruction) -> int:
-        """Return the number of iterations of a `while`.
-
-        Compilers for CPUs write it down. That for TPUs does not: there it is the constant that the loop's
-        condition compares its counter with, which in JAX's loops begins at 0. It is 1 without such a constant.
-        """
-        if known := _KNOWN_TRIPS.search(loop.rest):
-            return int(known[1])
-        condition = loop.attribute("condition")
-        return max(self._integers((condition or "").lstrip("%")), default=1)
-
-    def _integers(self, name: str) -> Iterator[int]:
-        for instruction in self.computations.get(name, {}).values():
-            if instruction.opcode == "constant" and instruction.shapes[0].sides == ():
-                if re.fullmatch(r"[1-9]\d*", instruction.inside):
-                    yield int(instruction.inside)
-            for called in instruction.called():
-                yield from self._integers(called)
-
 
 def read_hlo(text: str) -> Module:
     """Read the text of a compiled program, as `compiled.as_text()` gives it.
@@ -146,7 +111,7 @@ def read_hlo(text: str) -> Module:
             current = computations.setdefault(found[2], {})
             entry = found[2] if found[1] else entry
         elif current is not None and (found := _INSTRUCTION.match(line)):
-            instruction = _instruction(found[1], _COMMENT.sub("", found[2]))
+            instruction = _instruction(found[2], _COMMENT.sub("", found[3]), bool(found[1]))
             if instruction is not None:
                 current[instruction.name] = instruction
         elif line.startswith("}"):
@@ -156,7 +121,7 @@ def read_hlo(text: str) -> Module:
     return Module(computations, entry)
 
 
-def _instruction(name: str, text: str) -> Instruction | None:
+def _instruction(name: str, text: str, is_root: bool) -> Instruction | None:
     found = _OPCODE.search(text)
     if found is None:
         return None
@@ -172,6 +137,7 @@ def _instruction(name: str, text: str) -> Instruction | None:
         tuple(_NAME.findall(inside)),
         inside,
         text[end:],
+        is_root,
     )
 
 

@@ -37,8 +37,15 @@ class Memory:
 
     def per_chip(self, devices: int) -> "Memory":
         """The bytes of all devices of a chip."""
-        values = dataclasses.asdict(self)
-        return Memory(**{k: None if value is None else value * devices for k, value in values.items()})
+        program = None if self.program is None else self.program * devices
+        return Memory(
+            self.frozen * devices,
+            self.trained * devices,
+            self.optimizer * devices,
+            self.activations * devices,
+            program,
+            self.peak * devices,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +81,7 @@ def compile_or_measure(lowered: Any) -> Any:
         found = _TOO_LARGE.search(str(error))
         if found is None:
             raise
-        return TooLarge(
-            int(float(found[1]) * _UNITS[found[2]]), int(float(found[3]) * _UNITS[found[4]])
-        )
+        return TooLarge(int(float(found[1]) * _UNITS[found[2]]), int(float(found[3]) * _UNITS[found[4]]))
 
 
 def memory_of(compiled: Any, arguments: Arguments) -> Memory:
@@ -94,5 +99,7 @@ def memory_of(compiled: Any, arguments: Arguments) -> Memory:
         # CPUs' compiler leaves what is computed on the way out of the peak.
         peak = max(stats.peak_memory_in_bytes, held + stats.temp_size_in_bytes)
         program = stats.generated_code_size_in_bytes
-    parts = [bytes_on_device(tree) for tree in (arguments.frozen, arguments.trained, arguments.optimizer)]
-    return Memory(*parts, max(0, peak - sum(parts) - (program or 0)), program, peak)
+    trees = (arguments.frozen, arguments.trained, arguments.optimizer)
+    frozen, trained, optimizer = map(bytes_on_device, trees)
+    rest = peak - frozen - trained - optimizer - (program or 0)
+    return Memory(frozen, trained, optimizer, max(0, rest), program, peak)

@@ -49,7 +49,8 @@ def plan(
       programs: what to compile.
       decode_batch_size: number of rows that the evaluation predicts at once.
       share_of_peak: share of a chip's peak that matrix products are assumed to reach.
-      search: whether to find the largest batch and to compile the suggestion, which takes several compilations.
+      search: whether to find the largest batch and to compile the suggestion, which takes several
+        compilations.
       format: form of what is printed.
       html: path of an HTML page to write too.
 
@@ -136,7 +137,7 @@ def _told(what: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _compiling_anew() -> Iterator[None]:
     """Leave the compilation cache out: a program for another machine cannot be kept in it."""
-    before = jax.config.jax_enable_compilation_cache
+    before = jax.config.read("jax_enable_compilation_cache")
     jax.config.update("jax_enable_compilation_cache", False)
     try:
         yield

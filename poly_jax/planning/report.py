@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from poly_jax.planning.collectives import Collective
 from poly_jax.planning.memory import Memory
 from poly_jax.planning.plan import Plan
 from poly_jax.planning.suggestion import Estimate, Layout
@@ -83,7 +84,10 @@ class Report:
             "collectives": None
             if sent is None
             else [
-                {name: getattr(each, name) for name in ("kind", "count", "bytes", "shape", "source", "network")}
+                {
+                    name: getattr(each, name)
+                    for name in ("kind", "count", "bytes", "shape", "source", "network")
+                }
                 for each in sent
             ],
             "fits": plan.fits,
@@ -100,8 +104,8 @@ class Report:
             return f"It fits: {gib(free)} of {gib(plan.accelerators.peaks.hbm_bytes)} a chip are free."
         assert plan.available is not None
         return (
-            f"It does not fit: it needs {gib(memory.peak)} a chip, {gib(memory.peak - plan.available)} more than"
-            f" the {gib(plan.available)} that a program may use."
+            f"It does not fit: it needs {gib(memory.peak)} a chip, {gib(memory.peak - plan.available)} more"
+            f" than the {gib(plan.available)} that a program may use."
         )
 
     def advice(self) -> list[str]:
@@ -140,8 +144,12 @@ def gib(count: float) -> str:
     return f"{count / 2**30:.2f} GiB" if count >= 0.1 * 2**30 or not count else f"{count / 2**20:.1f} MiB"
 
 
-def memory_rows(memory: Memory) -> list[tuple[str, str]]:
+def memory_rows(memory: Memory) -> list[tuple[str, ...]]:
     """The kinds of memory and their bytes as text."""
-    return [
-        (name, "unknown" if value is None else gib(value)) for name, value in dataclasses.asdict(memory).items()
-    ]
+    kinds = dataclasses.asdict(memory).items()
+    return [(name, "unknown" if value is None else gib(value)) for name, value in kinds]
+
+
+def _fields_of(collective: Collective) -> dict[str, Any]:
+    names = ("kind", "count", "bytes", "shape", "source", "network")
+    return {name: getattr(collective, name) for name in names}

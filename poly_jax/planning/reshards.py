@@ -42,15 +42,15 @@ class Contents:
         sides = tuple(side for side in collective.sides if side != 1)
         if tuple(sorted(sides)) in self._weights:
             return "weights"
-        for place in range(len(sides)):
-            others = sides[:place] + sides[place + 1 :]
-            rows = self._rows % sides[place] == 0 and self._lengths & set(others)
-            tokens = any(sides[place] == length * self._share(sides[place], length) for length in self._lengths)
-            if rows or (tokens and others):
+        for place, side in enumerate(sides):
+            others = {*sides[:place], *sides[place + 1 :]}
+            rows = self._rows % side == 0 and self._lengths & others
+            tokens = others and any(self._rows_of(side, length) for length in self._lengths)
+            if rows or tokens:
                 return "activations"
         return "other"
 
-    def _share(self, side: int, length: int) -> int:
+    def _rows_of(self, side: int, length: int) -> int:
         """The number of rows whose tokens lie behind one another on an axis; 0 if they do not."""
         rows, rest = divmod(side, length)
         return rows if rows and not rest and self._rows % rows == 0 else 0

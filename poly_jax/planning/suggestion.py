@@ -177,7 +177,7 @@ def _kept(config: T5Config, remat: Remat, parts: int, length: int, crossed: int)
 
 
 def _seconds(run: AbstractRun, layout: Layout, plan: Plan, share_of_peak: float, weights: int) -> float:
-    """A rough time of a step: products at a share of the peak, then what is sent at half of the links' peak."""
+    """A rough time of a step: products at a share of the peak, then collectives at the links' peak."""
     # A frozen T5 has a forward pass and a backward pass of equal work; "full" adds a forward pass.
     work = {"none": 1.0, "minimal": 1.05, "full": 1.5}
     before = work[run.experiment.model.remat]
@@ -191,4 +191,3 @@ def _seconds(run: AbstractRun, layout: Layout, plan: Plan, share_of_peak: float,
         rows = data.batch_size * layout.model / plan.accelerators.devices
         sent += 2 * 2 * rows * tokens * config.emb_dim * config.activation_dtype.itemsize
     return products + sent / (plan.accelerators.peaks.ici / 2)
-

@@ -31,10 +31,11 @@ def headline(report: Report) -> str:
     hosts = accelerators.slice.hosts * accelerators.slices
     mesh = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     what = "training step" if plan.program == "train" else "prediction of a batch"
-    chips, machines = accelerators.chips, "host" if hosts == 1 else "hosts"
+    count = accelerators.chips
+    chips, machines = "chip" if count == 1 else "chips", "host" if hosts == 1 else "hosts"
     return (
-        f"{slices}{accelerators.slice.name}: {chips} chip{'s' * (chips != 1)}, {hosts} {machines}; mesh {mesh};"
-        f" {what} of {plan.batch_size:,} rows"
+        f"{slices}{accelerators.slice.name}: {count} {chips}, {hosts} {machines}; mesh"
+        f" {mesh}; {what} of {plan.batch_size:,} rows"
     )
 
 
@@ -47,8 +48,8 @@ def notes(report: Report) -> list[str]:
         )
     if plan.compiled_for != plan.accelerators.slice.kind:
         found.append(
-            f"Compiled for {plan.compiled_for}, a slice of the same shape, because libtpu describes only one of"
-            f" the two cores of a {plan.accelerators.slice.kind} chip, with half of its memory."
+            f"Compiled for {plan.compiled_for}, a slice of the same shape, because libtpu describes only one"
+            f" of the two cores of a {plan.accelerators.slice.kind} chip, with half of its memory."
         )
     return found
 
@@ -57,8 +58,8 @@ def work(report: Report) -> list[str]:
     """What is computed and how long it takes, in sentences."""
     plan, peaks = report.plan, report.plan.accelerators.peaks
     lines = [
-        f"Matrix products: {plan.dot_flops_per_chip / 1e9:,.1f} GFLOP a chip, {seconds(plan.seconds_at_peak)} at"
-        f" the peak of {peaks.bfloat16 / 1e12:,.0f} TFLOP/s."
+        f"Matrix products: {plan.dot_flops_per_chip / 1e9:,.1f} GFLOP a chip, {seconds(plan.seconds_at_peak)}"
+        f" at the peak of {peaks.bfloat16 / 1e12:,.0f} TFLOP/s."
     ]
     if plan.float32_flops_per_chip and plan.dot_flops_per_chip:
         share = plan.float32_flops_per_chip / plan.dot_flops_per_chip
@@ -69,17 +70,18 @@ def work(report: Report) -> list[str]:
     for network, least in report.seconds_sent.items():
         if least:
             lines.append(
-                f"Collectives over {network.upper()}: {plan.bytes_sent(network) / 1e6:,.1f} MB a step, at least"
-                f" {seconds(least)} at the links' peak."
+                f"Collectives over {network.upper()}: {plan.bytes_sent(network) / 1e6:,.1f} MB a step, at"
+                f" least {seconds(least)} at the links' peak."
             )
-    # What takes longer than the products would, is not in the estimate of the time.
     if plan.program == "train":
         lines.append(
             f"At {report.share_of_peak:.0%} of the peak: {report.steps_per_hour:,.0f} steps an hour;"
             f" {report.steps:,} steps take {report.hours:,.2f} hours, {report.chip_hours:,.2f} chip-hours."
         )
     else:
-        lines.append(f"At {report.share_of_peak:.0%} of the peak: {report.steps_per_hour:,.0f} batches an hour.")
+        lines.append(
+            f"At {report.share_of_peak:.0%} of the peak: {report.steps_per_hour:,.0f} batches an hour."
+        )
     return lines
 
 
@@ -99,7 +101,7 @@ def collective_tables(report: Report) -> list[Table]:
         if not found:
             continue
         shown = found[:_SHOWN]
-        rows = [
+        rows: list[tuple[str, ...]] = [
             (
                 each.kind,
                 each.shape + (f" and {each.arrays - 1} more" if each.arrays > 1 else ""),

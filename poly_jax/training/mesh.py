@@ -13,7 +13,6 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from poly_jax.errors import UserError
 from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
 
-
 AXES = ("data", "fsdp", "model")
 """The axes of the mesh, from the one with the least communication to the one with the most."""
 

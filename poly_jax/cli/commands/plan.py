@@ -1,11 +1,12 @@
 """`poly-jax plan`."""
 
 import argparse
+from typing import Any
 
 from poly_jax.cli.command import Command, path, positive
 from poly_jax.configuration import Configuration
 
-_PROGRAMS = {"train": ("train",), "decode": ("decode",), "both": ("train", "decode")}
+_PROGRAMS: dict[str, Any] = {"train": ("train",), "decode": ("decode",), "both": ("train", "decode")}
 
 
 class Plan(Command):
