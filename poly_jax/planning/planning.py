@@ -6,11 +6,10 @@ import time
 from collections.abc import Iterator
 from typing import Literal
 
-import jax
-
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import check_writable, write_whole
+from poly_jax.launch.mesh_check import check_mesh
 from poly_jax.planning import texts
 from poly_jax.planning.abstract_run import AbstractRun, table_of
 from poly_jax.planning.page import page
@@ -65,13 +64,19 @@ def plan(
     if html is not None:
         check_writable(html)
     run.check()
+    name = accelerators.slice.name
+    check_mesh(
+        run.partitioning,
+        run.data.batch_size,
+        run.microbatches,
+        accelerators.devices,
+        name if accelerators.slices == 1 else f"{accelerators.slices} slices {name}",
+    )
     table = table_of(tasks) if tasks is not None else registered_table(run.experiment, run.data.mixture)
-    reports = []
-    with _compiling_anew():
-        for program in programs:
-            reports.append(
-                _report(run, table, accelerators, program, decode_batch_size, share_of_peak, search)
-            )
+    reports = [
+        _report(run, table, accelerators, program, decode_batch_size, share_of_peak, search)
+        for program in programs
+    ]
     _print(reports, format)
     if html is not None:
         write_whole(html, page(reports))
@@ -132,14 +137,3 @@ def _told(what: str) -> Iterator[None]:
     began = time.perf_counter()
     yield
     print(f"took {time.perf_counter() - began:.0f} s", file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def _compiling_anew() -> Iterator[None]:
-    """Leave the compilation cache out: a program for another machine cannot be kept in it."""
-    before = jax.config.read("jax_enable_compilation_cache")
-    jax.config.update("jax_enable_compilation_cache", False)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_enable_compilation_cache", before)
