@@ -97,9 +97,18 @@ class Arguments:
     batch: Tree
 
 
-def trained_and_frozen(run: AbstractRun, model: Transformer, mesh: Mesh) -> tuple[Tree, Tree]:
-    """Describe the parameters that `fresh_start` would make; frozen ones have the activations' dtype."""
-    shapes, axes = parameter_shapes(model)
+def trained_and_frozen(
+    run: AbstractRun, model: Transformer, parameters: tuple[Tree, Tree], mesh: Mesh
+) -> tuple[Tree, Tree]:
+    """Describe the parameters that `fresh_start` would make; frozen ones have the activations' dtype.
+
+    Args:
+      run: the run.
+      model: its model.
+      parameters: what `parameter_shapes` says of the model, which takes seconds for large ones.
+      mesh: the mesh.
+    """
+    shapes, axes = parameters
     described = jax.tree.map(
         lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
         shapes,
@@ -149,7 +158,7 @@ def train_program(run: AbstractRun, table: TaskTable, mesh: Mesh) -> tuple[Any, 
     """
     check_batch_size(run.data.batch_size // run.microbatches, mesh)
     model = dataclasses.replace(run.experiment.transformer(table), train=True)
-    trained, frozen = trained_and_frozen(run, model, mesh)
+    trained, frozen = trained_and_frozen(run, model, parameter_shapes(model), mesh)
     update = training_update(run, model)
     state = abstract_state(trained, update, mesh)
     arguments = Arguments(frozen, trained, state.optimizer, abstract_batch(run.data, mesh))
@@ -182,7 +191,7 @@ def evaluation_program(
     """
     check_batch_size(batch_size, mesh)
     model, decoding = run.experiment.transformer(table), run.experiment.decoding
-    trained, frozen = trained_and_frozen(run, model, mesh)
+    trained, frozen = trained_and_frozen(run, model, parameter_shapes(model), mesh)
     data = dataclasses.replace(run.data, batch_size=batch_size, packing="none")
     batch = {name: abstract_batch(data, mesh)[name] for name in ("encoder_input_tokens", "task_ids")}
     with on_mesh(mesh):

@@ -50,7 +50,7 @@ def plan(
       share_of_peak: share of a chip's peak that matrix products are assumed to reach.
       search: whether to find the largest batch and to compile the suggestion, which takes several
         compilations.
-      format: form of what is printed.
+      format: form of what is printed; "markdown" gives the rows of a table, without advice.
       html: path of an HTML page to write too.
 
     Returns:
@@ -74,7 +74,9 @@ def plan(
     )
     table = table_of(tasks) if tasks is not None else registered_table(run.experiment, run.data.mixture)
     reports = [
-        _report(run, table, accelerators, program, decode_batch_size, share_of_peak, search)
+        _report(
+            run, table, accelerators, program, decode_batch_size, share_of_peak, search, format != "markdown"
+        )
         for program in programs
     ]
     _print(reports, format)
@@ -91,12 +93,13 @@ def _report(
     decode_batch_size: int,
     share_of_peak: float,
     search: bool,
+    advise: bool,
 ) -> Report:
     name = accelerators.slice.name
     with _told(f"compiling the {program} step for {name}"):
         found = make_plan(run, table, accelerators, program, decode_batch_size)
     layout = Layout.of(run)
-    if program == "decode":
+    if program == "decode" or not advise:
         return Report(found, run.steps, share_of_peak, layout)
     suggestion = suggest(run, table, found, share_of_peak)
     suggested = largest = None

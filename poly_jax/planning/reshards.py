@@ -33,6 +33,8 @@ class Contents:
                 _variants(leaf, is_stacked(name)) for name, leaf in flatten(parameters).items()
             )
         )
+        # Compilers cut a vector into pieces of any shape.
+        self._vectors = {sides[0] for sides in self._weights if len(sides) == 1}
         arrays = jax.tree.leaves(dict(batch))
         self._rows = arrays[0].shape[0]
         self._lengths = {length for array in arrays for length in array.shape[1:]}
@@ -40,8 +42,10 @@ class Contents:
     def moved(self, collective: Collective) -> Moved:
         """Return what a collective moves: the shape of a parameter or its gradient decides first."""
         sides = tuple(side for side in collective.sides if side != 1)
-        if tuple(sorted(sides)) in self._weights:
+        if tuple(sorted(sides)) in self._weights or math.prod(sides) in self._vectors:
             return "weights"
+        if not collective.shape.startswith(("f", "bf")):
+            return "other"
         for place, side in enumerate(sides):
             others = {*sides[:place], *sides[place + 1 :]}
             rows = self._rows % side == 0 and self._lengths & others

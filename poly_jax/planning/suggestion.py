@@ -7,6 +7,7 @@ from typing import get_args
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.model.config import Remat, T5Config
+from poly_jax.model.transformer import parameter_shapes
 from poly_jax.planning.abstract_run import AbstractRun, trained_and_frozen, training_update
 from poly_jax.planning.memory import bytes_on_device
 from poly_jax.planning.plan import Accelerators, Plan
@@ -109,9 +110,10 @@ def _estimates(
     accelerators = plan.accelerators
     described = accelerators.describe()
     model = run.experiment.transformer(table)
+    parameters = parameter_shapes(model)
     for fsdp, parts in _meshes(run, accelerators):
         mesh = Partitioning(fsdp, parts).mesh(described.devices)
-        trained, frozen = trained_and_frozen(run, model, mesh)
+        trained, frozen = trained_and_frozen(run, model, parameters, mesh)
         state = abstract_state(trained, training_update(run, model), mesh)
         weights = bytes_on_device(frozen)
         held = weights + bytes_on_device(state.trained) + bytes_on_device(state.optimizer)

@@ -76,7 +76,9 @@ def test_a_product_names_its_operands_dtypes_and_its_module():
 
 @pytest.mark.parametrize("scanned", [True, False])
 def test_a_forward_pass_of_t5_has_the_operations_of_the_formula(run, scanned):
-    config = dataclasses.replace(run.experiment.model, scan_layers=scanned)
+    config = dataclasses.replace(
+        run.experiment.model, scan_layers=scanned, num_encoder_layers=3, num_decoder_layers=2
+    )
     model = Transformer(config)
     rows, inputs, targets = 4, 12, 10
     parameters, _ = parameter_shapes(model)

@@ -13,8 +13,8 @@ from poly_jax.planning.memory import Memory, TooLarge, bytes_on_device, compile_
 
 GIB = 2**30
 TOLD = (
-    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (19.59G) exceeds"
-    " available HBM (15.75G)."
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required for HLO temporaries (19.59G)"
+    " exceeds available HBM (15.75G)."
 )
 
 
