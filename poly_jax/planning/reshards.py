@@ -34,7 +34,11 @@ class Contents:
             )
         )
         # Compilers cut a vector into pieces of any shape.
-        self._vectors = {sides[0] for sides in self._weights if len(sides) == 1}
+        self._vectors = {
+            leaf.shape[-1]
+            for name, leaf in flatten(parameters).items()
+            if len(leaf.shape) - is_stacked(name) == 1
+        }
         arrays = jax.tree.leaves(dict(batch))
         self._rows = arrays[0].shape[0]
         self._lengths = {length for array in arrays for length in array.shape[1:]}
@@ -47,9 +51,8 @@ class Contents:
         if not collective.shape.startswith(("f", "bf")):
             return "other"
         for place, side in enumerate(sides):
-            others = {*sides[:place], *sides[place + 1 :]}
-            rows = self._rows % side == 0 and self._lengths & others
-            tokens = others and any(self._rows_of(side, length) for length in self._lengths)
+            rows = self._rows % side == 0 and self._lengths & set(sides[place + 1 :])
+            tokens = len(sides) == 2 and any(self._rows_of(side, length) for length in self._lengths)
             if rows or tokens:
                 return "activations"
         return "other"
