@@ -1,16 +1,20 @@
 """The device mesh, and the sharding of parameters and batches on it."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from poly_jax.errors import UserError
 from poly_jax.weights.sharding import mesh_axes, rules_for
+
+AXES = ("data", "fsdp", "model")
+"""The axes of the mesh, from the one with the least communication to the one with the most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,20 +32,38 @@ class Partitioning:
     fsdp: int = 1
     model: int = 1
 
-    def mesh(self) -> Mesh:
-        """Arrange all devices in a mesh.
+    def mesh(self, devices: Sequence[Any] | None = None) -> Mesh:
+        """Arrange devices in a mesh.
+
+        Devices of several slices differ only along the axis `data`, because the network between slices is
+        much slower than the one inside.
+
+        Args:
+          devices: the devices, or descriptions of devices to compile for; None for all of this program.
 
         Raises:
-          UserError: the product of the axes does not divide the number of devices.
+          UserError: the product of the axes does not divide the number of devices of a slice.
         """
-        count = jax.device_count()
-        if self.fsdp < 1 or self.model < 1 or count % (self.fsdp * self.model):
+        devices = jax.devices() if devices is None else devices
+        count, slices = len(devices), len(set(map(_slice, devices)))
+        product, per_slice = self.fsdp * self.model, count // slices
+        if self.fsdp < 1 or self.model < 1 or per_slice % product:
+            where = f"{count} device(s)" if slices == 1 else f"the {per_slice} devices of each slice"
             raise UserError(
-                f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {count}"
-                " device(s); choose two numbers whose product does"
+                f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {where};"
+                " choose two numbers whose product does"
             )
-        shape = (count // (self.fsdp * self.model), self.fsdp, self.model)
-        return jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
+        shape, types = (per_slice // product, self.fsdp, self.model), (AxisType.Auto,) * 3
+        if slices == 1:
+            return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+        return Mesh(
+            mesh_utils.create_hybrid_device_mesh(shape, (slices, 1, 1), devices), AXES, axis_types=types
+        )
+
+
+def _slice(device: Any) -> int:
+    """The slice of TPUs that a device belongs to. Other platforms call a host a slice."""
+    return getattr(device, "slice_index", None) or 0 if device.platform == "tpu" else 0
 
 
 @contextmanager
