@@ -1,0 +1,126 @@
+"""What a training step of MHR sends on meshes of eight devices. Run as a program, this compiles the steps."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.lora import LoRA
+from poly_jax.experiment import Data, Experiment
+from poly_jax.model.config import T5Config
+from poly_jax.planning.abstract_run import AbstractRun, table_of
+from poly_jax.planning.plan import Accelerators, make_plan
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.mesh import Partitioning
+
+LAYERS, EMBED, MLP, HEADS, KV, VOCAB = 3, 64, 192, 8, 8, 96
+# A prime number of tasks, and a number that is no other side of an array.
+TASKS, SPLITS, SKILLS = 13, 16, 4
+ROWS, INPUTS, TARGETS = 8, 40, 24
+FLOAT = 4
+
+
+def _run(data, fsdp, model):
+    config = T5Config(
+        vocab_size=VOCAB,
+        emb_dim=EMBED,
+        num_heads=HEADS,
+        head_dim=KV,
+        mlp_dim=MLP,
+        num_encoder_layers=LAYERS,
+        num_decoder_layers=LAYERS,
+        mlp_activations=("gelu", "linear"),
+        scan_layers=True,
+    )
+    sites = tuple(f".*/{site}" for site in ("query", "key", "value", "out", "wi_0", "wi_1", "wo"))
+    adapters = Adapters(LoRA(rank=1), LearnedRouter(), TASKS, SKILLS, SPLITS, sites)
+    lengths = Data("none", inputs_length=INPUTS, targets_length=TARGETS, batch_size=ROWS * data * fsdp)
+    mesh = Partitioning(fsdp=fsdp, model=model)
+    return AbstractRun(Experiment(config, lengths, adapters), steps=10, partitioning=mesh)
+
+
+def main():
+    """Print as JSON what is sent on each mesh."""
+    found = {}
+    for shape in ((1, 8, 1), (1, 1, 8), (2, 2, 2)):
+        plan = make_plan(_run(*shape), table_of(TASKS), Accelerators.named("v5e:2x4", simulate=True))
+        found[str(shape)] = {
+            "sent": [
+                {"kind": each.kind, "bytes": each.bytes, "sides": each.sides} for each in plan.collectives
+            ],
+            "resharded": [f"{each.kind} {each.shape} {each.source}" for each in plan.reshards],
+            "trained": plan.memory.trained + plan.memory.optimizer,
+        }
+    print(json.dumps(found))
+
+
+@pytest.fixture(scope="module")
+def found():
+    environment = {
+        **os.environ,
+        "JAX_NUM_CPU_DEVICES": "8",
+        "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _bytes(sent, kind):
+    return sum(each["bytes"] for each in sent if each["kind"] == kind)
+
+
+_ENCODER = 4 * EMBED * HEADS * KV + 3 * EMBED * MLP
+_DECODER = 8 * EMBED * HEADS * KV + 3 * EMBED * MLP
+_KERNELS = LAYERS * (_ENCODER + _DECODER)
+# At each site, A and B together are as long as the site's two sides, for each skill.
+_SKILLS = LAYERS * SKILLS * (12 * (EMBED + HEADS * KV) + 6 * (EMBED + MLP))
+_TABLES = LAYERS * 18 * TASKS * SPLITS * SKILLS
+
+
+@pytest.mark.slow
+def test_no_mesh_reshards_activations(found):
+    assert {shape: each["resharded"] for shape, each in found.items()} == {shape: [] for shape in found}
+
+
+@pytest.mark.slow
+def test_no_mesh_gathers_a_router_table(found):
+    for each in found.values():
+        assert not [sent for sent in each["sent"] if TASKS in sent["sides"] and sent["kind"] == "all-gather"]
+
+
+@pytest.mark.slow
+def test_fsdp_gathers_every_weight_at_most_once_in_each_direction(found):
+    sent = found["(1, 8, 1)"]["sent"]
+    embeddings = 2 * VOCAB * EMBED
+    # The mixing weights that go back to the rows of each device are small beside the weights.
+    assert _bytes(sent, "all-gather") <= 1.05 * 2 * FLOAT * (_KERNELS + _SKILLS + embeddings)
+
+
+@pytest.mark.slow
+def test_tensor_parallelism_adds_activations_up_twice_in_each_block_and_direction(found):
+    sent = found["(1, 1, 8)"]["sent"]
+    inputs, targets = ROWS * INPUTS * EMBED, ROWS * TARGETS * EMBED
+    blocks = 2 * LAYERS * (2 * inputs + 3 * targets)
+    # The two embedded texts, the gradient of the encoder's output, and that of the output head.
+    ends = 2 * (inputs + targets)
+    assert _bytes(sent, "all-reduce") <= 1.05 * FLOAT * (blocks + ends)
+
+
+@pytest.mark.slow
+def test_the_trained_state_is_spread_over_all_devices(found):
+    # The parameters and two moments; on (2, 2, 2), skills are copied along the data axis.
+    whole = 3 * FLOAT * (_SKILLS + _TABLES)
+    assert found["(1, 8, 1)"]["trained"] <= 1.01 * whole / 8
+    assert found["(1, 1, 8)"]["trained"] <= 1.01 * whole / 8
+    assert found["(2, 2, 2)"]["trained"] <= 1.01 * 3 * FLOAT * (_SKILLS / 4 + _TABLES / 8)
+
+
+if __name__ == "__main__":
+    main()
