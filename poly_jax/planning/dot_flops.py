@@ -66,8 +66,8 @@ def _repetitions(name: str, params: dict[str, Any], loop_calls: int) -> int:
     if name == "while":
         return loop_calls
     if name == "shard_map":
-        # Inside, shapes are those of one device.
-        return math.prod(params["mesh"].shape[axis] for axis in params["manual_axes"])
+        # Inside, shapes are those of one device. The name of the parameter is that of jax 0.10.
+        return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     return 1
 
 

@@ -22,14 +22,17 @@ _PIECE = 1 << 20
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """Return the checksum of every array of a tree on devices, by '/'-joined name.
+    """Return the checksum of every array of a tree, by '/'-joined name.
 
     The checksum of an array is the sum modulo 2^32, over its elements in C order, of a hash of the element's
-    bits and of its index. It is computed where the array is, without moving the array.
+    bits and of its index. It is computed where the array is, in memory or on devices, without moving it.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     sums = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): _on_devices(leaf) for path, leaf in leaves
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            _on_devices(leaf) if isinstance(leaf, jax.Array) else checksum(np.asarray(leaf))
+        )
+        for path, leaf in leaves
     }
     return {name: int(total) for name, total in jax.device_get(sums).items()}
 

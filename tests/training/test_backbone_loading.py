@@ -70,13 +70,12 @@ def test_a_parameter_is_placed_on_the_mesh_before_more_are_read(stored, monkeypa
     }
     backbone = Backbone(path, "poly_jax", tensors, dataclasses.asdict(CONFIG))
     monkeypatch.setattr("poly_jax.training.backbone.open_backbone", lambda _: backbone)
-    device_put = jax.device_put
 
     def place(array, sharding):
         events.append("place")
-        return device_put(array, sharding)
+        return jax.device_put(array, sharding)
 
-    monkeypatch.setattr("poly_jax.training.backbone.jax.device_put", place)
+    monkeypatch.setattr("poly_jax.training.backbone.put", place)
     load_backbone(path, Transformer(CONFIG), Partitioning().mesh())
     waiting = np.cumsum([1 if event == "read" else -1 for event in events])
     assert len(events) == 2 * len(arrays)
