@@ -20,11 +20,10 @@ _TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,]*\}(?:,\{[\d,]*\})*)\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
-_LONGEST_CHAIN = 30
-_NOT_MODULES = {
-    *("while", "body", "closed_call", "checkpoint", "rematted_computation"),
-    "Transformer._encode",
-}
+_CHAIN = re.compile(r'chain_id="(\d+)"')
+_LONGEST_PATH = 30
+# Control flow, and private methods of modules, which follow their module.
+_NOT_MODULES = re.compile(r"while|body|closed_call|checkpoint|rematted_computation|\w+\._\w+")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +63,15 @@ def collectives(module: Module, devices_per_slice: int) -> list[Collective]:
       devices_per_slice: number of devices of a slice, which are consecutive in the program's numbering.
     """
     found: dict[tuple[str, str, str, Network, int], list[int]] = collections.defaultdict(lambda: [0, 0])
+    chains: set[str] = set()
     for instruction, around, times in runs(module):
+        # The compiler for TPUs divides an operation into a chain of pieces, between which it computes. Each
+        # piece is in another fusion, and names the whole operation.
+        chain = _CHAIN.search(instruction.rest)
+        if chain is not None:
+            if chain[1] in chains:
+                continue
+            chains.add(chain[1])
         kind, network = _kind(instruction, devices_per_slice)
         if kind is None:
             continue
@@ -140,7 +147,7 @@ def _arrays(instruction: Instruction, around: Mapping[str, Instruction], kind: s
 
 def _source(instruction: Instruction, around: Mapping[str, Instruction]) -> str:
     """The path of the instruction, or of the first one before it that has one."""
-    for _ in range(_LONGEST_CHAIN):
+    for _ in range(_LONGEST_PATH):
         if instruction.op_name or not instruction.operands or instruction.operands[0] not in around:
             break
         instruction = around[instruction.operands[0]]
@@ -157,6 +164,6 @@ def readable_source(op_name: str) -> str:
             part = "backward"
         elif re.fullmatch(r"jvp\(.*\)", part):
             part = "forward"
-        if part not in _NOT_MODULES:
+        if not _NOT_MODULES.fullmatch(part):
             parts.append(part)
     return "/".join(parts)

@@ -101,7 +101,7 @@ class Plan:
       dot_flops_per_chip: operations of matrix products, by the traced program.
       compiled_flops_per_chip: the same by the compiled program; None where it does not fit.
       float32_flops_per_chip: the part of `dot_flops_per_chip` with an operand in float32.
-      collectives: what is sent; None where the program does not fit.
+      collectives: what is sent, with the bytes of a chip; None where the program does not fit.
       reshards: those that only change how activations are sharded.
       fits: whether the memory is enough.
       compiled_for: the kind of chip that it was compiled for.
@@ -187,7 +187,10 @@ def make_plan(
             fits=False,
         )
     module = read_hlo(compiled.as_text())
-    sent = collectives(module, mesh.size // accelerators.slices)
+    sent = [
+        dataclasses.replace(each, bytes=each.bytes * described.per_chip)
+        for each in collectives(module, mesh.size // accelerators.slices)
+    ]
     contents = Contents(merge(arguments.frozen, arguments.trained), arguments.batch)
     return Plan(
         **common,

@@ -117,7 +117,7 @@ class Report:
             chips = self.plan.accelerators.chips
             lines.append(
                 f"Largest batch that fits on this mesh: {self.largest_batch:,} rows,"
-                f" {self.largest_batch / chips:g} a chip."
+                f" {self.largest_batch / chips:,g} a chip."
                 if self.largest_batch
                 else "No batch fits on this mesh."
             )
@@ -141,7 +141,9 @@ class Report:
 
 def gib(count: float) -> str:
     """A number of bytes in GiB, or in MiB below 0.1 GiB."""
-    return f"{count / 2**30:.2f} GiB" if count >= 0.1 * 2**30 or not count else f"{count / 2**20:.1f} MiB"
+    if not count:
+        return "0"
+    return f"{count / 2**30:.2f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def memory_rows(memory: Memory) -> list[tuple[str, ...]]:

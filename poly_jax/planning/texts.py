@@ -5,6 +5,7 @@ import dataclasses
 from poly_jax.planning.report import Report, gib, memory_rows
 
 _SHOWN = 12
+_LEAST_SHARE = 0.001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,8 @@ def work(report: Report) -> list[str]:
         f"Matrix products: {plan.dot_flops_per_chip / 1e9:,.1f} GFLOP a chip, {seconds(plan.seconds_at_peak)}"
         f" at the peak of {peaks.bfloat16 / 1e12:,.0f} TFLOP/s."
     ]
-    if plan.float32_flops_per_chip and plan.dot_flops_per_chip:
-        share = plan.float32_flops_per_chip / plan.dot_flops_per_chip
+    share = plan.float32_flops_per_chip / (plan.dot_flops_per_chip or 1)
+    if share >= _LEAST_SHARE:
         lines.append(f"{share:.1%} of them have an operand in float32, which is slower than the peak.")
     if plan.compiled_flops_per_chip and plan.compiled_flops_per_chip > 1.05 * plan.dot_flops_per_chip:
         times = plan.compiled_flops_per_chip / plan.dot_flops_per_chip

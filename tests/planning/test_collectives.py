@@ -50,6 +50,23 @@ def test_the_start_of_an_all_gather_counts_its_result_and_the_end_nothing():
     assert (found.count, found.bytes) == (1, 4 * 32 * 64)
 
 
+def test_an_operation_in_a_chain_of_fusions_counts_once():
+    # The compiler for TPUs overlaps a collective with products in this way.
+    def piece(name, chain):
+        return (
+            f"%{name} (p: f32[8,64]) -> f32[32,64] {{\n  %p = f32[8,64] parameter(0)\n  ROOT %g.{name} ="
+            f" f32[32,64] all-gather(%p), channel_id=3, replica_groups=[1,4]<=[4],"
+            f' frontend_attributes={{chain_id="{chain}"}}\n}}\n'
+        )
+
+    names = {"start": 18, "middle": 18, "end": 18, "other": 19}
+    calls = [f"  %{name}.1 = f32[32,64] fusion(%a), kind=kCustom, calls=%{name}\n" for name in names]
+    entry = "ENTRY %main (a: f32[8,64]) -> f32[] {\n  %a = f32[8,64] parameter(0)\n" + "".join(calls) + "}\n"
+    text = "".join(piece(name, chain) for name, chain in names.items()) + entry
+    (found,) = collectives(read_hlo(text), 4)
+    assert (found.count, found.bytes) == (2, 2 * 4 * 32 * 64)
+
+
 def test_several_arrays_in_one_operation_are_added():
     text = "ROOT %r = (f32[8,64], f32[8]) all-reduce(%a, %b), replica_groups=[1,4]<=[4], to_apply=%add"
     (found,) = collectives(program(text), 4)
@@ -80,7 +97,7 @@ def test_transfers_between_slices_are_collectives_over_the_data_centres_network(
     [
         (
             "jit(<unnamed function>)/transpose(jvp(Transformer))/Transformer._encode/encoder/while/body/"
-            "closed_call/layers/attention/query/dot_general",
+            "closed_call/layers/attention/attention._heads/query/dot_general",
             "backward/encoder/layers/attention/query/dot_general",
         ),
         ("jit(f)/jvp(Transformer)/decoder/mlp/(wi_0/dot:wi_1/dot)", "forward/decoder/mlp/wi_0/dot"),
