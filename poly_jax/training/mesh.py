@@ -1,6 +1,7 @@
 """The device mesh, and the sharding of parameters and batches on it."""
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -42,6 +43,13 @@ class Partitioning:
             )
         shape = (count // (self.fsdp * self.model), self.fsdp, self.model)
         return jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
+
+    def fitted(self) -> "Partitioning":
+        """Return the shape with the largest divisors of these axes that all devices here can form."""
+        if self.fsdp < 1 or self.model < 1:
+            return self
+        model = math.gcd(self.model, jax.device_count())
+        return Partitioning(math.gcd(self.fsdp, jax.device_count() // model), model)
 
 
 @contextmanager

@@ -194,3 +194,21 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize(
+    ("devices", "fsdp", "model", "fitted"),
+    [
+        (1, 1, 2, (1, 1)),  # trained on two devices, used on one
+        (1, 16, 4, (1, 1)),
+        (4, 16, 1, (4, 1)),
+        (4, 1, 8, (1, 4)),
+        (8, 2, 2, (2, 2)),  # a mesh that the devices can form stays as it is
+        (8, 4, 4, (2, 4)),
+        (6, 4, 4, (1, 2)),
+        (4, 3, 1, (1, 1)),
+    ],
+)
+def test_a_mesh_is_fitted_to_other_devices_by_the_largest_divisors(monkeypatch, devices, fsdp, model, fitted):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    assert Partitioning(fsdp, model).fitted() == Partitioning(*fitted)
