@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from math import isfinite
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.program_start import clock
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, count_examples
@@ -20,11 +22,12 @@ from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.hosts import any_host
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
-from poly_jax.training.periodic_evaluation import PeriodicEvaluation
+from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
 from poly_jax.training.start import Start, begin
 from poly_jax.training.taken_steps import NotFiniteError, TakenSteps
+from poly_jax.training.time_spent import TimeSpent
 from poly_jax.training.update import TrainState, Update
 
 
@@ -41,7 +44,9 @@ class Run:
       save_every: number of steps between checkpoints; the last step is always saved.
       report_every: number of steps between reports; a report is a mean over the steps since the last one.
       keep: number of newest checkpoints that are kept.
+      keep_best: metric of the evaluation by which the best checkpoint is kept too, as `task/metric`.
       non_finite: what follows a step whose loss or gradient is not finite.
+      began: Unix time at which the program began to work on the run, in seconds; None for the call of `fit`.
     """
 
     folder: epath.Path
@@ -52,7 +57,9 @@ class Run:
     save_every: int
     report_every: int
     keep: int = KEEP
+    keep_best: str | None = None
     non_finite: NonFinite = "stop"
+    began: float | None = None
 
 
 def fit(
@@ -80,9 +87,10 @@ def fit(
         `run.steps` already.
       Stopped: a signal asked the program to end; the state after the last step is saved.
     """
+    began = clock() if run.began is None else run.began
     state, folder = begin(start.trained, update, run.mesh), run.folder
     # The checkpoints are closed even if the run is interrupted, so that a write that has begun is completed.
-    with Deferral() as deferral, contextlib.closing(Checkpoints(folder, run.keep)) as checkpoints:
+    with Deferral() as deferral, _checkpoints(run) as checkpoints:
         restored = checkpoints.restore(
             state, run.table, also=lambda step: restore_position(folder, step, batches)
         )
@@ -95,8 +103,19 @@ def fit(
                 f"{folder} has taken {first} steps, and this run is to end after {run.steps}; give a larger"
                 " number of steps, or another --output_dir"
             )
-        with contextlib.closing(scalar_writer(folder, first)) as writer:
-            return _steps(state, start, update, batches, run, evaluation, deferral, checkpoints, writer)
+        with contextlib.ExitStack() as closed:
+            writer = closed.enter_context(contextlib.closing(scalar_writer(folder, first)))
+            spent = TimeSpent(None if jax.process_index() else folder, run.steps, first, began)
+            if first < run.steps:
+                # Nothing is counted where a command is repeated that is done.
+                closed.enter_context(contextlib.closing(spent))
+            return _steps(
+                state, start, update, batches, run, evaluation, deferral, checkpoints, writer, spent
+            )
+
+
+def _checkpoints(run: Run) -> contextlib.closing[Checkpoints]:
+    return contextlib.closing(Checkpoints(run.folder, run.keep, run.keep_best))
 
 
 def _steps(
@@ -109,6 +128,7 @@ def _steps(
     deferral: Deferral,
     checkpoints: Checkpoints,
     writer: Any,
+    spent: TimeSpent,
 ) -> TrainState:
     """Take the remaining steps of a run."""
     first = saved = int(state.step)
@@ -120,11 +140,11 @@ def _steps(
         out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
     )
 
-    def save() -> int:
+    def save(value: float | None = None) -> int:
         """Save the state and the position; return the state's step."""
         step = int(state.step)
         save_position(run.folder, step, batches)
-        checkpoints.save(state, run.table, start.origin)
+        checkpoints.save(state, run.table, start.origin, value)
         # This checkpoint is written in the background. Until it is complete, an earlier one is the newest.
         forget_positions(run.folder, but={step, *checkpoints.steps()})
         return step
@@ -132,8 +152,14 @@ def _steps(
     progress = None
     taken = TakenSteps(run.non_finite)
     asked: Any = np.asarray(False)
+    spent.add("start_up")
+    if first < run.steps:
+        spent.write()
     for step in range(first + 1, run.steps + 1):
+        spent.begin_step(step)
         batch = next(batches)
+        # No time is lost to data that is read while the devices work.
+        spent.add("step" if taken.is_running() else "data_wait")
         check_task_ids(batch["task_ids"], len(run.table))
         with on_mesh(run.mesh), contextlib.nullcontext() if progress else compiling():
             placed = to_mesh(batch, run.mesh)
@@ -141,6 +167,7 @@ def _steps(
             if progress is None:
                 # The first step compiles, so the measured speed does not include it.
                 jax.block_until_ready(metrics)
+                spent.add("compile")
                 deferral.begin()
         # Hosts agree on a step to stop after. One host need not wait for the others' answers.
         asked_before, asked = asked, any_host(run.mesh, requested())
@@ -159,9 +186,11 @@ def _steps(
             if int(state.step) > saved:
                 save()
             raise _diverged(found, run, int(state.step)) from None
+        spent.add("step")
         if reports:
-            writer.write_scalars(step, progress.report(step, taken.means()))
+            writer.write_scalars(step, {**progress.report(step, taken.means()), **spent.scalars()})
             writer.flush()
+        value = None
         if evaluation is not None and evaluation.is_due(step, run.steps) and not stops:
             # This comes before the checkpoint, so that a run which resumes from it has these metrics.
             began = time.perf_counter()
@@ -172,15 +201,28 @@ def _steps(
                 # An evaluation may take long. Its metrics of this step are left out.
                 stops = saves = True
             else:
-                writer.write_scalars(step, scores)
+                writer.write_scalars(step, {name: each for name, each in scores.items() if isfinite(each)})
                 writer.flush()
                 progress.leave_out(time.perf_counter() - began)
+                if run.keep_best is not None:
+                    try:
+                        value = score_named(run.keep_best, scores)
+                    except UserError:
+                        save()
+                        raise
+                    saves |= value is not None and checkpoints.is_best(value)
+            spent.add("evaluation")
         if saves:
-            saved = save()
+            saved = save(value)
+            spent.add("save_stall")
+            spent.settle_step()
+        spent.write_sometimes()
         if stops and step < run.steps:
             checkpoints.wait()
+            spent.add("save_stall")
             raise stop(f"step {step} of {run.steps} is saved, and the same command goes on from there")
     checkpoints.wait()
+    spent.add("save_stall")
     forget_positions(run.folder, but=saved_steps(run.folder))
     return state
 

@@ -68,6 +68,22 @@ def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
     )
 
 
+def last_report(run: epath.Path) -> dict[str, Any] | None:
+    """Return the newest line of a run's `metrics.jsonl` that has a loss; None where there is none.
+
+    Raises:
+      UserError: the file holds something other than metrics.
+    """
+    path = run / "metrics.jsonl"
+    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
+    *lines, _ = text.split("\n")
+    for number, line in reversed(list(enumerate(lines, 1))):
+        values = parse_json(line, f"{path}, line {number}", allow_nan=True, advice=_ADVICE)
+        if "loss" in values:
+            return values
+    return None
+
+
 def _forget_after(path: epath.Path, step: int) -> None:
     text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
     # The last piece is empty, or half a line from a run that was killed while it wrote.

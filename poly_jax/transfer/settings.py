@@ -39,9 +39,7 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
     """
     known = {field.name for field in dataclasses.fields(Settings)}
     given = {"run": "", "task": "", "output_dir": ""}
-    bound = arguments_here(
-        loaded, "adapt", **given, variant=with_configured_choice(find(variant), loaded)
-    )
+    bound = arguments_here(loaded, "adapt", **given, variant=with_configured_choice(find(variant), loaded))
     return Settings(**{name: value for name, value in bound.items() if name in known})
 
 
