@@ -60,10 +60,10 @@ def _show_run(run: str, status: RunStatus) -> None:
 
 def _step(status: RunStatus) -> str:
     parts = [f"step {status.step}" + (f" of {status.time.steps}" if status.time else "")]
-    metrics = status.metrics or {}
-    if metrics:
-        parts.append(f"loss {metrics['loss']:.4f} at step {metrics['step']}")
-    rate = metrics.get("steps_per_second", 0.0)
+    report = status.report
+    if report is not None:
+        parts.append(f"loss {report.loss:.4f} at step {report.step}")
+    rate = report.steps_per_second if report is not None else 0.0
     if rate:
         parts.append(f"{rate:.2f} steps/s")
     if rate and status.time and status.step < status.time.steps:

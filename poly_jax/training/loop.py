@@ -210,7 +210,8 @@ def _steps(
                     except UserError:
                         save()
                         raise
-                    saves |= value is not None and checkpoints.is_best(value)
+                    is_best = value is not None and checkpoints.is_best(value)
+                    saves |= bool(any_host(run.mesh, is_best))
             spent.add("evaluation")
         if saves:
             saved = save(value)

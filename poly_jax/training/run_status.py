@@ -1,14 +1,13 @@
 """The state of a run: its step, its speed, its checkpoints, and where its time went."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.training.checkpoints import FOLDER, damage, saved_scores, saved_steps
-from poly_jax.training.metrics import last_report
+from poly_jax.training.metrics_file import LastReport, last_report
 from poly_jax.training.positions import check_positions
 from poly_jax.training.retention import Score, best_step
 from poly_jax.training.run_folder import is_locked
@@ -38,13 +37,13 @@ class RunStatus:
 
     Attributes:
       working: whether a program is working on the run now; None where this cannot be told.
-      metrics: the newest line of metrics that has a loss; None where there is none.
+      report: the newest report; None where there is none.
       time: where the time went; None for a run of an earlier version or without training.
       checkpoints: the checkpoints, the newest first.
     """
 
     working: bool | None
-    metrics: Mapping[str, Any] | None
+    report: LastReport | None
     time: Report | None
     checkpoints: Sequence[Checkpoint]
 
@@ -52,7 +51,7 @@ class RunStatus:
     def step(self) -> int:
         """Number of the last step that is known to be taken."""
         known = [int(checkpoint.folder.name) for checkpoint in self.checkpoints]
-        known += [] if self.metrics is None else [int(self.metrics["step"])]
+        known += [] if self.report is None else [self.report.step]
         known = known if self.time is None else [*known, self.time.step]
         return max(known, default=0)
 
@@ -68,7 +67,7 @@ def run_status(run: epath.Path) -> RunStatus:
     Raises:
       UserError: the metrics or the report of the time are damaged.
     """
-    working, metrics, time = is_locked(run), last_report(run), read_report(run)
+    working, report, time = is_locked(run), last_report(run), read_report(run)
     scores = saved_scores(run)
     newest = max(scores, default=None)
     best = None if newest is None else best_step(scores, scores[newest].metric)
@@ -79,7 +78,7 @@ def run_status(run: epath.Path) -> RunStatus:
         # A program that is working on the run may have deleted it in the meantime.
         if folder.exists():
             found.append(Checkpoint(folder, damaged, scores.get(number), number == best))
-    return RunStatus(working, metrics, time, found)
+    return RunStatus(working, report, time, found)
 
 
 def _position_damage(run: epath.Path, step: int) -> str | None:

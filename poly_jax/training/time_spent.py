@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -30,8 +31,9 @@ earlier program had taken already. `idle` is the time between two programs.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _ADVICE = "delete it: the run then counts its time anew"
-# Writing takes milliseconds, and tens of them to a bucket.
-_WRITE_EVERY = 10.0
+# Writing takes less than a millisecond, and tens of them where the folder is in a bucket.
+_WRITE_EVERY = 1.0
+_WRITE_BUCKET_EVERY = 15.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +132,7 @@ class TimeSpent:
         self._steps, self._taken, self._current = steps, step, step
         self._until = began + self._late
         self._written = self._until
+        self._every = _WRITE_BUCKET_EVERY if "://" in os.fspath(run or "") else _WRITE_EVERY
 
     def begin_step(self, step: int) -> None:
         """Begin a step, whose time is lost where an earlier program has taken the step already."""
@@ -157,7 +160,7 @@ class TimeSpent:
 
     def write_sometimes(self) -> None:
         """Write the report, unless it was written within the last seconds."""
-        if self._until - self._written >= _WRITE_EVERY:
+        if self._until - self._written >= self._every:
             self.write()
 
     def settle_step(self) -> None:
