@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -183,6 +184,29 @@ def _kills(place: Place) -> None:
                 program.process.kill()
         succeeds(ran(place.folder, *words))
         same_run(place / run, whole)
+
+
+@case("kill -9", "train", "between checkpoints", "the steps that are taken again count as lost time")
+def _counts_lost_time(place: Place) -> None:
+    words = train_words("lost", "train.save_every=1000", "train.steps=8")
+    began = time.time()
+    with started(place.folder, *words, SLOW="1.5") as program:
+        program.wait_for("step 6/8")
+        program.process.kill()
+    first = json.loads((place / "lost" / "time_spent.json").read_text())
+    assert 4 <= first["furthest_step"] <= 6
+    succeeds(ran(place.folder, *words, SLOW="1.5"))
+    wall = time.time() - began
+    report = json.loads((place / "lost" / "time_spent.json").read_text())
+    assert (report["programs"], report["step"], report["furthest_step"]) == (2, 8, 8)
+    seconds = report["seconds"]
+    # The first step of each program counts as compilation, and each step takes 1.5 s or more.
+    assert seconds["lost_to_restarts"] >= 1.5 * (first["furthest_step"] - 1)
+    assert seconds["step"] >= first["seconds"]["step"] + 1.5 * (8 - first["furthest_step"])
+    total = report["until"] - report["began"]
+    assert abs(sum(seconds.values()) - total) < 0.01 * total
+    # What is left is the start of Python before, and the end of the process after.
+    assert 0.8 * wall < total <= wall
 
 
 @case("kill -9", "train, 2 processes", "random moments", "exit code 42 of the other; the rerun is bit-equal")

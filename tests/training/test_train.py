@@ -141,9 +141,7 @@ def test_the_time_of_a_run_is_reported_in_its_folder_and_with_its_metrics(run):
         assert 0 <= line["goodput"] <= 1
 
 
-def test_each_part_of_the_loop_is_counted_as_what_it_is(
-    backbone, tmp_path, monkeypatch
-):
+def test_each_part_of_the_loop_is_counted_as_what_it_is(backbone, tmp_path, monkeypatch):
     now = [1000.0]
 
     def takes(seconds, function):
