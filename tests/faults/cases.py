@@ -294,6 +294,30 @@ def _evaluates_with_two(place: Place) -> None:
         assert file.read_text() == (place / "by-two" / "predictions" / file.name).read_text()
 
 
+@case("fewer devices", "eval, infer, adapt", "reading", "a run of model=2 is used on one device, to 1e-5")
+def _uses_other_devices(place: Place) -> None:
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    succeeds(ran(place.folder, *train_words("split", "Partitioning.model=2"), **two))
+    (place / "texts.txt").write_text("abc\nxyz\n")
+    task = json.loads((place / "split/checkpoints/6/tasks/metadata").read_text())[0]
+    outputs = []
+    for devices in ({}, two):
+        name = f"on-{1 + bool(devices)}"
+        words = ["infer", "--run=split", f"--task={task}", "--input=texts.txt", f"--output={name}.txt"]
+        succeeds(ran(place.folder, *words, **devices))
+        succeeds(ran(place.folder, "eval", "--run=split", f"--output_dir={name}", **devices))
+        outputs.append(
+            ((place / f"{name}.txt").read_text(), json.loads((place / name / "metrics.json").read_text()))
+        )
+    (one_text, one_metrics), (two_text, two_metrics) = outputs
+    assert one_text == two_text
+    for task_name, metrics in one_metrics.items():
+        assert metrics == pytest.approx(two_metrics[task_name], rel=1e-5)
+    succeeds(ran(place.folder, "adapt", "--run=split", "--task=two_tasks", "--output_dir=split-adapted"))
+    done = ran(place.folder, "eval", "--run=split", "--output_dir=no", "--gin.Partitioning.model=2")
+    fails_in_one_line(done, "Partitioning.model 2 does not divide 1 device")
+
+
 @case("not finite", "train", "a step", "exit code 1, step and tasks named; the last finite state is kept")
 def _diverges(place: Place) -> None:
     done = ran(place.folder, *train_words("diverged", "train.save_every=1000"), NAN_AT="4")
