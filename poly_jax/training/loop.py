@@ -178,10 +178,11 @@ def _steps(
             progress.add(count_examples(batch) * len(placed["task_ids"]) // len(batch["task_ids"]))
         reports = step % run.report_every == 0 or step == run.steps
         saves = step % run.save_every == 0 or step == run.steps or stops
+        evaluates = evaluation is not None and evaluation.is_due(step, run.steps) and not stops
         try:
             # A step is waited for when the next one has begun, so that the devices always have work.
             taken.add(step, metrics, batch)
-            taken.settle(but=0 if reports or saves else 1)
+            taken.settle(but=0 if reports or saves or evaluates else 1)
         except NotFiniteError as found:
             if int(state.step) > saved:
                 save()
@@ -191,7 +192,7 @@ def _steps(
             writer.write_scalars(step, {**progress.report(step, taken.means()), **spent.scalars()})
             writer.flush()
         value = None
-        if evaluation is not None and evaluation.is_due(step, run.steps) and not stops:
+        if evaluation is not None and evaluates:
             # This comes before the checkpoint, so that a run which resumes from it has these metrics.
             began = time.perf_counter()
             try:

@@ -87,6 +87,11 @@ def check_periodic(eval_every: int, evaluation: Evaluation | None, keep_best: st
             f"train.keep_best is {keep_best!r}, and nothing is evaluated during training; bind"
             " train.eval_every, or train.keep_best = None"
         )
+    if keep_best is not None and "/" not in keep_best:
+        raise UserError(
+            f"train.keep_best is {keep_best!r}; give a task and its metric, or a mean over tasks, such as"
+            f" 'mean/{keep_best}'"
+        )
     if eval_every:
         check_counts("train", eval_every=eval_every)
         if evaluation is None:

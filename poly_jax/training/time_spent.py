@@ -31,6 +31,8 @@ earlier program had taken already. `idle` is the time between two programs.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _ADVICE = "delete it: the run then counts its time anew"
+# What a program does after it has done these.
+_AFTER: dict[Kind, Kind] = {"start_up": "compile", "compile": "step"}
 # Writing takes less than a millisecond, and tens of them where the folder is in a bucket.
 _WRITE_EVERY = 1.0
 _WRITE_BUCKET_EVERY = 15.0
@@ -132,6 +134,7 @@ class TimeSpent:
         self._steps, self._taken, self._current = steps, step, step
         self._until = began + self._late
         self._written = self._until
+        self._rest: Kind = "start_up"
         self._every = _WRITE_BUCKET_EVERY if "://" in os.fspath(run or "") else _WRITE_EVERY
 
     def begin_step(self, step: int) -> None:
@@ -140,6 +143,7 @@ class TimeSpent:
 
     def add(self, kind: Kind) -> None:
         """Count the time since the last call as time of a kind."""
+        self._rest = _AFTER.get(kind, self._rest)
         now = max(self._clock() + self._late, self._until)
         if kind not in ("start_up", "compile", "idle") and self._current <= self._before:
             kind = "lost_to_restarts"
@@ -178,6 +182,6 @@ class TimeSpent:
             write_whole(self._run / FILE, json.dumps(dataclasses.asdict(self.report()), indent=1) + "\n")
 
     def close(self) -> None:
-        """Count what is left as time of a step, and write the report."""
-        self.add("step")
+        """Count what is left as time of what this program was doing, and write the report."""
+        self.add(self._rest)
         self.write()

@@ -146,6 +146,19 @@ def test_a_report_that_cannot_be_written_does_not_stop_the_run(folder, clock):
     assert not (folder / "gone").exists()
 
 
+@pytest.mark.parametrize(
+    ("done", "doing"), [([], "start_up"), (["start_up"], "compile"), (["start_up", "compile"], "step")]
+)
+def test_a_program_that_is_stopped_counts_its_last_moments_as_what_it_was_doing(folder, clock, done, doing):
+    spent = program(folder, clock)
+    for kind in done:
+        spent.begin_step(1)
+        spend(spent, clock, kind, 3)
+    clock.now += 5
+    spent.close()
+    assert nonzero(read_report(folder)) == {**dict.fromkeys(done, 3), doing: 5}
+
+
 def test_the_file_is_json_that_other_programs_can_read(folder, clock):
     takes_step(spent := program(folder, clock), clock, 1, 2.5)
     spent.close()

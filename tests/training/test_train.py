@@ -368,6 +368,10 @@ def test_a_folder_with_other_content_is_refused_and_not_changed(run, backbone, t
         ("train.report_every = 0", "report_every is 0; it must be at least 1"),
         ("train.router_anneal_steps = -1", "router_anneal_steps is -1; it must be 0"),
         ("train.save_every = -1", "save_every is -1; it must be at least 1"),
+        (
+            "train.keep_best = 'x'\ntrain.eval_every = 1",
+            "keep_best is 'x'; give a task and its metric, .* 'mean/x'",
+        ),
         ("train.keep_best = 'mean/x'", "keep_best is 'mean/x', and nothing is evaluated .* train.eval_every"),
         ("Data.mixture = 'train_test_pear'", "train_test_pear"),
         ("Data.packing = 'best'", "packing.* 'best'"),
