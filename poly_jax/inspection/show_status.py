@@ -79,14 +79,18 @@ def _checkpoint(checkpoint: Checkpoint) -> str:
 
 
 def _show_time(report: Report) -> None:
+    programs = "1 program" if report.programs == 1 else f"{report.programs} programs"
+    print(f"{programs} from {_moment(report.began)} to {_moment(report.until)}")
     total = sum(report.seconds.values())
-    until = datetime.datetime.fromtimestamp(report.until).isoformat(" ", "seconds")
     rows = [
         [name.replace("_", " "), duration(seconds), f"{100 * seconds / max(total, 1e-9):.1f}%"]
         for name, seconds in [*((kind, report.seconds[kind]) for kind in KINDS), ("total", total)]
     ]
-    programs = "1 program" if report.programs == 1 else f"{report.programs} programs"
-    print_table(f"Time of {programs} until {until}", ["spent on", "time", "share"], rows)
+    print_table("Where the time went", ["spent on", "time", "share"], rows)
+
+
+def _moment(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).isoformat(" ", "seconds")
 
 
 def _show_sweep(run: str, place: epath.Path) -> None:
