@@ -14,6 +14,7 @@ setuptools.setup(
         "poly_jax": ["py.typed"],
         "poly_jax.analysis": ["*.jinja"],
         "poly_jax.launch": ["scripts/*.jinja"],
+        "poly_jax.planning": ["*.jinja"],
         "poly_jax.prepare": ["*.jinja"],
         "poly_jax.tasks": ["**/*.safetensors"],
     },

@@ -25,6 +25,7 @@ PROGRAMS = {
     "sweep": "poly_jax.sweep.run_sweep:sweep",
     "routing": "poly_jax.analysis.analyse:analyse_routing",
     "data": "poly_jax.inspection.show_data:show_data",
+    "plan": "poly_jax.planning.planning:plan",
 }
 RECIPE = """
 include 'runs/multitask.gin'

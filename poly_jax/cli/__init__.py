@@ -11,6 +11,7 @@ from poly_jax import program_start, stopping
 from poly_jax.cli import many_hosts
 from poly_jax.cli.arguments import parse
 from poly_jax.cli.compilation_cache import keep_compiled_programs
+from poly_jax.cli.platforms import leave_out_tpu
 from poly_jax.configuration import explain_unset_bindings, one_line
 from poly_jax.errors import UserError
 
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
     # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    leave_out_tpu()
     command, args, config = parse(argv)
     keep_compiled_programs()
     try:

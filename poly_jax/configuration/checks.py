@@ -35,7 +35,17 @@ def check_overridden_macros(config: Config, bindings: Iterable[str], defined: se
 
 def check_unset(config: Config) -> None:
     """Raises a UserError where a macro is used that has no value, or something is left at `%gin.REQUIRED`."""
-    defined, required = macros_defined(config), []
+    if missing := required(config):
+        raise explanation.unset(missing)
+
+
+def required(config: Config) -> list[str]:
+    """Names of the bindings and macros that are left at `%gin.REQUIRED`.
+
+    Raises:
+      UserError: a macro is used that has no value.
+    """
+    defined, found = macros_defined(config), []
     for (scope, selector), values in config.items():
         for parameter, value in values.items():
             name = scope if selector == "gin.macro" else binding_name(scope, selector, parameter)
@@ -44,9 +54,8 @@ def check_unset(config: Config) -> None:
                     advice = explanation.similar(macro, defined) or f"; add --gin.{macro}=VALUE"
                     raise UserError(f"{name} is bound to %{macro}, which has no value{advice}")
             if "gin.REQUIRED" in _references(value, "gin.constant"):
-                required.append(name)
-    if required:
-        raise explanation.unset(required)
+                found.append(name)
+    return found
 
 
 def typed(config: Config) -> Config:

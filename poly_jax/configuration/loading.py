@@ -26,23 +26,35 @@ class Configuration:
     gin_files: tuple[str, ...] = ()
     bindings: tuple[str, ...] = ()
 
-    def load(self, *first: str, run: str | None = None) -> Loaded:
+    def load(self, *first: str, run: str | None = None, unset_is_empty: bool = False) -> Loaded:
         """Load the configuration of `run`, the gin files `first`, then what the user gave.
+
+        Args:
+          *first: paths of gin files.
+          run: folder of a run.
+          unset_is_empty: as in `load`.
 
         Raises:
           UserError: as `load`; or `run` holds no configuration.
         """
         recorded = None if run is None else files.run_config(run)
-        return load((*first, *self.gin_files), self.bindings, recorded)
+        return load((*first, *self.gin_files), self.bindings, unset_is_empty, recorded)
 
 
-def load(gin_files: Sequence[str], bindings: Sequence[str] = (), recorded: str | None = None) -> Loaded:
+def load(
+    gin_files: Sequence[str],
+    bindings: Sequence[str] = (),
+    unset_is_empty: bool = False,
+    recorded: str | None = None,
+) -> Loaded:
     """Load the files, in order, and then the bindings. What gin holds otherwise is left as it is.
 
     Args:
       gin_files: paths, looked up in the current folder and then among the shipped files. Modules that they
         import may be in the current folder as well.
       bindings: `NAME=VALUE`, where NAME is `CONFIGURABLE.PARAMETER` (maybe in scopes) or a macro.
+      unset_is_empty: whether a binding that a file marks as required, and nobody gives, becomes "": for
+        programs that do not read the data whose place such bindings say.
       recorded: path of the configuration that a run recorded, which is loaded before the files.
 
     Raises:
@@ -70,6 +82,9 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = (), recorded: str |
         for key, values in mesh.items():
             gin.config._CONFIG[key] = {**values, **gin.config._CONFIG.get(key, {})}
         checks.check_overridden_macros(gin.config._CONFIG, bindings, defined)
+        if unset_is_empty:
+            for name in checks.required(gin.config._CONFIG):
+                _parse(gin.parse_config, f"{name} = ''", name)
         checks.check_unset(gin.config._CONFIG)
         gin.finalize()
         raw = GinState.now()

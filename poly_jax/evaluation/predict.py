@@ -16,6 +16,7 @@ from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.scoring import decoder_inputs, sequence_scores
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.training.mesh import batch_sharding, check_batch_size, on_mesh, replicated
 from poly_jax.training.restore import Restored
@@ -57,7 +58,7 @@ class Predictor:
         self._restored, self._decoding = restored, decoding
         self._mesh, self._batch_size = mesh, batch_size
         self._key = jax.random.key(seed)
-        self._decode = jax.jit(self._decode_batch, out_shardings=replicated(mesh))
+        self._decode = decode_program(restored.model, decoding, mesh)
         self._score = jax.jit(self._score_batch, out_shardings=replicated(mesh))
         self._score_choices = jax.jit(self._score_batch_of_choices, out_shardings=replicated(mesh))
 
@@ -171,18 +172,6 @@ class Predictor:
                 }
                 yield slice(first, min(first + self._batch_size, count)), batch
 
-    def _decode_batch(
-        self,
-        parameters: dict[str, Any],
-        inputs: Int[Array, "batch length"],
-        task_ids: Int[Array, "batch"],
-        key: PRNGKeyArray | None,
-    ) -> Decoded:
-        decoded = generate(self._restored.model, parameters, inputs, task_ids, self._decoding, key)
-        if self._decoding.n_beams > 1:
-            return Decoded(decoded.tokens[:, 0], decoded.scores[:, 0])
-        return decoded
-
     def _score_batch(
         self,
         parameters: dict[str, Any],
@@ -202,6 +191,32 @@ class Predictor:
         task_ids: Int[Array, "batch"],
     ) -> Float[Array, "batch choices"]:
         return choice_scores(self._restored.model, parameters, inputs, choices, task_ids, length_norm=0.0)
+
+
+def decode_program(model: Transformer, decoding: Decoding, mesh: Mesh) -> Any:
+    """Return the jitted function that predicts the best output of each row of a batch.
+
+    Args:
+      model: the network.
+      decoding: how outputs are chosen.
+      mesh: the mesh that the parameters and the batch are on.
+
+    Returns:
+      A function of the parameters, inputs [batch, length], task ids [batch], and a random key or None.
+    """
+
+    def decode(
+        parameters: dict[str, Any],
+        inputs: Int[Array, "batch length"],
+        task_ids: Int[Array, "batch"],
+        key: PRNGKeyArray | None,
+    ) -> Decoded:
+        decoded = generate(model, parameters, inputs, task_ids, decoding, key)
+        if decoding.n_beams > 1:
+            return Decoded(decoded.tokens[:, 0], decoded.scores[:, 0])
+        return decoded
+
+    return jax.jit(decode, out_shardings=replicated(mesh))
 
 
 def _spread(rows: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:

@@ -6,11 +6,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from poly_jax.model.context import Context, Cursor
+from poly_jax.model.fan_out import FanOut, fan_out
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
-from poly_jax.model.sharding import constrain
+from poly_jax.weights.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+def attention_input(context: Context, x: Float[Array, "batch length embed"] | FanOut) -> FanOut:
+    """Prepare what several of attention's projections read."""
+    config = context.config
+    return fan_out(x, config.num_heads * config.head_dim, "joined_kv", context.train)
 
 
 class Attention(nn.Module):
@@ -28,7 +35,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch queries embed"],
-        encoded: Float[Array, "batch keys embed"] | None,
+        encoded: Float[Array, "batch keys embed"] | FanOut | None,
         route: Route | None,
         mask: Bool[Array, "#batch 1 #queries keys_or_cache"] | None,
         bias: Float[Array, "1 heads queries keys_or_cache"] | None = None,
@@ -36,11 +43,15 @@ class Attention(nn.Module):
     ) -> Float[Array, "batch queries embed"]:
         """Attends from x to itself, or where `encoded` is given to the encoded input."""
         route = self.context.routed(route, "layer", self.site)
+        width = x.shape[-1]
+        x = attention_input(self.context, x)
 
-        def heads(name: str, y: Float[Array, "batch length embed"]) -> Float[Array, "batch length heads kv"]:
+        def heads(name: str, y: FanOut) -> Float[Array, "batch length heads kv"]:
             return self._heads(name, y, route, cursor)
 
         query = heads("query", x)
+        if encoded is not None:
+            encoded = attention_input(self.context, encoded)
         if encoded is None:
             key, value = (self._with_past(name, heads(name, x), cursor) for name in ("key", "value"))
         elif cursor is None:
@@ -57,11 +68,11 @@ class Attention(nn.Module):
         y = jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=1.0)
         y = y.reshape(*y.shape[:2], -1)
         axes = ("joined_kv", "embed")
-        out = Projection(self.context, f"{self.site}/out", x.shape[-1], _KERNEL_INIT, axes, name="out")
-        return out(y, route, cursor)
+        out = Projection(self.context, f"{self.site}/out", width, _KERNEL_INIT, axes, name="out")
+        return constrain(out(y, route, cursor), "batch", "length", "embed")
 
     def _heads(
-        self, name: str, x: Float[Array, "batch length embed"], route: Route | None, cursor: Cursor | None
+        self, name: str, x: FanOut, route: Route | None, cursor: Cursor | None
     ) -> Float[Array, "batch length heads kv"]:
         config = self.context.config
 
@@ -76,7 +87,7 @@ class Attention(nn.Module):
             ("embed", "joined_kv"),
             name=name,
         )
-        y = projection(x, route, cursor).reshape(*x.shape[:2], config.num_heads, config.head_dim)
+        y = projection(x, route, cursor).reshape(*x.x.shape[:2], config.num_heads, config.head_dim)
         return constrain(y, "batch", "length", "heads", "kv")
 
     def _with_past(

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 from flax.linen import partitioning
 from jaxtyping import Array, Bool, Float, Int
 
-from poly_jax.model.attention import Attention
+from poly_jax.model.attention import Attention, attention_input
 from poly_jax.model.config import T5Config
 from poly_jax.model.context import Context, Cursor
+from poly_jax.model.fan_out import FanOut
 from poly_jax.model.mlp import MLP
 from poly_jax.model.normalization import RMSNorm
 from poly_jax.model.relative_position import RelativePositionBias
 from poly_jax.model.route import Route
-from poly_jax.model.sharding import constrain
 from poly_jax.model.stack import run_layers
+from poly_jax.weights.sharding import constrain
 
 
 def _positions(
@@ -40,7 +41,7 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: Float[Array, "batch length embed"],
-        encoded: Float[Array, "batch inputs embed"],
+        encoded: FanOut,
         route: Route | None,
         mask: Bool[Array, "#batch 1 length keys"],
         cross_mask: Bool[Array, "batch 1 #length inputs"],
@@ -105,7 +106,8 @@ class Decoder(nn.Module):
             mask = mask & padding_mask
         bias = None if config.relative_bias_in_layers else _bias(context, embedded.shape[1], cursor)
         x = context.dropout(-2)(embedded)
-        args = (encoded, route, mask, cross_mask, bias, cursor)
+        # All layers share the copies, so that the gradient of the encoder's output is sent once.
+        args = (attention_input(context, encoded), route, mask, cross_mask, bias, cursor)
         x = run_layers(DecoderLayer, context, config.num_decoder_layers, x, *args)
         x = context.dropout(-2)(RMSNorm(name="decoder_norm")(x))
         return x if config.logits_via_embedding else Head(config, name="logits_dense")(x)

@@ -10,8 +10,8 @@ from poly_jax.model.mlp import MLP
 from poly_jax.model.normalization import RMSNorm
 from poly_jax.model.relative_position import RelativePositionBias
 from poly_jax.model.route import Route
-from poly_jax.model.sharding import constrain
 from poly_jax.model.stack import run_layers
+from poly_jax.weights.sharding import constrain
 
 
 def _bias(context: Context, length: int) -> Float[Array, "1 heads length length"]:

@@ -4,9 +4,10 @@ import flax.linen as nn
 from jaxtyping import Array, Float
 
 from poly_jax.model.context import Context, Cursor
+from poly_jax.model.fan_out import FanOut, fan_out
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
-from poly_jax.model.sharding import constrain
+from poly_jax.weights.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 _ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True), "linear": lambda x: x}
@@ -31,13 +32,13 @@ class MLP(nn.Module):
         config = self.context.config
         route = self.context.routed(route, "layer", self.site)
 
-        def project(name: str, y: Array, features: int, axes: tuple[str, str]) -> Array:
+        def project(name: str, y: Array | FanOut, features: int, axes: tuple[str, str]) -> Array:
             site = f"{self.site}/{name}"
             return Projection(self.context, site, features, _KERNEL_INIT, axes, name=name)(y, route, cursor)
 
-        hidden = None
+        hidden, shared = None, fan_out(x, config.mlp_dim, "mlp", self.context.train)
         for name, activation in zip(config.mlp_inputs, config.mlp_activations, strict=True):
-            part = _ACTIVATIONS[activation](project(name, x, config.mlp_dim, ("embed", "mlp")))
+            part = _ACTIVATIONS[activation](project(name, shared, config.mlp_dim, ("embed", "mlp")))
             hidden = part if hidden is None else hidden * part
         hidden = constrain(self.context.dropout(-2)(hidden), "batch", "length", "mlp")
-        return project("wo", hidden, x.shape[-1], ("mlp", "embed"))
+        return constrain(project("wo", hidden, x.shape[-1], ("mlp", "embed")), "batch", "length", "embed")

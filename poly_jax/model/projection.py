@@ -6,16 +6,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.linen import partitioning
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Mixed, Skill
 from poly_jax.model.context import Context, Cursor
+from poly_jax.model.fan_out import FanOut
 from poly_jax.model.route import Route, constrain_weights
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.router import Sizes
 from poly_jax.weights.parameter_names import PRIVATE, SKILLS
 from poly_jax.weights.parameter_spec import Initializer, ParameterSpec
+from poly_jax.weights.sharding import constrain
 
 
 class Skills(nn.Module):
@@ -24,6 +27,7 @@ class Skills(nn.Module):
     adapters: Adapters
     d_in: int
     d_out: int
+    kernel_axes: tuple[str, str]
 
     @nn.compact
     def __call__(self, route: Route) -> dict[str, Mixed]:
@@ -31,13 +35,14 @@ class Skills(nn.Module):
         cfg, sizes = self.adapters, self.adapters.sizes
         assert route.weights is not None
         specs = cfg.skill.parameters(sizes.n_splits, sizes.n_skills, self.d_in, self.d_out)
-        mixed = {
-            "inventory": cfg.skill.mix(
-                _parameters(specs, cfg.router.owns_skills), constrain_weights(route.weights)
-            )
-        }
+        inventory = cfg.skill.mix(
+            _parameters(specs, cfg.router.owns_skills), constrain_weights(route.weights)
+        )
+        mixed = {"inventory": _like_kernel(inventory, specs, self.kernel_axes)}
         if cfg.private_skill is not None:
-            private = PrivateSkills(cfg.private_skill, cfg.n_tasks, self.d_in, self.d_out, name=PRIVATE)
+            private = PrivateSkills(
+                cfg.private_skill, cfg.n_tasks, self.d_in, self.d_out, self.kernel_axes, name=PRIVATE
+            )
             mixed["private"] = private(route.task_ids)
         return mixed
 
@@ -49,25 +54,68 @@ class PrivateSkills(nn.Module):
     n_tasks: int
     d_in: int
     d_out: int
+    kernel_axes: tuple[str, str]
 
     @nn.compact
     def __call__(self, task_ids: Int[Array, "*rows"]) -> Mixed:
         """The skill of every row's task."""
-        parameters = _parameters(self.skill.parameters(1, self.n_tasks, self.d_in, self.d_out), True)
+        specs = self.skill.parameters(1, self.n_tasks, self.d_in, self.d_out)
         weights = PrivateRouter().weights({}, task_ids, Sizes(self.n_tasks, 1, self.n_tasks), None)
-        return self.skill.mix(parameters, constrain_weights(weights))
+        mixed = self.skill.mix(_parameters(specs, True), constrain_weights(weights))
+        return _like_kernel(mixed, specs, self.kernel_axes)
 
 
 def _parameters(specs: Mapping[str, ParameterSpec], owned: bool) -> dict[str, Float[Array, "..."]]:
-    """The parameters. Where each skill belongs to one task, the `skills` axis is sharded like `tasks`."""
+    """The parameters. Where each skill belongs to one task, the `skills` axis is sharded like `tasks`.
+
+    Other skills are gathered from the devices that share one copy of the parameters, and each device of the
+    `model` axis mixes splits of its own.
+    """
 
     def axes(spec: ParameterSpec) -> tuple[str, ...]:
         return tuple("tasks" if owned and axis == "skills" else axis for axis in spec.axes)
 
-    return {
+    arrays = {
         name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=axes(spec))
         for name, spec in specs.items()
     }
+    if owned:
+        return arrays
+    return {name: constrain(array, "heads", *[None] * (array.ndim - 1)) for name, array in arrays.items()}
+
+
+def _like_kernel(mixed: Mixed, specs: Mapping[str, ParameterSpec], kernel_axes: tuple[str, str]) -> Mixed:
+    """Lay mixed adapters out over the mesh as their kernel is, whole where it is gathered.
+
+    A mix is small beside the activations, which would otherwise be gathered in its place.
+    """
+    kernel = [None if axis == "embed" else axis for axis in kernel_axes]
+    places = dict(zip(("lora_in", "lora_out"), kernel, strict=True))
+
+    def laid_out(name: str, array: Float[Array, "..."]) -> Float[Array, "..."]:
+        if name not in specs:
+            return array
+        axes = [places.get(axis) for axis in specs[name].axes[2:]]
+        rows = ("batch", "segments")[: array.ndim - len(axes)]
+        return constrain(array, *rows, *axes)
+
+    return {name: laid_out(name, array) for name, array in mixed.items()}
+
+
+PRODUCT = "product"
+"""Name of the frozen products for policies of rematerialisation."""
+
+
+def _product(
+    x: Float[Array, "batch length d_in"],
+    copies: Float[Array, "parts batch length d_in"] | None,
+    kernel: Float[Array, "d_in d_out"],
+) -> Float[Array, "batch length d_out"]:
+    """`x W`; with copies of x, each is multiplied by the part of W that is on the same devices."""
+    if copies is None:
+        return x @ kernel
+    parts = kernel.reshape(x.shape[-1], copies.shape[0], -1)
+    return jnp.einsum("pbld,dpo->blpo", copies, parts).reshape(*x.shape[:2], -1)
 
 
 class Projection(nn.Module):
@@ -89,14 +137,18 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch length d_in"], route: Route | None, cursor: Cursor | None = None
+        self,
+        x: Float[Array, "batch length d_in"] | FanOut,
+        route: Route | None,
+        cursor: Cursor | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """The site's output for every row's task."""
+        x, copies = (x.x, x.copies) if isinstance(x, FanOut) else (x, None)
         adapters, d_in = self.context.adapters, x.shape[-1]
         kernel = partitioning.param_with_axes(
             "kernel", self.kernel_init, (d_in, self.features), jnp.float32, axes=self.kernel_axes
         )
-        y = x @ kernel.astype(x.dtype)
+        y = checkpoint_name(_product(x, copies, kernel.astype(x.dtype)), PRODUCT)
         if adapters is None or route is None or not adapters.adapts(self.site):
             return y
         skills = {"inventory": adapters.skill}
@@ -109,7 +161,7 @@ class Projection(nn.Module):
             # A router sits on the way to every adapted site, whatever the granularity.
             routed = self.context.routed(route, "fine", self.site)
             assert routed is not None
-            mixed = Skills(adapters, d_in, self.features, name=SKILLS)(routed)
+            mixed = Skills(adapters, d_in, self.features, self.kernel_axes, name=SKILLS)(routed)
             if cursor is not None:
                 mixed = {name: skills[name].kept(leaves, x.dtype) for name, leaves in mixed.items()}
                 self.put_variable("prefill", "mixed", mixed)

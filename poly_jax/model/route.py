@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.segments import Segments
-from poly_jax.model.sharding import constrain
+from poly_jax.weights.sharding import constrain
 
 
 @flax.struct.dataclass
@@ -39,14 +39,14 @@ class Route:
 def constrain_weights(
     weights: Float[Array, "*rows_or_none splits skills"],
 ) -> Float[Array, "*rows_or_none splits skills"]:
-    """Lay mixing weights out over the mesh as the batch is; one mix for all stays as it is.
+    """Lay mixing weights out over the mesh as the batch is, with splits over the `model` axis, as skills are.
 
     Weights are gathered by task id. Without this constraint at every site that mixes with them, XLA (jax
     0.10.2) computes wrong products on a mesh whose data, fsdp and model axes are all larger than 1. The
     constraint of a router that stands outside a scan over layers does not reach the sites inside it.
     """
     rows = ("batch", "segments")[: weights.ndim - 2]
-    return constrain(weights, *rows, "splits", "skills") if rows else weights
+    return constrain(weights, *rows, "heads", None) if rows else weights
 
 
 class RouterTable(nn.Module):

@@ -9,10 +9,15 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float
 
 from poly_jax.model.context import Context
+from poly_jax.model.projection import PRODUCT
 from poly_jax.weights.parameter_names import STACKED, numbered_layer
 
 _POLICIES: dict[str, Callable[..., Any]] = {
-    "minimal": jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+    # On some meshes, products with kernels are products of batches of their parts.
+    "minimal": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.checkpoint_dots_with_no_batch_dims,
+        jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 

@@ -15,7 +15,7 @@ from poly_jax.model.encoder import Encoder
 from poly_jax.model.route import Route, RouterTable
 from poly_jax.model.scoring import decoder_inputs
 from poly_jax.model.segments import Segments
-from poly_jax.model.sharding import constrain
+from poly_jax.weights.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
 
@@ -35,8 +35,13 @@ class Embedding(nn.Module):
         )
 
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
-        """Rows of the table. A gather: a one-hot product only pays on TPUs."""
-        return jnp.take(self.embedding, tokens, axis=0).astype(self.config.activation_dtype)
+        """Rows of the table. A gather: a one-hot product only pays on TPUs.
+
+        Devices that share one copy of the parameters collect the table, which is smaller than the embedded
+        tokens of the whole batch, between which XLA would otherwise choose.
+        """
+        rows = jnp.take(constrain(self.embedding, "vocab", None), tokens, axis=0)
+        return constrain(rows.astype(self.config.activation_dtype), "batch", "length", "embed")
 
     def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
         """Logits of the tied head, in float32, scaled by 1/sqrt(embed) as T5 v1.0 does."""

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
+from poly_jax.routing.task_rows import task_rows
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
 Scores = Literal["sigmoid", "straight_through", "l2", "softmax"]
@@ -73,7 +74,7 @@ class LearnedRouter(Router):
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows splits skills"]:
         """The mixing weights of each row's task; see `Router.weights`."""
-        logits = jnp.take(parameters["logits"], task_ids, axis=0).astype(jnp.float32)
+        logits = task_rows(parameters["logits"], task_ids).astype(jnp.float32)
         if self.sampling and uniform is not None and self.scores in ("sigmoid", "straight_through"):
             logits = _relaxed_bernoulli_logits(logits, uniform(logits.shape))
         scores = self._scores(logits)

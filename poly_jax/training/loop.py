@@ -18,7 +18,8 @@ from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, count_examples
 from poly_jax.training.checkpoints import KEEP, Checkpoints, saved_steps
-from poly_jax.training.finite_steps import FiniteSteps, NonFinite
+from poly_jax.training.compiled_step import compiled_step
+from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
@@ -133,12 +134,7 @@ def _steps(
     """Take the remaining steps of a run."""
     first = saved = int(state.step)
     key = jax.random.key(run.seed)
-    # The state is donated: a step writes the new state into the memory of the old one.
-    step_function = jax.jit(
-        FiniteSteps(update, run.non_finite),
-        donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda x: x.sharding, state), None),
-    )
+    step_function = compiled_step(update, run.non_finite, state)
 
     def save(value: float | None = None) -> int:
         """Save the state and the position; return the state's step."""

@@ -2,16 +2,20 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from poly_jax.errors import UserError
-from poly_jax.model.sharding import LOGICAL_AXIS_RULES, mesh_axes
+from poly_jax.weights.sharding import mesh_axes, rules_for
+
+AXES = ("data", "fsdp", "model")
+"""The axes of the mesh, from the one with the least communication to the one with the most."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,27 +33,47 @@ class Partitioning:
     fsdp: int = 1
     model: int = 1
 
-    def mesh(self) -> Mesh:
-        """Arrange all devices in a mesh.
-
-        Raises:
-          UserError: the product of the axes does not divide the number of devices.
-        """
-        count = jax.device_count()
-        if self.fsdp < 1 or self.model < 1 or count % (self.fsdp * self.model):
-            raise UserError(
-                f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {count}"
-                " device(s); choose two numbers whose product does"
-            )
-        shape = (count // (self.fsdp * self.model), self.fsdp, self.model)
-        return jax.make_mesh(shape, ("data", "fsdp", "model"), axis_types=(AxisType.Auto,) * 3)
-
     def fitted(self) -> "Partitioning":
         """Return the shape with the largest divisors of these axes that all devices here can form."""
         if self.fsdp < 1 or self.model < 1:
             return self
-        model = math.gcd(self.model, jax.device_count())
-        return Partitioning(math.gcd(self.fsdp, jax.device_count() // model), model)
+        devices = jax.devices()
+        per_slice = len(devices) // len(set(map(_slice, devices)))
+        model = math.gcd(self.model, per_slice)
+        return Partitioning(math.gcd(self.fsdp, per_slice // model), model)
+
+    def mesh(self, devices: Sequence[Any] | None = None) -> Mesh:
+        """Arrange devices in a mesh.
+
+        Devices of several slices differ only along the axis `data`, because the network between slices is
+        much slower than the one inside.
+
+        Args:
+          devices: the devices, or descriptions of devices to compile for; None for all of this program.
+
+        Raises:
+          UserError: the product of the axes does not divide the number of devices of a slice.
+        """
+        devices = jax.devices() if devices is None else devices
+        count, slices = len(devices), len(set(map(_slice, devices)))
+        product, per_slice = self.fsdp * self.model, count // slices
+        if self.fsdp < 1 or self.model < 1 or per_slice % product:
+            where = f"{count} device(s)" if slices == 1 else f"the {per_slice} devices of each slice"
+            raise UserError(
+                f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {where};"
+                " choose two numbers whose product does"
+            )
+        shape, types = (per_slice // product, self.fsdp, self.model), (AxisType.Auto,) * 3
+        if slices == 1:
+            return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+        return Mesh(
+            mesh_utils.create_hybrid_device_mesh(shape, (slices, 1, 1), devices), AXES, axis_types=types
+        )
+
+
+def _slice(device: Any) -> int:
+    """The slice of TPUs that a device belongs to. Other platforms call a host a slice."""
+    return getattr(device, "slice_index", None) or 0 if device.platform == "tpu" else 0
 
 
 @contextmanager
@@ -73,7 +97,7 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
     """
     if isinstance(shapes, dict):
         return {name: shardings(child, axes[name], mesh) for name, child in shapes.items()}
-    return NamedSharding(mesh, mesh_axes(shapes.shape, axes, LOGICAL_AXIS_RULES, mesh.shape))
+    return NamedSharding(mesh, mesh_axes(shapes.shape, axes, rules_for(axes), mesh.shape))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

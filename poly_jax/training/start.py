@@ -40,10 +40,25 @@ class Start:
 
 def begin(trained: Tree, update: Update, mesh: Mesh) -> TrainState:
     """Make the training state before the first step; moments have the sharding of their parameters."""
-    initial = functools.partial(start, optimizer=update.optimizer)
+    places = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(trained, update, mesh))
+    return jax.jit(functools.partial(start, optimizer=update.optimizer), out_shardings=places)(trained)
+
+
+def abstract_state(trained: Tree, update: Update, mesh: Mesh) -> TrainState:
+    """Return shape, dtype and sharding of each array of the training state, without allocating any.
+
+    Args:
+      trained: the trained tree, or the shapes, dtypes and shardings of its arrays.
+      update: the step, whose optimizer has the state.
+      mesh: the device mesh.
+    """
+    shapes = jax.eval_shape(functools.partial(start, optimizer=update.optimizer), trained)
     places = jax.tree.map(lambda leaf: leaf.sharding, trained)
-    state = like_parameters(jax.eval_shape(initial, trained), trained, places, replicated(mesh))
-    return jax.jit(initial, out_shardings=state)(trained)
+    return jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        like_parameters(shapes, trained, places, replicated(mesh)),
+    )
 
 
 def fresh_start(

@@ -13,7 +13,8 @@ Initializer = Callable[..., Float[Array, "..."]]
 class ParameterSpec:
     """Shape, initialiser and logical axis names of one parameter.
 
-    The rules in `poly_jax.model.sharding` map axis names to mesh axes. An axis without a rule is not sharded.
+    The rules in `poly_jax.weights.sharding` map axis names to mesh axes. An axis without a rule is not
+    sharded.
     """
 
     shape: tuple[int, ...]

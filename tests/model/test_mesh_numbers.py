@@ -257,12 +257,20 @@ def test_eight_devices_compute_the_same_as_one_device(form):
 def test_constraints_apply_in_programs_that_enter_the_mesh_as_t5x_does():
     found = run("t5x")
     np.testing.assert_allclose(found["many"], found["one"], rtol=1e-5)
-    # First, nine projections into heads. Second, the two hidden layers of the MLPs and the logits. Third, the
-    # two residual streams and the mixing weights of four adapted sites.
+    # Four sites are adapted. Two of them have outputs, and two have inputs, that the axis `model` cuts.
     assert found["specs"] == {
+        # The embedding, for each of its two uses; the two factors of the skills of each site.
+        "P('model', None)": 2,
+        "P('model', None, None, None)": 2 * 4,
+        # Projections into heads.
         "P('data', None, 'model', None)": 9,
-        "P('data', None, 'model')": 3,
-        "P('data', None, None)": 6,
+        # The two hidden layers of the MLPs, the logits, and mixed factors B.
+        "P('data', None, 'model')": 3 + 2,
+        # Two embedded texts, what five sub-layers add to the residual streams, the two layers' outputs, and
+        # mixed factors A and B.
+        "P('data', None, None)": 2 + 5 + 2 + 4,
+        # Mixing weights where they are looked up and where they mix, and mixed factors A.
+        "P('data', 'model', None)": 2 * 4 + 2,
     }
 
 

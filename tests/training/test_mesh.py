@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -47,11 +48,15 @@ def test_batch_sizes_that_cannot_be_sharded_are_refused():
     ("shape", "axes", "expected"),
     [
         # An axis that not all mesh axes divide may still be divided by some of them.
-        ((8, 8, 3), ("tasks", "splits", "skills"), (("fsdp", "model"), None, None)),
-        ((6, 8, 3), ("tasks", "splits", "skills"), (("fsdp",), None, None)),
-        ((1, 6, 16, 3), ("splits", "tasks", "lora_in", "lora_rank"), (None, ("fsdp",), None, None)),
+        ((8, 1, 3), ("tasks", "splits", "skills"), (("model", "fsdp"), None, None)),
+        ((6, 4, 3), ("tasks", "splits", "skills"), (("fsdp",), ("model",), None)),
+        (
+            (1, 6, 16, 3),
+            ("splits", "tasks", "lora_in", "lora_rank"),
+            (None, ("fsdp",), ("model", "data"), None),
+        ),
         # T0's number of tasks, 313, is prime.
-        ((313, 8, 8), ("tasks", "splits", "skills"), (None, None, None)),
+        ((313, 64, 8), ("tasks", "splits", "skills"), (None, ("model", "fsdp", "data"), None)),
         ((15, 32), ("embed", "mlp"), (None, ("model",))),
         ((3, 16, 32), ("layers", "embed", "mlp"), (None, ("fsdp",), ("model",))),
     ],
@@ -78,9 +83,10 @@ def test_a_step_on_a_mesh_of_eight_devices_equals_a_step_on_one_device():
     np.testing.assert_allclose(found["loss"], found["loss_alone"], rtol=1e-5)
     assert found["moved"] > 0.05
     assert found["difference"] < 1e-5
-    # Kernels [embed, joined_kv] are sharded along both axes; the router's logits along tasks, over two axes.
+    # Kernels [embed, joined_kv] are sharded along both axes; the router's logits over all three, along splits
+    # and tasks.
     assert found["kernel"] == [[16, 32], [8, 16]]
-    assert found["router"] == [[4, 2, 3], [1, 2, 3]]
+    assert found["router"] == [[4, 2, 3], [1, 1, 3]]
     # A step does not change the sharding, and the optimizer's moments are sharded like their parameters.
     assert found["router_after"] == found["router_moment"] == found["router"]
     # A restored state is on the mesh too, and training continues bit for bit the same.
@@ -210,5 +216,12 @@ if __name__ == "__main__":
     ],
 )
 def test_a_mesh_is_fitted_to_other_devices_by_the_largest_divisors(monkeypatch, devices, fsdp, model, fitted):
-    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    simulated = [SimpleNamespace(platform="cpu")] * devices
+    monkeypatch.setattr(jax, "devices", lambda: simulated)
     assert Partitioning(fsdp, model).fitted() == Partitioning(*fitted)
+
+
+def test_a_mesh_is_fitted_to_the_devices_of_a_slice(monkeypatch):
+    slices = [SimpleNamespace(platform="tpu", slice_index=index) for index in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: slices)
+    assert Partitioning(fsdp=4).fitted() == Partitioning(fsdp=2)

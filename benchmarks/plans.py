@@ -1,0 +1,56 @@
+"""Prints the tables of docs/planning.md: T5-XL and T5-XXL with MHR on slices of each generation of TPUs.
+
+    python benchmarks/plans.py [XL|XXL] [v5e:4x4 ...] > plans.md
+
+It needs libtpu (extra `plan`) and 3 to 10 minutes of one CPU for each row.
+"""
+
+import subprocess
+import sys
+
+_RECIPE = (
+    "--gin_file=recipes/t0/pretrain.gin",
+    "--tasks=313",
+    "--gin.Data.inputs_length=256",
+    "--gin.Data.targets_length=64",
+    "--gin.T5Config.remat='full'",
+)
+_MODELS = {
+    "XL": (),
+    "XXL": ("--gin_file=models/t5_1_1_xxl.gin",),
+}
+_ROWS_PER_DEVICE = 8
+_SLICES = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:4x4": 16, "v7x:2x2x1": 8}
+"""The number of JAX devices of each slice, over which the parameters are sharded."""
+
+
+def main(words: list[str]) -> None:
+    """Plan each slice in a process of its own, because a process compiles for one machine."""
+    models = [word for word in words if word in _MODELS] or list(_MODELS)
+    slices = [word for word in words if word in _SLICES] or list(_SLICES)
+    for model in models:
+        for name in slices:
+            devices = _SLICES[name]
+            mesh = (
+                f"--gin.Partitioning.fsdp={devices}",
+                f"--gin.Data.batch_size={_ROWS_PER_DEVICE * devices}",
+            )
+            command = [
+                sys.executable,
+                "-m",
+                "poly_jax.cli",
+                "plan",
+                f"--topology={name}",
+                "--format=markdown",
+            ]
+            done = subprocess.run(
+                [*command, *_RECIPE, *_MODELS[model], *mesh], stdout=subprocess.PIPE, text=True, check=True
+            )
+            head, line, row = done.stdout.splitlines()
+            if (model, name) == (models[0], slices[0]):
+                print(f"| model {head}", f"| --- {line}", sep="\n")
+            print(f"| {model} {row}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,47 @@
+"""Reads the rows of a batch's tasks out of a table that is cut over the devices of a mesh."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jaxtyping import Array, Float, Int
+
+from poly_jax.weights.sharding import constrain, mesh_axes, mesh_in_force, rules_for
+
+_AXES = ("tasks", "splits", "skills")
+
+
+def task_rows(
+    table: Float[Array, "tasks splits skills"], task_ids: Int[Array, "*rows"]
+) -> Float[Array, "*rows splits skills"]:
+    """The row of each task id, laid out over the mesh as the batch is, with splits over the `model` axis.
+
+    No device holds the whole table. Each reads what it has of all ids' rows, and the parts are added up or
+    exchanged. Left to itself, XLA (jax 0.10.2) gathers the table, or computes wrong gradients where the
+    table is cut along its splits.
+    """
+    mesh, sizes = mesh_in_force()
+    if math.prod(sizes.values()) == 1:
+        return jnp.take(table, task_ids, axis=0)
+    spec = mesh_axes(table.shape, _AXES, rules_for(_AXES), sizes)
+    over_tasks = spec[0] or ()
+
+    def local_rows(
+        part: Float[Array, "local_tasks local_splits local_skills"], ids: Int[Array, "*rows"]
+    ) -> Float[Array, "*rows local_splits local_skills"]:
+        if not over_tasks:
+            return jnp.take(part, ids, axis=0)
+        place = ids - jax.lax.axis_index(over_tasks) * part.shape[0]
+        here = (place >= 0) & (place < part.shape[0])
+        rows = jnp.take(part, jnp.where(here, place, 0), axis=0)
+        return jax.lax.psum(jnp.where(here[..., None, None], rows, 0.0), over_tasks)
+
+    unsharded = (None,) * task_ids.ndim
+    rows = jax.shard_map(
+        local_rows,
+        mesh=mesh,
+        in_specs=(spec, PartitionSpec(*unsharded)),
+        out_specs=PartitionSpec(*unsharded, *spec[1:]),
+    )(table, task_ids)
+    return constrain(rows, *("batch", "segments")[: task_ids.ndim], "heads", None)
