@@ -321,6 +321,19 @@ def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
     assert calls.demo == {"output_dir": "runs/demo", "bindings": ()}
 
 
+@pytest.mark.parametrize("program", ["eval", "infer", "adapt"])
+def test_a_run_of_other_devices_is_read_on_a_mesh_that_the_devices_here_can_form(calls, run, program):
+    words = {"eval": [], "infer": ["--task=t"], "adapt": ["--task=t", "--output_dir=out"]}[program]
+    config = run / "config.gin"
+    config.write_text(config.read_text() + "\nPartitioning.fsdp = 2\nPartitioning.model = 4\n")
+    assert cli.main([program, f"--run={run}", *words]) == 0
+    assert getattr(calls, program)["partitioning"] == poly_jax.Partitioning(fsdp=1, model=1)
+    # What the user binds is used as it is, even where the run's folder has the same.
+    for fsdp in (2, 3):
+        assert cli.main([program, f"--run={run}", *words, f"--gin.Partitioning.fsdp={fsdp}"]) == 0
+        assert getattr(calls, program)["partitioning"] == poly_jax.Partitioning(fsdp=fsdp, model=4)
+
+
 def test_a_run_is_configured_by_its_own_config_then_the_files_then_the_flags(calls, run, tmp_path):
     (tmp_path / "mine.gin").write_text("T5Config.mlp_dim = 16\nT5Config.num_heads = 16\n")
     step = run / "checkpoints" / "100"

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
-from poly_jax import stopping
+from poly_jax import program_start, stopping
 from poly_jax.cli import many_hosts
 from poly_jax.cli.arguments import parse
 from poly_jax.cli.compilation_cache import keep_compiled_programs
@@ -35,6 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       after SIGTERM or the loss of another host, and 130 after SIGINT, with all saved that a rerun goes on
       from. Wrong usage exits the process with 2, as argparse does.
     """
+    if argv is None:
+        program_start.mark()
     # JAX and TensorFlow read the variable when they are imported, which no command has done yet. XLA's and
     # CUDA's own messages, such as the one about a slow compilation, add nothing to the program's messages.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

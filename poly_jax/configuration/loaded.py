@@ -23,19 +23,27 @@ class Loaded:
 
     Attributes:
       config: the text of `config.gin`, which loads the same again.
+      mesh_is_recorded: whether the device mesh is the one that a run recorded, and the user binds no other.
     """
 
-    def __init__(self, raw: GinState, typed: Callable[[dict], dict] = lambda config: config):
+    def __init__(
+        self,
+        raw: GinState,
+        typed: Callable[[dict], dict] = lambda config: config,
+        mesh_is_recorded: bool = False,
+    ):
         """Takes what gin has read.
 
         Args:
           raw: gin's state.
           typed: checks and converts the values of a configuration.
+          mesh_is_recorded: the attribute.
 
         Raises:
           UserError: as `typed`.
         """
         self._raw = raw
+        self.mesh_is_recorded = mesh_is_recorded
         with raw.in_force():
             self.config = config_text()
             self._state = completed(raw)

@@ -11,6 +11,8 @@ from poly_jax.configuration import checks, explanation, files
 from poly_jax.configuration.gin_state import GinState
 from poly_jax.configuration.loaded import Loaded
 
+_MESH = "poly_jax.training.mesh.Partitioning"
+
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
@@ -35,11 +37,16 @@ class Configuration:
         Raises:
           UserError: as `load`; or `run` holds no configuration.
         """
-        before = () if run is None else (files.run_config(run),)
-        return load((*before, *first, *self.gin_files), self.bindings, unset_is_empty)
+        recorded = None if run is None else files.run_config(run)
+        return load((*first, *self.gin_files), self.bindings, unset_is_empty, recorded)
 
 
-def load(gin_files: Sequence[str], bindings: Sequence[str] = (), unset_is_empty: bool = False) -> Loaded:
+def load(
+    gin_files: Sequence[str],
+    bindings: Sequence[str] = (),
+    unset_is_empty: bool = False,
+    recorded: str | None = None,
+) -> Loaded:
     """Load the files, in order, and then the bindings. What gin holds otherwise is left as it is.
 
     Args:
@@ -48,6 +55,7 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = (), unset_is_empty:
       bindings: `NAME=VALUE`, where NAME is `CONFIGURABLE.PARAMETER` (maybe in scopes) or a macro.
       unset_is_empty: whether a binding that a file marks as required, and nobody gives, becomes "": for
         programs that do not read the data whose place such bindings say.
+      recorded: path of the configuration that a run recorded, which is loaded before the files.
 
     Raises:
       UserError: a file is missing or cannot be parsed; a module that it imports fails; a binding is
@@ -61,11 +69,18 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = (), unset_is_empty:
         # Modules that gin files import are looked up in the current folder too, which `poly-jax` is not in.
         sys.path.append("")
     with GinState().in_force():
+        if recorded is not None:
+            _parse(gin.parse_config_file, recorded, recorded)
+        # What the user binds for the mesh is told apart from what the run recorded.
+        mesh = {key: gin.config._CONFIG.pop(key) for key in list(gin.config._CONFIG) if key[1] == _MESH}
         for path in paths:
             _parse(gin.parse_config_file, path, path)
         defined = checks.macros_defined(gin.config._CONFIG)
         for binding in bindings:
             _parse(gin.parse_config, binding, f"--gin.{binding}")
+        mesh_is_recorded = bool(mesh) and not any(key[1] == _MESH for key in gin.config._CONFIG)
+        for key, values in mesh.items():
+            gin.config._CONFIG[key] = {**values, **gin.config._CONFIG.get(key, {})}
         checks.check_overridden_macros(gin.config._CONFIG, bindings, defined)
         if unset_is_empty:
             for name in checks.required(gin.config._CONFIG):
@@ -73,7 +88,7 @@ def load(gin_files: Sequence[str], bindings: Sequence[str] = (), unset_is_empty:
         checks.check_unset(gin.config._CONFIG)
         gin.finalize()
         raw = GinState.now()
-    return Loaded(raw, checks.typed)
+    return Loaded(raw, checks.typed, mesh_is_recorded)
 
 
 def _parse(parse: Callable[[str], object], text: str, source: str) -> None:

@@ -1,7 +1,6 @@
 """Evaluates a model while it is trained, on tasks that it is trained on or zero-shot on others."""
 
 import dataclasses
-import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -95,7 +94,6 @@ class OnlineEvaluation:
                 f"eval/{task}/{metric}": value
                 for task, values in done.results.items()
                 for metric, value in values.items()
-                if math.isfinite(value)
             }
 
         return scores

@@ -15,7 +15,7 @@ Program = Literal["sweep", "reproduce", "demo", "routing", "eval", "prepare"]
 _RUN_FILE = "config.gin"
 _CHECKPOINTS = "checkpoints"
 # What training writes into a run's folder, beside its checkpoints.
-_RUN_FILES = (_RUN_FILE, "operative_config.gin", "metrics.jsonl")
+_RUN_FILES = (_RUN_FILE, "operative_config.gin", "metrics.jsonl", "time_spent.json")
 _RUN_FOLDERS = (_CHECKPOINTS, "data")
 _EVENTS = "events.out.tfevents."
 _RESULTS = "results.jsonl"

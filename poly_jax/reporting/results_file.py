@@ -26,20 +26,9 @@ class ResultsFile:
           UserError: the file holds something else.
         """
         self._path = path
-        self._known: dict[str, Result] = {}
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
-        for number, line in enumerate(whole.splitlines(), 1):
-            try:
-                entry = defined(json.loads(line))
-                key, result = entry["key"], entry["result"]
-                if not isinstance(key, dict) or not isinstance(result, dict):
-                    raise TypeError
-                self._known[_name(key)] = result
-            except (ValueError, KeyError, TypeError, RecursionError):
-                raise UserError(
-                    f"{path}, line {number}, is not a result of this program; delete the line"
-                ) from None
+        self._known = {_name(key): result for key, result in _parsed(whole, path)}
         if whole != data:
             path.write_bytes(whole)
 
@@ -69,6 +58,32 @@ class ResultsFile:
             key = json.loads(name)
             if all(key.get(field) == value for field, value in fields.items()):
                 yield key, result
+
+
+def read_results(path: epath.Path) -> list[tuple[Result, Result]]:
+    """Read the keys and results of a file to which a program may be writing.
+
+    Raises:
+      UserError: the file holds something else.
+    """
+    data = path.read_bytes()
+    return _parsed(data[: data.rfind(b"\n") + 1], path)
+
+
+def _parsed(whole: bytes, path: epath.Path) -> list[tuple[Result, Result]]:
+    found = []
+    for number, line in enumerate(whole.splitlines(), 1):
+        try:
+            entry = defined(json.loads(line))
+            key, result = entry["key"], entry["result"]
+            if not isinstance(key, dict) or not isinstance(result, dict):
+                raise TypeError
+            found.append((key, result))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise UserError(
+                f"{path}, line {number}, is not a result of this program; delete the line"
+            ) from None
+    return found
 
 
 def _name(key: Result) -> str:

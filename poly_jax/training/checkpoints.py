@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -21,6 +21,7 @@ from poly_jax.files.json_file import read_json
 from poly_jax.training.checksums import checksums, verified
 from poly_jax.training.hosts import any_host, on_first_host
 from poly_jax.training.mesh import put
+from poly_jax.training.retention import NewestAndBest, Score, best_step
 from poly_jax.training.update import TrainState
 from poly_jax.weights.t5x_manifest import orbax_arrays
 from poly_jax.weights.tensors import Tensor, Tensors, read_each
@@ -63,13 +64,23 @@ class Checkpoints:
     `checksums`, which are compared with what is read.
     """
 
-    def __init__(self, run: str | epath.Path, keep: int = KEEP):
-        """Open or create the checkpoints of a run folder; all but the newest `keep` are deleted."""
+    def __init__(self, run: str | epath.Path, keep: int = KEEP, keep_best: str | None = None):
+        """Open or create the checkpoints of a run folder.
+
+        Args:
+          run: folder of the run.
+          keep: number of the newest checkpoints that are kept. Older ones are deleted.
+          keep_best: metric by which the best checkpoint is kept too, as `task/metric`; None for no metric.
+        """
         self._run = epath.Path(run).absolute()
+        self._metric = keep_best
         folder = self._run / FOLDER
         with _explained(self._run):
             folder.mkdir(parents=True, exist_ok=True)
-            options = ocp.CheckpointManagerOptions(max_to_keep=keep)
+            self._scores = saved_scores(self._run) if keep_best else {}
+            options = ocp.CheckpointManagerOptions(
+                preservation_policy=NewestAndBest(keep, keep_best, self._scores)
+            )
             self._manager = ocp.CheckpointManager(folder, options=options)
 
     def latest_step(self) -> int | None:
@@ -80,16 +91,29 @@ class Checkpoints:
         """Return the steps of all complete checkpoints, and of one that is being written."""
         return set(self._manager.all_steps())
 
-    def save(self, state: TrainState, table: TaskTable, origin: Origin) -> None:
+    def is_best(self, value: float) -> bool:
+        """Whether a value of the metric `keep_best` is larger than that of every checkpoint."""
+        return all(value > score.value for score in self._scores.values() if score.metric == self._metric)
+
+    def save(self, state: TrainState, table: TaskTable, origin: Origin, value: float | None = None) -> None:
         """Start writing a checkpoint; the state may change as soon as this method returns.
+
+        Args:
+          state: the state.
+          table: names of the tasks.
+          origin: the frozen weights that the trained tree builds on.
+          value: value of the metric `keep_best` at this step; None where it is not known.
 
         Raises:
           UserError: this checkpoint or the one before it cannot be written.
         """
+        score = None
+        if self._metric is not None and value is not None:
+            score = self._scores[int(state.step)] = Score(self._metric, value)
         with _explained(self._run):
             self._manager.save(
                 int(state.step),
-                args=items(state.trained, table, origin, optimizer=state.optimizer),
+                args=items(state.trained, table, origin, score, optimizer=state.optimizer),
             )
 
     def restore(
@@ -157,6 +181,8 @@ class Checkpoints:
                 print(f"{error}\n{FOLDER}/{number} is moved to {place / str(number)}", file=sys.stderr)
 
         on_first_host(move)
+        for number in errors:
+            self._scores.pop(number, None)
         self._manager.reload()
 
     def wait(self) -> None:
@@ -179,17 +205,22 @@ class Checkpoints:
             self._manager.close()
 
 
-def items(trained: Any, table: TaskTable, origin: Origin, **more: Any) -> ocp.args.Composite:
+def items(
+    trained: Any, table: TaskTable, origin: Origin, score: Score | None = None, **more: Any
+) -> ocp.args.Composite:
     """Return the items of a checkpoint, with their checksums.
 
     Args:
       trained: the trained tree.
       table: names of the tasks.
       origin: the frozen weights that the trained tree builds on.
+      score: the metric by which the best checkpoint is kept; None where it is not known.
       **more: other trees of arrays by the names of their items.
     """
     trees = {"trained": trained, **more}
-    texts = {"tasks": list(table.names), "origin": dataclasses.asdict(origin)}
+    texts: dict[str, Any] = {"tasks": list(table.names), "origin": dataclasses.asdict(origin)}
+    if score is not None:
+        texts["score"] = dataclasses.asdict(score)
     sums = {name: checksums(tree) for name, tree in trees.items()}
     digests = {name: _digest(content) for name, content in texts.items()}
     return ocp.args.Composite(
@@ -250,6 +281,39 @@ def read_origin(step: epath.Path) -> Origin:
     return origin
 
 
+def read_score(step: epath.Path) -> Score | None:
+    """Read the metric that a checkpoint was saved with; None where it has none.
+
+    Raises:
+      UserError: the checkpoint is damaged.
+    """
+    path = step / "score" / "metadata"
+    if not path.exists():
+        return None
+    fields = Fields(read_json(path, advice=_DAMAGED), path, _DAMAGED)
+    score = Score(fields.take("metric", str), fields.take("value", float))
+    _check_digest(step, "score", dataclasses.asdict(score))
+    return score
+
+
+def saved_scores(run: str | epath.Path) -> dict[int, Score]:
+    """Read the metrics that the checkpoints of a run were saved with, by step; damaged ones are left out."""
+    found = {}
+    for number in saved_steps(run):
+        with contextlib.suppress(UserError):
+            score = read_score(epath.Path(run) / FOLDER / str(number))
+            if score is not None:
+                found[number] = score
+    return found
+
+
+def best_checkpoint(run: str | epath.Path, metric: str) -> tuple[epath.Path, Score] | None:
+    """Find the checkpoint of a run that is best by a metric, and its score; None where none has a score."""
+    scores = saved_scores(run)
+    step = best_step(scores, metric)
+    return None if step is None else (epath.Path(run) / FOLDER / str(step), scores[step])
+
+
 def saved_steps(run: str | epath.Path) -> list[int]:
     """List the steps of the complete checkpoints in a run's folder, in any order."""
     folder = epath.Path(run) / FOLDER
@@ -276,20 +340,38 @@ def beside(step: epath.Path) -> str:
     names = [child.name for child in folder.iterdir()] if folder.name == FOLDER and folder.is_dir() else []
     for number in sorted((int(name) for name in names if name.isdecimal()), reverse=True):
         other = folder / str(number)
-        if other != step and _is_intact(other):
+        if other != step and damage(other, ["trained"]) is None:
             return f"; {other} is intact"
     return ""
 
 
-def _is_intact(step: epath.Path) -> bool:
+def damage(step: epath.Path, trees: Collection[str] = ("trained", "optimizer")) -> str | None:
+    """Read a checkpoint and compare it with its checksums.
+
+    Args:
+      step: folder of the checkpoint.
+      trees: items of arrays that are read, where the checkpoint has them.
+
+    Returns:
+      What is damaged, as a text for people; None where the checkpoint is intact.
+    """
     try:
         read_table(step)
         read_origin(step)
-        for tensor in open_trained(step).values():
-            tensor.load()
-    except UserError:
-        return False
-    return True
+        read_score(step)
+        # A run that was imported has no optimizer, but every run has parameters.
+        for item in (item for item in trees if item == "trained" or _has(step, item)):
+            for tensor in _open(step, item).values():
+                tensor.load()
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def _has(step: epath.Path, item: str) -> bool:
+    """Whether a checkpoint was saved with an item, even where the item is missing now."""
+    sums = _checksums(step)
+    return (step / item).exists() or (sums is not None and item in sums)
 
 
 def read_onto(

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from math import isfinite
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.program_start import clock
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, count_examples
@@ -21,11 +23,12 @@ from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
-from poly_jax.training.periodic_evaluation import PeriodicEvaluation
+from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
 from poly_jax.training.start import Start, begin
 from poly_jax.training.taken_steps import NotFiniteError, TakenSteps
+from poly_jax.training.time_spent import TimeSpent
 from poly_jax.training.update import TrainState, Update
 
 
@@ -42,7 +45,9 @@ class Run:
       save_every: number of steps between checkpoints; the last step is always saved.
       report_every: number of steps between reports; a report is a mean over the steps since the last one.
       keep: number of newest checkpoints that are kept.
+      keep_best: metric of the evaluation by which the best checkpoint is kept too, as `task/metric`.
       non_finite: what follows a step whose loss or gradient is not finite.
+      began: Unix time at which the program began to work on the run, in seconds; None for the call of `fit`.
     """
 
     folder: epath.Path
@@ -53,7 +58,9 @@ class Run:
     save_every: int
     report_every: int
     keep: int = KEEP
+    keep_best: str | None = None
     non_finite: NonFinite = "stop"
+    began: float | None = None
 
 
 def fit(
@@ -81,9 +88,10 @@ def fit(
         `run.steps` already.
       Stopped: a signal asked the program to end; the state after the last step is saved.
     """
+    began = clock() if run.began is None else run.began
     state, folder = begin(start.trained, update, run.mesh), run.folder
     # The checkpoints are closed even if the run is interrupted, so that a write that has begun is completed.
-    with Deferral() as deferral, contextlib.closing(Checkpoints(folder, run.keep)) as checkpoints:
+    with Deferral() as deferral, _checkpoints(run) as checkpoints:
         restored = checkpoints.restore(
             state, run.table, also=lambda step: restore_position(folder, step, batches)
         )
@@ -96,8 +104,19 @@ def fit(
                 f"{folder} has taken {first} steps, and this run is to end after {run.steps}; give a larger"
                 " number of steps, or another --output_dir"
             )
-        with contextlib.closing(scalar_writer(folder, first)) as writer:
-            return _steps(state, start, update, batches, run, evaluation, deferral, checkpoints, writer)
+        with contextlib.ExitStack() as closed:
+            writer = closed.enter_context(contextlib.closing(scalar_writer(folder, first)))
+            spent = TimeSpent(None if jax.process_index() else folder, run.steps, first, began)
+            if first < run.steps:
+                # Nothing is counted where a command is repeated that is done.
+                closed.enter_context(contextlib.closing(spent))
+            return _steps(
+                state, start, update, batches, run, evaluation, deferral, checkpoints, writer, spent
+            )
+
+
+def _checkpoints(run: Run) -> contextlib.closing[Checkpoints]:
+    return contextlib.closing(Checkpoints(run.folder, run.keep, run.keep_best))
 
 
 def _steps(
@@ -110,17 +129,18 @@ def _steps(
     deferral: Deferral,
     checkpoints: Checkpoints,
     writer: Any,
+    spent: TimeSpent,
 ) -> TrainState:
     """Take the remaining steps of a run."""
     first = saved = int(state.step)
     key = jax.random.key(run.seed)
     step_function = compiled_step(update, run.non_finite, state)
 
-    def save() -> int:
+    def save(value: float | None = None) -> int:
         """Save the state and the position; return the state's step."""
         step = int(state.step)
         save_position(run.folder, step, batches)
-        checkpoints.save(state, run.table, start.origin)
+        checkpoints.save(state, run.table, start.origin, value)
         # This checkpoint is written in the background. Until it is complete, an earlier one is the newest.
         forget_positions(run.folder, but={step, *checkpoints.steps()})
         return step
@@ -128,8 +148,14 @@ def _steps(
     progress = None
     taken = TakenSteps(run.non_finite)
     asked: Any = np.asarray(False)
+    spent.add("start_up")
+    if first < run.steps:
+        spent.write()
     for step in range(first + 1, run.steps + 1):
+        spent.begin_step(step)
         batch = next(batches)
+        # No time is lost to data that is read while the devices work.
+        spent.add("step" if taken.is_running() else "data_wait")
         check_task_ids(batch["task_ids"], len(run.table))
         with on_mesh(run.mesh), contextlib.nullcontext() if progress else compiling():
             placed = to_mesh(batch, run.mesh)
@@ -137,6 +163,7 @@ def _steps(
             if progress is None:
                 # The first step compiles, so the measured speed does not include it.
                 jax.block_until_ready(metrics)
+                spent.add("compile")
                 deferral.begin()
         # Hosts agree on a step to stop after. One host need not wait for the others' answers.
         asked_before, asked = asked, any_host(run.mesh, requested())
@@ -147,18 +174,21 @@ def _steps(
             progress.add(count_examples(batch) * len(placed["task_ids"]) // len(batch["task_ids"]))
         reports = step % run.report_every == 0 or step == run.steps
         saves = step % run.save_every == 0 or step == run.steps or stops
+        evaluates = evaluation is not None and evaluation.is_due(step, run.steps) and not stops
         try:
             # A step is waited for when the next one has begun, so that the devices always have work.
             taken.add(step, metrics, batch)
-            taken.settle(but=0 if reports or saves else 1)
+            taken.settle(but=0 if reports or saves or evaluates else 1)
         except NotFiniteError as found:
             if int(state.step) > saved:
                 save()
             raise _diverged(found, run, int(state.step)) from None
+        spent.add("step")
         if reports:
-            writer.write_scalars(step, progress.report(step, taken.means()))
+            writer.write_scalars(step, {**progress.report(step, taken.means()), **spent.scalars()})
             writer.flush()
-        if evaluation is not None and evaluation.is_due(step, run.steps) and not stops:
+        value = None
+        if evaluation is not None and evaluates:
             # This comes before the checkpoint, so that a run which resumes from it has these metrics.
             began = time.perf_counter()
             try:
@@ -168,15 +198,29 @@ def _steps(
                 # An evaluation may take long. Its metrics of this step are left out.
                 stops = saves = True
             else:
-                writer.write_scalars(step, scores)
+                writer.write_scalars(step, {name: each for name, each in scores.items() if isfinite(each)})
                 writer.flush()
                 progress.leave_out(time.perf_counter() - began)
+                if run.keep_best is not None:
+                    try:
+                        value = score_named(run.keep_best, scores)
+                    except UserError:
+                        save()
+                        raise
+                    is_best = value is not None and checkpoints.is_best(value)
+                    saves |= bool(any_host(run.mesh, is_best))
+            spent.add("evaluation")
         if saves:
-            saved = save()
+            saved = save(value)
+            spent.add("save_stall")
+            spent.settle_step()
+        spent.write_sometimes()
         if stops and step < run.steps:
             checkpoints.wait()
+            spent.add("save_stall")
             raise stop(f"step {step} of {run.steps} is saved, and the same command goes on from there")
     checkpoints.wait()
+    spent.add("save_stall")
     forget_positions(run.folder, but=saved_steps(run.folder))
     return state
 

@@ -1,6 +1,7 @@
 """The device mesh, and the sharding of parameters and batches on it."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +32,15 @@ class Partitioning:
 
     fsdp: int = 1
     model: int = 1
+
+    def fitted(self) -> "Partitioning":
+        """Return the shape with the largest divisors of these axes that all devices here can form."""
+        if self.fsdp < 1 or self.model < 1:
+            return self
+        devices = jax.devices()
+        per_slice = len(devices) // len(set(map(_slice, devices)))
+        model = math.gcd(self.model, per_slice)
+        return Partitioning(math.gcd(self.fsdp, per_slice // model), model)
 
     def mesh(self, devices: Sequence[Any] | None = None) -> Mesh:
         """Arrange devices in a mesh.

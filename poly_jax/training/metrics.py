@@ -8,13 +8,7 @@ import jax
 from clu import metric_writers
 from etils import epath
 
-from poly_jax.files.json_fields import Fields
-from poly_jax.files.json_file import parse_json
-from poly_jax.files.text_file import read_text
-from poly_jax.files.whole_file import write_whole
-
-_ADVICE = "move it away: the run then continues without its earlier metrics"
-_MAX_BYTES = 1 << 30
+from poly_jax.training.metrics_file import FILE, forget_after
 
 
 class JsonLinesWriter(metric_writers.MetricWriter):
@@ -62,21 +56,7 @@ def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
     if jax.process_index():
         return metric_writers.MultiWriter([])
     folder.mkdir(parents=True, exist_ok=True)
-    _forget_after(folder / "metrics.jsonl", step)
+    forget_after(folder / FILE, step)
     return metric_writers.AsyncMultiWriter(
-        [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder / "metrics.jsonl")]
+        [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder / FILE)]
     )
-
-
-def _forget_after(path: epath.Path, step: int) -> None:
-    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
-    # The last piece is empty, or half a line from a run that was killed while it wrote.
-    *lines, _ = text.split("\n")
-    steps = (_step_of(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
-    kept = "".join(f"{line}\n" for line, known in zip(lines, steps, strict=True) if known <= step)
-    if kept != text:
-        write_whole(path, kept)
-
-
-def _step_of(line: str, place: str) -> int:
-    return Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE).take("step", int)

@@ -1,6 +1,7 @@
 """The interface of an evaluation that training makes at regular steps, which `poly_jax.evaluation` has."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -10,12 +11,17 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.transformer import Transformer
+from poly_jax.suggestion import close_names, did_you_mean
 from poly_jax.training.guards import check_counts
+from poly_jax.weights.tree import listing
 
 Tree = dict[str, Any]
 
 Scores = Callable[[Tree, Tree], Mapping[str, float]]
-"""A function from the trained and the frozen parameters to metrics by name; it changes neither."""
+"""A function from the trained and the frozen parameters to metrics by name; it changes neither.
+
+The names are `eval/<task>/<metric>`, and values may be NaN.
+"""
 
 
 class Evaluation(Protocol):
@@ -53,8 +59,39 @@ class PeriodicEvaluation:
         return step % self.every == 0 or step == steps
 
 
-def check_periodic(eval_every: int, evaluation: Evaluation | None) -> None:
+_PREFIX = "eval/"
+
+
+def score_named(name: str, scores: Mapping[str, float]) -> float | None:
+    """Return the metric of an evaluation that `train.keep_best` names; None where it is not finite.
+
+    Args:
+      name: the metric, as `task/metric`.
+      scores: the metrics of the evaluation, as `eval/task/metric`.
+
+    Raises:
+      UserError: the evaluation has no such metric.
+    """
+    if f"{_PREFIX}{name}" not in scores:
+        names = [known.removeprefix(_PREFIX) for known in scores]
+        advice = did_you_mean(close_names(name, names)) or f"it has {listing(names)}"
+        raise UserError(f"train.keep_best is {name!r}, and the evaluation has no such metric; {advice}")
+    value = scores[f"{_PREFIX}{name}"]
+    return value if math.isfinite(value) else None
+
+
+def check_periodic(eval_every: int, evaluation: Evaluation | None, keep_best: str | None = None) -> None:
     """Raise a UserError if `train.eval_every` is negative, or there is nothing to evaluate."""
+    if keep_best is not None and not eval_every:
+        raise UserError(
+            f"train.keep_best is {keep_best!r}, and nothing is evaluated during training; bind"
+            " train.eval_every, or train.keep_best = None"
+        )
+    if keep_best is not None and "/" not in keep_best:
+        raise UserError(
+            f"train.keep_best is {keep_best!r}; give a task and its metric, or a mean over tasks, such as"
+            f" 'mean/{keep_best}'"
+        )
     if eval_every:
         check_counts("train", eval_every=eval_every)
         if evaluation is None:

@@ -45,14 +45,28 @@ def restore_position(run: epath.Path, step: int, batches: Batches) -> None:
     name = _name(step, jax.process_index())
     if not (folder.is_dir() and _files(folder, name)):
         name = _name(step, 0)
-    checksums = folder / f"{name}{_CHECKSUMS}"
-    # Runs of earlier versions have no checksums of their positions.
-    if checksums.exists():
-        digests = Fields(read_json(checksums, advice=ADVICE), checksums, ADVICE)
-        for file in digests:
-            if _digest(folder / file) != digests.take(file, str):
-                raise UserError(f"{folder / file} has changed since it was written; {ADVICE}")
+    _check(folder / f"{name}{_CHECKSUMS}")
     batches.restore(folder / name)
+
+
+def check_positions(run: epath.Path, step: int) -> None:
+    """Compare the positions of all hosts after a step with their checksums.
+
+    Raises:
+      UserError: one of them is damaged.
+    """
+    for checksums in sorted((run / FOLDER).glob(f"{step}-host*{_CHECKSUMS}")):
+        _check(checksums)
+
+
+def _check(checksums: epath.Path) -> None:
+    # Runs of earlier versions have no checksums of their positions.
+    if not checksums.exists():
+        return
+    digests = Fields(read_json(checksums, advice=ADVICE), checksums, ADVICE)
+    for file in digests:
+        if _digest(checksums.parent / file) != digests.take(file, str):
+            raise UserError(f"{checksums.parent / file} has changed since it was written; {ADVICE}")
 
 
 def forget_positions(run: epath.Path, but: Collection[int]) -> None:

@@ -12,7 +12,7 @@ def compiling() -> Iterator[None]:
     print("compiling the training step ...", file=sys.stderr, flush=True)
     began = time.perf_counter()
     yield
-    print(f"compiled, first step after {_clock(time.perf_counter() - began)}", file=sys.stderr, flush=True)
+    print(f"compiled, first step after {duration(time.perf_counter() - began)}", file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -38,7 +38,7 @@ class Progress:
         seconds = max(now - self._time, 1e-9)
         rate, examples = (step - self._step) / seconds, self._examples / seconds
         self._step, self._time, self._examples = step, now, 0
-        left = _clock((self._last_step - step) / rate) if rate else "?"
+        left = duration((self._last_step - step) / rate) if rate else "?"
         values = " ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(
             f"step {step}/{self._last_step}  {values}  {rate:.2f} steps/s"
@@ -49,7 +49,8 @@ class Progress:
         return {**metrics, "steps_per_second": rate, "examples_per_second": examples}
 
 
-def _clock(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return a duration as `minutes:seconds` or `hours:minutes:seconds`."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -23,12 +23,14 @@ from poly_jax.training.hosts import on_first_host
 
 _WITHOUT_MEANING = ("#", "import ", "from ")
 _MAY_CHANGE = re.compile(
-    r"((train|adapt)\.(steps|save_every|report_every|keep_checkpoints|non_finite)"
+    r"((train|adapt)\.(steps|save_every|report_every|keep_checkpoints|keep_best|non_finite)"
     r"|Experiment\.check_backbone|Partitioning\.\w+|(\w+/)?(train|adapt|evaluate|infer)\.partitioning) ="
 )
 """Bindings that may differ when a run is resumed: its length, its reports and its devices."""
 OPERATIVE = "operative_config.gin"
 _LOCK = ".lock"
+# `is_locked` holds the lock for a moment.
+_PATIENCE = 0.5
 
 
 @contextlib.contextmanager
@@ -92,7 +94,7 @@ def _locked(folder: epath.Path) -> Iterator[None]:
     if "://" in os.fspath(folder):
         yield
         return
-    lock = filelock.FileLock(os.fspath(folder / _LOCK), timeout=0)
+    lock = filelock.FileLock(os.fspath(folder / _LOCK), timeout=_PATIENCE)
     try:
         lock.acquire()
     except filelock.Timeout:
@@ -103,6 +105,21 @@ def _locked(folder: epath.Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(folder: epath.Path) -> bool | None:
+    """Whether a program is working on a run now; None where this cannot be told."""
+    if "://" in os.fspath(folder):
+        return None
+    if not (folder / _LOCK).exists():
+        return False
+    try:
+        with filelock.FileLock(os.fspath(folder / _LOCK), timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+    except OSError:
+        return None
 
 
 def write_run(folder: str, trained: dict[str, Any], table: TaskTable, origin: Origin, config: str) -> None:

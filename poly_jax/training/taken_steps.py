@@ -49,6 +49,10 @@ class TakenSteps:
         """Add a step that has begun."""
         self._begun.append((step, metrics, batch))
 
+    def is_running(self) -> bool:
+        """Whether the devices are still busy with the last step that has begun."""
+        return bool(self._begun) and not self._begun[-1][1][FINITE].is_ready()
+
     def settle(self, but: int) -> None:
         """Wait for all steps but the last `but`.
 

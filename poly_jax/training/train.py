@@ -12,9 +12,10 @@ from poly_jax.data.offline_cache import use_cache
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
+from poly_jax.program_start import claim as claim_start
 from poly_jax.training import guards
 from poly_jax.training.batches import Batches
-from poly_jax.training.checkpoints import KEEP
+from poly_jax.training.checkpoints import KEEP, best_checkpoint
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.host_share import host_share
 from poly_jax.training.ibp_prior import IBPPrior
@@ -45,6 +46,7 @@ def train(
     eval_every: int = 0,
     evaluation: Evaluation | None = None,
     keep_checkpoints: int = KEEP,
+    keep_best: str | None = None,
     non_finite: NonFinite = "stop",
     *,
     texts: Texts,
@@ -69,6 +71,9 @@ def train(
       eval_every: number of steps between evaluations; 0 for none. The last step is evaluated too.
       evaluation: `@OnlineEvaluation()`, what is evaluated then. It does not change what is trained.
       keep_checkpoints: number of newest checkpoints that the run keeps.
+      keep_best: metric of the evaluation by which the best checkpoint is kept beside them, such as
+        "mean/exact_match" for the mean over tasks; None for none. Larger values are better. A step whose
+        value is the best so far is saved.
       non_finite: "stop" ends the run at the first step whose loss or gradient is not finite; "skip" leaves
         such steps out and counts them.
       texts: the configuration as texts, which are written to the run's folder for other programs. A run is
@@ -80,6 +85,7 @@ def train(
     Raises:
       UserError: a value of the configuration is invalid, or the folder holds other files.
     """
+    began = claim_start()
     guards.check_trainable(experiment, trainable)
     guards.check_counts(
         "train",
@@ -88,7 +94,7 @@ def train(
         report_every=report_every,
         keep_checkpoints=keep_checkpoints,
     )
-    check_periodic(eval_every, evaluation)
+    check_periodic(eval_every, evaluation, keep_best)
     guards.check_microbatches(experiment.data.batch_size, microbatches)
     mesh = partitioning.mesh()
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
@@ -104,7 +110,19 @@ def train(
     batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
     folder = epath.Path(output_dir)
-    run = Run(folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite)
+    run = Run(
+        folder,
+        table,
+        mesh,
+        steps,
+        seed,
+        save_every,
+        report_every,
+        keep=keep_checkpoints,
+        keep_best=keep_best,
+        non_finite=non_finite,
+        began=began,
+    )
     transformation = optimizer.transformation(steps, router_anneal_steps)
     update = Update(dataclasses.replace(model, train=True), loss, transformation, microbatches, prior)
     print(
@@ -114,7 +132,11 @@ def train(
     with claimed(folder, texts):
         if experiment.check_backbone:
             check_resumed(folder, start.origin)
-        return fit(start, update, batches, run, periodic)
+        state = fit(start, update, batches, run, periodic)
+    best = best_checkpoint(folder, keep_best) if keep_best is not None else None
+    if best is not None:
+        print(f"best checkpoint: {best[0]} ({keep_best} {best[1].value:.4g})")
+    return state
 
 
 def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int) -> Batches:

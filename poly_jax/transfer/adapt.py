@@ -17,6 +17,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
+from poly_jax.program_start import claim as claim_start
 from poly_jax.training import guards
 from poly_jax.training.checkpoints import KEEP, Checkpoints
 from poly_jax.training.finite_steps import NonFinite
@@ -93,6 +94,7 @@ def adapt(
       UserError: the variant does not fit the run, the task is unknown or has no examples, or the folder holds
         a run that was started differently.
     """
+    began = claim_start()
     counts = {
         "steps": steps,
         "batch_size": batch_size,
@@ -151,7 +153,16 @@ def adapt(
         update = Update(dataclasses.replace(start.model, train=True), loss, optimizer.transformation(steps))
         stream = batches or host_batches(data, table, seed, loss, mesh, start_id)
         settings = Run(
-            folder, table, mesh, steps, seed, save_every, report_every, keep_checkpoints, non_finite
+            folder,
+            table,
+            mesh,
+            steps,
+            seed,
+            save_every,
+            report_every,
+            keep=keep_checkpoints,
+            non_finite=non_finite,
+            began=began,
         )
         return fit(start, update, stream, settings)
 

@@ -8,6 +8,7 @@ from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.recorded_mesh import arguments_here
 from poly_jax.transfer.variants import Variant, find
 
 
@@ -38,7 +39,7 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
     """
     known = {field.name for field in dataclasses.fields(Settings)}
     given = {"run": "", "task": "", "output_dir": ""}
-    bound = loaded.arguments("adapt", **given, variant=with_configured_choice(find(variant), loaded))
+    bound = arguments_here(loaded, "adapt", **given, variant=with_configured_choice(find(variant), loaded))
     return Settings(**{name: value for name, value in bound.items() if name in known})
 
 

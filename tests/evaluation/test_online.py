@@ -107,3 +107,24 @@ def test_a_mistake_in_the_settings_ends_the_run_before_its_folder_is_made(run, t
     with pytest.raises(UserError, match=message):
         trains(run, tmp_path / "run", *EVERY_SECOND, *bindings)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_step_with_the_best_metric_is_kept_and_named(run, tmp_path, capsys):
+    bindings = ("train.eval_every = 1", "train.save_every = 1000", "train.keep_best = 'mean/overlap'")
+    bindings += ("train.keep_checkpoints = 1", "OnlineEvaluation.split = 'test'")
+    trains(run, tmp_path / "best", *bindings)
+    found = {step: line["eval/mean/overlap"] for step, line in lines(tmp_path / "best").evaluations.items()}
+    assert len(found) == 3
+    best = min(step for step, value in found.items() if value == max(found.values()))
+    assert {path.name for path in (tmp_path / "best" / "checkpoints").iterdir()} == {str(best), "3"}
+    said = f"best checkpoint: {tmp_path / 'best' / 'checkpoints' / str(best)} (mean/overlap"
+    assert said in capsys.readouterr().out
+
+
+def test_a_metric_that_the_evaluation_does_not_have_ends_the_run_with_its_state_saved(run, tmp_path):
+    bindings = (*EVERY_SECOND, "train.save_every = 1000", "train.keep_best = 'mean/overlaps'")
+    with pytest.raises(UserError, match=r"keep_best is 'mean/overlaps', .* did you mean 'mean/overlap'"):
+        trains(run, tmp_path / "run", *bindings)
+    # The setting may be mended, and the run goes on.
+    trains(run, tmp_path / "run", *bindings[:-1], "train.keep_best = 'mean/overlap'")
+    assert [step for step, _ in lines(tmp_path / "run").losses] == [1, 2, 3]

@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -185,6 +186,29 @@ def _kills(place: Place) -> None:
         same_run(place / run, whole)
 
 
+@case("kill -9", "train", "between checkpoints", "the steps that are taken again count as lost time")
+def _counts_lost_time(place: Place) -> None:
+    words = train_words("lost", "train.save_every=1000", "train.steps=8")
+    began = time.time()
+    with started(place.folder, *words, SLOW="1.5") as program:
+        program.wait_for("step 6/8")
+        program.process.kill()
+    first = json.loads((place / "lost" / "time_spent.json").read_text())
+    assert 4 <= first["furthest_step"] <= 6
+    succeeds(ran(place.folder, *words, SLOW="1.5"))
+    wall = time.time() - began
+    report = json.loads((place / "lost" / "time_spent.json").read_text())
+    assert (report["programs"], report["step"], report["furthest_step"]) == (2, 8, 8)
+    seconds = report["seconds"]
+    # The first step of each program counts as compilation, and each step takes 1.5 s or more.
+    assert seconds["lost_to_restarts"] >= 1.5 * (first["furthest_step"] - 1)
+    assert seconds["step"] >= first["seconds"]["step"] + 1.5 * (8 - first["furthest_step"])
+    total = report["until"] - report["began"]
+    assert abs(sum(seconds.values()) - total) < 0.01 * total
+    # What is left is the start of Python before, and the end of the process after.
+    assert 0.8 * wall < total <= wall
+
+
 @case("kill -9", "train, 2 processes", "random moments", "exit code 42 of the other; the rerun is bit-equal")
 def _kills_one_of_two(place: Place) -> None:
     for done in on_hosts(place.folder, train_words("two"), 2):
@@ -268,6 +292,30 @@ def _evaluates_with_two(place: Place) -> None:
         assert metrics == pytest.approx(by_two[task], rel=1e-5)
     for file in (place / "by-one" / "predictions").iterdir():
         assert file.read_text() == (place / "by-two" / "predictions" / file.name).read_text()
+
+
+@case("fewer devices", "eval, infer, adapt", "reading", "a run of model=2 is used on one device, to 1e-5")
+def _uses_other_devices(place: Place) -> None:
+    two = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    succeeds(ran(place.folder, *train_words("split", "Partitioning.model=2"), **two))
+    (place / "texts.txt").write_text("abc\nxyz\n")
+    task = json.loads((place / "split/checkpoints/6/tasks/metadata").read_text())[0]
+    outputs = []
+    for devices in ({}, two):
+        name = f"on-{1 + bool(devices)}"
+        words = ["infer", "--run=split", f"--task={task}", "--input=texts.txt", f"--output={name}.txt"]
+        succeeds(ran(place.folder, *words, **devices))
+        succeeds(ran(place.folder, "eval", "--run=split", f"--output_dir={name}", **devices))
+        outputs.append(
+            ((place / f"{name}.txt").read_text(), json.loads((place / name / "metrics.json").read_text()))
+        )
+    (one_text, one_metrics), (two_text, two_metrics) = outputs
+    assert one_text == two_text
+    for task_name, metrics in one_metrics.items():
+        assert metrics == pytest.approx(two_metrics[task_name], rel=1e-5)
+    succeeds(ran(place.folder, "adapt", "--run=split", "--task=two_tasks", "--output_dir=split-adapted"))
+    done = ran(place.folder, "eval", "--run=split", "--output_dir=no", "--gin.Partitioning.model=2")
+    fails_in_one_line(done, "Partitioning.model 2 does not divide 1 device")
 
 
 @case("not finite", "train", "a step", "exit code 1, step and tasks named; the last finite state is kept")

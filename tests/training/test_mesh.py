@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -199,3 +200,28 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+
+@pytest.mark.parametrize(
+    ("devices", "fsdp", "model", "fitted"),
+    [
+        (1, 1, 2, (1, 1)),  # trained on two devices, used on one
+        (1, 16, 4, (1, 1)),
+        (4, 16, 1, (4, 1)),
+        (4, 1, 8, (1, 4)),
+        (8, 2, 2, (2, 2)),  # a mesh that the devices can form stays as it is
+        (8, 4, 4, (2, 4)),
+        (6, 4, 4, (1, 2)),
+        (4, 3, 1, (1, 1)),
+    ],
+)
+def test_a_mesh_is_fitted_to_other_devices_by_the_largest_divisors(monkeypatch, devices, fsdp, model, fitted):
+    simulated = [SimpleNamespace(platform="cpu")] * devices
+    monkeypatch.setattr(jax, "devices", lambda: simulated)
+    assert Partitioning(fsdp, model).fitted() == Partitioning(*fitted)
+
+
+def test_a_mesh_is_fitted_to_the_devices_of_a_slice(monkeypatch):
+    slices = [SimpleNamespace(platform="tpu", slice_index=index) for index in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: slices)
+    assert Partitioning(fsdp=4).fitted() == Partitioning(fsdp=2)

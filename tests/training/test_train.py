@@ -1,6 +1,7 @@
 """`train` from a gin configuration to a restored model, with and without an interruption."""
 
 import dataclasses
+import functools
 import json
 import pathlib
 import tempfile
@@ -21,11 +22,13 @@ from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.tasks.skillbench import compositions, tasks
-from poly_jax.training import run_folder
+from poly_jax.training import loop, run_folder
+from poly_jax.training import train as train_module
 from poly_jax.training.guards import check_packing
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.progress import Progress
 from poly_jax.training.restore import restore
+from poly_jax.training.time_spent import KINDS, TimeSpent, read_report
 from poly_jax.training.train import train
 from poly_jax.weights import single_file
 
@@ -123,6 +126,62 @@ def test_every_reported_step_has_a_line_with_loss_and_speed(run):
         assert line["gradient_norm"] > 0
         assert {"steps_per_second", "examples_per_second"} <= set(line)
     assert list(run.folder.glob("events.out.tfevents*"))
+
+
+def test_the_time_of_a_run_is_reported_in_its_folder_and_with_its_metrics(run):
+    report = read_report(epath.Path(run.folder))
+    assert (report.steps, report.step, report.furthest_step, report.programs) == (3, 3, 3, 1)
+    assert sum(report.seconds.values()) == pytest.approx(report.until - report.began)
+    for kind in ("start_up", "compile", "step", "save_stall"):
+        assert report.seconds[kind] > 0
+    for kind in ("evaluation", "lost_to_restarts", "idle"):
+        assert report.seconds[kind] == 0
+    for line in lines(run.folder):
+        assert {f"time/{kind}" for kind in KINDS} | {"goodput"} <= set(line)
+        assert 0 <= line["goodput"] <= 1
+
+
+def test_each_part_of_the_loop_is_counted_as_what_it_is(backbone, tmp_path, monkeypatch):
+    now = [1000.0]
+
+    def takes(seconds, function):
+        def slowly(*arguments, **named):
+            now[0] += seconds
+            return function(*arguments, **named)
+
+        return slowly
+
+    monkeypatch.setattr(train_module, "claim_start", lambda: now[0])
+    monkeypatch.setattr(loop, "TimeSpent", functools.partial(TimeSpent, clock=lambda: now[0]))
+    monkeypatch.setattr(loop, "begin", takes(7, loop.begin))
+    monkeypatch.setattr(loop, "check_task_ids", takes(10, loop.check_task_ids))
+    monkeypatch.setattr(loop, "save_position", takes(100, loop.save_position))
+    loaded = configured(backbone.right, "train.save_every = 1000")
+    trains_until_step_2(loaded, tmp_path / "run")
+    # The first step counts as compilation.
+    expected = {"start_up": 7, "compile": 10, "step": 10}
+    assert nonzero_times(tmp_path / "run") == expected
+    now[0] += 55
+    # Without a checkpoint, it begins at the first step again. Two steps were begun, and one was complete.
+    trains(loaded, tmp_path / "run")
+    assert nonzero_times(tmp_path / "run") == {
+        "start_up": 7 + 7,
+        "compile": 10 + 10,
+        "step": 10 + 10 + 10,
+        "save_stall": 100,
+        "idle": 55,
+    }
+    # A command that is done already counts nothing.
+    now[0] += 55
+    before = (tmp_path / "run" / "time_spent.json").read_bytes()
+    trains(loaded, tmp_path / "run")
+    assert (tmp_path / "run" / "time_spent.json").read_bytes() == before
+
+
+def nonzero_times(folder):
+    report = read_report(epath.Path(folder))
+    assert sum(report.seconds.values()) == pytest.approx(report.until - report.began)
+    return {kind: seconds for kind, seconds in report.seconds.items() if seconds}
 
 
 def test_the_folder_holds_the_configuration_as_given_and_as_used(run):
@@ -309,6 +368,11 @@ def test_a_folder_with_other_content_is_refused_and_not_changed(run, backbone, t
         ("train.report_every = 0", "report_every is 0; it must be at least 1"),
         ("train.router_anneal_steps = -1", "router_anneal_steps is -1; it must be 0"),
         ("train.save_every = -1", "save_every is -1; it must be at least 1"),
+        (
+            "train.keep_best = 'x'\ntrain.eval_every = 1",
+            "keep_best is 'x'; give a task and its metric, .* 'mean/x'",
+        ),
+        ("train.keep_best = 'mean/x'", "keep_best is 'mean/x', and nothing is evaluated .* train.eval_every"),
         ("Data.mixture = 'train_test_pear'", "train_test_pear"),
         ("Data.packing = 'best'", "packing.* 'best'"),
         ("Data.max_segments = 0", "max_segments is 0; it must be at least 1"),

@@ -38,9 +38,10 @@ class Eval(Command):
         """Evaluate."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.evaluate import evaluate
+        from poly_jax.training.recorded_mesh import arguments_here
 
         flags = given(args, "run", "mixture", "split", "zero_shot", "output_dir")
-        evaluate(**loaded.arguments("evaluate", **flags))
+        evaluate(**arguments_here(loaded, "evaluate", **flags))
 
 
 COMMAND = Eval()

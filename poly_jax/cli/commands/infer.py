@@ -41,8 +41,9 @@ class Infer(Command):
         """Predict."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.infer import infer
+        from poly_jax.training.recorded_mesh import arguments_here
 
-        infer(**loaded.arguments("infer", **given(args, "run", "task", "input", "output")))
+        infer(**arguments_here(loaded, "infer", **given(args, "run", "task", "input", "output")))
 
 
 COMMAND = Infer()

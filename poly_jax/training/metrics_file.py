@@ -1,0 +1,67 @@
+"""The file of JSON lines with the metrics of a run."""
+
+import dataclasses
+
+from etils import epath
+
+from poly_jax.files.json_fields import Fields
+from poly_jax.files.json_file import parse_json
+from poly_jax.files.text_file import read_text
+from poly_jax.files.whole_file import write_whole
+
+FILE = "metrics.jsonl"
+
+_ADVICE = "move it away: the run then continues without its earlier metrics"
+_MAX_BYTES = 1 << 30
+
+
+@dataclasses.dataclass(frozen=True)
+class LastReport:
+    """What a run reported last.
+
+    Attributes:
+      step: number of the step.
+      loss: mean loss of the steps since the report before.
+      steps_per_second: speed since the report before; 0 where it is not known.
+    """
+
+    step: int
+    loss: float
+    steps_per_second: float
+
+
+def last_report(run: epath.Path) -> LastReport | None:
+    """Read the newest report of a run from its `metrics.jsonl`; None where there is none.
+
+    Raises:
+      UserError: the file holds something other than metrics.
+    """
+    path = run / FILE
+    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
+    *lines, _ = text.split("\n")
+    for number, line in reversed(list(enumerate(lines, 1))):
+        place = f"{path}, line {number}"
+        fields = Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE)
+        if "loss" in fields:
+            speed = fields.take("steps_per_second", float, default=0.0)
+            return LastReport(fields.take("step", int), fields.take("loss", float), speed)
+    return None
+
+
+def forget_after(path: epath.Path, step: int) -> None:
+    """Delete the lines of later steps, and half a line at the end of the file.
+
+    Raises:
+      UserError: the file holds something other than metrics.
+    """
+    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
+    # The last piece is empty, or half a line from a run that was killed while it wrote.
+    *lines, _ = text.split("\n")
+    steps = (_step_of(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
+    kept = "".join(f"{line}\n" for line, known in zip(lines, steps, strict=True) if known <= step)
+    if kept != text:
+        write_whole(path, kept)
+
+
+def _step_of(line: str, place: str) -> int:
+    return Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE).take("step", int)
