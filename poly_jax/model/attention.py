@@ -43,23 +43,21 @@ class Attention(nn.Module):
     ) -> Float[Array, "batch queries embed"]:
         """Attends from x to itself, or where `encoded` is given to the encoded input."""
         route = self.context.routed(route, "layer", self.site)
-        width = x.shape[-1]
-        x = attention_input(self.context, x)
+        own = attention_input(self.context, x)
+        other = None if encoded is None else attention_input(self.context, encoded)
 
         def heads(name: str, y: FanOut) -> Float[Array, "batch length heads kv"]:
             return self._heads(name, y, route, cursor)
 
-        query = heads("query", x)
-        if encoded is not None:
-            encoded = attention_input(self.context, encoded)
-        if encoded is None:
-            key, value = (self._with_past(name, heads(name, x), cursor) for name in ("key", "value"))
+        query = heads("query", own)
+        if other is None:
+            key, value = (self._with_past(name, heads(name, own), cursor) for name in ("key", "value"))
         elif cursor is None:
-            key, value = heads("key", encoded), heads("value", encoded)
+            key, value = heads("key", other), heads("value", other)
         else:
             # Only the first step computes them.
             key, value = (
-                self.variable("prefill", f"kept_{name}", heads, name, encoded).value
+                self.variable("prefill", f"kept_{name}", heads, name, other).value
                 for name in ("key", "value")
             )
         # T5 drops attention weights with one mask for all queries of a row and head. That drops whole keys,
@@ -68,7 +66,7 @@ class Attention(nn.Module):
         y = jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=1.0)
         y = y.reshape(*y.shape[:2], -1)
         axes = ("joined_kv", "embed")
-        out = Projection(self.context, f"{self.site}/out", width, _KERNEL_INIT, axes, name="out")
+        out = Projection(self.context, f"{self.site}/out", x.shape[-1], _KERNEL_INIT, axes, name="out")
         return constrain(out(y, route, cursor), "batch", "length", "embed")
 
     def _heads(
