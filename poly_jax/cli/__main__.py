@@ -1,7 +1,5 @@
 """`python -m poly_jax.cli`, the same as `poly-jax`."""
 
-import sys
+from poly_jax.cli import program
 
-from poly_jax.cli import main
-
-sys.exit(main())
+program()
