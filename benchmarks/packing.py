@@ -72,7 +72,7 @@ def main() -> None:
     examples = list(
         itertools.chain.from_iterable(unpadded(batch) for batch in itertools.islice(read(256), 64))
     )
-    real = np.mean([len(inputs) for inputs, _, _ in examples]) / ROOM[0]
+    real = np.mean([len(example.inputs) for example in examples]) / ROOM[0]
     print(f"{len(table)} tasks, {len(examples)} examples; rows of one example are {real:.1%} input tokens\n")
     print("| packing | input tokens | target tokens | examples/s on one core |\n|---|---|---|---|")
     for packing in ("first-fit", "best-fit"):

@@ -114,8 +114,13 @@ def _product(
     """`x W`; with copies of x, each is multiplied by the part of W that is on the same devices."""
     if copies is None:
         return x @ kernel
-    parts = kernel.reshape(x.shape[-1], copies.shape[0], -1)
-    return jnp.einsum("pbld,dpo->blpo", copies, parts).reshape(*x.shape[:2], -1)
+
+    def product(copies: Array, kernel: Array) -> Array:
+        parts = kernel.reshape(copies.shape[-1], copies.shape[0], -1)
+        return jnp.einsum("pbld,dpo->blpo", copies, parts).reshape(*copies.shape[1:3], -1)
+
+    # What a scan over layers keeps for the backward pass is the kernel itself, not a reshaped copy of it.
+    return jax.checkpoint(product, prevent_cse=False)(copies, kernel)
 
 
 class Projection(nn.Module):
