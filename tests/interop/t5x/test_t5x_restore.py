@@ -16,10 +16,10 @@ from poly_jax.interop.t5x.optimizer import TrainedOnly  # noqa: E402
 from poly_jax.interop.t5x.partitioning import logical_axis_rules  # noqa: E402
 from poly_jax.interop.t5x.restore import backbone_only  # noqa: E402
 from poly_jax.training.optimizer import Optimizer  # noqa: E402
-from poly_jax.weights.parameter_names import is_adapter_parameter, split  # noqa: E402
+from poly_jax.weights.parameter_names import is_adapter_parameter  # noqa: E402
 from poly_jax.weights.t5x_writer import write_t5x  # noqa: E402
 from poly_jax.weights.tensors import of_tree  # noqa: E402
-from poly_jax.weights.tree import flatten  # noqa: E402
+from poly_jax.weights.tree import flatten, split  # noqa: E402
 
 STEPS = 2
 
