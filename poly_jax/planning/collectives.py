@@ -22,6 +22,7 @@ _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,]*\}(?:,\
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _LONGEST_PATH = 30
+_LONGEST_SOURCE = 100
 # Control flow, and private methods of modules, which follow their module.
 _NOT_MODULES = re.compile(r"while|body|closed_call|checkpoint|rematted_computation|\w+\._\w+")
 
@@ -166,4 +167,6 @@ def readable_source(op_name: str) -> str:
             part = "forward"
         if not _NOT_MODULES.fullmatch(part):
             parts.append(part)
-    return "/".join(parts)
+    readable = "/".join(parts)
+    # An operation that XLA has combined from many may have the paths of all of them.
+    return readable if len(readable) <= _LONGEST_SOURCE else readable[:_LONGEST_SOURCE] + "..."
