@@ -6,7 +6,10 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import ml_dtypes
 import msgpack
@@ -57,6 +60,28 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the test in an empty folder."""
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def on_eight_devices() -> Callable[..., Any]:
+    """A function that runs a file as a program with eight CPU devices, and returns the JSON of its last line.
+
+    The file's own arguments follow it; keywords are environment variables.
+    """
+
+    def run(file: str, *arguments: str, **environment: str) -> Any:
+        done = subprocess.run(
+            [sys.executable, file, *arguments],
+            env={**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu", **environment},
+            capture_output=True,
+            text=True,
+            # All meshes of all cases take about an hour.
+            timeout=7200,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return json.loads(done.stdout.splitlines()[-1])
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import importlib.resources
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import jinja2
 
 from poly_jax.analysis.findings import Findings
+from poly_jax.reporting.html_template import html_template
 
 _TEMPLATE = "routing.html.jinja"
 
@@ -58,12 +58,7 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
 
 @functools.cache
 def _template() -> jinja2.Template:
-    text = importlib.resources.files("poly_jax.analysis").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters |= {"number": _number, "small": _small}
-    return environment.from_string(text)
+    return html_template("poly_jax.analysis", _TEMPLATE, {"number": _number, "small": _small})
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -7,13 +7,14 @@ from etils import epath
 
 from poly_jax.configuration import CONFIG_FILE
 from poly_jax.errors import UserError
+from poly_jax.reporting.output_folder import RESULTS
 from poly_jax.reporting.results_file import read_results
 from poly_jax.reporting.table import print_table
 from poly_jax.training.progress import duration
 from poly_jax.training.run_status import Checkpoint, RunStatus, run_status
 from poly_jax.training.time_spent import KINDS, Report
 
-_RESULTS, _SUMMARY = "results.jsonl", "summary.md"
+_SUMMARY = "summary.md"
 _WORKING = {
     True: "a program is working on it",
     False: "no program is working on it",
@@ -35,11 +36,11 @@ def show_status(run: str) -> None:
         raise UserError(f"{run}: there is no such folder; give the output folder of a run or a sweep")
     if (place / CONFIG_FILE).exists():
         _show_run(run, run_status(place))
-    elif (place / _RESULTS).exists():
+    elif (place / RESULTS).exists():
         _show_sweep(run, place)
     else:
         raise UserError(
-            f"{run} holds neither a run ({CONFIG_FILE}) nor a sweep ({_RESULTS}); give the output folder of"
+            f"{run} holds neither a run ({CONFIG_FILE}) nor a sweep ({RESULTS}); give the output folder of"
             " one"
         )
 
@@ -94,11 +95,11 @@ def _moment(seconds: float) -> str:
 
 
 def _show_sweep(run: str, place: epath.Path) -> None:
-    keys = [key for key, _ in read_results(place / _RESULTS)]
+    keys = [key for key, _ in read_results(place / RESULTS)]
     if not all("setup" in key and "method" in key for key in keys):
         raise UserError(f"{run} holds the results of another program; give the output folder of a sweep")
     summary = place / _SUMMARY
-    done = summary.exists() and summary.stat().mtime >= (place / _RESULTS).stat().mtime
+    done = summary.exists() and summary.stat().mtime >= (place / RESULTS).stat().mtime
     end = f"the table is in {summary}" if done else "the table is not written yet"
     print(f"{run}: a sweep with {len(keys)} scored adaptation(s); {end}")
     counts = collections.Counter(str(key["method"]) for key in keys)

@@ -1,12 +1,12 @@
 """A plan as one HTML page that needs no other file."""
 
 import functools
-import importlib.resources
 
 import jinja2
 
 from poly_jax.planning import texts
 from poly_jax.planning.report import Report
+from poly_jax.reporting.html_template import html_template
 
 _TEMPLATE = "plan.html.jinja"
 _KINDS = ("frozen", "trained", "optimizer", "activations", "program")
@@ -41,8 +41,4 @@ def _described(report: Report) -> dict[str, object]:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    text = importlib.resources.files("poly_jax.planning").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(text)
+    return html_template("poly_jax.planning", _TEMPLATE)

@@ -1,12 +1,12 @@
 """The report as one HTML page, with a histogram of lengths for every split of every task."""
 
 import functools
-import importlib.resources
 
 import jinja2
 
 from poly_jax.prepare.lengths import Lengths
 from poly_jax.prepare.report import Report, SplitReport
+from poly_jax.reporting.html_template import html_template
 
 _TEMPLATE = "report.html.jinja"
 _BARS = 32
@@ -58,8 +58,4 @@ def histogram(lengths: Lengths, limit: int) -> str:
 
 @functools.cache
 def _template() -> jinja2.Template:
-    text = importlib.resources.files("poly_jax.prepare").joinpath(_TEMPLATE).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.from_string(text)
+    return html_template("poly_jax.prepare", _TEMPLATE)

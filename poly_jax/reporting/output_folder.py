@@ -18,7 +18,8 @@ _CHECKPOINTS = "checkpoints"
 _RUN_FILES = (_RUN_FILE, "operative_config.gin", "metrics.jsonl", "time_spent.json")
 _RUN_FOLDERS = (_CHECKPOINTS, "data")
 _EVENTS = "events.out.tfevents."
-_RESULTS = "results.jsonl"
+RESULTS = "results.jsonl"
+"""The file in which a sweep and a reproduction have their results."""
 
 
 def check_output_folder(folder: epath.PathLike, program: Program) -> None:
@@ -77,8 +78,8 @@ def _run_with(path: epath.Path) -> epath.Path | None:
 
 
 def _owner(folder: epath.Path) -> Program | None:
-    if (folder / _RESULTS).exists():
-        return _owner_of_results(folder / _RESULTS)
+    if (folder / RESULTS).exists():
+        return _owner_of_results(folder / RESULTS)
     # What each program leaves at its end.
     if (folder / "results.json").exists():
         return "demo"

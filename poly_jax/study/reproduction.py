@@ -11,7 +11,7 @@ from etils import epath
 
 from poly_jax.analysis.agreement import agreement
 from poly_jax.analysis.weights import mixing_weights, task_vectors
-from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, MultitaskMethod
 from poly_jax.study.rates import TUNING_SEED, Adaptation, choose_adaptation_rate, choose_multitask_rate
@@ -43,7 +43,7 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
     # Every seed runs the same programs, so a compilation cache saves time.
     jax.config.update("jax_compilation_cache_dir", str((folder / "compiled").absolute()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    results = ResultsFile(folder / "results.jsonl")
+    results = ResultsFile(folder / RESULTS)
     study = _Study(folder, results, tuple(bindings))
     forms: dict[Form, Sequence[MultitaskMethod]] = {"named": METHODS, "nameless": _NAMELESS}
     for form, methods in forms.items():

@@ -10,7 +10,7 @@ from etils import epath
 from poly_jax.configuration import Configuration, Loaded
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
-from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.reporting.table import print_table
 from poly_jax.sweep.adapted import Adapting
@@ -29,7 +29,7 @@ from poly_jax.transfer.new_adapters import new_adapters
 from poly_jax.transfer.settings import Settings, adapting_settings
 from poly_jax.transfer.start import check_old_tasks
 
-RESULTS, MARKDOWN, LATEX, PICTURE = "results.jsonl", "summary.md", "summary.tex", "summary.png"
+MARKDOWN, LATEX, PICTURE = "summary.md", "summary.tex", "summary.png"
 
 
 def sweep(

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
+from poly_jax.files.file_errors import file_error
 from poly_jax.files.json_fields import Fields, check_items
 from poly_jax.files.json_file import read_json
 from poly_jax.training.checksums import checksums, verified
@@ -442,7 +443,7 @@ def _explained(run: epath.Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = _file_error(error)
+        reason = file_error(error)
         if reason is None:
             raise
         steps = saved_steps(run)
@@ -451,31 +452,3 @@ def _explained(run: epath.Path) -> Iterator[None]:
             f"a checkpoint cannot be written to {run} ({reason}); {kept}make room or make the folder "
             "writable, and run the same command again"
         ) from error
-
-
-# TensorStore, TensorFlow and Orbax put the operating system's text into errors of their own types.
-_FILE_ERRORS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "Read-only file system",
-    "Permission denied",
-    "Operation not permitted",
-    "No such file or directory",
-    "Not a directory",
-    "Input/output error",
-    "Stale file handle",
-    "File too large",
-)
-
-
-def _file_error(error: BaseException) -> str | None:
-    """Return the operating system's reason for an error, or None where it has another cause."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, OSError) and seen.strerror:
-            return seen.strerror
-        for text in _FILE_ERRORS:
-            if text.lower() in str(seen).lower():
-                return text
-        seen = seen.__cause__ or seen.__context__
-    return None

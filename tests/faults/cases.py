@@ -121,26 +121,26 @@ for _number, _code in ((signal.SIGTERM, 42), (signal.SIGINT, 130)):
     )(_stops_between_checkpoints(_number, _code))
 
 
-@case("SIGTERM", "train", "start-up", "exit code 42 in 25 s; a rerun begins anew")
-def _stops_at_start_up(place: Place) -> None:
-    with started(place.folder, *train_words("early")) as program:
-        program.wait_for("task(s)")
-        program.send(signal.SIGTERM)
-        assert program.code(within=25) == 42, program.stderr
-    assert "Traceback" not in program.stderr
-    succeeds(ran(place.folder, *train_words("early")))
-    same_run(place / "early", place.whole)
+def _stops_before_the_first_step(run: str, text: str) -> Callable[[Place], None]:
+    def check(place: Place) -> None:
+        with started(place.folder, *train_words(run)) as program:
+            program.wait_for(text)
+            program.send(signal.SIGTERM)
+            assert program.code(within=25) == 42, program.stderr
+        assert "Traceback" not in program.stderr
+        succeeds(ran(place.folder, *train_words(run)))
+        same_run(place / run, place.whole)
+
+    return check
 
 
-@case("SIGTERM", "train", "first compilation", "exit code 42 in 25 s; a rerun begins anew")
-def _stops_in_compilation(place: Place) -> None:
-    with started(place.folder, *train_words("compiling")) as program:
-        program.wait_for("compiling the training step")
-        program.send(signal.SIGTERM)
-        assert program.code(within=25) == 42, program.stderr
-    assert "Traceback" not in program.stderr
-    succeeds(ran(place.folder, *train_words("compiling")))
-    same_run(place / "compiling", place.whole)
+for _phase, _run, _text in (
+    ("start-up", "early", "task(s)"),
+    ("first compilation", "compiling", "compiling the training step"),
+):
+    case("SIGTERM", "train", _phase, "exit code 42 in 25 s; a rerun begins anew")(
+        _stops_before_the_first_step(_run, _text)
+    )
 
 
 @case("SIGTERM", "eval", "decoding", "exit code 42 in 25 s; no results are written")

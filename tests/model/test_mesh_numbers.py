@@ -13,7 +13,6 @@ import functools
 import json
 import os
 import re
-import subprocess
 import sys
 
 import flax.linen as nn
@@ -223,26 +222,12 @@ def t5x():
     print(json.dumps({"one": float(one), "many": float(many), "specs": specs}))
 
 
-def run(*arguments):
-    """Run this file as a program with eight devices and return what it prints."""
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments], env=environment, capture_output=True, text=True, timeout=7200
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["apart", "scanned"])
-def test_eight_devices_compute_the_same_as_one_device(form):
+def test_eight_devices_compute_the_same_as_one_device(form, on_eight_devices):
     whole = os.environ.get("POLY_JAX_MESHES") == "whole"
     cases, meshes = (list(CASES), SHAPES) if whole else (SAMPLE[form], SHAPES[:1])
-    found = run(form, json.dumps({"cases": cases, "meshes": meshes}))
+    found = on_eight_devices(__file__, form, json.dumps({"cases": cases, "meshes": meshes}))
     assert len(found) == len(cases) * len(meshes)
     far = {
         f"{name}: {number}": difference
@@ -254,8 +239,8 @@ def test_eight_devices_compute_the_same_as_one_device(form):
 
 
 @pytest.mark.slow
-def test_constraints_apply_in_programs_that_enter_the_mesh_as_t5x_does():
-    found = run("t5x")
+def test_constraints_apply_in_programs_that_enter_the_mesh_as_t5x_does(on_eight_devices):
+    found = on_eight_devices(__file__, "t5x")
     np.testing.assert_allclose(found["many"], found["one"], rtol=1e-5)
     # Four sites are adapted. Two of them have outputs, and two have inputs, that the axis `model` cuts.
     assert found["specs"] == {

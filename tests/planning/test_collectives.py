@@ -1,9 +1,6 @@
 """What programs send between devices: texts, and programs whose communication is known."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -148,12 +145,8 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def compiled():
-    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "8", "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, __file__]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def compiled(on_eight_devices):
+    return on_eight_devices(__file__)
 
 
 def test_a_layer_that_sums_over_devices_has_an_all_reduce_in_each_of_its_runs(compiled):

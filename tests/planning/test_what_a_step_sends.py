@@ -1,9 +1,6 @@
 """What a training step of MHR sends on meshes of eight devices. Run as a program, this compiles the steps."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
@@ -58,18 +55,8 @@ def main():
 
 
 @pytest.fixture(scope="module")
-def found():
-    environment = {
-        **os.environ,
-        "JAX_NUM_CPU_DEVICES": "8",
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+def found(on_eight_devices):
+    return on_eight_devices(__file__, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
 
 
 def _bytes(sent, kind):

@@ -2,9 +2,6 @@
 
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import tempfile
 from types import SimpleNamespace
 
@@ -68,18 +65,8 @@ def test_an_axis_is_sharded_over_its_mesh_axes_that_divide_it(shape, axes, expec
 
 
 @pytest.mark.slow
-def test_a_step_on_a_mesh_of_eight_devices_equals_a_step_on_one_device():
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-        "JAX_PLATFORMS": "cpu",
-    }
-    done = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, timeout=900
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_a_step_on_a_mesh_of_eight_devices_equals_a_step_on_one_device(on_eight_devices):
+    found = on_eight_devices(__file__, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
     np.testing.assert_allclose(found["loss"], found["loss_alone"], rtol=1e-5)
     assert found["moved"] > 0.05
     assert found["difference"] < 1e-5
