@@ -76,7 +76,7 @@ class Checkpoints:
         self._run = epath.Path(run).absolute()
         self._metric = keep_best
         folder = self._run / FOLDER
-        with _explained(self._run):
+        with explained(self._run):
             folder.mkdir(parents=True, exist_ok=True)
             self._scores = saved_scores(self._run) if keep_best else {}
             options = ocp.CheckpointManagerOptions(
@@ -111,7 +111,7 @@ class Checkpoints:
         score = None
         if self._metric is not None and value is not None:
             score = self._scores[int(state.step)] = Score(self._metric, value)
-        with _explained(self._run):
+        with explained(self._run):
             self._manager.save(
                 int(state.step),
                 args=items(state.trained, table, origin, score, optimizer=state.optimizer),
@@ -192,7 +192,7 @@ class Checkpoints:
         Raises:
           UserError: something cannot be written.
         """
-        with _explained(self._run):
+        with explained(self._run):
             self._manager.wait_until_finished()
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class Checkpoints:
         Raises:
           UserError: something cannot be written.
         """
-        with _explained(self._run):
+        with explained(self._run):
             self._manager.wait_until_finished()
             self._manager.close()
 
@@ -436,8 +436,13 @@ def _mesh(state: TrainState) -> Mesh:
 
 
 @contextlib.contextmanager
-def _explained(run: epath.Path) -> Iterator[None]:
-    """Raise a UserError in place of an error of the file system, which the libraries wrap in many types."""
+def explained(run: epath.Path, what: str = "a checkpoint") -> Iterator[None]:
+    """Raise a UserError in place of an error of the file system, which the libraries wrap in many types.
+
+    Args:
+      run: folder of the run that is written to.
+      what: what is written, for the message.
+    """
     try:
         yield
     except UserError:
@@ -449,6 +454,6 @@ def _explained(run: epath.Path) -> Iterator[None]:
         steps = saved_steps(run)
         kept = f"checkpoint {max(steps)} is intact; " if steps else ""
         raise UserError(
-            f"a checkpoint cannot be written to {run} ({reason}); {kept}make room or make the folder "
+            f"{what} cannot be written to {run} ({reason}); {kept}make room or make the folder "
             "writable, and run the same command again"
         ) from error

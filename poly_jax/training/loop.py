@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
@@ -17,7 +18,7 @@ from poly_jax.program_start import clock
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, count_examples
-from poly_jax.training.checkpoints import KEEP, Checkpoints, saved_steps
+from poly_jax.training.checkpoints import KEEP, Checkpoints, explained, saved_steps
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
@@ -105,7 +106,8 @@ def fit(
                 " number of steps, or another --output_dir"
             )
         with contextlib.ExitStack() as closed:
-            writer = closed.enter_context(contextlib.closing(scalar_writer(folder, first)))
+            writer = scalar_writer(folder, first)
+            closed.callback(_on_disk, folder, writer.close)
             spent = TimeSpent(None if jax.process_index() else folder, run.steps, first, began)
             if first < run.steps:
                 # Nothing is counted where a command is repeated that is done.
@@ -113,6 +115,12 @@ def fit(
             return _steps(
                 state, start, update, batches, run, evaluation, deferral, checkpoints, writer, spent
             )
+
+
+def _on_disk(folder: epath.Path, write: Callable[..., None], *arguments: Any) -> None:
+    """Write metrics; a full disk, for instance, is an error of one line."""
+    with explained(folder, "the metrics"):
+        write(*arguments)
 
 
 def _checkpoints(run: Run) -> contextlib.closing[Checkpoints]:
@@ -135,6 +143,10 @@ def _steps(
     first = saved = int(state.step)
     key = jax.random.key(run.seed)
     step_function = compiled_step(update, run.non_finite, state)
+
+    def log(step: int, scalars: Mapping[str, float]) -> None:
+        _on_disk(run.folder, writer.write_scalars, step, scalars)
+        _on_disk(run.folder, writer.flush)
 
     def save(value: float | None = None) -> int:
         """Save the state and the position; return the state's step."""
@@ -185,8 +197,7 @@ def _steps(
             raise _diverged(found, run, int(state.step)) from None
         spent.add("step")
         if reports:
-            writer.write_scalars(step, {**progress.report(step, taken.means()), **spent.scalars()})
-            writer.flush()
+            log(step, {**progress.report(step, taken.means()), **spent.scalars()})
         value = None
         if evaluation is not None and evaluates:
             # This comes before the checkpoint, so that a run which resumes from it has these metrics.
@@ -198,8 +209,7 @@ def _steps(
                 # An evaluation may take long. Its metrics of this step are left out.
                 stops = saves = True
             else:
-                writer.write_scalars(step, {name: each for name, each in scores.items() if isfinite(each)})
-                writer.flush()
+                log(step, {name: each for name, each in scores.items() if isfinite(each)})
                 progress.leave_out(time.perf_counter() - began)
                 if run.keep_best is not None:
                     try:
