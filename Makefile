@@ -8,12 +8,13 @@ INSTALLED := $(VENV)/.installed
 INTEROP := $(VENV)/.interop
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-interop lint clean
+.PHONY: help demo test test-interop bench lint clean
 
 help:
 	@echo "make demo   train, adapt and compare MHR, Poly and a shared LoRA; results in runs/demo"
 	@echo "make test   ruff, mypy and the whole test suite"
 	@echo "make test-interop   the tests against transformers and PEFT, which it adds to $(VENV)"
+	@echo "make bench  speed and memory beside PEFT, 20 minutes; SNI=FOLDER VOCABULARY=FILE add packing"
 	@echo "make lint   ruff and mypy only"
 	@echo "make clean  remove $(VENV), builds and caches; runs/ stays"
 	@echo "Another Python for .venv: make PYTHON=python3.12 ... (3.11 or newer, default $(PYTHON))"
@@ -26,6 +27,9 @@ test: lint
 
 test-interop: $(INTEROP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs tests/interop_live
+
+bench: $(INTEROP)
+	$(BIN)/python benchmarks/all.py $(if $(SNI),--sni=$(SNI)) $(if $(VOCABULARY),--vocabulary=$(VOCABULARY))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check

@@ -20,12 +20,12 @@ import time
 
 import numpy as np
 
-from poly_jax.configuration import Configuration
+from poly_jax import configuration
 from poly_jax.interop.hugging_face.writer import hugging_face_config
 from poly_jax.model.config import T5Config
 from poly_jax.weights.hugging_face import tensor_name, turned_shape
 from poly_jax.weights.safetensors_writer import SHARD_BYTES
-from poly_jax.weights.t5_shapes import parameter_shapes
+from poly_jax.weights.t5_shapes import t5_parameter_shapes
 
 FLOAT = np.dtype(np.float32)
 SECONDS_BETWEEN_LOOKS = 0.02
@@ -37,7 +37,7 @@ def make_zeros(folder: pathlib.Path, config: T5Config) -> int:
     (folder / "config.json").write_text(json.dumps(hugging_face_config(config, FLOAT)))
     shards: list[dict[str, tuple[int, ...]]] = [{}]
     sizes = [0]
-    for name, shape in parameter_shapes(config).items():
+    for name, shape in t5_parameter_shapes(config).items():
         size = math.prod(shape) * FLOAT.itemsize
         if sizes[-1] + size > SHARD_BYTES:
             shards.append({})
@@ -94,10 +94,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="t5_1_1_xl", help="a file of gin/models, without its ending")
     model = parser.parse_args().model
-    Configuration((f"models/{model}.gin",)).load()
+    config = configuration.load([f"models/{model}.gin"]).make("T5Config")
     with tempfile.TemporaryDirectory() as name:
         zeros, t5x, output = (f"{name}/{part}" for part in ("zeros", "t5x", "output"))
-        nbytes = make_zeros(pathlib.Path(zeros), T5Config())
+        nbytes = make_zeros(pathlib.Path(zeros), config)
         print(f"{model}: {nbytes / 1e9:.2f} GB")
         measure("Hugging Face in", nbytes, "import", f"--from={zeros}", f"--output={output}")
         measure("T5X out", nbytes, "export", f"--backbone={output}", "--format=t5x", f"--output={t5x}")

@@ -1,22 +1,21 @@
 """Measures how full packed rows are, how fast they are packed, and what packing gains in a training step.
 
-    python benchmarks/packing.py --folder=NATURAL_INSTRUCTIONS --vocabulary=sentencepiece.model
+    python benchmarks/packing.py --folder=NATURAL_INSTRUCTIONS --vocabulary=sentencepiece.model [--rank=16]
 
 The folder holds the files of Super-NaturalInstructions as published. A T5 of random weights, by default of
 the shape of T5 v1.1 small, trains MHR on its training tasks with 1024 input and 128 target tokens. In every
 round each program takes one step: rows of one example, packed rows, and PEFT's Poly on the same examples,
-padded to the longest of its batch, where PEFT is installed (extra `interop`). Prints a Markdown table.
+padded to the longest of its batch, where PEFT is installed (extra `interop`).
 """
 
-import argparse
 import dataclasses
 import itertools
-import statistics
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from measuring import arguments, in_turn, report
 from programs import ours, pefts
 
 from poly_jax import configuration
@@ -44,14 +43,12 @@ def fill(packing: Any, examples: Sequence[Example]) -> tuple[float, float, float
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, rounds=3)
     parser.add_argument("--folder", required=True, help="folder of Super-NaturalInstructions")
     parser.add_argument("--vocabulary", required=True, help="T5's sentencepiece.model")
     parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
     parser.add_argument("--batch_size", type=int, default=8, help="rows in a step")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rank", type=int, default=1, help="rank of the skills (default: 1, as published)")
     args = parser.parse_args()
 
     loaded = configuration.load(
@@ -73,34 +70,44 @@ def main() -> None:
         itertools.chain.from_iterable(unpadded(batch) for batch in itertools.islice(read(256), 64))
     )
     real = np.mean([len(example.inputs) for example in examples]) / ROOM[0]
-    print(f"{len(table)} tasks, {len(examples)} examples; rows of one example are {real:.1%} input tokens\n")
-    print("| packing | input tokens | target tokens | examples/s on one core |\n|---|---|---|---|")
-    for packing in ("first-fit", "best-fit"):
-        inputs, targets, speed = fill(packing, examples)
-        print(f"| {packing} | {inputs:.1%} | {targets:.1%} | {speed:,.0f} |")
+    fills = {packing: fill(packing, examples) for packing in ("first-fit", "best-fit")}
+    report(
+        f"Packing: {len(table)} tasks, {len(examples)} examples; rows of one are {real:.1%} input tokens",
+        ["packing", "input tokens", "target tokens", "examples/s on one core"],
+        [
+            [packing, f"{inputs:.1%}", f"{targets:.1%}", f"{speed:,.0f}"]
+            for packing, (inputs, targets, speed) in fills.items()
+        ],
+        {packing: list(measured) for packing, measured in fills.items()},
+        args.json,
+    )
 
     programs = {
-        "unpacked": ours(config, "MHR", len(table), read(args.batch_size)),
+        "unpacked": ours(config, "MHR", len(table), read(args.batch_size), args.rank),
         "packed": ours(
-            config, "MHR", len(table), read(args.batch_size, packing="best-fit", max_segments=MOST)
+            config,
+            "MHR",
+            len(table),
+            read(args.batch_size, packing="best-fit", max_segments=MOST),
+            args.rank,
         ),
     }
     try:
-        programs["PEFT"] = pefts(config, "MHR", len(table), read(args.batch_size))
+        programs["PEFT"] = pefts(config, "MHR", len(table), read(args.batch_size), args.rank)
     except ImportError as error:
-        print(f"\nPEFT is left out: {error}")
-    speeds: dict[str, list[float]] = {name: [] for name in programs}
-    for number in range(args.rounds + 1):
-        for name, step in programs.items():
-            began = time.perf_counter()
-            tokens = step()
-            if number:  # The first round compiles.
-                speeds[name].append(tokens / (time.perf_counter() - began))
-    medians = {name: statistics.median(measured) for name, measured in speeds.items()}
-    print(f"\n{args.model}, {args.batch_size} rows of {ROOM[0]}/{ROOM[1]}, {args.rounds} rounds\n")
-    print("| program | tokens/s without padding | packed is faster by |\n|---|---|---|")
-    for name, speed in medians.items():
-        print(f"| {name} | {speed:,.0f} | {medians['packed'] / speed:.2f} |")
+        print(f"PEFT is left out: {error}\n")
+    first, _, speeds = in_turn(programs, args.rounds)
+    report(
+        f"Packed training: {args.model}, MHR of rank {args.rank}, {args.batch_size} rows of"
+        f" {ROOM[0]}/{ROOM[1]}, {args.rounds} rounds",
+        ["program", "tokens/s without padding", "packed is faster by", "first step, s"],
+        [
+            [name, f"{speed:,.0f}", f"{speeds['packed'] / speed:.2f}", f"{first[name]:.0f}"]
+            for name, speed in speeds.items()
+        ],
+        {"tokens_s": speeds, "first_s": first},
+        args.json,
+    )
 
 
 if __name__ == "__main__":

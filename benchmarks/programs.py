@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
@@ -17,9 +18,10 @@ from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.update import Update, start
-from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.parameter_names import selects
 from poly_jax.weights.tree import split
 
+METHODS = ("full", "LoRA", "Poly", "MHR", "IA3")
 SKILLS, SPLITS, RANK = 8, 8, 16
 # The seven kinds of projection that PEFT finds by these names in every layer.
 SITES = ("query", "key", "value", "out", "wi_0", "wi_1", "wo")
@@ -36,18 +38,22 @@ def tokens_in(batch: Batch) -> float:
     return float((batch["encoder_input_tokens"] > 0).sum() + (batch["decoder_target_tokens"] > 0).sum())
 
 
-def adapters(method: str, n_tasks: int) -> Adapters:
-    """The adapters of "MHR", "Poly" or one shared "LoRA", at every projection."""
+def adapters(method: str, n_tasks: int, rank: int = RANK) -> Adapters | None:
+    """The adapters of a method at every projection: MHR, Poly, a shared LoRA or (IA)^3; "full" has none."""
+    if method == "full":
+        return None
     sites = tuple(f".*/{site}" for site in SITES)
-    router = SharedRouter() if method == "LoRA" else LearnedRouter()
+    skill = IA3() if method == "IA3" else LoRA(rank=rank)
+    router = LearnedRouter() if method in ("MHR", "Poly") else SharedRouter()
     splits = SPLITS if method == "MHR" else 1
-    return Adapters(LoRA(rank=RANK), router, n_tasks, SKILLS, splits, sites)
+    return Adapters(skill, router, n_tasks, SKILLS, splits, sites)
 
 
-def ours(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch]) -> Step:
+def ours(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch], rank: int = RANK) -> Step:
     """A step of this project's training on the next batch."""
-    model = Transformer(config, adapters(method, n_tasks), train=True)
-    trained, frozen = split(init_parameters(model, jax.random.key(0))[0], is_adapter_parameter)
+    model = Transformer(config, adapters(method, n_tasks, rank), train=True)
+    selected = selects("all" if method == "full" else "adapters")
+    trained, frozen = split(init_parameters(model, jax.random.key(0))[0], selected)
     optimizer = optax.adamw(RATE)
     state = start(trained, optimizer)
     update = jax.jit(Update(model, TokenLoss(), optimizer), donate_argnums=0)
@@ -84,37 +90,63 @@ def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:
     return step
 
 
-def pefts(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch]) -> Step:
-    """A step of PEFT's LoRA or Poly on the next batch, padded to its longest example.
+def hugging_face_t5(config: T5Config) -> Any:
+    """A T5 of transformers of this shape, with random weights.
+
+    Raises:
+      ImportError: transformers is not installed (extra `interop`).
+    """
+    import transformers
+
+    return transformers.T5ForConditionalGeneration(
+        transformers.T5Config(
+            vocab_size=config.vocab_size,
+            d_model=config.emb_dim,
+            d_kv=config.head_dim,
+            d_ff=config.mlp_dim,
+            num_layers=config.num_encoder_layers,
+            num_decoder_layers=config.num_decoder_layers,
+            num_heads=config.num_heads,
+            dropout_rate=0.0,
+            feed_forward_proj="gated-gelu",
+            tie_word_embeddings=False,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+        )
+    )
+
+
+def peft_model(config: T5Config, method: str, n_tasks: int, rank: int = RANK) -> Any:
+    """PEFT's model of a method; for "full" the T5 itself.
 
     Raises:
       ImportError: PEFT or transformers is not installed (extra `interop`).
     """
     import peft
-    import torch
-    import transformers
 
-    t5 = transformers.T5Config(
-        vocab_size=config.vocab_size,
-        d_model=config.emb_dim,
-        d_kv=config.head_dim,
-        d_ff=config.mlp_dim,
-        num_layers=config.num_encoder_layers,
-        num_decoder_layers=config.num_decoder_layers,
-        num_heads=config.num_heads,
-        dropout_rate=0.0,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-        decoder_start_token_id=0,
-        pad_token_id=0,
-    )
-    common: dict[str, Any] = {"task_type": "SEQ_2_SEQ_LM", "r": RANK, "target_modules": list(PEFT_SITES)}
-    if method == "LoRA":
-        adapter = peft.LoraConfig(**common)
+    t5 = hugging_face_t5(config)
+    if method == "full":
+        return t5
+    common: dict[str, Any] = {"task_type": "SEQ_2_SEQ_LM", "target_modules": list(PEFT_SITES)}
+    if method == "IA3":
+        adapter: Any = peft.IA3Config(**common, feedforward_modules=[])
+    elif method == "LoRA":
+        adapter = peft.LoraConfig(**common, r=rank)
     else:
         splits = SPLITS if method == "MHR" else 1
-        adapter = peft.PolyConfig(**common, n_tasks=n_tasks, n_skills=SKILLS, n_splits=splits)
-    model = peft.get_peft_model(transformers.T5ForConditionalGeneration(t5), adapter).train()
+        adapter = peft.PolyConfig(**common, r=rank, n_tasks=n_tasks, n_skills=SKILLS, n_splits=splits)
+    return peft.get_peft_model(t5, adapter)
+
+
+def pefts(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch], rank: int = RANK) -> Step:
+    """A step of PEFT's training on the next batch, padded to its longest example.
+
+    Raises:
+      ImportError: PEFT or transformers is not installed (extra `interop`).
+    """
+    import torch
+
+    model = peft_model(config, method, n_tasks, rank).train()
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, RATE)
 
@@ -122,7 +154,7 @@ def pefts(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch])
         batch = next(batches)
         tokens = torch.tensor(_without_padding(batch["encoder_input_tokens"])).long()
         labels = torch.tensor(_without_padding(batch["decoder_target_tokens"])).long()
-        tasks = {} if method == "LoRA" else {"task_ids": torch.tensor(batch["task_ids"]).long()}
+        tasks = {"task_ids": torch.tensor(batch["task_ids"]).long()} if method in ("MHR", "Poly") else {}
         out = model(
             input_ids=tokens,
             attention_mask=(tokens > 0).long(),

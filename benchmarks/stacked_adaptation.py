@@ -3,11 +3,10 @@
     python benchmarks/stacked_adaptation.py [--steps=100]
 
 The adaptations are six held-out tasks of the embedded benchmark with three seeds each, with MHR on the
-benchmark's tiny T5. Both times include compilation. The script prints the wall-clock times and the processor
-times of both ways with their ratios, and checks that the losses agree.
+benchmark's tiny T5. Both times include compilation. The script compares the wall-clock and the processor
+times of both ways, and checks that the losses agree.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -16,6 +15,7 @@ import tempfile
 import time
 
 import numpy as np
+from measuring import arguments, report
 
 from poly_jax.configuration import Configuration, Loaded
 from poly_jax.data.task_table import TaskTable
@@ -76,9 +76,10 @@ def stacked(run: pathlib.Path, tasks: list[str], steps: int) -> np.ndarray:
 
 def main() -> None:
     """Measure both ways."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, rounds=1)
     parser.add_argument("--steps", type=int, default=100)
-    steps = parser.parse_args().steps
+    args = parser.parse_args()
+    steps = args.steps
     tasks = [registered_name(task.name) for task in benchmark().heldout[:6]]
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
@@ -94,10 +95,16 @@ def main() -> None:
     np.testing.assert_allclose(together, apart, atol=1e-3)
     count = len(tasks) * len(SEEDS)
     one, many = np.diff(times, axis=0)
-    print(f"{count} adaptations of {steps} steps")
-    for kind, together_s, apart_s in zip(("clock", "processors"), one, many, strict=True):
-        ratio = together_s / apart_s
-        print(f"{kind}: stacked {together_s:.1f} s, apart {apart_s:.1f} s, ratio {ratio:.3f}")
+    report(
+        f"{count} adaptations of {steps} steps, compilation included",
+        ["time", "stacked, s", "apart, s", "faster by"],
+        [
+            [kind, f"{together_s:.1f}", f"{apart_s:.1f}", f"{apart_s / together_s:.1f}"]
+            for kind, together_s, apart_s in zip(("clock", "processors"), one, many, strict=True)
+        ],
+        {"stacked_s": list(one), "apart_s": list(many)},
+        args.json,
+    )
 
 
 if __name__ == "__main__":

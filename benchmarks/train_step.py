@@ -1,20 +1,19 @@
-"""Measures a training step of LoRA, Poly and MHR, here and in PEFT, and the T5's own passes beside them.
+"""Measures a training step of each method, here and in PEFT, and the T5's own passes beside them.
 
     python benchmarks/train_step.py [--model=t5_1_1_small] [--batch_size=8] [--inputs=128] [--targets=32]
 
 All programs train on the same random tokens in float32, with rank 16, 8 skills and AdamW, and without
 dropout. In every round each program takes one step, so that what else the machine does falls on all of them
-alike. PEFT is left out where it is not installed (extra `interop`). Prints a Markdown table of medians.
+alike. "T5 alone" is the forward and backward pass through the frozen T5, which adapters add to; "full" trains
+all weights. PEFT is left out where it is not installed (extra `interop`).
 """
 
-import argparse
 import dataclasses
 import itertools
-import statistics
-import time
 
 import numpy as np
-from programs import Batch, Step, frozen_pass, ours, pefts
+from measuring import arguments, in_turn, ratio, report
+from programs import METHODS, Batch, Step, frozen_pass, ours, pefts
 
 from poly_jax import configuration
 
@@ -37,43 +36,48 @@ def random_batch(vocabulary: int, rows: int, inputs: int, targets: int) -> Batch
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__, rounds=5)
     parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--inputs", type=int, default=128, help="tokens of an input")
     parser.add_argument("--targets", type=int, default=32, help="tokens of a target")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
+    parser.add_argument("--scanned", action="store_true", help="also measure scanned layers")
     args = parser.parse_args()
 
     config = configuration.load([f"models/{args.model}.gin"]).make("T5Config", dropout_rate=0.0)
     config = dataclasses.replace(config, dtype="float32")
     batches = itertools.repeat(random_batch(config.vocab_size, args.batch_size, args.inputs, args.targets))
     programs: dict[str, Step] = {"T5 alone": frozen_pass(config, batches)}
-    for method in ("LoRA", "Poly", "MHR"):
+    for method in args.methods:
         programs[method] = ours(config, method, TASKS, batches)
+        if args.scanned:
+            scanned = dataclasses.replace(config, scan_layers=True)
+            programs[f"{method}, scanned"] = ours(scanned, method, TASKS, batches)
     try:
-        for method in ("LoRA", "Poly", "MHR"):
+        for method in args.methods:
             programs[f"PEFT {method}"] = pefts(config, method, TASKS, batches)
     except ImportError as error:
         print(f"PEFT is left out: {error}\n")
-    first, seconds = {}, {name: [] for name in programs}
-    for number in range(args.rounds + 1):
-        for name, step in programs.items():
-            began = time.perf_counter()
-            step()
-            took = time.perf_counter() - began
-            if number:
-                seconds[name].append(took)
-            else:
-                first[name] = took
-    print(f"{args.model}, {args.batch_size} rows of {args.inputs}/{args.targets}, {args.rounds} rounds\n")
-    print("| program | step, ms | first step, s | examples/s over PEFT's |\n|---|---|---|---|")
-    medians = {name: statistics.median(measured) for name, measured in seconds.items()}
-    for name, median in medians.items():
-        rival = f"{medians[f'PEFT {name}'] / median:.2f}" if f"PEFT {name}" in medians else ""
-        print(f"| {name} | {median * 1e3:,.0f} | {first[name]:.1f} | {rival} |")
+    first, medians, _ = in_turn(programs, args.rounds)
+    rows = [
+        [
+            name,
+            f"{median * 1e3:,.0f}",
+            f"{first[name]:.1f}",
+            ratio(median, medians.get(f"PEFT {name.removesuffix(', scanned')}")),
+            f"{median / medians['T5 alone']:.2f}",
+        ]
+        for name, median in medians.items()
+    ]
+    report(
+        f"Training step: {args.model}, {args.batch_size} rows of {args.inputs}/{args.targets},"
+        f" {args.rounds} rounds",
+        ["program", "step, ms", "first step, s", "examples/s over PEFT's", "over T5 alone"],
+        rows,
+        {"first_s": first, "step_s": medians},
+        args.json,
+    )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.fan_out import FanOut, fan_out
+from poly_jax.model.float32_product import float32_product
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.weights.sharding import constrain
@@ -18,6 +19,26 @@ def attention_input(context: Context, x: Float[Array, "batch length embed"] | Fa
     """Prepare what several of attention's projections read."""
     config = context.config
     return fan_out(x, config.num_heads * config.head_dim, "joined_kv", context.train)
+
+
+def _attend(
+    query: Float[Array, "batch queries heads kv"],
+    key: Float[Array, "batch keys heads kv"],
+    value: Float[Array, "batch keys heads kv"],
+    bias: Float[Array, "1 heads queries keys"] | None,
+    mask: Bool[Array, "#batch 1 #queries keys"] | None,
+) -> Float[Array, "batch queries heads kv"]:
+    """Weighted sums of the values, with the softmax in float32 as in `jax.nn.dot_product_attention`.
+
+    That function's backward pass multiplies float32 gradients.
+    """
+    logits = float32_product("bqhd,bkhd->bhqk", query, key)
+    if bias is not None:
+        logits = logits + bias
+    if mask is not None:
+        logits = jnp.where(mask, logits, 0.7 * jnp.finfo(logits.dtype).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class Attention(nn.Module):
@@ -63,7 +84,7 @@ class Attention(nn.Module):
         # T5 drops attention weights with one mask for all queries of a row and head. That drops whole keys,
         # which is the same as dropping their values.
         value = self.context.dropout(-1)(value)
-        y = jax.nn.dot_product_attention(query, key, value, bias=bias, mask=mask, scale=1.0)
+        y = _attend(query, key, value, bias, mask)
         y = y.reshape(*y.shape[:2], -1)
         axes = ("joined_kv", "embed")
         out = Projection(self.context, f"{self.site}/out", x.shape[-1], _KERNEL_INIT, axes, name="out")

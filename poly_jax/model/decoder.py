@@ -9,6 +9,7 @@ from poly_jax.model.attention import Attention, attention_input
 from poly_jax.model.config import T5Config
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.fan_out import FanOut
+from poly_jax.model.float32_product import float32_product
 from poly_jax.model.mlp import MLP
 from poly_jax.model.normalization import RMSNorm
 from poly_jax.model.relative_position import RelativePositionBias
@@ -76,7 +77,7 @@ class Head(nn.Module):
         init = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
         shape = (x.shape[-1], self.config.vocab_size)
         kernel = partitioning.param_with_axes("kernel", init, shape, axes=("embed", "vocab"))
-        return jnp.einsum("bld,dv->blv", x, kernel.astype(x.dtype), preferred_element_type=jnp.float32)
+        return float32_product("bld,dv->blv", x, kernel.astype(x.dtype))
 
 
 class Decoder(nn.Module):

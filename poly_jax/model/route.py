@@ -1,5 +1,7 @@
 """How a batch's task ids travel through the model and become mixing weights on the way."""
 
+import math
+
 import flax.linen as nn
 import flax.struct
 import jax
@@ -71,7 +73,8 @@ class RouterTable(nn.Module):
         def uniform(shape: tuple[int, ...]) -> Float[Array, "..."]:
             if self.has_variable("noise", "uniform"):
                 return self.get_variable("noise", "uniform").reshape(shape)
-            return jax.random.uniform(self.make_rng("routing"), shape)
+            # XLA compiles a draw of one axis several times faster, and its numbers are the same.
+            return jax.random.uniform(self.make_rng("routing"), (math.prod(shape),)).reshape(shape)
 
         weights = router.weights(parameters, task_ids, sizes, uniform if self.train else None)
         self.sow("intermediates", "weights", weights)

@@ -12,6 +12,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.decoder import Decoder
 from poly_jax.model.encoder import Encoder
+from poly_jax.model.float32_product import float32_product
 from poly_jax.model.route import Route, RouterTable
 from poly_jax.model.scoring import decoder_inputs
 from poly_jax.model.segments import Segments
@@ -46,8 +47,7 @@ class Embedding(nn.Module):
     def attend(self, x: Float[Array, "batch length embed"]) -> Float[Array, "batch length vocab"]:
         """Logits of the tied head, in float32, scaled by 1/sqrt(embed) as T5 v1.0 does."""
         table = self.embedding.astype(x.dtype)
-        logits = jnp.einsum("bld,vd->blv", x, table, preferred_element_type=jnp.float32)
-        return logits / jnp.sqrt(x.shape[-1])
+        return float32_product("bld,vd->blv", x, table) / jnp.sqrt(x.shape[-1])
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,56 @@
+"""Measures how long commands take, with and without programs that an earlier command has compiled.
+
+    python benchmarks/commands.py
+
+Trains MHR on the embedded benchmark for one step and evaluates it, twice each: first with an empty cache of
+compiled programs, then with what the first time left there.
+"""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+from measuring import arguments, report
+
+
+def _seconds(environment: dict[str, str], *command: str) -> float:
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "poly_jax.cli", *command], env=environment, check=True, capture_output=True
+    )
+    return time.perf_counter() - began
+
+
+def main() -> None:
+    """Print the table."""
+    args = arguments(__doc__, rounds=1).parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = pathlib.Path(name)
+        environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}
+        train = ("train", "--gin_file=recipes/skillbench/mhr.gin", "--gin.train.steps=1")
+        found: dict[str, list[float]] = {"--help": [_seconds(environment, "--help") for _ in range(2)]}
+        found["train, one step"] = [
+            _seconds(environment, *train, f"--output_dir={folder / place}") for place in ("one", "two")
+        ]
+        evaluate = ("eval", f"--run={folder / 'one'}", "--gin.evaluate.max_examples=8")
+        found["eval, 8 examples a task"] = [
+            _seconds(environment, *evaluate, f"--output_dir={folder / f'eval_{place}'}")
+            for place in ("one", "two")
+        ]
+    report(
+        "Commands, from start to end",
+        ["command", "first time, s", "again, s", "faster by"],
+        [
+            [name, f"{first:.1f}", f"{again:.1f}", f"{first / again:.1f}"]
+            for name, (first, again) in found.items()
+        ],
+        {"seconds": found},
+        args.json,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""Measures how fast outputs are decoded: for rows of many tasks, for one merged adapter, and in PEFT.
+
+    python benchmarks/decoding.py [--model=t5_1_1_small] [--batch_size=8] [--inputs=128] [--length=32]
+
+Every row has a task of its own. "merged" is a T5 without adapters, which is what one task's adapter becomes
+when it is merged into the weights: it serves one task only. PEFT's Poly cannot search with beams, so its
+merged form stands there. Weights are random, and no output ends early.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from measuring import arguments, in_turn, report
+from programs import adapters, hugging_face_t5, peft_model
+
+from poly_jax import configuration
+from poly_jax.model.config import T5Config
+from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.transformer import Transformer, init_parameters
+
+TASKS, BEAMS, NO_TOKEN = 16, 4, -1
+
+
+def _ours(config: T5Config, method: str, tokens: np.ndarray, length: int, beams: int) -> Callable[[], float]:
+    model = Transformer(config, adapters(method, TASKS))
+    parameters = init_parameters(model, jax.random.key(0))[0]
+    ids = np.arange(len(tokens), dtype=np.int32) % TASKS
+
+    @jax.jit
+    def decode(parameters: Any, tokens: Any, ids: Any) -> Any:
+        tasks = None if method == "full" else ids
+        return generate(model, parameters, tokens, tasks, Decoding(length, beams), eos_id=NO_TOKEN)
+
+    def run() -> float:
+        jax.block_until_ready(decode(parameters, tokens, ids))
+        return len(tokens) * length
+
+    return run
+
+
+def _pefts(config: T5Config, method: str, tokens: np.ndarray, length: int, beams: int) -> Callable[[], float]:
+    import torch
+
+    model = hugging_face_t5(config) if method == "full" else peft_model(config, method, TASKS)
+    model = model.eval()
+    given: dict[str, Any] = {"input_ids": torch.tensor(tokens).long()}
+    if method == "MHR":
+        given["task_ids"] = torch.arange(len(tokens)) % TASKS
+
+    def run() -> float:
+        with torch.no_grad():
+            model.generate(
+                **given, num_beams=beams, do_sample=False, min_new_tokens=length, max_new_tokens=length
+            )
+        return len(tokens) * length
+
+    return run
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = arguments(__doc__, rounds=3)
+    parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--inputs", type=int, default=128, help="tokens of an input")
+    parser.add_argument("--length", type=int, default=32, help="tokens of an output")
+    args = parser.parse_args()
+    config = configuration.load([f"models/{args.model}.gin"]).make("T5Config", dropout_rate=0.0)
+    config = dataclasses.replace(config, dtype="float32")
+    tokens = np.random.default_rng(0).integers(2, config.vocab_size, (args.batch_size, args.inputs))
+    tokens = tokens.astype(np.int32)
+    for beams, rival in ((1, "MHR"), (BEAMS, "full")):
+        theirs = "PEFT MHR" if rival == "MHR" else "PEFT merged"
+        programs = {
+            "MHR, a task a row": _ours(config, "MHR", tokens, args.length, beams),
+            "merged": _ours(config, "full", tokens, args.length, beams),
+        }
+        try:
+            programs[theirs] = _pefts(config, rival, tokens, args.length, beams)
+        except ImportError as error:
+            print(f"PEFT is left out: {error}\n")
+        first, _, speeds = in_turn(programs, args.rounds)
+        report(
+            f"Decoding, {'greedy' if beams == 1 else f'{beams} beams'}: {args.model}, {args.batch_size} rows"
+            f" of {args.inputs}/{args.length}, {args.rounds} rounds",
+            ["program", "tokens/s", "MHR is faster by", "first run, s"],
+            [
+                [name, f"{speed:,.0f}", f"{speeds['MHR, a task a row'] / speed:.2f}", f"{first[name]:.1f}"]
+                for name, speed in speeds.items()
+            ],
+            {"tokens_s": speeds, "first_s": first},
+            args.json,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""The scripts of benchmarks/ run and say what they measure; no test asserts a time."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
+MODULES = ("measuring", "programs")
+SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in MODULES)
+
+
+def _run(script, *flags):
+    return subprocess.run(
+        [sys.executable, str(BENCHMARKS / f"{script}.py"), *flags], capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_benchmark_explains_itself(script):
+    done = _run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+
+
+def test_a_benchmark_prints_a_table_and_adds_the_same_figures_as_json(tmp_path):
+    file = tmp_path / "figures.jsonl"
+    shape = ("--model=t5_1_1_tiny", "--batch_size=2", "--inputs=8", "--targets=4")
+    done = _run("train_step", *shape, "--rounds=1", "--methods", "LoRA", "MHR", f"--json={file}")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")]
+    assert rows[2:5] == ["T5 alone", "LoRA", "MHR"]
+    (line,) = file.read_text().splitlines()
+    steps = json.loads(line)["figures"]["step_s"]
+    assert set(steps) >= {"T5 alone", "LoRA", "MHR"}
+    assert all(seconds > 0 for seconds in steps.values())
+
+
+def test_decoding_is_measured_greedily_and_with_beams():
+    done = _run("decoding", "--model=t5_1_1_tiny", "--batch_size=2", "--inputs=8", "--length=4", "--rounds=1")
+    assert done.returncode == 0, done.stderr
+    assert "Decoding, greedy" in done.stdout
+    assert "Decoding, 4 beams" in done.stdout
