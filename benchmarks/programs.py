@@ -19,7 +19,7 @@ from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import selects
-from poly_jax.weights.tree import split
+from poly_jax.weights.tree import merge, split
 
 METHODS = ("full", "LoRA", "Poly", "MHR", "IA3")
 SKILLS, SPLITS, RANK = 8, 8, 16
@@ -71,20 +71,23 @@ def ours(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch], 
 def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:
     """The forward and backward pass of the T5 alone: what adapters are paid on top of.
 
-    The gradient is that of the embedded input, which every layer passes on, as it does for adapters.
+    The gradients are those of the layer norms' scales, so that the backward pass goes down to the first layer
+    of each stack, as it does for adapters, and has no gradient of a kernel.
     """
     model = Transformer(dataclasses.replace(config, dropout_rate=0.0))
-    parameters = init_parameters(model, jax.random.key(0))[0]
+    scales, others = split(
+        init_parameters(model, jax.random.key(0))[0], lambda name: name.endswith("layer_norm/scale")
+    )
 
-    def loss(table: Any, batch: Batch) -> Any:
-        variables = {"params": {**parameters, "token_embedder": {"embedding": table}}}
+    def loss(scales: Any, others: Any, batch: Batch) -> Any:
+        variables = {"params": merge(others, scales)}
         return TokenLoss().totals(functools.partial(model.apply, variables), batch)["tokens"]
 
     gradient = jax.jit(jax.grad(loss))
 
     def step() -> float:
         batch = next(batches)
-        jax.block_until_ready(gradient(parameters["token_embedder"]["embedding"], batch))
+        jax.block_until_ready(gradient(scales, others, batch))
         return tokens_in(batch)
 
     return step

@@ -23,22 +23,29 @@ def attention_input(context: Context, x: Float[Array, "batch length embed"] | Fa
 
 def _attend(
     query: Float[Array, "batch queries heads kv"],
-    key: Float[Array, "batch keys heads kv"],
-    value: Float[Array, "batch keys heads kv"],
+    key: Float[Array, "batch keys heads kv"] | Float[Array, "batch heads kv keys"],
+    value: Float[Array, "batch keys heads kv"] | Float[Array, "batch heads kv keys"],
+    cached: bool,
     bias: Float[Array, "1 heads queries keys"] | None,
     mask: Bool[Array, "#batch 1 #queries keys"] | None,
 ) -> Float[Array, "batch queries heads kv"]:
     """Weighted sums of the values, with the softmax in float32 as in `jax.nn.dot_product_attention`.
 
-    That function's backward pass multiplies float32 gradients.
+    That function's backward pass multiplies float32 gradients. Cached keys and values have their positions
+    last: the products need them so, and would otherwise transpose the whole cache at every token.
     """
-    logits = float32_product("bqhd,bkhd->bhqk", query, key)
+    keys = "bhdk" if cached else "bkhd"
+    logits = float32_product(f"bqhd,{keys}->bhqk", query, key)
     if bias is not None:
         logits = logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, 0.7 * jnp.finfo(logits.dtype).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    return jnp.einsum(f"bhqk,{keys}->bqhd", weights, value)
+
+
+def _positions_last(x: Float[Array, "batch length heads kv"]) -> Float[Array, "batch heads kv length"]:
+    return jnp.moveaxis(x, 1, -1)
 
 
 class Attention(nn.Module):
@@ -70,6 +77,9 @@ class Attention(nn.Module):
         def heads(name: str, y: FanOut) -> Float[Array, "batch length heads kv"]:
             return self._heads(name, y, route, cursor)
 
+        def kept(name: str, y: FanOut) -> Float[Array, "batch heads kv length"]:
+            return _positions_last(heads(name, y))
+
         query = heads("query", own)
         if other is None:
             key, value = (self._with_past(name, heads(name, own), cursor) for name in ("key", "value"))
@@ -78,13 +88,12 @@ class Attention(nn.Module):
         else:
             # Only the first step computes them.
             key, value = (
-                self.variable("prefill", f"kept_{name}", heads, name, other).value
-                for name in ("key", "value")
+                self.variable("prefill", f"kept_{name}", kept, name, other).value for name in ("key", "value")
             )
         # T5 drops attention weights with one mask for all queries of a row and head. That drops whole keys,
         # which is the same as dropping their values.
         value = self.context.dropout(-1)(value)
-        y = _attend(query, key, value, bias, mask)
+        y = _attend(query, key, value, cursor is not None, bias, mask)
         y = y.reshape(*y.shape[:2], -1)
         axes = ("joined_kv", "embed")
         out = Projection(self.context, f"{self.site}/out", x.shape[-1], _KERNEL_INIT, axes, name="out")
@@ -111,11 +120,13 @@ class Attention(nn.Module):
 
     def _with_past(
         self, name: str, new: Float[Array, "batch length heads kv"], cursor: Cursor | None
-    ) -> Float[Array, "batch length_or_cache heads kv"]:
+    ) -> Float[Array, "batch length heads kv"] | Float[Array, "batch heads kv cache"]:
         """Keys or values of all positions: while decoding those in the cache, with the new one written in."""
         if cursor is None:
             return new
-        shape = (new.shape[0], cursor.length, *new.shape[2:])
-        cache = self.variable("cache", f"cached_{name}", jnp.zeros, shape, new.dtype)
-        cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new, cursor.position, axis=1)
+        new = _positions_last(new)
+        cache = self.variable(
+            "cache", f"cached_{name}", jnp.zeros, (*new.shape[:-1], cursor.length), new.dtype
+        )
+        cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new, cursor.position, axis=-1)
         return cache.value
