@@ -2,8 +2,8 @@
 
     python benchmarks/commands.py
 
-Trains MHR on the embedded benchmark for one step and evaluates it, twice each: first with an empty cache of
-compiled programs, then with what the first time left there.
+Trains MHR on the embedded benchmark for one step and evaluates it on a task, twice each: first with an empty
+cache of compiled programs, then with what the first time left there.
 """
 
 import os
@@ -15,13 +15,19 @@ import time
 
 from measuring import arguments, report
 
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
+
 
 def _seconds(environment: dict[str, str], *command: str) -> float:
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "poly_jax.cli", *command], env=environment, check=True, capture_output=True
+    done = subprocess.run(
+        [sys.executable, "-m", "poly_jax.cli", *command], env=environment, capture_output=True, text=True
     )
-    return time.perf_counter() - began
+    took = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"poly-jax {' '.join(command)} failed: {done.stderr[-1000:]}")
+    return took
 
 
 def main() -> None:
@@ -35,8 +41,9 @@ def main() -> None:
         found["train, one step"] = [
             _seconds(environment, *train, f"--output_dir={folder / place}") for place in ("one", "two")
         ]
-        evaluate = ("eval", f"--run={folder / 'one'}", "--gin.evaluate.max_examples=8")
-        found["eval, 8 examples a task"] = [
+        task = registered_name(benchmark().train[0].name)
+        evaluate = ("eval", f"--run={folder / 'one'}", f"--mixture={task}")
+        found["eval, one task"] = [
             _seconds(environment, *evaluate, f"--output_dir={folder / f'eval_{place}'}")
             for place in ("one", "two")
         ]

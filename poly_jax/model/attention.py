@@ -48,6 +48,10 @@ def _positions_last(x: Float[Array, "batch length heads kv"]) -> Float[Array, "b
     return jnp.moveaxis(x, 1, -1)
 
 
+def _beams_apart(x: Float[Array, "batch beams heads kv"]) -> Float[Array, "batch*beams 1 heads kv"]:
+    return x.reshape(-1, 1, *x.shape[2:])
+
+
 class Attention(nn.Module):
     """T5 attention: logits are not scaled (the scale is folded into the query's initialiser).
 
@@ -69,7 +73,10 @@ class Attention(nn.Module):
         bias: Float[Array, "1 heads queries keys_or_cache"] | None = None,
         cursor: Cursor | None = None,
     ) -> Float[Array, "batch queries embed"]:
-        """Attends from x to itself, or where `encoded` is given to the encoded input."""
+        """Attends from x to itself, or where `encoded` is given to the encoded input.
+
+        With a cursor, the queries of a row are those of its beams, all at one position.
+        """
         route = self.context.routed(route, "layer", self.site)
         own = attention_input(self.context, x)
         other = None if encoded is None else attention_input(self.context, encoded)
@@ -81,10 +88,14 @@ class Attention(nn.Module):
             return _positions_last(heads(name, y))
 
         query = heads("query", own)
-        if other is None:
-            key, value = (self._with_past(name, heads(name, own), cursor) for name in ("key", "value"))
-        elif cursor is None:
-            key, value = heads("key", other), heads("value", other)
+        if cursor is None:
+            key, value = (heads(name, own if other is None else other) for name in ("key", "value"))
+        elif other is None:
+            # Each beam of a row has a past of its own. All beams share the encoded input.
+            query = _beams_apart(query)
+            key, value = (
+                self._with_past(name, _beams_apart(heads(name, own)), cursor) for name in ("key", "value")
+            )
         else:
             # Only the first step computes them.
             key, value = (
@@ -94,7 +105,7 @@ class Attention(nn.Module):
         # which is the same as dropping their values.
         value = self.context.dropout(-1)(value)
         y = _attend(query, key, value, cursor is not None, bias, mask)
-        y = y.reshape(*y.shape[:2], -1)
+        y = y.reshape(*x.shape[:2], -1)
         axes = ("joined_kv", "embed")
         out = Projection(self.context, f"{self.site}/out", x.shape[-1], _KERNEL_INIT, axes, name="out")
         return constrain(out(y, route, cursor), "batch", "length", "embed")
@@ -119,11 +130,9 @@ class Attention(nn.Module):
         return constrain(y, "batch", "length", "heads", "kv")
 
     def _with_past(
-        self, name: str, new: Float[Array, "batch length heads kv"], cursor: Cursor | None
-    ) -> Float[Array, "batch length heads kv"] | Float[Array, "batch heads kv cache"]:
-        """Keys or values of all positions: while decoding those in the cache, with the new one written in."""
-        if cursor is None:
-            return new
+        self, name: str, new: Float[Array, "rows 1 heads kv"], cursor: Cursor
+    ) -> Float[Array, "rows heads kv cache"]:
+        """Keys or values of all positions so far: those in the cache, with the new one written in."""
         new = _positions_last(new)
         cache = self.variable(
             "cache", f"cached_{name}", jnp.zeros, (*new.shape[:-1], cursor.length), new.dtype

@@ -79,26 +79,22 @@ def generate(
     """
     model = dataclasses.replace(model, train=False)
     variables = {"params": parameters}
+    batch = encoder_input_tokens.shape[0]
     encoded = model.apply(variables, encoder_input_tokens, task_ids, method="encode")
 
-    def repeat(x):
-        return None if x is None else jnp.repeat(x, decoding.n_beams, axis=0)
-
-    encoded, inputs, ids = repeat(encoded), repeat(encoder_input_tokens), repeat(task_ids)
-
     def call(variables, tokens, position):
-        return model.apply(
+        logits, changed = model.apply(
             variables,
             encoded,
-            inputs,
-            tokens,
+            encoder_input_tokens,
+            tokens.reshape(batch, decoding.n_beams),
             Cursor(position, decoding.max_length),
-            ids,
+            task_ids,
             method="decode_step",
             mutable=["cache", "prefill"],
         )
+        return logits.reshape(batch * decoding.n_beams, -1), changed
 
-    batch = encoder_input_tokens.shape[0]
     ends = {
         "eos_id": model.config.eos_id if eos_id is None else eos_id,
         "start_id": model.config.decoder_start_id,

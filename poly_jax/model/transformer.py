@@ -140,19 +140,20 @@ class Transformer(nn.Module):
         self,
         encoded: Float[Array, "batch inputs embed"],
         encoder_input_tokens: Int[Array, "batch inputs"],
-        token: Int[Array, "batch"],
+        tokens: Int[Array, "batch beams"],
         cursor: Cursor,
         task_ids: Int[Array, "batch"] | None = None,
-    ) -> Float[Array, "batch vocab"]:
-        """Logits of the next token, given the one before it and the cache of all earlier ones.
+    ) -> Float[Array, "batch beams vocab"]:
+        """Logits of the next token of each beam, given the one before it and the cache of all earlier ones.
 
         The first call fills the collection `prefill` (keys and values of the encoded input, every row's mixed
-        adapters), which later calls reuse; each call updates the collection `cache`.
+        adapters), which later calls reuse; each call updates the collection `cache`, which has the beams of a
+        row side by side on its first axis. Beams share what belongs to their row.
         """
-        embedded = self.token_embedder(token[:, None])
+        embedded = self.token_embedder(tokens)
         cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
         y = self.decoder(embedded, encoded, self._route(task_ids), cross_mask, cursor)
-        return self._logits(y)[:, 0]
+        return self._logits(y)
 
     def _route(self, task_ids: Int[Array, "*rows"] | None, segments: Segments | None = None) -> Route | None:
         if self.adapters is None:
