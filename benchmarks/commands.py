@@ -32,7 +32,7 @@ def _seconds(environment: dict[str, str], *command: str) -> float:
 
 def main() -> None:
     """Print the table."""
-    args = arguments(__doc__, rounds=1).parse_args()
+    args = arguments(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(folder / "compiled")}

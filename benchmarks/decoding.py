@@ -7,16 +7,14 @@ when it is merged into the weights: it serves one task only. PEFT's Poly cannot 
 merged form stands there. Weights are random, and no output ends early.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from measuring import arguments, in_turn, report
-from programs import adapters, hugging_face_t5, peft_model
+from measuring import in_turn, model_arguments, report_speeds
+from programs import adapters, float32_config, hugging_face_t5, peft_model
 
-from poly_jax import configuration
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.transformer import Transformer, init_parameters
@@ -62,20 +60,16 @@ def _pefts(config: T5Config, method: str, tokens: np.ndarray, length: int, beams
 
 def main() -> None:
     """Print the tables."""
-    parser = arguments(__doc__, rounds=3)
-    parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--inputs", type=int, default=128, help="tokens of an input")
+    parser = model_arguments(__doc__, rounds=3)
     parser.add_argument("--length", type=int, default=32, help="tokens of an output")
     args = parser.parse_args()
-    config = configuration.load([f"models/{args.model}.gin"]).make("T5Config", dropout_rate=0.0)
-    config = dataclasses.replace(config, dtype="float32")
+    config = float32_config(args.model)
     tokens = np.random.default_rng(0).integers(2, config.vocab_size, (args.batch_size, args.inputs))
     tokens = tokens.astype(np.int32)
     for beams, rival in ((1, "MHR"), (BEAMS, "full")):
         theirs = "PEFT MHR" if rival == "MHR" else "PEFT merged"
         programs = {
-            "MHR, a task a row": _ours(config, "MHR", tokens, args.length, beams),
+            "MHR": _ours(config, "MHR", tokens, args.length, beams),
             "merged": _ours(config, "full", tokens, args.length, beams),
         }
         try:
@@ -83,15 +77,12 @@ def main() -> None:
         except ImportError as error:
             print(f"PEFT is left out: {error}\n")
         first, _, speeds = in_turn(programs, args.rounds)
-        report(
+        report_speeds(
             f"Decoding, {'greedy' if beams == 1 else f'{beams} beams'}: {args.model}, {args.batch_size} rows"
             f" of {args.inputs}/{args.length}, {args.rounds} rounds",
-            ["program", "tokens/s", "MHR is faster by", "first run, s"],
-            [
-                [name, f"{speed:,.0f}", f"{speeds['MHR, a task a row'] / speed:.2f}", f"{first[name]:.1f}"]
-                for name, speed in speeds.items()
-            ],
-            {"tokens_s": speeds, "first_s": first},
+            "tokens/s",
+            speeds,
+            first,
             args.json,
         )
 

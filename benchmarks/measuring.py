@@ -11,13 +11,25 @@ from typing import Any
 from poly_jax.reporting.table import markdown_table
 
 
-def arguments(description: str | None, rounds: int) -> argparse.ArgumentParser:
-    """A parser with the flags that all benchmarks have."""
+def arguments(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """A parser with the flags that all benchmarks have; `--rounds` only where there is a default for it."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--rounds", type=int, default=rounds, help=f"rounds that count (default: {rounds})")
+    if rounds is not None:
+        parser.add_argument(
+            "--rounds", type=int, default=rounds, help=f"rounds that count (default: {rounds})"
+        )
     parser.add_argument("--json", help="file to which a line of JSON with the figures is added")
+    return parser
+
+
+def model_arguments(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """The same parser, with the flags for a model and the shape of its inputs."""
+    parser = arguments(description, rounds)
+    parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
+    parser.add_argument("--batch_size", type=int, default=8)
+    parser.add_argument("--inputs", type=int, default=128, help="tokens of an input")
     return parser
 
 
@@ -58,6 +70,18 @@ def report(
             lines.write(json.dumps({"title": title, "figures": figures}) + "\n")
 
 
-def ratio(ours: float, theirs: float | None) -> str:
-    """How many times faster `ours` seconds are than `theirs`; empty where there is nothing to compare."""
-    return "" if theirs is None else f"{theirs / ours:.2f}"
+def report_speeds(
+    title: str, unit: str, speeds: dict[str, float], first: dict[str, float], file: str | None
+) -> None:
+    """Report speeds in a unit such as tokens/s, and the first program's speed over that of each."""
+    leading = next(iter(speeds))
+    report(
+        title,
+        ["program", unit, f"{leading} is faster by", "first run, s"],
+        [
+            [name, f"{speed:,.0f}", f"{speeds[leading] / speed:.2f}", f"{first[name]:.1f}"]
+            for name, speed in speeds.items()
+        ],
+        {"speeds": speeds, "first_s": first},
+        file,
+    )

@@ -6,7 +6,6 @@ The largest resident size counts everything: the libraries, the compilation, the
 Each program runs a second time with the compiled programs of the first.
 """
 
-import dataclasses
 import itertools
 import json
 import os
@@ -15,19 +14,16 @@ import subprocess
 import sys
 import tempfile
 
-from measuring import arguments, report
-from programs import ours, pefts
+from measuring import model_arguments, report
+from programs import float32_config, ours, pefts
 from train_step import TASKS, random_batch
-
-from poly_jax import configuration
 
 PROGRAMS = {"LoRA": ours, "MHR": ours, "PEFT LoRA": pefts, "PEFT MHR": pefts}
 
 
 def _train(name: str, model: str, shape: tuple[int, int, int]) -> None:
     """Take three steps and print the most memory of this process, in MiB."""
-    config = configuration.load([f"models/{model}.gin"]).make("T5Config", dropout_rate=0.0)
-    config = dataclasses.replace(config, dtype="float32")
+    config = float32_config(model)
     batches = itertools.repeat(random_batch(config.vocab_size, *shape))
     step = PROGRAMS[name](config, name.split()[-1], TASKS, batches)
     for _ in range(3):
@@ -37,10 +33,7 @@ def _train(name: str, model: str, shape: tuple[int, int, int]) -> None:
 
 def main() -> None:
     """Print the table."""
-    parser = arguments(__doc__, rounds=1)
-    parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--inputs", type=int, default=128, help="tokens of an input")
+    parser = model_arguments(__doc__)
     parser.add_argument("--targets", type=int, default=32, help="tokens of a target")
     parser.add_argument("--only", choices=PROGRAMS, help="take three steps of this program and print its MiB")
     args = parser.parse_args()

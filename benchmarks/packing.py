@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from measuring import arguments, in_turn, report
+from measuring import arguments, in_turn, report, report_speeds
 from programs import ours, pefts
 
 from poly_jax import configuration
@@ -83,7 +83,6 @@ def main() -> None:
     )
 
     programs = {
-        "unpacked": ours(config, "MHR", len(table), read(args.batch_size), args.rank),
         "packed": ours(
             config,
             "MHR",
@@ -91,21 +90,19 @@ def main() -> None:
             read(args.batch_size, packing="best-fit", max_segments=MOST),
             args.rank,
         ),
+        "unpacked": ours(config, "MHR", len(table), read(args.batch_size), args.rank),
     }
     try:
         programs["PEFT"] = pefts(config, "MHR", len(table), read(args.batch_size), args.rank)
     except ImportError as error:
         print(f"PEFT is left out: {error}\n")
     first, _, speeds = in_turn(programs, args.rounds)
-    report(
+    report_speeds(
         f"Packed training: {args.model}, MHR of rank {args.rank}, {args.batch_size} rows of"
         f" {ROOM[0]}/{ROOM[1]}, {args.rounds} rounds",
-        ["program", "tokens/s without padding", "packed is faster by", "first step, s"],
-        [
-            [name, f"{speed:,.0f}", f"{speeds['packed'] / speed:.2f}", f"{first[name]:.0f}"]
-            for name, speed in speeds.items()
-        ],
-        {"tokens_s": speeds, "first_s": first},
+        "tokens/s without padding",
+        speeds,
+        first,
         args.json,
     )
 

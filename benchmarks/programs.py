@@ -1,6 +1,5 @@
 """Training steps of this project and of PEFT on the same batches, for the benchmarks beside this file."""
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,9 +8,11 @@ import jax
 import numpy as np
 import optax
 
+from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.interop.hugging_face.writer import hugging_face_config
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
@@ -36,6 +37,12 @@ Step = Callable[[], float]
 def tokens_in(batch: Batch) -> float:
     """Number of tokens that are not padding."""
     return float((batch["encoder_input_tokens"] > 0).sum() + (batch["decoder_target_tokens"] > 0).sum())
+
+
+def float32_config(model: str) -> T5Config:
+    """The T5 of a file of gin/models, in float32 and without dropout."""
+    loaded = configuration.load([f"models/{model}.gin"])
+    return loaded.make("T5Config", dropout_rate=0.0, dtype="float32")
 
 
 def adapters(method: str, n_tasks: int, rank: int = RANK) -> Adapters | None:
@@ -74,7 +81,7 @@ def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:
     The gradients are those of the layer norms' scales, so that the backward pass goes down to the first layer
     of each stack, as it does for adapters, and has no gradient of a kernel.
     """
-    model = Transformer(dataclasses.replace(config, dropout_rate=0.0))
+    model = Transformer(config)
     scales, others = split(
         init_parameters(model, jax.random.key(0))[0], lambda name: name.endswith("layer_norm/scale")
     )
@@ -101,22 +108,8 @@ def hugging_face_t5(config: T5Config) -> Any:
     """
     import transformers
 
-    return transformers.T5ForConditionalGeneration(
-        transformers.T5Config(
-            vocab_size=config.vocab_size,
-            d_model=config.emb_dim,
-            d_kv=config.head_dim,
-            d_ff=config.mlp_dim,
-            num_layers=config.num_encoder_layers,
-            num_decoder_layers=config.num_decoder_layers,
-            num_heads=config.num_heads,
-            dropout_rate=0.0,
-            feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
-            decoder_start_token_id=0,
-            pad_token_id=0,
-        )
-    )
+    settings = hugging_face_config(config, np.dtype(np.float32))
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**settings))
 
 
 def peft_model(config: T5Config, method: str, n_tasks: int, rank: int = RANK) -> Any:

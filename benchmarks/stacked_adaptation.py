@@ -75,7 +75,7 @@ def stacked(run: pathlib.Path, tasks: list[str], seeds: range, steps: int) -> np
 
 def main() -> None:
     """Measure both ways."""
-    parser = arguments(__doc__, rounds=1)
+    parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds for each task")
     args = parser.parse_args()

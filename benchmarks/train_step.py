@@ -12,10 +12,8 @@ import dataclasses
 import itertools
 
 import numpy as np
-from measuring import arguments, in_turn, ratio, report
-from programs import METHODS, Batch, Step, frozen_pass, ours, pefts
-
-from poly_jax import configuration
+from measuring import in_turn, model_arguments, report
+from programs import METHODS, Batch, Step, float32_config, frozen_pass, ours, pefts
 
 TASKS = 16
 
@@ -36,17 +34,13 @@ def random_batch(vocabulary: int, rows: int, inputs: int, targets: int) -> Batch
 
 def main() -> None:
     """Print the table."""
-    parser = arguments(__doc__, rounds=5)
-    parser.add_argument("--model", default="t5_1_1_small", help="file of gin/models")
-    parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--inputs", type=int, default=128, help="tokens of an input")
+    parser = model_arguments(__doc__, rounds=5)
     parser.add_argument("--targets", type=int, default=32, help="tokens of a target")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     parser.add_argument("--scanned", action="store_true", help="also measure scanned layers")
     args = parser.parse_args()
 
-    config = configuration.load([f"models/{args.model}.gin"]).make("T5Config", dropout_rate=0.0)
-    config = dataclasses.replace(config, dtype="float32")
+    config = float32_config(args.model)
     batches = itertools.repeat(random_batch(config.vocab_size, args.batch_size, args.inputs, args.targets))
     programs: dict[str, Step] = {"T5 alone": frozen_pass(config, batches)}
     for method in args.methods:
@@ -60,16 +54,18 @@ def main() -> None:
     except ImportError as error:
         print(f"PEFT is left out: {error}\n")
     first, medians, _ = in_turn(programs, args.rounds)
-    rows = [
-        [
-            name,
-            f"{median * 1e3:,.0f}",
-            f"{first[name]:.1f}",
-            ratio(median, medians.get(f"PEFT {name.removesuffix(', scanned')}")),
-            f"{median / medians['T5 alone']:.2f}",
-        ]
-        for name, median in medians.items()
-    ]
+    rows = []
+    for name, median in medians.items():
+        rival = medians.get(f"PEFT {name.removesuffix(', scanned')}")
+        rows.append(
+            [
+                name,
+                f"{median * 1e3:,.0f}",
+                f"{first[name]:.1f}",
+                f"{rival / median:.2f}" if rival else "",
+                f"{median / medians['T5 alone']:.2f}",
+            ]
+        )
     report(
         f"Training step: {args.model}, {args.batch_size} rows of {args.inputs}/{args.targets},"
         f" {args.rounds} rounds",
