@@ -59,7 +59,7 @@ def _scores(results: ResultsFile, form: str, seeds: Sequence[int]) -> str:
             continue
         size = next(r["trained"] for _, r in results.matching(stage="seen", form=form, method=method.name))
         first = [method.name, f"{size:,}", _shown(seen)]
-        for variant in method.variants:
+        for variant in (adaptation.name for adaptation in method.adaptations):
             key = {"stage": "heldout", "form": form, "method": method.name, "variant": variant}
             heldout = _values(results, "heldout", seeds, **key)
             if heldout is None:
@@ -84,7 +84,7 @@ def _differences(results: ResultsFile, form: str, seeds: Sequence[int]) -> str:
     pairs = [
         (f"{better} - shared LoRA", known[better], heldout(SHARED.name, "shared")),
         (f"{better} - shared LoRA of 8 x rank", known[better], heldout(SHARED_WIDE.name, "shared")),
-        (f"{better} - fresh LoRA", known[better], heldout(SHARED.name, FRESH)),
+        (f"{better} - fresh LoRA", known[better], heldout(SHARED.name, FRESH.name)),
         ("MHR - Poly", ours["MHR"], ours["Poly"]),
     ]
     rows = [[name, _shown(a - b)] for name, a, b in pairs if a is not None and b is not None]
