@@ -16,6 +16,8 @@ from poly_jax.study.methods import Adaptation, MultitaskMethod, adaptation
 
 PUBLISHED_SEEDS = (0, 1, 2, 3, 4)
 GRID_SEEDS = (0, 1, 2)
+ROUTERS = {"coarse": 1, "stack": 2, "layer": 10, "fine": 36}
+"""Number of routers in the model of the embedded benchmark, by granularity."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,11 @@ class Cell:
     n_skills: int
     factor: str
     seeds: tuple[int, ...]
+
+    @property
+    def n_numbers(self) -> int:
+        """How many numbers route a task."""
+        return ROUTERS[self.granularity] * self.n_splits * self.n_skills
 
     @property
     def family(self) -> str:
@@ -154,8 +161,7 @@ def reproduce_heads(
             max_tasks_per_child=1,
         ) as processes:
             list(processes.map(_compute, jobs))
-    gather(folder)
-    write_summary(folder, seeds)
+    print(write_summary(folder, gather(folder), seeds))
     print(f"outputs: {folder} (summary.md, heads.png, results.jsonl, and a run per cell and seed)")
 
 
