@@ -68,8 +68,8 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
 def _heads(found: Findings) -> dict[str, Any]:
     """The weights of routers for the page's script, with tasks in the order of the dendrogram.
 
-    The router that is the most like all routers together comes first. Others follow in the order of the model,
-    while there is room.
+    The router that is the most like all routers together comes first. The others follow in the order of the
+    model, while there is room.
     """
     order = found.clusters.order
     first = found.weights[found.shown]

@@ -50,6 +50,7 @@ class MultitaskMethod:
       adaptations: how it adapts to held-out tasks.
       rate_scale: factor of the learning rates that are tried for its skills.
       bindings: gin bindings on top of the recipe.
+      rates: learning rates of skills that are tried in training on many tasks, before they are scaled.
     """
 
     name: str
@@ -57,6 +58,7 @@ class MultitaskMethod:
     adaptations: tuple[Adaptation, ...] = ()
     rate_scale: float = 1.0
     bindings: tuple[str, ...] = ()
+    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
 
     @property
     def run_name(self) -> str:

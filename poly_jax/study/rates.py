@@ -10,7 +10,6 @@ from poly_jax.tasks.skillbench.compositions import benchmark
 TUNING_SEED = 100
 """Seed of the runs on which rates are chosen, which is not one of the compared seeds."""
 
-MULTITASK_RATES = (3e-3, 1e-2, 3e-2)
 ADAPTATION_RATES = (3e-4, 1e-3, 3e-3, 1e-2)
 ROUTER_RATES = (0.03, 0.1, 0.3)
 
@@ -20,7 +19,7 @@ def choose_multitask_rate(
 ) -> float:
     """The learning rate whose run scores best on the training tasks' validation examples."""
     scores = {}
-    for rate in _scaled(MULTITASK_RATES, method.rate_scale):
+    for rate in _scaled(method.rates, method.rate_scale):
 
         def score(rate: float = rate) -> dict[str, float]:
             return {"seen": seen_score(train(rate), "validation")}

@@ -258,9 +258,8 @@ def test_stacked_adaptations_may_have_their_own_learning_rates(many, new_tasks):
 def test_stacked_optimizers_differ_in_their_learning_rates_only(many, new_tasks):
     settings = {"steps": 1, "batch_size": 2}
     mhr = VARIANTS["mhr"]
-    other = dataclasses.replace(OPTIMIZER, clip_norm=0.0)
+    optimizers = [OPTIMIZER, dataclasses.replace(OPTIMIZER, clip_norm=0.0)]
     with pytest.raises(UserError, match="differ in more than their learning rates"):
-        optimizers = [OPTIMIZER, other]
         adapt_many(many.model, many.parameters, mhr, new_tasks, SEEDS, optimizer=optimizers, **settings)
     with pytest.raises(UserError, match="2 adaptations with 1 optimizers"):
         adapt_many(many.model, many.parameters, mhr, new_tasks, SEEDS, optimizer=[OPTIMIZER], **settings)
