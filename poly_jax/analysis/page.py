@@ -36,7 +36,9 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
                 "name": found.names[task],
                 "cluster": found.clusters.of_task[task],
                 "count": sum(float(layer[task]) for layer in counts) / len(counts),
-                "strongest": found.strongest(task),
+                "strongest": [
+                    (head, found.skill_name(skill), share) for head, skill, share in found.strongest(task)
+                ],
                 "nearest": None if nearest is None else found.names[nearest],
                 "similarity": math.nan if nearest is None else found.similarity[task, nearest],
                 "groups": found.groups_of(task),
@@ -48,6 +50,10 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
         adapters=found.adapters,
         router=type(found.adapters.router).__name__,
         n_skills=found.adapters.inventory_size,
+        skills=[
+            (found.skill_name(skill), *found.used_most(skill))
+            for skill in range(found.adapters.inventory_size)
+        ],
         images=images,
         tasks=tasks,
         run=run,

@@ -19,7 +19,7 @@ from poly_jax.tasks.skillbench.tasks import register, registered_name
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
-from poly_jax.transfer.settings import with_configured_choice
+from poly_jax.transfer.settings import configured
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -119,7 +119,7 @@ def adapt_tasks(
 ) -> Adapted:
     """Adapt a method to tasks that it has not seen, all at once, and test each."""
     form, seed = trained.form, trained.data_seed
-    chosen = with_configured_choice(variant_of(variant), trained.loaded)
+    chosen = configured(variant_of(variant), trained.loaded)
     adapters = trained.restored.model.adapters
     assert adapters is not None
     # A router that looks tasks up by name makes a different model for each task.

@@ -63,13 +63,13 @@ class Adapt(Command):
         loaded = config.load(run=args.run)
         from poly_jax.training.recorded_mesh import arguments_here
         from poly_jax.transfer.adapt import adapt
-        from poly_jax.transfer.settings import with_configured_choice
+        from poly_jax.transfer.settings import configured
         from poly_jax.transfer.variants import find
 
         flags = given(args, "run", "output_dir", "task", "variant", "shots", "seed", "init_router_from")
         arguments = arguments_here(loaded, "adapt", **flags)
         if arguments.get("variant") is not None:
-            arguments["variant"] = with_configured_choice(find(arguments["variant"]), loaded)
+            arguments["variant"] = configured(find(arguments["variant"]), loaded)
         adapt(**arguments)
 
 
