@@ -63,7 +63,8 @@ def import_inventory(
       UserError: a source cannot be read, the sources do not go together, or `output` is in use.
     """
     check_new(output)
-    loaded = configuration.load("runs/multitask.gin")
+    # The router of the run; without one, an experiment could not be made to read its backbone.
+    loaded = configuration.load("routers/private.gin", "runs/multitask.gin")
     stated = {path: stated_base(path) for path in sources}
     base = open_backbone(backbone or _named_backbone(stated, loaded))
     found = T5Config.of_checkpoint(base.stated_fields(), base.path)
