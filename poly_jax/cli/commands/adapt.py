@@ -37,8 +37,8 @@ class Adapt(Command):
             "a fresh adapter (private), everything (full); without training, the average of the skills "
             "(zero-shot), a mix that a search finds (lorahub), or a merge (task-arithmetic, ties, "
             "dare-linear, dare-ties, magnitude-prune), which is trained with -trained after its name. "
-            "Default: adapt.variant, or where it is not bound mhr, poly, shared, soup or full, whichever fits "
-            "the run",
+            "Default: adapt.variant, or where it is not bound mhr, poly, shared, soup or full, whichever "
+            "fits the run",
         )
         parser.add_argument(
             "--init_router_from",
