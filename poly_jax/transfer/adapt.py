@@ -232,7 +232,9 @@ def changed_bindings(
     before: Adapters | None, after: Adapters | None, task: str, adapted: AdaptedFrom
 ) -> list[str]:
     """The lines in which the adapted run's `config.gin` differs from the source's."""
-    lines = [f"Data.mixture = {task!r}", *bindings(adapted)]
+    # Adapted runs of earlier versions do not have this line, and can still be resumed.
+    skip = () if adapted.skill_names else ("skill_names",)
+    lines = [f"Data.mixture = {task!r}", *bindings(adapted, skip=skip)]
     if after is None:
         lines.append("Experiment.adapters = None")
     if before and after and after.n_skills != before.n_skills:
