@@ -138,7 +138,8 @@ def initial_adapters(
     places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
     begin = jax.jit(functools.partial(initial_parameters, variant), static_argnums=2, out_shardings=places)
     with on_mesh(mesh):
-        return begin(skills, fresh, source.model.adapters.skill, combination, rows)
+        skill = source.model.adapters.skill
+        return begin(skills, fresh, skill, combination, rows, jax.random.key(seed))
 
 
 def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new: int) -> Tree | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from poly_jax.errors import UserError
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
+from poly_jax.transfer.merging import DareLinear, DareTies, MagnitudePrune, Merging, TaskArithmetic, Ties
 from poly_jax.transfer.requirements import (
     LORA_FACTORS,
     ONE_SKILL,
@@ -24,6 +25,7 @@ from poly_jax.weights.parameter_names import Trainable
 # The command line imports this module for the names of the variants, and must not import JAX.
 if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
+    from poly_jax.routing.router import Router
 
 
 SkillsAtStart = Literal["kept", "combined", "fresh", "none"]
@@ -41,7 +43,10 @@ class Variant:
       trainable: which of the new task's parameters are trained.
       needs: requirements on the run's adapters, checked in this order.
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
-      choice: how the combined skills are chosen; None for the average of all.
+      choice: how the combined skills are chosen; None for all of them.
+      merging: how combined LoRA skills become one; None for their average.
+      router: router of the new tasks where the run's skills belong to one task each; None for a learned one
+        with its default settings.
       trains: False if nothing is trained and the initial values are the result.
       names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
         with a single split (Poly). Either is accepted everywhere; the one that fits the run is shown.
@@ -53,6 +58,8 @@ class Variant:
     needs: tuple[Requirement, ...] = ()
     routes: bool = False
     choice: CombinationSearch | None = None
+    merging: Merging | None = None
+    router: "Router | None" = None
     trains: bool = True
     names: tuple[str, str] | None = None
 
@@ -82,11 +89,20 @@ class Variant:
 
 
 _ROUTED = (SEVERAL_SKILLS, SHARED_SKILLS)
+_MERGED = (SEVERAL_SKILLS, LORA_FACTORS)
 _SOUP = (SEVERAL_SKILLS, OWN_SKILLS)
-_LORAHUB = (SEVERAL_SKILLS, LORA_FACTORS)
+_MERGING: dict[str, Merging] = {
+    "task-arithmetic": TaskArithmetic(),
+    "ties": Ties(),
+    "dare-linear": DareLinear(),
+    "dare-ties": DareTies(),
+    "magnitude-prune": MagnitudePrune(),
+}
 _ENTRIES = (
-    Variant("mhr", "kept", "adapters", _ROUTED, routes=True, names=("mhr", "poly")),
-    Variant("mhr-z", "kept", "router", (*_ROUTED, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")),
+    Variant("mhr", "kept", "adapters", (SEVERAL_SKILLS,), routes=True, names=("mhr", "poly")),
+    Variant(
+        "mhr-z", "kept", "router", (SEVERAL_SKILLS, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")
+    ),
     Variant("mhr-mu", "combined", "skills", _ROUTED, names=("mhr-mu", "poly-mu")),
     Variant("shared", "kept", "skills", (ONE_SKILL,)),
     Variant("soup", "combined", "skills", _SOUP),
@@ -95,7 +111,12 @@ _ENTRIES = (
     Variant("private", "fresh", "skills"),
     Variant("full", "none", "all"),
     Variant("zero-shot", "combined", "skills", trains=False),
-    Variant("lorahub", "combined", "skills", _LORAHUB, choice=SearchedWeights(), trains=False),
+    Variant("lorahub", "combined", "skills", _MERGED, choice=SearchedWeights(), trains=False),
+    *(
+        Variant(f"{name}{suffix}", "combined", "skills", _MERGED, merging=merging, trains=bool(suffix))
+        for name, merging in _MERGING.items()
+        for suffix in ("", "-trained")
+    ),
 )
 
 VARIANTS: dict[str, Variant] = {
