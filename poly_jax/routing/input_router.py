@@ -20,9 +20,12 @@ class InputRouter(Router):
     Attributes:
       pools: whether an example has one mix, from the mean of its inputs. Otherwise each position has a mix of
         its own, and the outputs of skills are mixed instead of their factors.
+      learned: whether a task's loss trains the router together with its skills. Otherwise a variant of
+        `poly-jax adapt` makes the router for skills that are there.
     """
 
     pools: ClassVar[bool] = False
+    learned: ClassVar[bool] = True
 
     @abc.abstractmethod
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:

@@ -3,15 +3,18 @@
 import dataclasses
 from typing import Any
 
+import jax
+
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combined_skills import average_skills, combine
 from poly_jax.transfer.variants import Variant
-from poly_jax.weights.parameter_names import is_inventory
-from poly_jax.weights.tree import merge, split
+from poly_jax.weights.parameter_names import INPUT_ROUTER, adapted_map, is_input_router, is_inventory, leaf
+from poly_jax.weights.tree import flatten, merge, split, unflatten
 
 Tree = dict[str, Any]
 
@@ -39,6 +42,10 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
         trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)
     elif not variant.routes:
         trained = dataclasses.replace(trained, router=SharedRouter())
+    elif variant.router is not None:
+        trained = dataclasses.replace(
+            trained, router=variant.router(), n_skills=trained.inventory_size, granularity="fine"
+        )
     # A private skill of the new task would be fresh, so it is left out where skills are not trained and where
     # a single skill is trained.
     private = trained.private_skill if variant.trainable == "adapters" else None
@@ -68,10 +75,30 @@ def initial_parameters(
       skill: kind of the trained skills.
       combination: the combination of skills, if the variant chooses skills.
       rows: parameters of the routers that replace the fresh ones.
+
+    A router that looks at inputs belongs to the skills, not to the tasks, so it is kept where they are.
     """
     if variant.skills == "fresh":
         return merge(fresh, rows or {})
     skills, _ = split(trained, is_inventory)
     if variant.skills == "combined":
         skills = combine(skills, skill, combination) if combination else average_skills(skills, skill)
-    return merge(split(fresh, is_inventory)[1], rows or {}, skills)
+        return merge(split(fresh, is_inventory)[1], rows or {}, skills)
+    routers, _ = split(trained, is_input_router)
+    if variant.router is not None:
+        routers = _made_routers(variant.router(), skills)
+    return merge(split(fresh, is_inventory)[1], routers, rows or {}, skills)
+
+
+def _made_routers(router: InputRouter, skills: Tree) -> Tree:
+    """The parameters of input routers that follow from the skills at every site."""
+    sites: dict[str, dict[str, jax.Array]] = {}
+    for path, array in flatten(skills).items():
+        sites.setdefault(adapted_map(path), {})[leaf(path)] = array
+    return unflatten(
+        {
+            f"{site}/{INPUT_ROUTER}/{name}": array
+            for site, arrays in sites.items()
+            for name, array in router.from_skills(arrays).items()
+        }
+    )

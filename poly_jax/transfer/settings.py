@@ -44,13 +44,17 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
 
 
 def with_configured_choice(variant: Variant, loaded: Loaded) -> Variant:
-    """The variant, with the settings that a configuration binds for its choice of skills.
+    """The variant, with the settings that a configuration binds for its choice of skills or its router.
 
     Settings that are not bound keep the variant's values.
     """
-    if variant.choice is None:
-        return variant
-    choice: Any = variant.choice
-    return dataclasses.replace(
-        variant, choice=dataclasses.replace(choice, **loaded.bound(type(choice).__name__))
-    )
+
+    def configured(made: Any) -> Any:
+        return dataclasses.replace(made, **loaded.bound(type(made).__name__))
+
+    if variant.choice is not None:
+        variant = dataclasses.replace(variant, choice=configured(variant.choice))
+    if variant.router is not None:
+        router = configured(variant.router())
+        variant = dataclasses.replace(variant, router=lambda: router)
+    return variant

@@ -4,26 +4,33 @@ A new variant is one entry in `_ENTRIES`, or a call of `register` in a user's mo
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
 from poly_jax.errors import UserError
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
 from poly_jax.transfer.requirements import (
+    LOOKS_AT_INPUTS,
     LORA_FACTORS,
+    LORA_SKILLS,
     ONE_SKILL,
     OWN_SKILLS,
     ROWS_TO_DRAW,
     ROWS_TO_TRAIN,
     SEVERAL_SKILLS,
     SHARED_SKILLS,
+    TRAINED_ROUTER,
+    WHOLE_SKILLS,
     Requirement,
     family,
+    made_after_its_skills,
 )
 from poly_jax.weights.parameter_names import Trainable
 
 # The command line imports this module for the names of the variants, and must not import JAX.
 if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
+    from poly_jax.routing.input_router import InputRouter
 
 
 SkillsAtStart = Literal["kept", "combined", "fresh", "none"]
@@ -42,6 +49,9 @@ class Variant:
       needs: requirements on the run's adapters, checked in this order.
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
       choice: how the combined skills are chosen; None for the average of all.
+      router: makes the router that takes the place of the run's; None for the run's own. Parameters that
+        follow from the skills start so.
+      own_tasks: whether the tasks are those of the run, because each skill is trained on with its own task.
       trains: False if nothing is trained and the initial values are the result.
       names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
         with a single split (Poly). Either is accepted everywhere; the one that fits the run is shown.
@@ -53,6 +63,8 @@ class Variant:
     needs: tuple[Requirement, ...] = ()
     routes: bool = False
     choice: CombinationSearch | None = None
+    router: "Callable[[], InputRouter] | None" = None
+    own_tasks: bool = False
     trains: bool = True
     names: tuple[str, str] | None = None
 
@@ -81,13 +93,27 @@ class Variant:
         return dataclasses.replace(self, name=mhr if family(adapters) == "mhr" else poly)
 
 
-_ROUTED = (SEVERAL_SKILLS, SHARED_SKILLS)
+def _arrow() -> "InputRouter":
+    from poly_jax.routing.arrow import ArrowRouter
+
+    return ArrowRouter()
+
+
+def _phatgoose() -> "InputRouter":
+    from poly_jax.routing.phatgoose import PHATGOOSERouter
+
+    return PHATGOOSERouter()
+
+
+_SHARED = (SEVERAL_SKILLS, SHARED_SKILLS)
+_ROUTED = (*_SHARED, TRAINED_ROUTER)
 _SOUP = (SEVERAL_SKILLS, OWN_SKILLS)
 _LORAHUB = (SEVERAL_SKILLS, LORA_FACTORS)
+_BY_INPUT = (SEVERAL_SKILLS, WHOLE_SKILLS)
 _ENTRIES = (
     Variant("mhr", "kept", "adapters", _ROUTED, routes=True, names=("mhr", "poly")),
     Variant("mhr-z", "kept", "router", (*_ROUTED, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")),
-    Variant("mhr-mu", "combined", "skills", _ROUTED, names=("mhr-mu", "poly-mu")),
+    Variant("mhr-mu", "combined", "skills", _SHARED, names=("mhr-mu", "poly-mu")),
     Variant("shared", "kept", "skills", (ONE_SKILL,)),
     Variant("soup", "combined", "skills", _SOUP),
     Variant("soup-selected", "combined", "skills", _SOUP, choice=SelectedSkills()),
@@ -96,6 +122,9 @@ _ENTRIES = (
     Variant("full", "none", "all"),
     Variant("zero-shot", "combined", "skills", trains=False),
     Variant("lorahub", "combined", "skills", _LORAHUB, choice=SearchedWeights(), trains=False),
+    Variant("arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, router=_arrow, trains=False),
+    Variant("phatgoose", "kept", "router", _BY_INPUT, routes=True, router=_phatgoose, own_tasks=True),
+    Variant("routed", "kept", "router", (LOOKS_AT_INPUTS,), routes=True, trains=False),
 )
 
 VARIANTS: dict[str, Variant] = {
@@ -136,4 +165,6 @@ def usual(adapters: "Adapters | None") -> str:
         return "full"
     if adapters.inventory_size == 1:
         return "shared"
+    if made_after_its_skills(adapters):
+        return "routed"
     return "soup" if adapters.router.owns_skills else family(adapters)

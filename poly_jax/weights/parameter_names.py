@@ -122,7 +122,7 @@ def axis(path: str, name: Axis) -> int | None:
     Axes are counted from the front, and the axis of stacked layers, where there is one, counts too.
     """
     # Each task has one private skill, so the skills' axis of these arrays is the axis of tasks.
-    axes = ("tasks", "splits", "skills") if is_router(path) else ("splits", "skills")
+    axes: tuple[str, ...] = ("tasks", "splits", "skills") if is_router(path) else ("splits", "skills")
     if is_private(path):
         axes = ("splits", "tasks")
     elif is_input_router(path):
