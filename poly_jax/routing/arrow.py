@@ -84,26 +84,27 @@ def prototypes(
     v is the first eigenvector of `(A B) (A B)^T`, so `v = A u` with u the first eigenvector of the small
     matrix `(B B^T) (A^T A)`, which power iteration finds. No array is larger than the factors.
     """
-    # Factors are scaled so that no product of a tiny update underflows.
-    a, b = _scaled(a), _scaled(b)
-    inner = jnp.einsum("...ro,...so->...rs", b, b, precision=_HIGHEST)
-    outer = jnp.einsum("...ir,...is->...rs", a, a, precision=_HIGHEST)
-    start = jax.random.normal(jax.random.key(0), (a.shape[-1], 1), jnp.float32)
+    inner = _scaled(jnp.einsum("...ro,...so->...rs", b, b, precision=_HIGHEST))
+    outer = _scaled(jnp.einsum("...ir,...is->...rs", a, a, precision=_HIGHEST))
+    both = _scaled(jnp.matmul(inner, outer, precision=_HIGHEST))
+    start = jax.random.normal(jax.random.key(0), a.shape[-1:], jnp.float32)
 
-    def iterate(_: int, u: Float[Array, "*skills rank 1"]) -> Float[Array, "*skills rank 1"]:
-        return _unit(jnp.matmul(inner, jnp.matmul(outer, u, precision=_HIGHEST), precision=_HIGHEST))
+    def iterate(_: int, u: Float[Array, "*skills rank"]) -> Float[Array, "*skills rank"]:
+        # A sum of products: batched products of tiny matrices are much slower on CPUs.
+        return _unit((both * u[..., None, :]).sum(-1))
 
     u = jax.lax.fori_loop(0, _ITERATIONS, iterate, jnp.broadcast_to(start, (*a.shape[:-2], *start.shape)))
-    return _unit(jnp.matmul(a, u, precision=_HIGHEST))[..., 0]
+    return _unit(jnp.einsum("...ir,...r->...i", a, u, precision=_HIGHEST))
 
 
-def _scaled(matrices: Float[Array, "*skills rows columns"]) -> Float[Array, "*skills rows columns"]:
-    """Matrices whose largest element is 1, or 0 in a matrix of zeros."""
+def _scaled(matrices: Float[Array, "*skills rank rank"]) -> Float[Array, "*skills rank rank"]:
+    """Matrices whose largest element is 1, so that no product underflows; zeros where all are 0."""
     largest = jnp.abs(matrices).max((-2, -1), keepdims=True)
     return matrices / jnp.where(largest > 0, largest, 1)
 
 
-def _unit(columns: Float[Array, "*skills rows 1"]) -> Float[Array, "*skills rows 1"]:
-    """Columns of length 1, or of zeros."""
-    length = jnp.linalg.norm(columns, axis=-2, keepdims=True)
-    return columns / jnp.where(length > 0, length, 1)
+def _unit(vectors: Float[Array, "*skills size"]) -> Float[Array, "*skills size"]:
+    """Vectors of length 1, or of zeros."""
+    largest = jnp.abs(vectors).max(-1, keepdims=True)
+    vectors = vectors / jnp.where(largest > 0, largest, 1)
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 0.5)
