@@ -37,6 +37,11 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
             f"variant {variant.name!r} needs a run with adapters, and this run has none; use 'full'"
         )
     variant.check(trained)
+    if variant.own_tasks and n_tasks != trained.n_tasks:
+        raise UserError(
+            f"variant {variant.name!r} trains on the run's own {trained.n_tasks} tasks, and {n_tasks} task(s)"
+            " are given; adapt the run to its own mixture"
+        )
     if variant.skills == "combined":
         size = trained.inventory_size
         trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)

@@ -119,6 +119,13 @@ TRAINED_ROUTER = Requirement(
         " to keep it, or adapt the run that has the skills"
     ),
 )
+SKILL_OF_EACH_TASK = Requirement(
+    lambda adapters: adapters.router.owns_skills,
+    lambda adapters: (
+        "trains a gate on the task of each skill, and in this run tasks share skills; use 'arrow', or a run"
+        " with routers/private.gin"
+    ),
+)
 LORA_SKILLS = Requirement(
     _has_lora,
     lambda adapters: (

@@ -19,6 +19,7 @@ from poly_jax.transfer.requirements import (
     ROWS_TO_TRAIN,
     SEVERAL_SKILLS,
     SHARED_SKILLS,
+    SKILL_OF_EACH_TASK,
     TRAINED_ROUTER,
     WHOLE_SKILLS,
     Requirement,
@@ -110,6 +111,7 @@ _ROUTED = (*_SHARED, TRAINED_ROUTER)
 _SOUP = (SEVERAL_SKILLS, OWN_SKILLS)
 _LORAHUB = (SEVERAL_SKILLS, LORA_FACTORS)
 _BY_INPUT = (SEVERAL_SKILLS, WHOLE_SKILLS)
+_GATES = (*_BY_INPUT, SKILL_OF_EACH_TASK)
 _ENTRIES = (
     Variant("mhr", "kept", "adapters", _ROUTED, routes=True, names=("mhr", "poly")),
     Variant("mhr-z", "kept", "router", (*_ROUTED, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")),
@@ -123,7 +125,7 @@ _ENTRIES = (
     Variant("zero-shot", "combined", "skills", trains=False),
     Variant("lorahub", "combined", "skills", _LORAHUB, choice=SearchedWeights(), trains=False),
     Variant("arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, router=_arrow, trains=False),
-    Variant("phatgoose", "kept", "router", _BY_INPUT, routes=True, router=_phatgoose, own_tasks=True),
+    Variant("phatgoose", "kept", "router", _GATES, routes=True, router=_phatgoose, own_tasks=True),
     Variant("routed", "kept", "router", (LOOKS_AT_INPUTS,), routes=True, trains=False),
 )
 

@@ -35,8 +35,8 @@ class Adapt(Command):
             "the average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
             "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "
             "a fresh adapter (private), everything (full); without training, the average of the skills "
-            "(zero-shot), a mix that a search finds (lorahub), or the skills routed by their input, as by the "
-            "run's router (routed) or by prototypes (arrow); gates for such a router (phatgoose). Default: "
+            "(zero-shot), a mix that a search finds (lorahub), or the skills routed by their input, with the "
+            "run's own router (routed) or prototypes (arrow); gates for such a router (phatgoose). Default: "
             "adapt.variant, or where it is not bound mhr, poly, shared, soup, routed or full, whichever fits "
             "the run",
         )
