@@ -12,7 +12,7 @@ setuptools.setup(
     package_data={
         "": ["*.gin"],
         "poly_jax": ["py.typed"],
-        "poly_jax.analysis": ["*.jinja"],
+        "poly_jax.analysis": ["*.jinja", "*.js"],
         "poly_jax.launch": ["scripts/*.jinja"],
         "poly_jax.planning": ["*.jinja"],
         "poly_jax.prepare": ["*.jinja"],

@@ -22,6 +22,7 @@ PROGRAMS = {
     "infer": "poly_jax.evaluation.infer:infer",
     "demo": "poly_jax.study.demonstration:demo",
     "reproduce": "poly_jax.study.reproduction:reproduce",
+    "reproduce_heads": "poly_jax.study.heads:reproduce_heads",
     "sweep": "poly_jax.sweep.run_sweep:sweep",
     "routing": "poly_jax.analysis.analyse:analyse_routing",
     "data": "poly_jax.inspection.show_data:show_data",
@@ -298,6 +299,8 @@ def test_flags_reach_the_programs(calls, run):
     assert calls.demo == {"output_dir": "out", "bindings": ()}
     assert cli.main(["reproduce", "--output_dir=out", "--seeds", "4", "5"]) == 0
     assert calls.reproduce == {"output_dir": "out", "seeds": (4, 5), "bindings": ()}
+    assert cli.main(["reproduce", "heads", "--seeds", "4"]) == 0
+    assert calls.reproduce_heads == {"output_dir": "runs/heads", "seeds": (4,), "bindings": ()}
 
 
 def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):

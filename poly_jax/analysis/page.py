@@ -2,16 +2,23 @@
 
 import base64
 import functools
+import importlib.resources
 import math
 from collections.abc import Mapping
 from typing import Any
 
 import jinja2
+import markupsafe
+import numpy as np
+from jaxtyping import Float
 
 from poly_jax.analysis.findings import Findings
 from poly_jax.reporting.html_template import html_template
 
 _TEMPLATE = "routing.html.jinja"
+_SCRIPT = "routing_page.js"
+_MOST_WEIGHTS = 700_000
+"""Number of mixing weights that a page holds, in 1.9 MB."""
 
 
 def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_examples: int | None) -> str:
@@ -45,6 +52,8 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
         )
     return _template().render(
         found=found,
+        heads=_heads(found),
+        script=_script(),
         adapters=found.adapters,
         router=type(found.adapters.router).__name__,
         n_skills=found.adapters.inventory_size,
@@ -54,6 +63,36 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
         step=step,
         n_examples=n_examples,
     )
+
+
+def _heads(found: Findings) -> dict[str, Any]:
+    """The weights of routers for the page's script, with tasks in the order of the dendrogram.
+
+    The router that is the most like all routers together comes first. The others follow in the order of the
+    model, while there is room.
+    """
+    order = found.clusters.order
+    first = found.weights[found.shown]
+    places = [found.shown, *(place for place in found.weights if place != found.shown)]
+    room = max(1, _MOST_WEIGHTS // first.size)
+    return {
+        "tasks": [found.names[task] for task in order],
+        "splits": first.shape[1],
+        "skills": first.shape[2],
+        "routers": [{"place": place, **_packed(found.weights[place][order])} for place in places[:room]],
+    }
+
+
+def _packed(weights: Float[np.ndarray, "tasks splits skills"]) -> dict[str, Any]:
+    """Weights as two bytes each (least significant first, base64) between their lowest and highest value."""
+    low, high = float(min(weights.min(), 0)), float(weights.max())
+    scaled = np.round((weights - low) / ((high - low) or 1) * (2**16 - 1))
+    return {"low": low, "high": high, "weights": base64.b64encode(scaled.astype("<u2").tobytes()).decode()}
+
+
+@functools.cache
+def _script() -> markupsafe.Markup:
+    return markupsafe.Markup(importlib.resources.files("poly_jax.analysis").joinpath(_SCRIPT).read_text())
 
 
 @functools.cache

@@ -6,7 +6,7 @@ import math
 import pathlib
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from numpy.typing import DTypeLike
 
@@ -19,11 +19,13 @@ from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import Backbone, open_backbone
+from poly_jax.weights.quantized import quantized_tensors
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
 _GIN = "model.gin"
+INT8: Final = "int8"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _FROM_HUB = ("*.json", "*.safetensors", "spiece.model")
 
@@ -41,7 +43,8 @@ def import_backbone(
       output: `*.safetensors` for one file, with a gin file of the same name beside it. Any other path is a
         folder, which gets `model.gin` and, for a large model, shards. The SentencePiece vocabulary of a
         Hugging Face folder is copied with it.
-      dtype: dtype that floats are cast to; None keeps the stored dtype.
+      dtype: dtype that floats are cast to, or "int8" for kernels as integers with scales; None keeps the
+        stored dtype.
       fields: values of `T5Config` fields, which override the values that the checkpoint states. They are
         needed for fields that T5X checkpoints do not state, and for a check of the shapes.
 
@@ -60,7 +63,11 @@ def import_backbone(
     if backbone.kind != "t5x":
         tokenizer = find_tokenizer(pathlib.Path(backbone.path), config.vocab_size)
     checked = finite(backbone.tensors, source)
-    tensors = {name: tensor.cast(dtype) for name, tensor in checked.items()}
+    if dtype == INT8:
+        tensors = quantized_tensors(checked)
+        config = dataclasses.replace(config, quantization=INT8)
+    else:
+        tensors = {name: tensor.cast(dtype) for name, tensor in checked.items()}
     metadata = dataclasses.asdict(config)
     with contextlib.nullcontext() if place.suffix else new_folder(place):
         write = single_file.write if place.suffix else backbone_folder.write

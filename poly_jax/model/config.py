@@ -7,13 +7,14 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 
 from poly_jax.errors import UserError
+from poly_jax.weights.quantized import Quantization
 from poly_jax.weights.t5_dimensions import T5Dimensions
 
 Dtype = Literal["float32", "bfloat16"]
 Remat = Literal["none", "minimal", "full"]
 
 # Fields that say how a run computes; a checkpoint says what the model is.
-NUMERICS = ("dtype", "scan_layers", "remat")
+NUMERICS = ("dtype", "scan_layers", "remat", "quantization")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +30,9 @@ class T5Config(T5Dimensions):
       scan_layers: whether one layer is compiled and scanned; parameters then have a leading layer axis.
       remat: rematerialisation. "none" keeps everything, "minimal" the outputs of matrix products with
         parameters, "full" nothing inside a layer.
+      quantization: how the frozen kernels of all sites are kept: "none" in `dtype`, "int8" or "int4" as
+        integers with a scale for each output feature, which takes a half or a quarter of the memory of
+        bfloat16. Such kernels cannot be trained.
 
     Raises:
       UserError: a value is not possible.
@@ -41,10 +45,15 @@ class T5Config(T5Dimensions):
     dtype: Dtype = "float32"
     scan_layers: bool = False
     remat: Remat = "none"
+    quantization: Quantization = "none"
 
     def __post_init__(self):
         super().__post_init__()
-        for field, choices in (("dtype", get_args(Dtype)), ("remat", get_args(Remat))):
+        for field, choices in (
+            ("dtype", get_args(Dtype)),
+            ("remat", get_args(Remat)),
+            ("quantization", get_args(Quantization)),
+        ):
             if (value := getattr(self, field)) not in choices:
                 raise UserError(f"T5Config.{field} is {value!r}; use one of {', '.join(choices)}")
         for field, lowest in (("eos_id", 1), ("decoder_start_id", 0)):

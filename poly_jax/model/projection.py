@@ -21,6 +21,7 @@ from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Sizes
 from poly_jax.weights.parameter_names import INPUT_ROUTER, PRIVATE, SKILLS
 from poly_jax.weights.parameter_spec import Initializer, ParameterSpec
+from poly_jax.weights.quantized import SCALE, integer
 from poly_jax.weights.sharding import constrain
 
 
@@ -164,10 +165,7 @@ class Projection(nn.Module):
         """The site's output for every row's task."""
         x, copies = (x.x, x.copies) if isinstance(x, FanOut) else (x, None)
         adapters, d_in = self.context.adapters, x.shape[-1]
-        kernel = partitioning.param_with_axes(
-            "kernel", self.kernel_init, (d_in, self.features), jnp.float32, axes=self.kernel_axes
-        )
-        y = checkpoint_name(_product(x, copies, kernel.astype(x.dtype)), PRODUCT)
+        y = checkpoint_name(self._frozen_product(x, copies), PRODUCT)
         if adapters is None or route is None or not adapters.adapts(self.site):
             return y
         skills = {"inventory": adapters.skill}
@@ -208,6 +206,29 @@ class Projection(nn.Module):
         routed = self.context.routed(route, "fine", self.site)
         assert routed is not None
         return routed
+
+    def _frozen_product(
+        self, x: Float[Array, "batch length d_in"], copies: Float[Array, "parts batch length d_in"] | None
+    ) -> Float[Array, "batch length d_out"]:
+        shape, quantization = (x.shape[-1], self.features), self.context.config.quantization
+        if quantization == "none":
+            kernel = partitioning.param_with_axes(
+                "kernel", self.kernel_init, shape, jnp.float32, axes=self.kernel_axes
+            )
+            return _product(x, copies, kernel.astype(x.dtype))
+        # Integers are made from a float model's kernels, never drawn.
+        integers = partitioning.param_with_axes(
+            "kernel", nn.initializers.zeros, shape, integer(quantization), axes=self.kernel_axes
+        )
+        scale = partitioning.param_with_axes(
+            SCALE, nn.initializers.ones, shape[1:], jnp.float32, axes=self.kernel_axes[1:]
+        )
+
+        def product(x: Array, copies: Array | None, integers: Array, scale: Array) -> Array:
+            return _product(x, copies, integers.astype(x.dtype)) * scale.astype(x.dtype)
+
+        # Recomputed in the backward pass, because otherwise a float copy of the kernel would be kept for it.
+        return jax.checkpoint(product, prevent_cse=False)(x, copies, integers, scale)
 
     def _uniform(self, shape: tuple[int, ...]) -> Float[Array, "..."]:
         return jax.random.uniform(self.make_rng("dropout"), shape)

@@ -29,7 +29,8 @@ from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.start import abstract_state
 from poly_jax.training.update import Update
 from poly_jax.weights.parameter_names import Trainable, selects
-from poly_jax.weights.tree import merge, split
+from poly_jax.weights.quantized import kept_dtype
+from poly_jax.weights.tree import flatten, merge, split, unflatten
 
 Tree = dict[str, Any]
 
@@ -115,8 +116,12 @@ def trained_and_frozen(
         shardings(shapes, axes, mesh),
     )
     trained, frozen = split(described, selects(run.trainable))
-    dtype = model.config.activation_dtype
-    return trained, jax.tree.map(lambda leaf: leaf.update(dtype=dtype), frozen)
+    return trained, unflatten(
+        {
+            name: leaf.update(dtype=kept_dtype(name, leaf.dtype, model.config.activation_dtype))
+            for name, leaf in flatten(frozen).items()
+        }
+    )
 
 
 def abstract_batch(data: Data, mesh: Mesh) -> Tree:

@@ -1,5 +1,6 @@
 """The embedded benchmark's examples as arrays, without a data pipeline."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -7,15 +8,26 @@ from jaxtyping import Int
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.tasks.skillbench.compositions import Task
-from poly_jax.tasks.skillbench.examples import Form, examples, tokenise
+from poly_jax.tasks.skillbench.examples import DEFAULT_SIZES, Form, examples, tokenise
 from poly_jax.tasks.skillbench.tasks import registered_name
 
 Arrays = dict[str, np.ndarray]
 
 
-def task_arrays(task: Task, split: str, data_seed: int, form: Form, task_id: int = 0) -> Arrays:
-    """One split of a task as a batch for the model, `[example, length]`."""
-    arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form)))
+def task_arrays(
+    task: Task,
+    split: str,
+    data_seed: int,
+    form: Form,
+    few_shot: int = DEFAULT_SIZES.few_shot,
+    task_id: int = 0,
+) -> Arrays:
+    """One split of a task as a batch for the model, `[example, length]`.
+
+    `few_shot` is the number of examples of a new task to adapt to; the test examples do not depend on it.
+    """
+    sizes = dataclasses.replace(DEFAULT_SIZES, few_shot=few_shot)
+    arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form, sizes)))
     arrays["task_ids"] = np.full(len(arrays["encoder_input_tokens"]), task_id, np.int32)
     return arrays
 
@@ -23,7 +35,13 @@ def task_arrays(task: Task, split: str, data_seed: int, form: Form, task_id: int
 def seen_arrays(tasks: Sequence[Task], table: TaskTable, split: str, data_seed: int, form: Form) -> Arrays:
     """One split of all training tasks, one task after another, with their ids in a run's table."""
     parts = [
-        task_arrays(task, split, data_seed, form, table.id(registered_name(task.name, form, data_seed)))
+        task_arrays(
+            task,
+            split,
+            data_seed,
+            form,
+            task_id=table.id(registered_name(task.name, form, data_seed)),
+        )
         for task in tasks
     ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -19,8 +19,7 @@ from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.study.labels import labelled
-from poly_jax.study.methods import MHR, POLY, SHARED, MultitaskMethod
-from poly_jax.study.rates import Adaptation
+from poly_jax.study.methods import MHR, POLY, SHARED, Adaptation, MultitaskMethod
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
@@ -101,8 +100,8 @@ def _compare(job: _Job) -> list[dict[str, Any]]:
         results = []
         for variant in job.variants:
             _say(f"{variant}: adapting to {len(bench.heldout)} held-out tasks, 16 examples each")
-            optimizer = Adaptation(variant).optimizer(_RATES[variant])
-            adapted = adapt_tasks(trained, variant, bench.heldout, optimizer=optimizer, steps=job.steps)
+            adaptation = Adaptation(variant, variant, job.steps)
+            (adapted,) = adapt_tasks(trained, adaptation, bench.heldout, [_RATES[variant]])
             results.append(
                 {"method": job.method.name, "variant": variant, "seen": seen}
                 | {"heldout": adapted.exact_match, "trained": trained.n_trained}

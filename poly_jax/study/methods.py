@@ -1,8 +1,43 @@
-"""The compared methods: how each is trained on many tasks, and its variants for adapting to new tasks."""
+"""The compared methods: how each is trained on many tasks, and how it adapts to new tasks."""
 
 import dataclasses
 
 from poly_jax.transfer.variants import Variant, find
+
+
+@dataclasses.dataclass(frozen=True)
+class Adaptation:
+    """A way to adapt to new tasks, as it is compared.
+
+    Attributes:
+      name: name in tables.
+      variant_name: name of the variant of adapting.
+      steps: number of steps.
+      n_examples: number of examples of a new task.
+      sampling: whether the router draws its weights while it is trained.
+      tuned_as: name of the adaptation whose learning rate it takes; None where it has its own.
+    """
+
+    name: str
+    variant_name: str
+    steps: int = 200
+    n_examples: int = 16
+    sampling: bool = True
+    tuned_as: str | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """The variant of adapting."""
+        return find(self.variant_name)
+
+
+def adaptation(name: str) -> Adaptation:
+    """The adaptation that has the name of its variant; one with fresh skills takes twice the steps."""
+    return Adaptation(name, name, steps=400 if find(name).skills == "fresh" else 200)
+
+
+FRESH = Adaptation("fresh", "private", steps=400)
+"""A control: a new LoRA for each new task, which uses nothing learned before and is trained longer."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,47 +47,48 @@ class MultitaskMethod:
     Attributes:
       name: name in tables.
       recipe: gin file of its training.
-      variants: names of the variants that adapt it to held-out tasks.
+      adaptations: how it adapts to held-out tasks.
       rate_scale: factor of the learning rates that are tried for its skills.
+      bindings: gin bindings on top of the recipe.
+      rates: learning rates of skills that are tried in training on many tasks, before they are scaled.
     """
 
     name: str
     recipe: str
-    variants: tuple[str, ...] = ()
+    adaptations: tuple[Adaptation, ...] = ()
     rate_scale: float = 1.0
+    bindings: tuple[str, ...] = ()
+    rates: tuple[float, ...] = (3e-3, 1e-2, 3e-2)
 
     @property
     def run_name(self) -> str:
-        """Name of the folders of its runs, which is that of its recipe."""
+        """Name of the folders of its runs: that of its recipe, or its own where it has bindings."""
+        if self.bindings:
+            return self.name.replace(", ", "-").replace(" ", "_")
         return self.recipe.rpartition("/")[2].removesuffix(".gin")
 
 
 _RECIPES = "recipes/skillbench"
 
-FRESH = "fresh"
-"""A control: a new LoRA for each new task, which uses nothing learned before and is trained longer."""
 
-MHR = MultitaskMethod("MHR", f"{_RECIPES}/mhr.gin", ("mhr", "mhr-z", "mhr-mu", "zero-shot", "random"))
-POLY = MultitaskMethod("Poly", f"{_RECIPES}/poly.gin", ("poly", "poly-z", "poly-mu"))
-SHARED = MultitaskMethod("shared LoRA", f"{_RECIPES}/shared.gin", ("shared", FRESH))
-SHARED_WIDE = MultitaskMethod("shared LoRA, 8 x rank", f"{_RECIPES}/shared_wide.gin", ("shared",))
-PRIVATE = MultitaskMethod("private LoRA", f"{_RECIPES}/private.gin", ("soup", "soup-selected", "lorahub"))
-C_POLY = MultitaskMethod("C-Poly", f"{_RECIPES}/cpoly.gin", ("poly",))
-TRUE_SKILLS = MultitaskMethod("true skills", f"{_RECIPES}/true_skills.gin", ("poly",))
-AVERAGE = MultitaskMethod("average", f"{_RECIPES}/average.gin", ("poly-mu",))
-RANDOM = MultitaskMethod("random", f"{_RECIPES}/random.gin", ("poly-mu",))
-MERGE_AFTER = MultitaskMethod("MHR, merged after", f"{_RECIPES}/mhr_merge_after.gin", ("mhr",))
-TOP_2 = MultitaskMethod("Poly, top 2", f"{_RECIPES}/poly_top_2.gin", ("poly",))
-STRAIGHT_THROUGH = MultitaskMethod(
-    "Poly, straight-through", f"{_RECIPES}/poly_straight_through.gin", ("poly",)
-)
+def _method(name: str, recipe: str, *variants: str, rate_scale: float = 1.0) -> MultitaskMethod:
+    return MultitaskMethod(name, f"{_RECIPES}/{recipe}.gin", tuple(map(adaptation, variants)), rate_scale)
+
+
+MHR = _method("MHR", "mhr", "mhr", "mhr-z", "mhr-mu", "zero-shot", "random")
+POLY = _method("Poly", "poly", "poly", "poly-z", "poly-mu")
+SHARED = MultitaskMethod("shared LoRA", f"{_RECIPES}/shared.gin", (adaptation("shared"), FRESH))
+SHARED_WIDE = _method("shared LoRA, 8 x rank", "shared_wide", "shared")
+PRIVATE = _method("private LoRA", "private", "soup", "soup-selected", "lorahub")
+C_POLY = _method("C-Poly", "cpoly", "poly")
+TRUE_SKILLS = _method("true skills", "true_skills", "poly")
+AVERAGE = _method("average", "average", "poly-mu")
+RANDOM = _method("random", "random", "poly-mu")
+MERGE_AFTER = _method("MHR, merged after", "mhr_merge_after", "mhr")
+TOP_2 = _method("Poly, top 2", "poly_top_2", "poly")
+STRAIGHT_THROUGH = _method("Poly, straight-through", "poly_straight_through", "poly")
 # (IA)^3's vectors start at 1 and have to change more than LoRA's factors: its lowest rate is LoRA's best.
-IA3 = MultitaskMethod("MHR of (IA)^3", f"{_RECIPES}/mhr_ia3.gin", ("mhr",), rate_scale=10.0)
+IA3 = _method("MHR of (IA)^3", "mhr_ia3", "mhr", rate_scale=10.0)
 
 LEARNED_ROUTERS = (MHR, POLY, C_POLY, MERGE_AFTER, TOP_2, STRAIGHT_THROUGH, IA3)
 METHODS = (*LEARNED_ROUTERS, TRUE_SKILLS, AVERAGE, RANDOM, SHARED, SHARED_WIDE, PRIVATE)
-
-
-def variant_of(name: str) -> Variant:
-    """The variant with a name; `fresh` stands for a private adapter."""
-    return find("private" if name == FRESH else name)

@@ -11,8 +11,10 @@ from etils import epath
 from poly_jax import configuration
 from poly_jax.configuration import Loaded
 from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.transformer import Transformer
+from poly_jax.routing.learned import LearnedRouter
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
-from poly_jax.study.methods import MultitaskMethod, variant_of
+from poly_jax.study.methods import Adaptation, MultitaskMethod
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
@@ -21,6 +23,7 @@ from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
 from poly_jax.transfer.settings import with_configured_choice
 from poly_jax.transfer.stacked import adapt_many
+from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
 
@@ -64,6 +67,7 @@ def train_method(
             "Data.register = @skillbench.register",
             f"skillbench.register.data_seed = {seed}",
             f"train.seed = {seed}",
+            *method.bindings,
             *bindings,
         ],
     )
@@ -109,40 +113,67 @@ class Adapted:
 
 
 def adapt_tasks(
-    trained: Trained,
-    variant: str,
-    tasks: Sequence[Task],
-    *,
-    optimizer: Optimizer,
-    steps: int,
-    batch_size: int = 16,
-) -> Adapted:
-    """Adapt a method to tasks that it has not seen, all at once, and test each."""
+    trained: Trained, adaptation: Adaptation, tasks: Sequence[Task], rates: Sequence[float]
+) -> list[Adapted]:
+    """Adapt a method to tasks that it has not seen, at each learning rate, and test each task.
+
+    All adaptations are computed in one program, which costs less than one after another.
+    """
     form, seed = trained.form, trained.data_seed
-    chosen = with_configured_choice(variant_of(variant), trained.loaded)
-    adapters = trained.restored.model.adapters
-    assert adapters is not None
+    chosen = with_configured_choice(adaptation.variant, trained.loaded)
+    model = _sampling(trained.restored.model, adaptation.sampling)
+    assert model.adapters is not None
     # A router that looks tasks up by name makes a different model for each task.
-    alone = adapters.router.names_tasks and chosen.routes
+    alone = model.adapters.router.names_tasks and chosen.routes
     # Each task has its own seed, so that no two tasks draw the same router row.
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
-    scores, losses, sizes = {}, [], []
+    parts: list[list[Adapted]] = [[] for _ in rates]
     for group in [[pair] for pair in seeded] if alone else [seeded]:
         stack = adapt_many(
-            trained.restored.model,
+            model,
             trained.restored.parameters,
             chosen,
-            [task_arrays(task, "train", seed, form) for task, _ in group],
-            [own_seed for _, own_seed in group],
-            steps=steps,
-            batch_size=batch_size,
-            optimizer=optimizer,
+            [task_arrays(task, "train", seed, form, adaptation.n_examples) for task, _ in group] * len(rates),
+            [own_seed for _, own_seed in group] * len(rates),
+            steps=adaptation.steps,
+            batch_size=16,
+            optimizer=[_optimizer(chosen, rate) for rate in rates for _ in group],
             tasks=[registered_name(task.name, form, seed) for task, _ in group] if alone else None,
         )
-        test = [task_arrays(task, "test", seed, form) for task, _ in group]
+        test = [task_arrays(task, "test", seed, form) for task, _ in group] * len(rates)
         predicted = stack.predict(np.stack([arrays["encoder_input_tokens"] for arrays in test]), DECODING)
-        for (task, _), rows, arrays in zip(group, predicted, test, strict=True):
-            scores[task.name] = exact_match(rows, arrays["decoder_target_tokens"])
-        losses += list(stack.losses[-1:].ravel())
-        sizes.append(sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(group))
-    return Adapted(scores, float(np.mean(losses)) if losses else None, sizes[0])
+        scores = [
+            exact_match(rows, arrays["decoder_target_tokens"])
+            for rows, arrays in zip(predicted, test, strict=True)
+        ]
+        size = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(scores)
+        for i, part in enumerate(parts):
+            own = slice(i * len(group), (i + 1) * len(group))
+            names = [task.name for task, _ in group]
+            losses = stack.losses[-1:, own].ravel()
+            loss = float(np.mean(losses)) if len(losses) else None
+            part.append(Adapted(dict(zip(names, scores[own], strict=True)), loss, size))
+    return [_together(part) for part in parts]
+
+
+def _sampling(model: Transformer, sampling: bool) -> Transformer:
+    """The model, whose router draws no weights while training unless it is to sample."""
+    if sampling:
+        return model
+    assert model.adapters is not None
+    learned = model.adapters.router
+    assert isinstance(learned, LearnedRouter)
+    router = dataclasses.replace(learned, sampling=False)
+    return Transformer(model.config, dataclasses.replace(model.adapters, router=router))
+
+
+def _optimizer(variant: Variant, rate: float) -> Optimizer:
+    """AdamW at this rate. A router trained together with skills has 0.1, as in the published recipes."""
+    router = rate if variant.trainable == "router" else 0.1
+    return Optimizer(learning_rate=rate, router_learning_rate=router, decay="cosine")
+
+
+def _together(parts: Sequence[Adapted]) -> Adapted:
+    scores = {name: score for part in parts for name, score in part.exact_match.items()}
+    losses = [part.loss for part in parts if part.loss is not None]
+    return Adapted(scores, float(np.mean(losses)) if losses else None, parts[0].n_trained)

@@ -1,5 +1,6 @@
 """Loads frozen weights onto the mesh."""
 
+import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,14 +10,23 @@ from jax.sharding import Mesh
 from jaxtyping import PRNGKeyArray
 from numpy.typing import DTypeLike
 
+from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import put, shardings
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import ContentHash
 from poly_jax.weights.layer_trees import stack_layers
+from poly_jax.weights.quantized import (
+    Quantization,
+    integer,
+    is_quantized,
+    kept_dtype,
+    quantize,
+    scale_name,
+)
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
-from poly_jax.weights.tree import check_tree, flatten, unflatten
+from poly_jax.weights.tree import cast, check_tree, flatten, unflatten
 
 Tree = dict[str, Any]
 
@@ -47,26 +57,32 @@ def load_backbone(
     if path == RANDOM:
         shapes, axes = parameter_shapes(bare)
         places = shardings(shapes, axes, mesh)
-        check_memory(jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, dtype), shapes), places)
-        return _draw(bare, places, dtype), RANDOM
+        kept = {
+            name: leaf.update(dtype=kept_dtype(name, leaf.dtype, dtype))
+            for name, leaf in flatten(shapes).items()
+        }
+        check_memory(unflatten(kept), places)
+        return _draw(model.config, places, dtype), RANDOM
     backbone = open_backbone(path)
     # The backbone is checked before the model is traced, because tracing an absurd configuration takes long.
     check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
-    layers = _layers(backbone.tensors) if model.config.scan_layers else {}
+    layers = _layers(_names(backbone.tensors, model.config)) if model.config.scan_layers else {}
     whole, sharding = flatten(shapes), flatten(places)
     contents, placed, stacks = ContentHash(), {}, {}
+    quantization = model.config.quantization
     # Each array is put on the mesh before the next is read: a host never holds all arrays, or two copies.
-    for name, array in backbone.read_each(dtype):
-        contents.add(name, array)
-        if name not in layers:
-            placed[name] = put(array, sharding[name]).block_until_ready()
-            continue
-        stack, number = layers[name]
-        if stack not in stacks:
-            stacks[stack] = np.empty(whole[stack].shape, array.dtype)
-        stacks[stack][number] = array
+    for read, array in backbone.read_each(None if quantization != "none" else dtype):
+        contents.add(read, array)
+        for name, part in _parts(read, array, quantization, dtype):
+            if name not in layers:
+                placed[name] = put(part, sharding[name]).block_until_ready()
+                continue
+            stack, number = layers[name]
+            if stack not in stacks:
+                stacks[stack] = np.empty(whole[stack].shape, part.dtype)
+            stacks[stack][number] = part
     for name in tuple(stacks):
         placed[name] = put(stacks.pop(name), sharding[name]).block_until_ready()
     return unflatten(placed), contents.hexdigest()
@@ -83,8 +99,36 @@ def _layers(names: Iterable[str]) -> dict[str, tuple[str, int]]:
     }
 
 
-def _draw(bare: Transformer, places: Tree, dtype: DTypeLike) -> Tree:
+def _names(names: Iterable[str], config: T5Config) -> list[str]:
+    """The names of the model's parameters for those of a backbone of floats."""
+    if config.quantization == "none":
+        return list(names)
+    return [*names, *(scale_name(name) for name in names if is_quantized(name))]
+
+
+def _parts(
+    name: str, array: np.ndarray, quantization: Quantization, dtype: DTypeLike
+) -> list[tuple[str, np.ndarray]]:
+    """The model's parameters that a backbone's array becomes."""
+    if quantization == "none" or not is_quantized(name):
+        return [(name, cast(array, dtype))]
+    kernel, scale = quantize(array, integer(quantization))
+    return [(name, np.asarray(kernel)), (scale_name(name), np.asarray(scale))]
+
+
+def _draw(config: T5Config, places: Tree, dtype: DTypeLike) -> Tree:
+    floats = Transformer(dataclasses.replace(config, quantization="none"))
+
     def draw(key: PRNGKeyArray) -> Tree:
-        return jax.tree.map(lambda leaf: leaf.astype(dtype), init_parameters(bare, key)[0])
+        drawn = flatten(init_parameters(floats, key)[0])
+        if config.quantization == "none":
+            return unflatten({name: leaf.astype(dtype) for name, leaf in drawn.items()})
+        kept = {}
+        for name, leaf in drawn.items():
+            if is_quantized(name):
+                kept[name], kept[scale_name(name)] = quantize(leaf, integer(config.quantization))
+            else:
+                kept[name] = leaf.astype(dtype)
+        return unflatten(kept)
 
     return jax.jit(draw, out_shardings=places)(jax.random.key(0))

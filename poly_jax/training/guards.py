@@ -6,6 +6,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
+from poly_jax.model.config import T5Config
 from poly_jax.model.loss import Loss
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.training.annealing import check_uniform_at_zero
@@ -25,6 +26,7 @@ def check_trainable(experiment: Experiment, trainable: str) -> None:
     if trainable not in ("adapters", "all"):
         raise UserError(f"train.trainable is {trainable!r}; use 'adapters' or 'all'")
     if trainable == "all":
+        check_floats(experiment.model, "train.trainable is 'all'")
         return
     if experiment.adapters is None:
         raise UserError(
@@ -34,6 +36,15 @@ def check_trainable(experiment: Experiment, trainable: str) -> None:
         raise UserError(
             f"Experiment.backbone is not bound, and train.trainable {trainable!r} needs one to"
             " freeze: bind its path ('random' for a trial without weights), or train 'all'"
+        )
+
+
+def check_floats(model: T5Config, trains_all: str) -> None:
+    """Raise a UserError if a model whose kernels are integers is to be trained; `trains_all` says by what."""
+    if model.quantization != "none":
+        raise UserError(
+            f"T5Config.quantization is {model.quantization!r}, and {trains_all}; integers cannot be trained:"
+            " bind T5Config.quantization = 'none'"
         )
 
 

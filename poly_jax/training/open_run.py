@@ -92,7 +92,8 @@ class OpenRun:
         if self.backbone_path is None:
             return {name: tensor for name, tensor in self._apart.items() if not is_adapter_parameter(name)}
         if self.backbone_path == RANDOM:
-            tree, digest = load_backbone(RANDOM, Transformer(self.config), Partitioning().mesh())
+            floats = dataclasses.replace(self.config, quantization="none")
+            tree, digest = load_backbone(RANDOM, Transformer(floats), Partitioning().mesh())
             self.check_hash(digest)
             return of_tree(unstack_layers(jax.device_get(tree)))
         tensors = open_backbone(self.backbone_path).tensors

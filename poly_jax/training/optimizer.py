@@ -3,12 +3,13 @@
 import dataclasses
 import itertools
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import optax
 from flax import traverse_util
 from jax.tree_util import DictKey
+from jaxtyping import Array, Float
 
 from poly_jax.errors import UserError
 from poly_jax.training.annealing import anneal_to_zero
@@ -17,6 +18,21 @@ from poly_jax.weights.parameter_names import is_router
 
 Algorithm = Literal["adamw", "adafactor"]
 Decay = Literal["linear", "cosine", "constant", "rsqrt"]
+
+
+Rate = float | Float[Array, ""]
+
+
+class PeakRates(NamedTuple):
+    """The peak learning rates of an optimizer.
+
+    Attributes:
+      skills: that of skills, or of the backbone where the backbone is trained.
+      routers: that of routers.
+    """
+
+    skills: Rate
+    routers: Rate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +79,7 @@ class Optimizer:
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"Optimizer.{field} is {getattr(self, field)}; it must be in [0, 1)")
 
-    def schedule(self, peak: float, steps: int) -> optax.Schedule:
+    def schedule(self, peak: Rate, steps: int) -> optax.Schedule:
         """Return the learning rate of each of `steps` steps; with a warm-up, step 0 has learning rate 0."""
         warmup = round(self.warmup_fraction * steps)
         rest, first = max(steps - warmup, 1), max(warmup, 1)
@@ -78,16 +94,30 @@ class Optimizer:
             return decays[self.decay]
         return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[self.decay]], [warmup])
 
-    def transformation(self, steps: int, router_anneal_steps: int = 0) -> optax.GradientTransformation:
-        """Make the gradient transformation for a run of `steps` steps; see `train` for the annealing."""
-        router = self._rule(self.schedule(self.router_learning_rate, steps), 0.0, False)
+    @property
+    def peak_rates(self) -> PeakRates:
+        """The peak learning rates."""
+        return PeakRates(self.learning_rate, self.router_learning_rate)
+
+    def transformation(
+        self, steps: int, router_anneal_steps: int = 0, rates: PeakRates | None = None
+    ) -> optax.GradientTransformation:
+        """Make the gradient transformation for a run of `steps` steps.
+
+        Args:
+          steps: number of steps of the run.
+          router_anneal_steps: see `train`.
+          rates: peak learning rates in place of the optimizer's own, which may be traced.
+        """
+        rates = rates or self.peak_rates
+        router = self._rule(self.schedule(rates.routers, steps), 0.0, False)
         if router_anneal_steps:
             router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
         rules = optax.multi_transform(
             {
                 "router": router,
                 "other": self._rule(
-                    self.schedule(self.learning_rate, steps), self.weight_decay, self.parameter_scaling
+                    self.schedule(rates.skills, steps), self.weight_decay, self.parameter_scaling
                 ),
             },
             _groups,

@@ -15,7 +15,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
-from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.optimizer import Optimizer, PeakRates
 from poly_jax.training.update import Update, start
 from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.few_shot import draw_batch
@@ -59,7 +59,7 @@ def adapt_many(
     *,
     steps: int,
     batch_size: int,
-    optimizer: Optimizer,
+    optimizer: Optimizer | Sequence[Optimizer],
     loss: Loss = TokenLoss(),
     rows: dict[str, Any] | None = None,
     tasks: Sequence[str] | None = None,
@@ -76,14 +76,16 @@ def adapt_many(
       seeds: the seed of each adaptation, for its fresh router row, batches, dropout and sampling.
       steps: optimizer steps; none are taken where the variant does not train.
       batch_size: examples of each adaptation per step.
-      optimizer: the optimizer of the trained adapters.
+      optimizer: the optimizer of the trained adapters, or one for each adaptation; these may differ in their
+        learning rates.
       loss: TokenLoss, or ChoiceLoss where the examples have answer choices.
       rows: the routers' parameters that every new task starts from; None for fresh parameters.
       tasks: name of each new task, for routers that look tasks up by name.
       advance: called after every step.
 
     Raises:
-      UserError: the variant does not fit the source, or a router has different weights for the tasks.
+      UserError: the variant does not fit the source, a router has different weights for the tasks, or
+        optimizers differ in more than their learning rates.
     """
     if len(examples) != len(seeds):
         raise UserError(
@@ -104,22 +106,46 @@ def adapt_many(
     trained, frozen = _begin(
         source, parameters, variant, model, examples, seeds, keys, loss, batch_size, rows
     )
-    update = Update(dataclasses.replace(model, train=True), loss, optimizer.transformation(steps))
-    begin = jax.vmap(functools.partial(start, optimizer=update.optimizer))
+    common, rates = _rates(optimizer, len(seeds))
+    begin = jax.vmap(functools.partial(start, optimizer=common.transformation(steps)))
     place = _placement(parameters, len(seeds))
     states = jax.jit(begin, out_shardings=place)(trained)
+    training = dataclasses.replace(model, train=True)
+
+    def update(state, frozen, batch, key, rates):
+        return Update(training, loss, common.transformation(steps, rates=rates))(state, frozen, batch, key)
+
     step_function = jax.jit(
-        jax.vmap(update, in_axes=(0, None, 0, 0)), donate_argnums=0, out_shardings=(place, None)
+        jax.vmap(update, in_axes=(0, None, 0, 0, 0)), donate_argnums=0, out_shardings=(place, None)
     )
     losses = [jnp.zeros((0, len(seeds)))]
     for step in range(steps if variant.trains else 0):
         batch = _batches(examples, seeds, batch_size, step)
-        states, metrics = step_function(states, frozen, batch, keys)
+        states, metrics = step_function(states, frozen, batch, keys, rates)
         losses.append(metrics["loss"][None])
         if advance is not None:
             advance()
     return StackedAdaptations(
         model, states.trained, frozen, np.concatenate([np.asarray(row) for row in losses])
+    )
+
+
+def _rates(optimizer: Optimizer | Sequence[Optimizer], count: int) -> tuple[Optimizer, PeakRates]:
+    """The optimizer of all adaptations, and the peak learning rates of each, [adaptations]."""
+    optimizers = [optimizer] * count if isinstance(optimizer, Optimizer) else list(optimizer)
+    if len(optimizers) != count:
+        raise UserError(
+            f"{count} adaptations with {len(optimizers)} optimizers cannot be stacked; give each its own"
+        )
+    alike = {dataclasses.replace(each, learning_rate=0.0, router_learning_rate=0.0) for each in optimizers}
+    if len(alike) > 1:
+        raise UserError(
+            "optimizers that differ in more than their learning rates cannot be stacked; adapt with one at a"
+            " time"
+        )
+    rates = [each.peak_rates for each in optimizers]
+    return optimizers[0], PeakRates(
+        *(jnp.asarray(column, jnp.float32) for column in zip(*rates, strict=True))
     )
 
 

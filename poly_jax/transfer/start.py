@@ -18,6 +18,7 @@ from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.guards import check_floats
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.restore import Restored
 from poly_jax.training.skills_below import on_skills_of
@@ -165,6 +166,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
 
 def backbone_in_float32(source: Restored, experiment: Experiment, mesh: Mesh) -> Tree:
     """The run's backbone in float32, for training; read again if the run has another precision in memory."""
+    check_floats(source.model.config, "the variant trains the backbone")
     _, backbone = split(source.parameters, is_adapter_parameter)
     if all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(backbone)):
         return backbone

@@ -13,6 +13,7 @@ from poly_jax.errors import UserError
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.hugging_face import open_hugging_face
 from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.quantized import dequantized_tensors
 from poly_jax.weights.t5_shapes import t5_fields
 from poly_jax.weights.t5x_checkpoint import is_t5x, open_t5x
 from poly_jax.weights.tensors import Tensor, read_each
@@ -86,11 +87,11 @@ def _open(path: epath.PathLike) -> Backbone:
             return Backbone(place, "hugging_face", tensors, fields)
         if backbone_folder.is_folder(place):
             tensors, fields = backbone_folder.open_folder(place)
-            return Backbone(place, "poly_jax", tensors, fields)
+            return Backbone(place, "poly_jax", dequantized_tensors(tensors, path), fields)
         raise UserError(f"{path} is a folder with {_content(place)}; give {_ACCEPTED}")
     if place.suffix == ".safetensors":
         tensors, fields = single_file.open_file(place)
-        return Backbone(place, "poly_jax", tensors, fields)
+        return Backbone(place, "poly_jax", dequantized_tensors(tensors, path), fields)
     raise UserError(f"{path} is a file of another kind; give {_ACCEPTED}")
 
 

@@ -1,5 +1,6 @@
 """`poly-jax routing` on runs of known weights."""
 
+import base64
 import functools
 import html.parser
 import json
@@ -71,6 +72,15 @@ def test_page_json_and_figures_show_the_structure_that_was_put_into_the_weights(
     assert len(page.sources) == len(pictures)
     assert all(source.startswith("data:image/png;base64,") for source in page.sources)
     assert not re.search(r"https?://", written)
+    held = json.loads(re.search(r'<script type="application/json" id="weights">(.*)</script>', written)[1])
+    assert held["tasks"] == [ODD[i] for i in found["clusters"]["order"]]
+    assert held["routers"][0]["place"] == found["shown_place"]
+    assert sorted(router["place"] for router in held["routers"]) == sorted(found["places"])
+    router = held["routers"][0]
+    numbers = np.frombuffer(base64.b64decode(router["weights"]), "<u2")
+    weights = router["low"] + (router["high"] - router["low"]) * numbers.astype(np.float64) / 65535
+    expected = np.array(found["shown_weights"])[found["clusters"]["order"]]
+    np.testing.assert_allclose(weights.reshape(expected.shape), expected, atol=2e-5)
     # Names are shown as text and not read as markup.
     assert set(ODD) | set(GROUPS.values()) <= {text.strip() for text in page.text}
     assert "i" not in page.tags

@@ -6,7 +6,8 @@ from etils import epath
 
 from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.study.arrays import exact_match
-from poly_jax.study.summary import interval, summarise
+from poly_jax.study.seeds import interval
+from poly_jax.study.summary import summarise
 
 
 @pytest.fixture

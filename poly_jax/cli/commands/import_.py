@@ -40,8 +40,8 @@ class Import(Command):
         )
         parser.add_argument(
             "--dtype",
-            choices=("float32", "bfloat16"),
-            help="precision of an imported backbone (default: as stored)",
+            choices=("float32", "bfloat16", "int8"),
+            help="precision of an imported backbone (default: as stored); int8 makes the kernels integers",
         )
         parser.add_argument(
             "--backbone",

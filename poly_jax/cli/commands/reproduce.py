@@ -10,17 +10,23 @@ class Reproduce(Command):
     """Rerun the experiments that the documentation reports."""
 
     name = "reproduce"
-    help = "rerun the comparison of methods that docs/embedded_benchmark.md reports"
+    help = "rerun a study that the documentation reports: of methods, or of heads"
     example = "poly-jax reproduce --seeds 0 1 2 3 4"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
         parser.add_argument(
+            "study",
+            nargs="?",
+            choices=("methods", "heads"),
+            default="methods",
+            help="methods: docs/embedded_benchmark.md (the default); heads: docs/heads.md",
+        )
+        parser.add_argument(
             "--output_dir",
-            default="runs/reproduce",
             type=path,
             metavar="DIR",
-            help="folder for the runs and results (default: %(default)s)",
+            help="folder for the runs and results (default: runs/reproduce, or runs/heads)",
         )
         parser.add_argument(
             "--seeds",
@@ -32,10 +38,15 @@ class Reproduce(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Rerun the comparison."""
+        """Rerun the study."""
+        from poly_jax.study.heads import reproduce_heads
         from poly_jax.study.reproduction import reproduce
 
-        reproduce(output_dir=args.output_dir, seeds=tuple(args.seeds), bindings=config.bindings)
+        study, folder = {
+            "methods": (reproduce, "runs/reproduce"),
+            "heads": (reproduce_heads, "runs/heads"),
+        }[args.study]
+        study(output_dir=args.output_dir or folder, seeds=tuple(args.seeds), bindings=config.bindings)
 
 
 COMMAND = Reproduce()

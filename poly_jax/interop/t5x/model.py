@@ -184,6 +184,11 @@ def routed_model(
       trainable: which parameters are trained; see `poly_jax.training.train.train`.
     """
     experiment = registered_experiment()
+    if experiment.model.quantization != "none":
+        raise UserError(
+            f"T5Config.quantization is {experiment.model.quantization!r}, and t5x reads kernels as floats;"
+            " bind T5Config.quantization = 'none'"
+        )
     experiment = dataclasses.replace(
         experiment, model=dataclasses.replace(experiment.model, scan_layers=False)
     )
