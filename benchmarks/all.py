@@ -23,6 +23,8 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "commands": (),
     "stacked_adaptation": (),
+    "token_routing": ("--rounds=2",),
+    "arrow_prototypes": (),
     "packing": ("--rounds=2",),
 }
 

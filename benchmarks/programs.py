@@ -58,21 +58,33 @@ def adapters(method: str, n_tasks: int, rank: int = RANK) -> Adapters | None:
 
 def ours(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch], rank: int = RANK) -> Step:
     """A step of this project's training on the next batch."""
-    model = Transformer(config, adapters(method, n_tasks, rank), train=True)
-    selected = selects("all" if method == "full" else "adapters")
+    return training(config, adapters(method, n_tasks, rank), batches)[0]
+
+
+def training(
+    config: T5Config, adapters: Adapters | None, batches: Iterator[Batch]
+) -> tuple[Step, Callable[[], int]]:
+    """A step of training on the next batch, and a function: the bytes that its program takes at most."""
+    model = Transformer(config, adapters, train=True)
+    selected = selects("all" if adapters is None else "adapters")
     trained, frozen = split(init_parameters(model, jax.random.key(0))[0], selected)
     optimizer = optax.adamw(RATE)
-    state = start(trained, optimizer)
+    state, key = start(trained, optimizer), jax.random.key(0)
     update = jax.jit(Update(model, TokenLoss(), optimizer), donate_argnums=0)
 
     def step() -> float:
         nonlocal state
         batch = next(batches)
-        state, metrics = update(state, frozen, batch, jax.random.key(0))
+        state, metrics = update(state, frozen, batch, key)
         jax.block_until_ready(metrics)
         return tokens_in(batch)
 
-    return step
+    def peak() -> int:
+        found = update.lower(state, frozen, next(batches), key).compile().memory_analysis()
+        given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+        return given + found.temp_size_in_bytes
+
+    return step, peak
 
 
 def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:

@@ -7,8 +7,9 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
-from poly_jax.adapters.skill import Skill
+from poly_jax.adapters.skill import Skill, TokenSkill
 from poly_jax.errors import UserError
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
 
@@ -55,6 +56,31 @@ class Adapters:
         for field in ("n_tasks", "n_skills", "n_splits"):
             if getattr(self, field) < 1:
                 raise UserError(f"Adapters.{field} is {getattr(self, field)}; it must be at least 1")
+        if isinstance(self.router, InputRouter):
+            self._check_input_router(self.router)
+
+    def _check_input_router(self, router: InputRouter) -> None:
+        name = type(router).__name__
+        if self.granularity != "fine":
+            raise UserError(
+                f"Adapters.granularity is {self.granularity!r}, and {name} reads the input of each site; bind"
+                " Adapters.granularity = 'fine'"
+            )
+        if self.n_splits != 1:
+            raise UserError(
+                f"Adapters.n_splits is {self.n_splits}, and {name} mixes whole skills; bind"
+                " Adapters.n_splits = 1"
+            )
+        if self.routes_tokens and not isinstance(self.skill, TokenSkill):
+            raise UserError(
+                f"{name} mixes skills for each token, and {type(self.skill).__name__} has no method"
+                " `apply_by_token`; use LoRA or IA3, or a router of tasks such as LearnedRouter"
+            )
+
+    @property
+    def routes_tokens(self) -> bool:
+        """Whether each position has weights of its own."""
+        return isinstance(self.router, InputRouter) and not self.router.pools
 
     @functools.cached_property
     def inventory_size(self) -> int:

@@ -45,6 +45,21 @@ class IA3:
             v = jnp.take_along_axis(v, jnp.maximum(segments - 1, 0)[..., None], axis=1)
         return (outputs.astype(jnp.float32) * v).astype(outputs.dtype)
 
+    def side_by_side(self, parameters: Mixed) -> Mixed:
+        """`ia3` [skills, d_out]."""
+        return {"ia3": parameters["ia3"][0]}
+
+    def apply_by_token(
+        self,
+        stacked: Mixed,
+        weights: Float[Array, "batch length skills"],
+        inputs: Float[Array, "batch length d_in"],
+        outputs: Float[Array, "batch length d_out"],
+        uniform: Uniform | None = None,
+    ) -> Float[Array, "batch length d_out"]:
+        """Rescale the frozen output of each position by its own mix of vectors, in float32 (MoV)."""
+        return (outputs.astype(jnp.float32) * (weights @ stacked["ia3"])).astype(outputs.dtype)
+
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
         """The whole mix, in float32."""
         return mixed

@@ -104,9 +104,7 @@ class LoRA:
         In packed rows the inner dimensions of all examples of a row stand side by side, and a position keeps
         those of its own: two dense products, without a copy of the factors for every position.
         """
-        if uniform is not None and self.dropout:
-            keep = uniform(inputs.shape) >= self.dropout
-            inputs = jnp.where(keep, inputs / (1 - self.dropout), 0).astype(inputs.dtype)
+        inputs = self._dropped(inputs, uniform)
         a = mixed["lora_a"].astype(inputs.dtype)
         b = (mixed["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
         if b.ndim == 2:
@@ -119,6 +117,42 @@ class LoRA:
         shared = a.ndim == 2
         hidden = own * ((inputs @ a)[:, :, None] if shared else jnp.einsum("bli,bsir->blsr", inputs, a))
         return outputs + jnp.einsum("blsr,bsro->blo", hidden, b)
+
+    def side_by_side(self, parameters: Mixed) -> Mixed:
+        """`lora_a` [d_in, skills * rank] and `lora_b` [skills * rank, d_out]."""
+        a, b = parameters["lora_a"][0], parameters["lora_b"][0]
+        return {
+            "lora_a": a.transpose(1, 0, 2).reshape(a.shape[1], -1),
+            "lora_b": b.reshape(-1, b.shape[-1]),
+        }
+
+    def apply_by_token(
+        self,
+        stacked: Mixed,
+        weights: Float[Array, "batch length skills"],
+        inputs: Float[Array, "batch length d_in"],
+        outputs: Float[Array, "batch length d_out"],
+        uniform: Uniform | None = None,
+    ) -> Float[Array, "batch length d_out"]:
+        """Add `(alpha / rank) sum_k w[k] (x A[k]) B[k]`: two dense products of width skills * rank.
+
+        The outputs of skills are averaged, with or without `merge_after`.
+        """
+        inputs = self._dropped(inputs, uniform)
+        a = stacked["lora_a"].astype(inputs.dtype)
+        b = (stacked["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
+        flat = inputs.reshape(-1, inputs.shape[-1])
+        each = weights.astype(inputs.dtype).reshape(len(flat), -1, 1)
+        hidden = each * (flat @ a).reshape(len(flat), -1, self.rank)
+        return outputs + (hidden.reshape(len(flat), -1) @ b).reshape(outputs.shape)
+
+    def _dropped(
+        self, inputs: Float[Array, "batch length d_in"], uniform: Uniform | None
+    ) -> Float[Array, "batch length d_in"]:
+        if uniform is None or not self.dropout:
+            return inputs
+        keep = uniform(inputs.shape) >= self.dropout
+        return jnp.where(keep, inputs / (1 - self.dropout), 0).astype(inputs.dtype)
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
         """The factors as `apply` uses them; B stays float32 where its scale would round it a second time."""

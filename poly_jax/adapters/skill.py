@@ -60,3 +60,32 @@ class Skill(Protocol):
 
         The parameters may have any axes before `[splits, skills]`, which stay; the `skills` axis becomes 1.
         """
+
+
+@runtime_checkable
+class TokenSkill(Skill, Protocol):
+    """A skill whose outputs can be mixed with weights of their own at every position.
+
+    No position has a mixed copy of the skills. They stand side by side, as one adapter that all rows share.
+    """
+
+    def side_by_side(self, parameters: Mixed) -> Mixed:
+        """All skills of a site with one split as one adapter, which `apply_by_token` and `kept` take."""
+
+    def apply_by_token(
+        self,
+        stacked: Mixed,
+        weights: Float[Array, "batch length skills"],
+        inputs: Float[Array, "batch length d_in"],
+        outputs: Float[Array, "batch length d_out"],
+        uniform: Uniform | None = None,
+    ) -> Float[Array, "batch length d_out"]:
+        """The adapted output of the site; see `Skill.apply`.
+
+        Args:
+          stacked: the skills side by side.
+          weights: weights of the skills at every position, in float32.
+          inputs: the site's input.
+          outputs: the frozen kernel's output.
+          uniform: draws from U(0, 1) for a shape while training; None in evaluation.
+        """

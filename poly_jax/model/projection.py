@@ -1,5 +1,6 @@
 """A site: one frozen linear map and, where it is selected, the skills that adapt it."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -10,13 +11,15 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.adapters.skill import Mixed, Skill
+from poly_jax.adapters.skill import Mixed, Skill, TokenSkill
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.fan_out import FanOut
 from poly_jax.model.route import Route, constrain_weights
+from poly_jax.model.site_router import SiteRouter
 from poly_jax.routing.fixed import PrivateRouter
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Sizes
-from poly_jax.weights.parameter_names import PRIVATE, SKILLS
+from poly_jax.weights.parameter_names import INPUT_ROUTER, PRIVATE, SKILLS
 from poly_jax.weights.parameter_spec import Initializer, ParameterSpec
 from poly_jax.weights.quantized import SCALE, integer
 from poly_jax.weights.sharding import constrain
@@ -32,14 +35,21 @@ class Skills(nn.Module):
 
     @nn.compact
     def __call__(self, route: Route) -> dict[str, Mixed]:
-        """For every row the mix of the inventory, and as `private` the skill of its task."""
+        """For every row the mix of the inventory, and as `private` the skill of its task.
+
+        Where each position has weights of its own, all rows share the skills side by side instead of a mix.
+        """
         cfg, sizes = self.adapters, self.adapters.sizes
-        assert route.weights is not None
         specs = cfg.skill.parameters(sizes.n_splits, sizes.n_skills, self.d_in, self.d_out)
-        inventory = cfg.skill.mix(
-            _parameters(specs, cfg.router.owns_skills), constrain_weights(route.weights)
-        )
-        mixed = {"inventory": _like_kernel(inventory, specs, self.kernel_axes)}
+        parameters = _parameters(specs, cfg.router.owns_skills)
+        if cfg.routes_tokens:
+            assert isinstance(cfg.skill, TokenSkill)
+            stacked = cfg.skill.side_by_side(parameters)
+            mixed = {"inventory": _like_kernel(stacked, specs, self.kernel_axes, rows=(None,))}
+        else:
+            assert route.weights is not None
+            inventory = cfg.skill.mix(parameters, constrain_weights(route.weights))
+            mixed = {"inventory": _like_kernel(inventory, specs, self.kernel_axes)}
         if cfg.private_skill is not None:
             private = PrivateSkills(
                 cfg.private_skill, cfg.n_tasks, self.d_in, self.d_out, self.kernel_axes, name=PRIVATE
@@ -85,7 +95,12 @@ def _parameters(specs: Mapping[str, ParameterSpec], owned: bool) -> dict[str, Fl
     return {name: constrain(array, "heads", *[None] * (array.ndim - 1)) for name, array in arrays.items()}
 
 
-def _like_kernel(mixed: Mixed, specs: Mapping[str, ParameterSpec], kernel_axes: tuple[str, str]) -> Mixed:
+def _like_kernel(
+    mixed: Mixed,
+    specs: Mapping[str, ParameterSpec],
+    kernel_axes: tuple[str, str],
+    rows: tuple[str | None, ...] = ("batch", "segments"),
+) -> Mixed:
     """Lay mixed adapters out over the mesh as their kernel is, whole where it is gathered.
 
     A mix is small beside the activations, which would otherwise be gathered in its place.
@@ -97,8 +112,7 @@ def _like_kernel(mixed: Mixed, specs: Mapping[str, ParameterSpec], kernel_axes: 
         if name not in specs:
             return array
         axes = [places.get(axis) for axis in specs[name].axes[2:]]
-        rows = ("batch", "segments")[: array.ndim - len(axes)]
-        return constrain(array, *rows, *axes)
+        return constrain(array, *rows[: array.ndim - len(axes)], *axes)
 
     return {name: laid_out(name, array) for name, array in mixed.items()}
 
@@ -157,22 +171,41 @@ class Projection(nn.Module):
         skills = {"inventory": adapters.skill}
         if adapters.private_skill is not None:
             skills["private"] = adapters.private_skill
-        if cursor is not None and self.has_variable("prefill", "mixed"):
+        kept = cursor is not None and self.has_variable("prefill", "mixed")
+        if adapters.routes_tokens or not kept:
+            route = self._routed(x, route)
+        if kept:
             # An earlier step mixed for the same rows.
             mixed: dict[str, Mixed] = self.get_variable("prefill", "mixed")
         else:
-            # A router sits on the way to every adapted site, whatever the granularity.
-            routed = self.context.routed(route, "fine", self.site)
-            assert routed is not None
-            mixed = Skills(adapters, d_in, self.features, self.kernel_axes, name=SKILLS)(routed)
+            mixed = Skills(adapters, d_in, self.features, self.kernel_axes, name=SKILLS)(route)
             if cursor is not None:
                 mixed = {name: skills[name].kept(leaves, x.dtype) for name, leaves in mixed.items()}
                 self.put_variable("prefill", "mixed", mixed)
         # A skill of a user's own need not know packed rows; `train` packs only where it does.
         packed = {} if route.segments is None else {"segments": route.segments.at(self.site)}
+        uniform = self._uniform if self.context.train else None
         for name, leaves in mixed.items():
-            y = skills[name].apply(leaves, x, y, self._uniform if self.context.train else None, **packed)
+            skill = skills[name]
+            if name == "inventory" and adapters.routes_tokens:
+                assert isinstance(skill, TokenSkill)
+                assert route.weights is not None
+                y = skill.apply_by_token(leaves, route.weights[..., 0, :], x, y, uniform)
+            else:
+                y = skill.apply(leaves, x, y, uniform, **packed)
         return y
+
+    def _routed(self, x: Float[Array, "batch length d_in"], route: Route) -> Route:
+        """The route with the weights of the router that is nearest above the skills, or beside them."""
+        adapters = self.context.adapters
+        assert adapters is not None
+        if isinstance(adapters.router, InputRouter):
+            router = SiteRouter(adapters, self.site, self.context.train, name=INPUT_ROUTER)
+            return dataclasses.replace(route, weights=router(x, route))
+        # A router sits on the way to every adapted site, whatever the granularity.
+        routed = self.context.routed(route, "fine", self.site)
+        assert routed is not None
+        return routed
 
     def _frozen_product(
         self, x: Float[Array, "batch length d_in"], copies: Float[Array, "parts batch length d_in"] | None

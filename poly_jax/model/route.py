@@ -24,18 +24,28 @@ class Route:
       weights: mixing weights of the innermost router above this module, [*rows, splits, skills], or
         [splits, skills] where the whole batch shares one mix; None above the first router.
       segments: where the examples of packed rows lie; None for one example per row.
+      examples: for routers that look at inputs, the example of every position, in any kind of rows.
+      encoded: in the decoder, for routers that pool, the mean of each example's encoded input.
     """
 
     task_ids: Int[Array, "*rows"]
     weights: Float[Array, "*rows_or_none splits skills"] | None = None
     segments: Segments | None = None
+    examples: Segments | None = None
+    encoded: Float[Array, "*rows width"] | None = None
 
-    def repeat(self, count: int) -> "Route":
-        """The route of a batch that holds each row `count` times, next to one another."""
+    def repeat(self, count: int, targets: Int[Array, "repeated targets"]) -> "Route":
+        """The route of a batch that holds each row `count` times, next to one another, with these targets."""
         weights = self.weights
         if weights is not None and weights.ndim > 2:
             weights = jnp.repeat(weights, count, axis=0)
-        return Route(jnp.repeat(self.task_ids, count, axis=0), weights)
+        examples, encoded = self.examples, self.encoded
+        if examples is not None:
+            inputs = jnp.repeat(examples.inputs, count, axis=0)
+            examples = Segments(inputs, (targets > 0).astype(jnp.int32))
+        if encoded is not None:
+            encoded = jnp.repeat(encoded, count, axis=0)
+        return Route(jnp.repeat(self.task_ids, count, axis=0), weights, examples=examples, encoded=encoded)
 
 
 def constrain_weights(

@@ -1,11 +1,13 @@
 """T5 with adapters: the encoder-decoder as one module."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 from flax.linen import partitioning
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
@@ -16,6 +18,8 @@ from poly_jax.model.float32_product import float32_product
 from poly_jax.model.route import Route, RouterTable
 from poly_jax.model.scoring import decoder_inputs
 from poly_jax.model.segments import Segments
+from poly_jax.model.site_router import example_means
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.weights.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
@@ -93,8 +97,12 @@ class Transformer(nn.Module):
         `decoder_target_tokens` says which positions are padding. T5X masks those and Hugging Face does not;
         as they come last, this changes only their own logits, which no loss reads.
         """
-        route = self._route(task_ids, segments)
+        targets = decoder_target_tokens
+        if targets is None:
+            targets = _may_be_predicted(decoder_input_tokens, self.config.eos_id)
+        route = self._route(task_ids, encoder_input_tokens, targets, segments)
         encoded = self._encode(encoder_input_tokens, route, segments)
+        route = self._for_decoder(route, encoded)
         embedded = self.token_embedder(decoder_input_tokens)
         if segments is not None:
             mask, cross_mask = segments.targets_to_targets, segments.targets_to_inputs
@@ -102,8 +110,8 @@ class Transformer(nn.Module):
         inputs = (encoder_input_tokens > 0)[:, None, None, :]
         if decoder_target_tokens is None:
             return self._logits(self.decoder(embedded, encoded, route, inputs))
-        targets = (decoder_target_tokens > 0)[:, None, :]
-        cross_mask, mask = targets[..., None] & inputs, targets[..., None] & targets[:, :, None]
+        present = (decoder_target_tokens > 0)[:, None, :]
+        cross_mask, mask = present[..., None] & inputs, present[..., None] & present[:, :, None]
         return self._logits(self.decoder(embedded, encoded, route, cross_mask, padding_mask=mask))
 
     def choice_logits(
@@ -117,15 +125,16 @@ class Transformer(nn.Module):
         The task ids follow the choices. While a router samples, the decoder of each choice draws its own mix,
         unless one router serves the whole model.
         """
-        route = self._route(task_ids)
-        encoded = self._encode(encoder_input_tokens, route)
         batch, count, length = choices.shape
         targets = choices.reshape(batch * count, length)
+        route = self._route(task_ids, encoder_input_tokens)
+        encoded = self._encode(encoder_input_tokens, route)
+        route = self._for_decoder(route, encoded)
         mask = jnp.repeat(encoder_input_tokens > 0, count, axis=0)[:, None, None, :]
         y = self.decoder(
             self.token_embedder(decoder_inputs(targets, self.config.decoder_start_id)),
             jnp.repeat(encoded, count, axis=0),
-            route.repeat(count) if route is not None else None,
+            route.repeat(count, targets) if route is not None else None,
             mask,
         )
         return self._logits(y).reshape(batch, count, length, -1)
@@ -134,7 +143,7 @@ class Transformer(nn.Module):
         self, encoder_input_tokens: Int[Array, "batch inputs"], task_ids: Int[Array, "batch"] | None = None
     ) -> Float[Array, "batch inputs embed"]:
         """The encoder's output."""
-        return self._encode(encoder_input_tokens, self._route(task_ids))
+        return self._encode(encoder_input_tokens, self._route(task_ids, encoder_input_tokens))
 
     def decode_step(
         self,
@@ -152,16 +161,40 @@ class Transformer(nn.Module):
         """
         embedded = self.token_embedder(tokens)
         cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
-        y = self.decoder(embedded, encoded, self._route(task_ids), cross_mask, cursor)
+        route = self._route(task_ids, encoder_input_tokens, jnp.ones_like(tokens))
+        y = self.decoder(embedded, encoded, self._for_decoder(route, encoded), cross_mask, cursor)
         return self._logits(y)
 
-    def _route(self, task_ids: Int[Array, "*rows"] | None, segments: Segments | None = None) -> Route | None:
+    def _route(
+        self,
+        task_ids: Int[Array, "*rows"] | None,
+        inputs: Int[Array, "batch inputs"],
+        targets: Int[Array, "batch targets"] | Bool[Array, "batch targets"] | None = None,
+        segments: Segments | None = None,
+    ) -> Route | None:
+        """The route of a batch. Inputs and targets are 0 at padding."""
         if self.adapters is None:
             return None
         if task_ids is None:
             raise ValueError("a model with adapters needs task_ids")
+        if isinstance(self.adapters.router, InputRouter):
+            if (examples := segments) is None:
+                if targets is None:
+                    targets = jnp.zeros((inputs.shape[0], 0), bool)
+                examples = Segments(*((tokens > 0).astype(jnp.int32) for tokens in (inputs, targets)))
+            return Route(task_ids, None, segments, examples)
         weights = self.router(task_ids) if self.adapters.granularity == "coarse" else None
         return Route(task_ids, weights, segments)
+
+    def _for_decoder(self, route: Route | None, encoded: Float[Array, "batch inputs embed"]) -> Route | None:
+        """The route in the decoder, where a router of whole inputs looks at the encoded input (SMEAR).
+
+        What the decoder has read of the target would differ between training and decoding.
+        """
+        if route is None or route.examples is None or self.adapters is None or self.adapters.routes_tokens:
+            return route
+        count = route.task_ids.shape[1] if route.task_ids.ndim > 1 else None
+        return dataclasses.replace(route, encoded=example_means(encoded, route.examples.inputs, count))
 
     def _encode(
         self, tokens: Int[Array, "batch inputs"], route: Route | None, segments: Segments | None = None
@@ -175,6 +208,12 @@ class Transformer(nn.Module):
     def _logits(self, y: Float[Array, "batch targets _"]) -> Float[Array, "batch targets vocab"]:
         logits = self.token_embedder.attend(y) if self.config.logits_via_embedding else y
         return constrain(logits, "batch", "length", "vocab")
+
+
+def _may_be_predicted(tokens: Int[Array, "batch targets"], eos_id: int) -> Bool[Array, "batch targets"]:
+    """Whether a position of the decoder's input may have a target: nothing follows the end of a sequence."""
+    ended = (tokens == 0) | (tokens == eos_id)
+    return ~(ended & (jnp.arange(tokens.shape[1]) > 0))
 
 
 def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
+from poly_jax.routing.softmax import softmax_over_largest
 from poly_jax.routing.task_rows import task_rows
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
@@ -101,11 +102,7 @@ class LearnedRouter(Router):
                 square = jnp.sum(logits**2, axis=-1, keepdims=True)
                 return logits * jax.lax.rsqrt(jnp.maximum(square, _EPSILON**2))
             case "softmax":
-                if self.top_k:
-                    places = jax.lax.top_k(logits, self.top_k)[1]
-                    kept = jax.nn.one_hot(places, logits.shape[-1], dtype=bool).any(-2)
-                    logits = jnp.where(kept, logits, -jnp.inf)
-                return jax.nn.softmax(logits / self.temperature, axis=-1)
+                return softmax_over_largest(logits, self.top_k, self.temperature)
 
 
 def _relaxed_bernoulli_logits(

@@ -52,8 +52,8 @@ def check_uniform_at_zero(adapters: Adapters | None) -> None:
     router, sizes = adapters.router, dataclasses.replace(adapters.sizes, n_tasks=1)
     specs = router.parameters(sizes)
     zeros = {name: jnp.zeros(spec.shape) for name, spec in specs.items()}
-    weights = router.weights(zeros, jnp.zeros((1,), jnp.int32), sizes, None)
-    if not specs or not jnp.allclose(weights, 1 / sizes.n_skills):
+    task = jnp.zeros((1,), jnp.int32)
+    if not specs or not jnp.allclose(router.weights(zeros, task, sizes, None), 1 / sizes.n_skills):
         raise UserError(
             "train.router_anneal_steps needs a router whose weights are equal where its logits are 0, and"
             f" the weights of {type(router).__name__} with its settings are not; use LearnedRouter.scores"

@@ -8,6 +8,7 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import Loss
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.vocabulary_room import check_vocabularies
@@ -76,6 +77,11 @@ def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anne
     """Raise a UserError if a prior on the routers, or their annealing, does not fit the adapters."""
     if router_anneal_steps < 0:
         raise UserError(f"train.router_anneal_steps is {router_anneal_steps}; it must be 0 (none) or more")
+    if adapters is not None and isinstance(adapters.router, InputRouter) and not adapters.router.learned:
+        raise UserError(
+            f"Adapters.router is @{type(adapters.router).__name__}(), which is made for trained skills; train"
+            " skills with routers/private.gin, and adapt that run with --variant=arrow or phatgoose"
+        )
     if prior is not None:
         if adapters is None:
             raise UserError("train.prior is bound, but Experiment.adapters is not; bind train.prior = None")

@@ -109,6 +109,11 @@ def adapt(
     table = guards.registered_table(experiment, task)
     source = restore(experiment, run, mesh)
     chosen = (chosen or find(usual(source.model.adapters))).named_for(source.model.adapters)
+    if chosen.own_tasks and table.names != source.table.names:
+        raise UserError(
+            f"variant {chosen.name!r} trains with each of the run's {len(source.table)} tasks what belongs to"
+            f" its skill, and {task} is not the mixture of these tasks; give the run's own with --task"
+        )
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
         examples = read_examples(experiment, table, task, split_name, shots)
@@ -237,8 +242,12 @@ def changed_bindings(
     lines = [f"Data.mixture = {task!r}", *bindings(adapted, skip=skip)]
     if after is None:
         lines.append("Experiment.adapters = None")
-    if before and after and after.n_skills != before.n_skills:
-        lines.append(f"Adapters.n_skills = {after.n_skills}")
+    if after is not None and before is not None and type(before.router) is not type(after.router):
+        lines += [
+            f"Adapters.{name} = {getattr(after, name)!r}"
+            for name in ("n_skills", "granularity")
+            if getattr(before, name) != getattr(after, name)
+        ]
     for name in ("skill", "router", "private_skill") if after else ():
         old, new = getattr(before, name), getattr(after, name)
         # A router that depends on its tasks looks them up again by their names.

@@ -3,18 +3,20 @@
 import dataclasses
 from typing import Any
 
+import jax
 from jaxtyping import PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combined_skills import average_skills, merge_skills, pick
 from poly_jax.transfer.variants import Variant
-from poly_jax.weights.parameter_names import is_inventory
-from poly_jax.weights.tree import merge, split
+from poly_jax.weights.parameter_names import INPUT_ROUTER, adapted_map, is_input_router, is_inventory, leaf
+from poly_jax.weights.tree import flatten, merge, split, unflatten
 
 Tree = dict[str, Any]
 
@@ -37,14 +39,23 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
             f"variant {variant.name!r} needs a run with adapters, and this run has none; use 'full'"
         )
     variant.check(trained)
+    if variant.own_tasks and n_tasks != trained.n_tasks:
+        raise UserError(
+            f"variant {variant.name!r} trains on the run's own {trained.n_tasks} tasks, and {n_tasks} task(s)"
+            " are given; adapt the run to its own mixture"
+        )
     if variant.skills == "combined":
         size = trained.inventory_size
         trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)
     elif not variant.routes:
         trained = dataclasses.replace(trained, router=SharedRouter())
+    elif variant.router is not None:
+        trained = dataclasses.replace(
+            trained, router=variant.router(), n_skills=trained.inventory_size, granularity="fine"
+        )
     elif trained.router.owns_skills:
         # The new task has no skill of its own in the inventory, so it learns a row over all skills.
-        router = variant.router or LearnedRouter()
+        router = variant.row_router or LearnedRouter()
         trained = dataclasses.replace(trained, router=router, n_skills=trained.inventory_size)
     # A private skill of the new task would be fresh, so it is left out where skills are not trained and where
     # a single skill is trained.
@@ -77,6 +88,8 @@ def initial_parameters(
       combination: the combination of skills, if the variant chooses skills.
       rows: parameters of the routers that replace the fresh ones.
       key: key of the adaptation's seed, for a variant that merges skills at random.
+
+    A router that looks at inputs belongs to the skills, not to the tasks, so it is kept where they are.
     """
     if variant.skills == "fresh":
         return merge(fresh, rows or {})
@@ -88,4 +101,22 @@ def initial_parameters(
         else:
             assert key is not None
             skills = merge_skills(skills, variant.merging, key)
-    return merge(split(fresh, is_inventory)[1], rows or {}, skills)
+        return merge(split(fresh, is_inventory)[1], rows or {}, skills)
+    routers, _ = split(trained, is_input_router)
+    if variant.router is not None:
+        routers = _made_routers(variant.router(), skills)
+    return merge(split(fresh, is_inventory)[1], routers, rows or {}, skills)
+
+
+def _made_routers(router: InputRouter, skills: Tree) -> Tree:
+    """The parameters of input routers that follow from the skills at every site."""
+    sites: dict[str, dict[str, jax.Array]] = {}
+    for path, array in flatten(skills).items():
+        sites.setdefault(adapted_map(path), {})[leaf(path)] = array
+    return unflatten(
+        {
+            f"{site}/{INPUT_ROUTER}/{name}": array
+            for site, arrays in sites.items()
+            for name, array in router.from_skills(arrays).items()
+        }
+    )

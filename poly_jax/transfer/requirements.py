@@ -40,7 +40,26 @@ def _average_of(adapters: "Adapters") -> str:
 
 
 def _has_rows(adapters: "Adapters") -> bool:
-    return bool(adapters.router.parameters(adapters.sizes))
+    return bool(adapters.router.parameters(adapters.sizes)) or _has_input_router(adapters)
+
+
+def _has_input_router(adapters: "Adapters") -> bool:
+    from poly_jax.routing.input_router import InputRouter
+
+    return isinstance(adapters.router, InputRouter)
+
+
+def made_after_its_skills(adapters: "Adapters") -> bool:
+    """Whether the router was made for skills that were there, and no loss trains it."""
+    from poly_jax.routing.input_router import InputRouter
+
+    return isinstance(adapters.router, InputRouter) and not adapters.router.learned
+
+
+def _has_lora(adapters: "Adapters") -> bool:
+    from poly_jax.adapters.lora import LoRA
+
+    return isinstance(adapters.skill, LoRA)
 
 
 def _mixes_lora_factors(adapters: "Adapters") -> bool:
@@ -84,6 +103,41 @@ ROWS_TO_TRAIN = Requirement(
     lambda adapters: (
         f"trains the router only, and {type(adapters.router).__name__} has nothing to train; use"
         f" '{family(adapters)}' or '{family(adapters)}-mu'"
+    ),
+)
+WHOLE_SKILLS = Requirement(
+    lambda adapters: adapters.n_splits == 1,
+    lambda adapters: (
+        f"routes whole skills, and this run mixes {adapters.n_splits} splits of them; use"
+        f" '{family(adapters)}', '{family(adapters)}-z' or '{family(adapters)}-mu'"
+    ),
+)
+TRAINED_ROUTER = Requirement(
+    lambda adapters: not made_after_its_skills(adapters),
+    lambda adapters: (
+        f"trains a router, and {type(adapters.router).__name__} was made for the run's skills; use 'routed'"
+        " to keep it, or adapt the run that has the skills"
+    ),
+)
+SKILL_OF_EACH_TASK = Requirement(
+    lambda adapters: adapters.router.owns_skills,
+    lambda adapters: (
+        "trains a gate on the task of each skill, and in this run tasks share skills; use 'arrow', or a run"
+        " with routers/private.gin"
+    ),
+)
+LORA_SKILLS = Requirement(
+    _has_lora,
+    lambda adapters: (
+        f"reads LoRA's factors, and this run's skills are {type(adapters.skill).__name__}; use"
+        f" 'phatgoose' or {_average_of(adapters)!r}"
+    ),
+)
+LOOKS_AT_INPUTS = Requirement(
+    _has_input_router,
+    lambda adapters: (
+        "keeps a router that looks at inputs, and this run's"
+        f" {type(adapters.router).__name__} looks at tasks; use 'arrow' to make one, or 'zero-shot'"
     ),
 )
 LORA_FACTORS = Requirement(

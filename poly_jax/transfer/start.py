@@ -98,13 +98,10 @@ def start_from(
     chosen = jax.tree.map(lambda leaf: leaf[0], combinations)
     initial = initial_adapters(source, variant, model, seed, mesh, chosen, old_tasks)
     trained, frozen_adapters = split(initial, selects(variant.trainable))
-    origin = source.origin.without_adapters()
-    if frozen_adapters:
-        if source.origin.adapters is not None:
-            raise UserError(
-                f"{source.step} itself trains a router only; adapt from the run its skills are from:"
-                f" {source.origin.adapters}"
-            )
+    origin = source.origin
+    if not frozen_adapters:
+        origin = origin.without_adapters()
+    elif origin.adapters is None:
         origin = on_skills_of(origin, source.step)
     _, backbone = split(source.parameters, is_adapter_parameter)
     return AdaptationStart(model, trained, merge(backbone, frozen_adapters), origin, chosen)
@@ -161,7 +158,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
     Raises:
       UserError: the variant does not keep the router.
     """
-    if old_tasks and not (variant.routes and variant.skills == "kept"):
+    if old_tasks and not (variant.routes and variant.skills == "kept" and variant.router is None):
         raise UserError(
             f"adapt.init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
             " run's router; use a variant such as 'mhr' or 'mhr-z'"

@@ -4,27 +4,35 @@ A new variant is one entry in `_ENTRIES`, or a call of `register` in a user's mo
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
 from poly_jax.errors import UserError
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
 from poly_jax.transfer.merging import DareLinear, DareTies, MagnitudePrune, Merging, TaskArithmetic, Ties
 from poly_jax.transfer.requirements import (
+    LOOKS_AT_INPUTS,
     LORA_FACTORS,
+    LORA_SKILLS,
     ONE_SKILL,
     OWN_SKILLS,
     ROWS_TO_DRAW,
     ROWS_TO_TRAIN,
     SEVERAL_SKILLS,
     SHARED_SKILLS,
+    SKILL_OF_EACH_TASK,
+    TRAINED_ROUTER,
+    WHOLE_SKILLS,
     Requirement,
     family,
+    made_after_its_skills,
 )
 from poly_jax.weights.parameter_names import Trainable
 
 # The command line imports this module for the names of the variants, and must not import JAX.
 if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
+    from poly_jax.routing.input_router import InputRouter
     from poly_jax.routing.router import Router
 
 
@@ -45,8 +53,11 @@ class Variant:
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
       choice: how the combined skills are chosen; None for all of them.
       merging: how combined LoRA skills become one; None for their average.
-      router: router of the new tasks where the run's skills belong to one task each; None for a learned one
-        with its default settings.
+      router: makes the router that takes the place of the run's; None for the run's own. Parameters that
+        follow from the skills start so.
+      row_router: router of the new tasks where the run's skills belong to one task each; None for a learned
+        one with its default settings.
+      own_tasks: whether the tasks are those of the run, because each skill is trained on with its own task.
       trains: False if nothing is trained and the initial values are the result.
       names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
         with a single split (Poly). Either is accepted everywhere; the one that fits the run is shown.
@@ -59,7 +70,9 @@ class Variant:
     routes: bool = False
     choice: CombinationSearch | None = None
     merging: Merging | None = None
-    router: "Router | None" = None
+    router: "Callable[[], InputRouter] | None" = None
+    row_router: "Router | None" = None
+    own_tasks: bool = False
     trains: bool = True
     names: tuple[str, str] | None = None
 
@@ -88,9 +101,25 @@ class Variant:
         return dataclasses.replace(self, name=mhr if family(adapters) == "mhr" else poly)
 
 
-_ROUTED = (SEVERAL_SKILLS, SHARED_SKILLS)
+def _arrow() -> "InputRouter":
+    from poly_jax.routing.arrow import ArrowRouter
+
+    return ArrowRouter()
+
+
+def _phatgoose() -> "InputRouter":
+    from poly_jax.routing.phatgoose import PHATGOOSERouter
+
+    return PHATGOOSERouter()
+
+
+_SHARED = (SEVERAL_SKILLS, SHARED_SKILLS)
+_ROUTED = (*_SHARED, TRAINED_ROUTER)
+_ROW = (SEVERAL_SKILLS, TRAINED_ROUTER)
 _MERGED = (SEVERAL_SKILLS, LORA_FACTORS)
 _SOUP = (SEVERAL_SKILLS, OWN_SKILLS)
+_BY_INPUT = (SEVERAL_SKILLS, WHOLE_SKILLS)
+_GATES = (*_BY_INPUT, SKILL_OF_EACH_TASK)
 _MERGING: dict[str, Merging] = {
     "task-arithmetic": TaskArithmetic(),
     "ties": Ties(),
@@ -99,11 +128,9 @@ _MERGING: dict[str, Merging] = {
     "magnitude-prune": MagnitudePrune(),
 }
 _ENTRIES = (
-    Variant("mhr", "kept", "adapters", (SEVERAL_SKILLS,), routes=True, names=("mhr", "poly")),
-    Variant(
-        "mhr-z", "kept", "router", (SEVERAL_SKILLS, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")
-    ),
-    Variant("mhr-mu", "combined", "skills", _ROUTED, names=("mhr-mu", "poly-mu")),
+    Variant("mhr", "kept", "adapters", _ROW, routes=True, names=("mhr", "poly")),
+    Variant("mhr-z", "kept", "router", (*_ROW, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")),
+    Variant("mhr-mu", "combined", "skills", _SHARED, names=("mhr-mu", "poly-mu")),
     Variant("shared", "kept", "skills", (ONE_SKILL,)),
     Variant("soup", "combined", "skills", _SOUP),
     Variant("soup-selected", "combined", "skills", _SOUP, choice=SelectedSkills()),
@@ -117,6 +144,9 @@ _ENTRIES = (
         for name, merging in _MERGING.items()
         for suffix in ("", "-trained")
     ),
+    Variant("arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, router=_arrow, trains=False),
+    Variant("phatgoose", "kept", "router", _GATES, routes=True, router=_phatgoose, own_tasks=True),
+    Variant("routed", "kept", "router", (LOOKS_AT_INPUTS,), routes=True, trains=False),
 )
 
 VARIANTS: dict[str, Variant] = {
@@ -157,4 +187,6 @@ def usual(adapters: "Adapters | None") -> str:
         return "full"
     if adapters.inventory_size == 1:
         return "shared"
+    if made_after_its_skills(adapters):
+        return "routed"
     return "soup" if adapters.router.owns_skills else family(adapters)

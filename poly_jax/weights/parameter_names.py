@@ -6,6 +6,7 @@ Paths are '/'-joined. The parameters of adapters lie beside those of the backbon
     encoder/layers_0/attention/query/skills/lora_a          a skill of the inventory    [splits, skills, ...]
     encoder/layers_0/attention/query/skills/private/lora_a  each task's own skill       [splits, tasks, ...]
     encoder/layers_0/attention/query/router/logits          a router                   [tasks, splits, skills]
+    encoder/layers_0/attention/query/input_router/kernel    a router that reads inputs [skills, width]
 
 Where the layers of a stack are scanned, `layers` stands for `layers_0`, `layers_1`, ... and every array below
 it has the layers on its first axis. The place of a router depends on the granularity of the adapters, such as
@@ -18,6 +19,8 @@ from typing import Literal
 
 SKILLS = "skills"
 ROUTER = "router"
+INPUT_ROUTER = "input_router"
+"""The name of a router that reads the input of its own map. Its arrays begin with the axis of skills."""
 PRIVATE = "private"
 STACKED = "layers"
 STACKS = ("encoder", "decoder")
@@ -36,7 +39,12 @@ _KEPT: dict[str, int | None] = {"fine": None, "layer": -1, "block": 2, "stack": 
 
 def is_router(path: str) -> bool:
     """Whether a parameter belongs to a router."""
-    return ROUTER in path.split("/")
+    return ROUTER in path.split("/") or is_input_router(path)
+
+
+def is_input_router(path: str) -> bool:
+    """Whether a parameter belongs to a router that reads the input of its map."""
+    return INPUT_ROUTER in path.split("/")
 
 
 def is_skill(path: str) -> bool:
@@ -89,7 +97,8 @@ def adapted_map(path: str) -> str:
 def router_place(path: str) -> str:
     """Return the place of the router that a parameter belongs to; `MODEL` for a router of the whole model."""
     parts = path.split("/")
-    return "/".join(parts[: parts.index(ROUTER)]) or MODEL
+    name = INPUT_ROUTER if INPUT_ROUTER in parts else ROUTER
+    return "/".join(parts[: parts.index(name)]) or MODEL
 
 
 def skills_of(adapted: str, private: bool = False) -> str:
@@ -113,9 +122,11 @@ def axis(path: str, name: Axis) -> int | None:
     Axes are counted from the front, and the axis of stacked layers, where there is one, counts too.
     """
     # Each task has one private skill, so the skills' axis of these arrays is the axis of tasks.
-    axes = ("tasks", "splits", "skills") if is_router(path) else ("splits", "skills")
+    axes: tuple[str, ...] = ("tasks", "splits", "skills") if is_router(path) else ("splits", "skills")
     if is_private(path):
         axes = ("splits", "tasks")
+    elif is_input_router(path):
+        axes = ("skills",)
     if not is_adapter_parameter(path) or name not in axes:
         return None
     return axes.index(name) + is_stacked(path)

@@ -10,11 +10,17 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.configuration import gin_root
 from poly_jax.configuration.gin_text import bindings
+from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.phatgoose import PHATGOOSERouter
 from poly_jax.routing.random_rows import RandomRouter
+from poly_jax.routing.smear import SMEARRouter
 from poly_jax.routing.table import TableRouter
+from poly_jax.routing.token_router import TokenRouter
 from poly_jax.training.ibp_prior import IBPPrior
+from poly_jax.transfer.settings import configured
+from poly_jax.transfer.variants import find
 
 SKILLS = {
     "lora": LoRA(rank=1),
@@ -30,8 +36,12 @@ ROUTERS = {
     "private": PrivateRouter(),
     "random": RandomRouter(),
     "shared": SharedRouter(),
+    "smear": SMEARRouter(),
     "table": TableRouter("skills.csv"),
+    "tokens": TokenRouter(),
 }
+# These choose the router of a run that adapts another one.
+ROUTERS_OF_VARIANTS = {"arrow": ArrowRouter(), "phatgoose": PHATGOOSERouter()}
 
 
 def made(*files, bound=()):
@@ -43,7 +53,7 @@ def made(*files, bound=()):
 def test_every_gin_file_is_tested():
     for folder, known in (
         ("adapters", SKILLS),
-        ("routers", ROUTERS),
+        ("routers", [*ROUTERS, *ROUTERS_OF_VARIANTS]),
         ("runs", ["multitask", "ibp_prior"]),
     ):
         there = {path.stem for path in (gin_root() / folder).glob("*.gin")}
@@ -57,6 +67,16 @@ def test_each_skill_goes_with_each_router(skill, router):
     assert (adapters.skill, adapters.router) == (SKILLS[skill], ROUTERS[router])
     assert adapters.n_splits == (8 if router == "mhr" else 1)
     assert (adapters.private_skill is not None) == (router == "cpoly")
+
+
+@pytest.mark.parametrize("name", ROUTERS_OF_VARIANTS)
+def test_a_file_for_a_router_of_trained_skills_chooses_its_variant(name):
+    loaded = configuration.load([f"routers/{name}.gin"])
+    assert f"adapt.variant = '{name}'" in loaded.config
+    assert find(name).router() == ROUTERS_OF_VARIANTS[name]
+    assert configured(find(name), loaded).router() == ROUTERS_OF_VARIANTS[name]
+    one = configuration.load([f"routers/{name}.gin"], [f"{type(find(name).router()).__name__}.top_k = 1"])
+    assert configured(find(name), one).router().top_k == 1
 
 
 def test_a_private_skill_has_its_own_settings():

@@ -35,8 +35,11 @@ from poly_jax.model.scoring import sequence_scores
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.phatgoose import PHATGOOSERouter
 from poly_jax.routing.random_rows import RandomRouter
+from poly_jax.routing.smear import SMEARRouter
 from poly_jax.routing.table import TableRouter
+from poly_jax.routing.token_router import TokenRouter
 from poly_jax.training.mesh import Partitioning, on_mesh, shardings, to_mesh
 from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import is_adapter_parameter
@@ -66,10 +69,14 @@ CASES = {
     "average": _adapters(LoRA(rank=2), AverageRouter()),
     "shared": _adapters(LoRA(rank=2), SharedRouter()),
     "private": _adapters(LoRA(rank=2), PrivateRouter()),
+    "tokens": _adapters(LoRA(rank=2), TokenRouter(), n_splits=1),
+    "vectors of tokens": _adapters(IA3(), TokenRouter(top_k=2), n_splits=1),
+    "gates": _adapters(LoRA(rank=2), PHATGOOSERouter(), n_skills=TASKS, n_splits=1),
+    "pooled": _adapters(LoRA(rank=2), SMEARRouter(), n_splits=1, private_skill=IA3()),
     "private_skill": _adapters(LoRA(rank=2), LearnedRouter(), private_skill=IA3(), granularity="layer"),
 }
 # What XLA has computed wrongly at one time or another.
-SAMPLE = {"apart": ("mhr", "private_skill"), "scanned": ("coarse",)}
+SAMPLE = {"apart": ("mhr", "private_skill", "tokens"), "scanned": ("coarse",)}
 
 
 def _model(case, scanned):

@@ -16,10 +16,14 @@ from poly_jax.model.loss import TokenLoss
 from poly_jax.model.scoring import decoder_inputs, token_log_probs
 from poly_jax.model.segments import Segments
 from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.phatgoose import PHATGOOSERouter
 from poly_jax.routing.random_rows import RandomRouter
+from poly_jax.routing.smear import SMEARRouter
 from poly_jax.routing.table import TableRouter
+from poly_jax.routing.token_router import TokenRouter
 from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -44,16 +48,25 @@ ROUTERS = {
     "random": RandomRouter(seed=2),
     "table": TableRouter(rows=tuple(tuple(1.0 + (t * k) % 3 for k in range(3)) for t in range(TASKS))),
 }
+INPUT_ROUTERS = {
+    "tokens": TokenRouter(top_k=2),
+    "arrow": ArrowRouter(),
+    "phatgoose": PHATGOOSERouter(),
+    "smear": SMEARRouter(),
+}
 SKILLS = {"lora": LoRA(rank=2, alpha=3.0), "merge_after": LoRA(rank=2, merge_after=True), "ia3": IA3()}
 
 
 def adapters(router, skill, **settings):
     settings = {"n_skills": 3, "n_splits": 2, "sites": SITES, **settings}
-    return Adapters(SKILLS[skill], ROUTERS[router], n_tasks=TASKS, **settings)
+    if router in INPUT_ROUTERS:
+        settings |= {"n_splits": 1, "n_skills": TASKS}
+    return Adapters(SKILLS[skill], {**ROUTERS, **INPUT_ROUTERS}[router], n_tasks=TASKS, **settings)
 
 
 CASES = [
-    *(adapters(router, "lora") for router in ROUTERS),
+    *(adapters(router, "lora") for router in (*ROUTERS, *INPUT_ROUTERS)),
+    *(adapters(router, "ia3") for router in ("tokens", "smear")),
     *(adapters("learned", skill) for skill in ("merge_after", "ia3")),
     *(adapters("learned", "lora", granularity=each) for each in ("layer", "block", "stack", "coarse")),
     adapters("learned", "lora", private_skill=IA3()),

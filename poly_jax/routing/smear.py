@@ -1,0 +1,42 @@
+"""SMEAR: one mix of skills for every example, chosen by the mean of its hidden states."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from poly_jax.routing.input_router import InputRouter
+from poly_jax.routing.router import Parameters, Sizes, Uniform
+from poly_jax.routing.standardized import standardized
+from poly_jax.weights.parameter_spec import ParameterSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class SMEARRouter(InputRouter):
+    """`w = softmax(W norm(mean x))`, where the mean is over an example's positions (arXiv 2306.03745).
+
+    Skills are merged by their factors, as for a task's mix. In the encoder the mean is that of the site's
+    input, in the decoder that of the encoded input, as in the authors' code. So the mix of an example does
+    not depend on what has been decoded. Padding does not count.
+    """
+
+    pools: ClassVar[bool] = True
+
+    def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:
+        """`kernel` [skills, width], drawn from N(0, 0.01^2) so that the first weights are almost equal."""
+        init = jax.nn.initializers.normal(0.01)
+        return {"kernel": ParameterSpec((sizes.n_skills, width), init, ("skills", "lora_in"))}
+
+    def input_weights(
+        self,
+        parameters: Parameters,
+        inputs: Float[Array, "*rows width"],
+        task_ids: Int[Array, "*rows"],
+        sizes: Sizes,
+        uniform: Uniform | None,
+    ) -> Float[Array, "*rows skills"]:
+        """The softmax of one product with every mean."""
+        scores = jnp.einsum("...d,kd->...k", standardized(inputs), parameters["kernel"])
+        return jax.nn.softmax(scores, axis=-1)
