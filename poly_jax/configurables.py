@@ -44,6 +44,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.training.optimizer": ("Optimizer",),
     "poly_jax.transfer.adapted_from": ("AdaptedFrom",),
     "poly_jax.transfer.gradient_free_search": ("SearchedWeights", "SelectedSkills"),
+    "poly_jax.transfer.merging": ("DareLinear", "DareTies", "MagnitudePrune", "TaskArithmetic", "Ties"),
 }
 """Names by the Python module that defines them."""
 

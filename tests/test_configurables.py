@@ -151,13 +151,13 @@ def test_the_optimizer_for_adapting_is_bound_in_its_own_scope():
 
 @pytest.mark.parametrize("name", ["soup-selected", "lorahub"])
 def test_a_variants_choice_is_set_by_the_configuration(name):
-    from poly_jax.transfer.settings import with_configured_choice
+    from poly_jax.transfer.settings import configured
     from poly_jax.transfer.variants import find
 
     loaded = configuration.load([], ["SelectedSkills.count=3", "SearchedWeights.candidates=3"])
     variant = find(name)
     assert variant.choice.size(100) in (5, 20)
-    assert with_configured_choice(variant, loaded).choice.size(100) == 3
+    assert configured(variant, loaded).choice.size(100) == 3
 
 
 def test_every_value_that_was_used_is_listed():

@@ -60,7 +60,10 @@ def analyse_routing(
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     initial = initial_values(step, experiment.transformer(opened.table), adapted)
-    found = find(adapters, names, opened.skills, initial, grouping)
+    skill_names = adapted.skill_names if adapted is not None else ()
+    if adapters.router.owns_skills:
+        skill_names = names
+    found = find(adapters, names, opened.skills, initial, grouping, skill_names)
     if gradients is not None:
         experiment.data.register_tasks()
         mesh = Partitioning().mesh()
@@ -77,7 +80,10 @@ def analyse_routing(
 
 
 def _pictures(found: Findings) -> dict[str, bytes]:
-    drawn = {"layers": figures.measures_figure(found.layers), "usage": figures.usage_figure(found.usage)}
+    drawn = {
+        "layers": figures.measures_figure(found.layers),
+        "usage": figures.usage_figure(found.usage, found.skill_names),
+    }
     if len(found.names) > 1:
         reference, cut = found.reference, found.clusters
         drawn["tasks"] = router_figure(
@@ -86,6 +92,7 @@ def _pictures(found: Findings) -> dict[str, bytes]:
             reference.matrix if reference else None,
             reference.groups if reference else (),
             skills_title="given groups",
+            columns=found.skill_names,
         )
         drawn["similarity"] = figures.pairs_figure(
             found.similarity, cut.order, cut.of_task, found.names, f"{found.measure} of mixing weights"

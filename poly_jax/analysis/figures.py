@@ -39,8 +39,13 @@ def measures_figure(layers: Mapping[str, Statistics]) -> Figure:
     return figure
 
 
-def usage_figure(used: Mapping[str, Float[np.ndarray, "splits skills"]]) -> Figure:
-    """Mean share of every skill at every router, relative to equal shares."""
+_MOST_SKILL_NAMES = 64
+
+
+def usage_figure(
+    used: Mapping[str, Float[np.ndarray, "splits skills"]], skill_names: Sequence[str] = ()
+) -> Figure:
+    """Mean share of every skill at every router, relative to equal shares; skills may have no names."""
     places = list(used)
     n_splits, n_skills = next(iter(used.values())).shape
     table = np.stack([part.reshape(-1) for part in used.values()]) * n_skills
@@ -50,13 +55,21 @@ def usage_figure(used: Mapping[str, Float[np.ndarray, "splits skills"]]) -> Figu
     limit = max(2.0, float(np.quantile(table, 0.995)))
     picture = axes.imshow(table, aspect="auto", cmap="viridis", vmin=0, vmax=limit, interpolation="nearest")
     axes.set_yticks(range(len(places)), places, fontsize=min(7, 54 * row))
-    mark_heads(axes, n_splits, n_skills, most_names=10)
+    mark_heads(axes, n_splits, n_skills, most_names=10, skill_names=skill_names)
     _bar(figure, axes, picture, "share x number of skills")
     return figure
 
 
-def mark_heads(axes: Axes, n_splits: int, n_skills: int, most_names: int) -> None:
-    """Divide the columns of skills into heads, and name at most `most_names` of the heads."""
+def mark_heads(
+    axes: Axes, n_splits: int, n_skills: int, most_names: int, skill_names: Sequence[str] = ()
+) -> None:
+    """Divide the columns of skills into heads, and name at most `most_names` of the heads.
+
+    With one head, up to 64 skills are named, where they have names.
+    """
+    if n_splits == 1 and 0 < len(skill_names) <= _MOST_SKILL_NAMES:
+        axes.set_xticks(range(n_skills), skill_names, rotation=90, fontsize=7, parse_math=False)
+        return
     for head in range(1, n_splits):
         axes.axvline(head * n_skills - 0.5, color="white", linewidth=1 if n_splits <= 16 else 0.3)
     named = range(0, n_splits, -(-n_splits // most_names))

@@ -61,6 +61,7 @@ class Findings:
       drift_note: a sentence about the initial values that are not known, or an empty string.
       reference: the given grouping of the tasks; None if none was given.
       alignment: alignment of the tasks' gradients; None if it was not asked for.
+      skill_names: names of the skills, in their order; empty where they have none.
     """
 
     adapters: Adapters
@@ -80,6 +81,17 @@ class Findings:
     drift_note: str
     reference: Reference | None = None
     alignment: Alignment | None = None
+    skill_names: tuple[str, ...] = ()
+
+    def skill_name(self, skill: int) -> str:
+        """The name of a skill, or its number after an s where it has no name."""
+        return self.skill_names[skill] if self.skill_names else f"s{skill}"
+
+    def used_most(self, skill: int) -> tuple[float, str, float]:
+        """The mean share of a skill over routers and heads, and the router with its largest share."""
+        means = {place: float(part[:, skill].mean()) for place, part in self.usage.items()}
+        place = max(means, key=lambda place: means[place])
+        return sum(means.values()) / len(means), place, means[place]
 
     @property
     def usage(self) -> dict[str, Float[np.ndarray, "splits skills"]]:
@@ -119,6 +131,7 @@ def find(
     trained: Mapping[str, np.ndarray],
     initial: InitialValues,
     grouping: tuple[list[str], Int[np.ndarray, "tasks groups"]] | None = None,
+    skill_names: tuple[str, ...] = (),
 ) -> Findings:
     """Analyse the routers and skills of a run.
 
@@ -128,6 +141,7 @@ def find(
       trained: trained values of routers and skills by '/'-joined name, with layers apart.
       initial: the initial values that are known.
       grouping: groups of the tasks to compare with; see `poly_jax.analysis.reference`.
+      skill_names: names of the skills; empty where they have none.
     """
     parameters = unflatten(trained)
     weights = mixing_weights(adapters, parameters)
@@ -158,6 +172,7 @@ def find(
         drifts.by_skill(initial.arrays, trained, adapters.inventory_size),
         initial.note,
         None if grouping is None else _compared(vectors, alike, *grouping),
+        skill_names=skill_names,
     )
 
 
@@ -179,6 +194,7 @@ def plain(found: Findings) -> dict[str, Any]:
             "granularity": adapters.granularity,
             "n_splits": adapters.n_splits,
             "n_skills": adapters.inventory_size,
+            "skill_names": found.skill_names,
             "overall": found.overall,
             "layers": found.layers,
             "places": found.places,

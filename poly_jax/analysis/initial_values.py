@@ -16,6 +16,7 @@ from poly_jax.training.open_run import open_run
 from poly_jax.training.restore import place_adapters
 from poly_jax.training.run_folder import OPERATIVE
 from poly_jax.transfer.adapted_from import AdaptedFrom
+from poly_jax.transfer.settings import configured
 from poly_jax.transfer.start import initial_adapters
 from poly_jax.transfer.variants import find
 from poly_jax.weights.layer_trees import unstack_layers
@@ -48,15 +49,16 @@ def initial_values(step: epath.Path, model: Transformer, adapted: AdaptedFrom | 
       adapted: how an adapted run started; None for a trained run.
     """
     if adapted is not None:
-        return _begun(model, adapted)
+        return _begun(step, model, adapted)
     seed = re.search(r"^train\.seed = (\d+)$", _operative(step), re.MULTILINE)
     if seed is None:
         return InitialValues({}, "The run does not record its seed, so its initial values are not known.")
     return InitialValues(drawn_adapters(model, int(seed[1])))
 
 
-def _begun(model: Transformer, adapted: AdaptedFrom) -> InitialValues:
-    variant, mesh = find(adapted.variant), Partitioning().mesh()
+def _begun(step: epath.Path, model: Transformer, adapted: AdaptedFrom) -> InitialValues:
+    own = configuration.load([], recorded=configuration.run_config(step))
+    variant, mesh = configured(find(adapted.variant), own), Partitioning().mesh()
     if not variant.trains:
         return InitialValues({}, "This run trained nothing: its values are the initial ones.")
     unknown = f"The initial values come from {adapted.step}, which this run was adapted from, and"

@@ -43,7 +43,9 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
                 "name": found.names[task],
                 "cluster": found.clusters.of_task[task],
                 "count": sum(float(layer[task]) for layer in counts) / len(counts),
-                "strongest": found.strongest(task),
+                "strongest": [
+                    (head, found.skill_name(skill), share) for head, skill, share in found.strongest(task)
+                ],
                 "nearest": None if nearest is None else found.names[nearest],
                 "similarity": math.nan if nearest is None else found.similarity[task, nearest],
                 "groups": found.groups_of(task),
@@ -57,6 +59,10 @@ def page(found: Findings, pictures: Mapping[str, bytes], run: str, step: int, n_
         adapters=found.adapters,
         router=type(found.adapters.router).__name__,
         n_skills=found.adapters.inventory_size,
+        skills=[
+            (found.skill_name(skill), *found.used_most(skill))
+            for skill in range(found.adapters.inventory_size)
+        ],
         images=images,
         tasks=tasks,
         run=run,
@@ -79,6 +85,7 @@ def _heads(found: Findings) -> dict[str, Any]:
         "tasks": [found.names[task] for task in order],
         "splits": first.shape[1],
         "skills": first.shape[2],
+        "skill_names": found.skill_names,
         "routers": [{"place": place, **_packed(found.weights[place][order])} for place in places[:room]],
     }
 

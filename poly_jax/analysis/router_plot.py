@@ -44,6 +44,7 @@ def router_figure(
     skill_names: Sequence[str] = (),
     title: str = "",
     skills_title: str = "true skills",
+    columns: Sequence[str] = (),
 ) -> Figure:
     """Dendrogram of the tasks, their true skills or groups, and their mixing weights at one router.
 
@@ -54,20 +55,21 @@ def router_figure(
       skill_names: names of the columns of `skills`.
       title: title of the figure.
       skills_title: title of the columns of `skills`.
+      columns: names of the skills that are mixed; empty where they have none.
     """
     place = representative(weights)
     tree = linkage(task_vectors(weights))
     order = hierarchy.leaves_list(tree)
     table: Float[np.ndarray, "tasks splits skills"] = weights[place]
     n_tasks, n_splits, n_skills = table.shape
-    columns = 0 if skills is None else skills.shape[1]
-    wide = [2.2, *([max(columns, 4) * 0.25] if columns else []), max(n_splits * n_skills * 0.11, 3)]
+    n_true = 0 if skills is None else skills.shape[1]
+    wide = [2.2, *([max(n_true, 4) * 0.25] if n_true else []), max(n_splits * n_skills * 0.11, 3)]
     # Hundreds of tasks or skills get smaller rows and columns, so that programs can still open the figure.
     row = min(0.22, _TALLEST / n_tasks)
     ratios = [min(width, _WIDEST) for width in wide]
     # Names of tasks are left of the panels and names of skills below, without making the panels smaller.
     beside = max(map(len, names)) * _INCHES_OF_LETTER
-    below = max(map(len, skill_names), default=0) * _INCHES_OF_LETTER
+    below = max(map(len, (*skill_names, *columns)), default=0) * _INCHES_OF_LETTER
     size = (sum(ratios) + max(beside, 1.0) + 1.5, max(row * n_tasks, 3) + max(below, 0.6) + 1.0)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(ratios), width_ratios=ratios)
@@ -85,12 +87,12 @@ def router_figure(
         axes[0].spines[side].set_visible(False)
     if skills is not None:
         axes[1].imshow(skills[order], aspect="auto", cmap="Greys", vmin=0, vmax=1.4, interpolation="nearest")
-        axes[1].set_xticks(range(columns), skill_names, rotation=90, fontsize=8, parse_math=False)
+        axes[1].set_xticks(range(n_true), skill_names, rotation=90, fontsize=8, parse_math=False)
         axes[1].set_title(skills_title, fontsize=9)
     picture = axes[-1].imshow(
         table.reshape(n_tasks, -1)[order], aspect="auto", cmap="viridis", vmin=0, interpolation="nearest"
     )
-    mark_heads(axes[-1], n_splits, n_skills, most_names=16)
+    mark_heads(axes[-1], n_splits, n_skills, most_names=16, skill_names=columns)
     axes[-1].set_title(f"mixing weights at {place}", fontsize=9)
     axes[1].set_yticks(range(n_tasks), [names[i] for i in order], fontsize=min(7, 54 * row), parse_math=False)
     for axis in axes[2:]:

@@ -19,7 +19,7 @@ function shade(part) {
 }
 
 function showHeads(root, data) {
-  const {tasks, splits, skills, routers} = data;
+  const {tasks, splits, skills, skill_names: names, routers} = data;
   const canvas = root.querySelector("canvas"), tip = root.querySelector("output");
   const choose = root.querySelector("select"), search = root.querySelector("input");
   const context = canvas.getContext("2d"), scale = window.devicePixelRatio || 1;
@@ -79,7 +79,7 @@ function showHeads(root, data) {
     at = place(event);
     const task = at && at.row >= 0 ? rows[at.row] : undefined;
     tip.textContent = task === undefined ? "" :
-      `${tasks[task]}: ${splits > 1 ? `head ${at.head}, ` : ""}skill ${at.skill}, weight ${weight(task, at.column).toFixed(3)}`;
+      `${tasks[task]}: ${splits > 1 ? `head ${at.head}, ` : ""}skill ${names.length ? names[at.skill] : at.skill}, weight ${weight(task, at.column).toFixed(3)}`;
   });
   canvas.addEventListener("mouseleave", () => { tip.textContent = ""; });
   canvas.addEventListener("click", (event) => {

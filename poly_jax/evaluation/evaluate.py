@@ -1,6 +1,7 @@
 """`poly-jax eval`: evaluates a run with its tasks' own metrics, through seqio's Evaluator."""
 
 import dataclasses
+import functools
 import sys
 
 import jax
@@ -11,6 +12,8 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import Results, as_json, not_finite, show
+from poly_jax.evaluation.task_texts import example_texts
+from poly_jax.evaluation.unknown_tasks import Unknown, UnknownTasks, check_rows, serves_any_task, with_rows
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
@@ -34,6 +37,8 @@ def evaluate(
     batch_size: int = 32,
     output_dir: str | None = None,
     partitioning: Partitioning = Partitioning(),
+    unknown: Unknown | None = None,
+    descriptions: str | None = None,
 ) -> Results:
     """Evaluate a run on a mixture's tasks with their own metrics.
 
@@ -48,8 +53,12 @@ def evaluate(
       zero_shot: whether to use the average of the run's skills for every task, including unknown tasks.
       batch_size: number of examples in a batch, over all devices.
       output_dir: folder of the results; None for `eval/<mixture>-<split>` in the run's folder, with the
-        suffix `-zero_shot` in a zero-shot evaluation.
+        suffix `-zero_shot` in a zero-shot evaluation, and `-average` or `-nearest` with `unknown`.
       partitioning: shape of the device mesh.
+      unknown: how to answer for tasks that the run does not know: "average" (the mean of all tasks' mixing
+        weights) or "nearest" (those of the task whose text is most similar to the inputs of the split, or to
+        the task's description); None for an error. A run whose adapters do not depend on the task needs none.
+      descriptions: file of texts that describe tasks for "nearest"; see `poly_jax.evaluation.infer.infer`.
 
     Returns:
       The metrics by task and, under "mean", their means over tasks.
@@ -63,24 +72,37 @@ def evaluate(
     experiment.data.register_tasks()
     step = step_folder(run)
     name = mixture or experiment.data.mixture
-    table = TaskTable.of(name) if zero_shot else _table(experiment, run, name)
+    if zero_shot and unknown is not None:
+        raise UserError(
+            "--zero_shot and --unknown are two ways to answer for unknown tasks; give one of them"
+        )
+    stand_ins = None if unknown is None else UnknownTasks(unknown, descriptions)
+    table = TaskTable.of(name) if zero_shot or stand_ins else _table(experiment, run, name)
+    if stand_ins is not None and experiment.adapters is not None:
+        check_rows(experiment.adapters, run)
     check_vocabularies(name, experiment.model)
     evaluation = MixtureEvaluation(name, table, split)
     # The checks above need neither data nor a model, so a mistake shows at once.
-    folder = (
-        epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / _label(name, split, zero_shot)
-    )
+    how = "zero_shot" if zero_shot else unknown or ""
+    folder = epath.Path(output_dir) if output_dir else step.parent.parent / "eval" / _label(name, split, how)
     check_output_folder(folder, "eval")
     writes = jax.process_index() == 0
     evaluation.read(experiment.data.sequence_length, folder / PREDICTIONS if writes else None)
     restored = restore(experiment, run, mesh)
-    restored = averaged(restored, table) if zero_shot else dataclasses.replace(restored, table=table)
+    if zero_shot:
+        restored = averaged(restored, table)
+    elif stand_ins is None or serves_any_task(experiment.adapters):
+        restored = dataclasses.replace(restored, table=table)
+    else:
+        lengths = experiment.data.sequence_length
+        texts = functools.partial(example_texts, split=split, lengths=lengths)
+        restored = with_rows(restored, stand_ins.rows(restored.table, table, texts, lengths), table)
     done = evaluation(Predictor(restored, experiment.decoding, mesh, batch_size))
     results = done.results
     if writes:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / METRICS, as_json(results, done.metrics))
-        show(results, f"{name}, {split}{', zero-shot' if zero_shot else ''}")
+        show(results, f"{name}, {split}{f', {how}'.replace('_', '-') if how else ''}")
         notices = list(done.notices)
         if broken := not_finite(results):
             notices.append(f"not finite, and null in {METRICS}: {listing(broken)}")
@@ -94,15 +116,15 @@ def evaluate(
     return results
 
 
-def _label(name: str, split: str, zero_shot: bool) -> str:
-    return f"{name}-{split}" + ("-zero_shot" if zero_shot else "")
+def _label(name: str, split: str, how: str) -> str:
+    return f"{name}-{split}" + (f"-{how}" if how else "")
 
 
 def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
     """Return the run's task table, after checking that it has the mixture's tasks."""
     wanted = TaskTable.of(name)
-    if experiment.adapters is None:
-        # A bare T5 ignores task ids and can be evaluated on any task.
+    if serves_any_task(experiment.adapters):
+        # The model ignores task ids and can be evaluated on any task.
         return wanted
     table = read_table(step_folder(run))
     unknown = [task for task in wanted.names if task not in table.names]
@@ -110,6 +132,6 @@ def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
         raise UserError(
             f"{run} does not know {len(unknown)} of the {len(wanted)} tasks of {name!r} ({listing(unknown)});"
             f" adapt it to a new task first (poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR)"
-            ", or evaluate with --zero_shot"
+            ", or evaluate with --zero_shot, --unknown=average or --unknown=nearest"
         )
     return table

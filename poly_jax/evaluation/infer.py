@@ -5,9 +5,18 @@ import numpy as np
 
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import mixture_or_task
+from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.text_encoding import say_if_endless, task_encoder
 from poly_jax.evaluation.texts import check_output, read_records, text_of, write_answers
+from poly_jax.evaluation.unknown_tasks import (
+    Unknown,
+    UnknownTasks,
+    check_rows,
+    serves_any_task,
+    unknown_task,
+    with_rows,
+)
 from poly_jax.experiment import Experiment
 from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
@@ -23,6 +32,8 @@ def infer(
     experiment: Experiment,
     batch_size: int = 32,
     partitioning: Partitioning = Partitioning(),
+    unknown: Unknown | None = None,
+    descriptions: str | None = None,
 ) -> None:
     """Predict for texts with a task's adapters.
 
@@ -33,7 +44,7 @@ def infer(
 
     Args:
       run: folder of the run, or one of its checkpoints.
-      task: name of one of the run's tasks.
+      task: name of one of the run's tasks; with `unknown` any name.
       input: path of a file with one text per line, or of a `.jsonl` file with "inputs" or "input" and other
         fields; "-" is standard input.
       output: path of the file for predictions as lines, or of a `.jsonl` file with the input's fields,
@@ -42,13 +53,25 @@ def infer(
       experiment: the run's experiment.
       batch_size: number of examples in a batch, over all devices.
       partitioning: shape of the device mesh.
+      unknown: how to answer where the run does not know the task: "average" (the mean of all tasks' mixing
+        weights) or "nearest" (those of the task whose text is most similar to the texts, or to the task's
+        description); None for an error. A run whose adapters do not depend on the task needs no row.
+      descriptions: file of texts that describe tasks for "nearest", a JSON object by the tasks' names; None
+        to describe the run's tasks by their training examples.
 
     Raises:
       UserError: the run has no such task, the input cannot be read, or the output cannot be written.
     """
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
-    task_id = read_table(step_folder(run)).id(task)
+    known = read_table(step_folder(run))
+    stand_ins = None if unknown is None else UnknownTasks(unknown, descriptions)
+    needs_row = task not in known.names and not serves_any_task(experiment.adapters)
+    if needs_row:
+        if stand_ins is None:
+            raise unknown_task(task, known)
+        assert experiment.adapters is not None
+        check_rows(experiment.adapters, run)
     check_output(output, input)
     records = read_records(input)
     experiment.data.register_tasks()
@@ -56,8 +79,16 @@ def infer(
     check_features(repr(task), described.output_features, experiment.model)
     lengths = experiment.data.sequence_length
     say_if_endless(described, lengths)
-    inputs = task_encoder(described, lengths)([text_of(record) for record in records])
-    predictor = Predictor(restore(experiment, run, mesh), experiment.decoding, mesh, batch_size)
+    texts = [text_of(record) for record in records]
+    inputs = task_encoder(described, lengths)(texts)
+    restored = restore(experiment, run, mesh)
+    if needs_row and stand_ins is not None:
+        wanted = TaskTable((task,))
+        rows = stand_ins.rows(known, wanted, lambda _: "\n".join(texts), lengths)
+        restored = with_rows(restored, rows, wanted)
+    # Where adapters do not depend on the task, the first task stands for every other one.
+    task_id = restored.table.id(task) if task in restored.table.names else 0
+    predictor = Predictor(restored, experiment.decoding, mesh, batch_size)
     predictions = predictor.predict(inputs, np.full(len(inputs), task_id, np.int32))
     vocabulary = described.output_features["targets"].vocabulary
     answers = [vocabulary.decode(tokens) for tokens in predictions.tokens.tolist()]

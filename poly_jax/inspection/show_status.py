@@ -10,9 +10,11 @@ from poly_jax.errors import UserError
 from poly_jax.reporting.output_folder import RESULTS
 from poly_jax.reporting.results_file import read_results
 from poly_jax.reporting.table import print_table
+from poly_jax.training.checkpoints import read_table
 from poly_jax.training.progress import duration
 from poly_jax.training.run_status import Checkpoint, RunStatus, run_status
 from poly_jax.training.time_spent import KINDS, Report
+from poly_jax.weights.tree import listing
 
 _SUMMARY = "summary.md"
 _WORKING = {
@@ -55,6 +57,9 @@ def _show_run(run: str, status: RunStatus) -> None:
     newest = status.newest_intact
     if status.checkpoints:
         print(f"newest intact checkpoint: {newest.folder if newest else 'none'}")
+    if newest:
+        tasks = read_table(newest.folder).names
+        print(f"{len(tasks)} task(s), {listing(tasks)}")
     if status.time is not None:
         _show_time(status.time)
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.skill import Mixed, Skill
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -58,6 +59,33 @@ def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | 
     own = leaves_below(run.skills, skills_of(path, private=True))
     adapter = adapters.private_skill.mix(own, jax.nn.one_hot(task, adapters.n_tasks)[None])
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
+
+
+def task_lora(run: OpenRun, adapters: Adapters, task: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return a task's adapter as one LoRA at every adapted map: `a` [d_in, rank] and `b` [rank, d_out].
+
+    The scale of the update is that of the run's skills. Skills whose outputs are averaged, or that are added
+    to a private skill of the task, become one LoRA whose rank is the sum of their ranks.
+
+    Args:
+      run: the run.
+      adapters: settings of its adapters, whose skills are LoRA.
+      task: id of the task.
+    """
+    assert isinstance(adapters.skill, LoRA)
+    found = {}
+    for path in adapted_paths(run):
+        adapter, own = mixed(run, adapters, path, task), private(run, adapters, path, task)
+        factors = [(adapter["lora_a"], adapter["lora_b"])]
+        if own is not None:
+            kind = adapters.private_skill
+            assert isinstance(kind, LoRA)
+            ratio = np.float32(kind.alpha / kind.rank / (adapters.skill.alpha / adapters.skill.rank))
+            factors.append((own["lora_a"], own["lora_b"] * ratio))
+        # A sum of updates is one update whose rank is the sum of their ranks.
+        a, b = zip(*factors, strict=True)
+        found[path] = (np.concatenate(a, axis=1), np.concatenate(b, axis=0))
+    return found
 
 
 def merged(run: OpenRun, adapters: Adapters, task: int) -> dict[str, Tensor]:

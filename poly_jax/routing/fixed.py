@@ -14,6 +14,8 @@ from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 class AverageRouter(Router):
     """Every skill has weight 1/K for every task (MHR-mu before its skills are collapsed)."""
 
+    serves_any_task: ClassVar[bool] = True
+
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "splits skills"]:

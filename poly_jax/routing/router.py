@@ -40,10 +40,12 @@ class Router(abc.ABC):
       owns_skills: whether each task has a skill of its own in the inventory, which no other task uses. The
         inventory's axis of skills is then the axis of tasks, in their order.
       names_tasks: whether weights depend on the tasks' names, which `for_tasks` then passes on.
+      serves_any_task: whether weights do not depend on the task, so that a task needs no row to be answered.
     """
 
     owns_skills: ClassVar[bool] = False
     names_tasks: ClassVar[bool] = False
+    serves_any_task: ClassVar[bool] = False
 
     def for_tasks(self, names: tuple[str, ...]) -> "Router":
         """The router for the tasks of these names, in the order of their ids: a row may depend on the name.

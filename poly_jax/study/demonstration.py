@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -19,23 +20,55 @@ from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.study.labels import labelled
-from poly_jax.study.methods import MHR, POLY, SHARED, Adaptation, MultitaskMethod
+from poly_jax.study.methods import POLY, RECIPES, SHARED, Adaptation, MultitaskMethod
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
-_COMPARED = ((MHR, ("mhr", "mhr-z", "mhr-mu")), (POLY, ("poly",)), (SHARED, ("shared",)))
 _SHORTER = ("train.steps = 250", "train.report_every = 50")
-_STEPS = 60
-# The learning rates chosen in docs/embedded_benchmark.md: the router's for -z, and otherwise the skills'.
-_RATES = {"mhr": 1e-3, "mhr-z": 0.03, "mhr-mu": 1e-3, "poly": 1e-3, "shared": 1e-3}
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A method of the demonstration.
+
+    Attributes:
+      method: how it is trained.
+      adaptations: how it adapts to new tasks.
+      rates: the learning rate of each, as docs/heads.md and docs/embedded_benchmark.md chose them: the
+        router's for -z, and otherwise the skills'.
+      folder: name of its run.
+    """
+
+    method: MultitaskMethod
+    adaptations: tuple[Adaptation, ...]
+    rates: tuple[float, ...]
+    folder: str
+
+
+# A task has a few hundred numbers in two ways: many heads of one router, or a router at every site.
+_MHR = MultitaskMethod(
+    "MHR, one router with 32 heads",
+    f"{RECIPES}/mhr.gin",
+    bindings=("Adapters.granularity = 'coarse'", "Adapters.n_splits = 32"),
+)
+_POLY = dataclasses.replace(POLY, name="Poly, a router at each site")
+COMPARED = (
+    Compared(_MHR, (Adaptation("mhr", "mhr", 80), Adaptation("mhr-z", "mhr-z", 150)), (1e-3, 0.1), "mhr"),
+    Compared(
+        _POLY, (Adaptation("poly", "poly", 80), Adaptation("poly-z", "poly-z", 100)), (1e-3, 0.1), "poly"
+    ),
+    Compared(SHARED, (Adaptation("shared", "shared", 80),), (1e-3,), "shared"),
+)
 
 
 def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     """Train MHR, Poly and a shared LoRA in the same way, adapt each to new tasks, and plot the routers.
 
+    The routed methods adapt everything, and then the row of the router alone.
+
     Args:
-      output_dir: folder of one run per method, `table.md`, `results.json` and `router_<method>.png`. Runs
+      output_dir: folder of one run per method, `table.md`, `results.json` and a picture of each router. Runs
         that already exist are not trained again.
       bindings: gin bindings on top of the recipes, such as "train.steps=100".
 
@@ -45,11 +78,13 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     check_output_folder(output_dir, "demo")
     started = time.perf_counter()
     folder = epath.Path(output_dir)
-    jobs = [_Job(method, variants, output_dir, tuple(bindings), _STEPS) for method, variants in _COMPARED]
-    # Half of the time is tracing and compiling, for which a process uses one core. The processes are spawned,
-    # because JAX's threads do not survive a fork, and an interrupt of the parent ends them at once.
+    jobs = [_Job(compared, output_dir, tuple(bindings)) for compared in COMPARED]
+    # Half of the time is tracing and compiling, for which a process uses one core, and steps of so small a
+    # model gain little from a second. The processes are spawned, because JAX's threads do not survive a fork,
+    # and an interrupt of the parent ends them at once.
+    os.environ["NPROC"] = "1"
     with ProcessPoolExecutor(
-        max_workers=2,
+        max_workers=len(jobs),
         mp_context=multiprocessing.get_context("spawn"),
         initializer=signal.signal,
         initargs=(signal.SIGINT, signal.SIG_DFL),
@@ -79,38 +114,36 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
 class _Job:
     """The part of the demonstration that belongs to one method."""
 
-    method: MultitaskMethod
-    variants: tuple[str, ...]
+    compared: Compared
     output_dir: str
     bindings: tuple[str, ...]
-    steps: int
 
 
 def _compare(job: _Job) -> list[dict[str, Any]]:
-    """Train a method, plot its router, and score it on seen tasks and, with each variant, on new tasks."""
-    with labelled(job.method.name):
+    """Train a method, plot its router, and score it on seen tasks and, with each adaptation, on new tasks."""
+    method = job.compared.method
+    with labelled(job.compared.folder):
         bench, folder = benchmark(), epath.Path(job.output_dir)
         _say(f"training on {len(bench.train)} tasks")
         trained = train_method(
-            job.method, folder / job.method.run_name, seed=0, bindings=(*_SHORTER, *job.bindings)
+            method, folder / job.compared.folder, seed=0, bindings=(*_SHORTER, *job.bindings)
         )
-        if job.method != SHARED:
-            _plot(trained, folder)
+        if method != SHARED:
+            _plot(trained, folder / f"router_{job.compared.folder}.png")
         seen = seen_score(trained)
         results = []
-        for variant in job.variants:
-            _say(f"{variant}: adapting to {len(bench.heldout)} held-out tasks, 16 examples each")
-            adaptation = Adaptation(variant, variant, job.steps)
-            (adapted,) = adapt_tasks(trained, adaptation, bench.heldout, [_RATES[variant]])
+        for adaptation, rate in zip(job.compared.adaptations, job.compared.rates, strict=True):
+            _say(f"{adaptation.name}: adapting to {len(bench.heldout)} held-out tasks, 16 examples each")
+            (adapted,) = adapt_tasks(trained, adaptation, bench.heldout, [rate])
             results.append(
-                {"method": job.method.name, "variant": variant, "seen": seen}
+                {"method": method.name, "variant": adaptation.name, "seen": seen}
                 | {"heldout": adapted.exact_match, "trained": trained.n_trained}
                 | {"trained_per_task": adapted.n_trained}
             )
     return results
 
 
-def _plot(trained: Trained, folder: epath.Path) -> None:
+def _plot(trained: Trained, path: epath.Path) -> None:
     model, table = trained.restored.model, trained.restored.table
     assert model.adapters is not None
     weights = mixing_weights(model.adapters, trained.restored.parameters)
@@ -119,7 +152,7 @@ def _plot(trained: Trained, folder: epath.Path) -> None:
     found = agreement(task_vectors(weights), skills)
     inventory = benchmark().inventory
     save_router_plot(
-        folder / f"router_{trained.method.name.lower()}.png",
+        path,
         weights,
         [f"{task.name} ({'+'.join(inventory.skill_names[s] for s in task.skills)})" for task in ordered],
         skills,

@@ -68,16 +68,17 @@ class MultitaskMethod:
         return self.recipe.rpartition("/")[2].removesuffix(".gin")
 
 
-_RECIPES = "recipes/skillbench"
+RECIPES = "recipes/skillbench"
+"""Folder of the recipes."""
 
 
 def _method(name: str, recipe: str, *variants: str, rate_scale: float = 1.0) -> MultitaskMethod:
-    return MultitaskMethod(name, f"{_RECIPES}/{recipe}.gin", tuple(map(adaptation, variants)), rate_scale)
+    return MultitaskMethod(name, f"{RECIPES}/{recipe}.gin", tuple(map(adaptation, variants)), rate_scale)
 
 
 MHR = _method("MHR", "mhr", "mhr", "mhr-z", "mhr-mu", "zero-shot", "random")
 POLY = _method("Poly", "poly", "poly", "poly-z", "poly-mu")
-SHARED = MultitaskMethod("shared LoRA", f"{_RECIPES}/shared.gin", (adaptation("shared"), FRESH))
+SHARED = MultitaskMethod("shared LoRA", f"{RECIPES}/shared.gin", (adaptation("shared"), FRESH))
 SHARED_WIDE = _method("shared LoRA, 8 x rank", "shared_wide", "shared")
 PRIVATE = _method("private LoRA", "private", "soup", "soup-selected", "lorahub")
 C_POLY = _method("C-Poly", "cpoly", "poly")

@@ -21,7 +21,7 @@ from poly_jax.tasks.skillbench.tasks import register, registered_name
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
-from poly_jax.transfer.settings import with_configured_choice
+from poly_jax.transfer.settings import configured
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import is_adapter_parameter
@@ -120,7 +120,7 @@ def adapt_tasks(
     All adaptations are computed in one program, which costs less than one after another.
     """
     form, seed = trained.form, trained.data_seed
-    chosen = with_configured_choice(adaptation.variant, trained.loaded)
+    chosen = configured(adaptation.variant, trained.loaded)
     model = _sampling(trained.restored.model, adaptation.sampling)
     assert model.adapters is not None
     # A router that looks tasks up by name makes a different model for each task.

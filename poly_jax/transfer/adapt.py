@@ -25,7 +25,7 @@ from poly_jax.training.host_share import host_share
 from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
-from poly_jax.training.restore import restore
+from poly_jax.training.restore import Restored, restore
 from poly_jax.training.run_folder import claimed
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import Start, describe
@@ -144,6 +144,7 @@ def adapt(
         seed=seed,
         shots=shots,
         init_router_from=tuple(init_router_from),
+        skill_names=skill_names(chosen, source),
     )
     lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
@@ -170,6 +171,14 @@ def adapt(
             began=began,
         )
         return fit(start, update, stream, settings)
+
+
+def skill_names(variant: Variant, source: Restored) -> tuple[str, ...]:
+    """The names of the skills that a new task's row mixes: those of the tasks that own them, if any do."""
+    adapters = source.model.adapters
+    if adapters is None or not adapters.router.owns_skills or not variant.routes:
+        return ()
+    return source.table.names
 
 
 def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainState:
@@ -228,15 +237,14 @@ def changed_bindings(
     before: Adapters | None, after: Adapters | None, task: str, adapted: AdaptedFrom
 ) -> list[str]:
     """The lines in which the adapted run's `config.gin` differs from the source's."""
-    lines = [f"Data.mixture = {task!r}", *bindings(adapted)]
+    # Adapted runs of earlier versions do not have this line, and can still be resumed.
+    skip = () if adapted.skill_names else ("skill_names",)
+    lines = [f"Data.mixture = {task!r}", *bindings(adapted, skip=skip)]
     if after is None:
         lines.append("Experiment.adapters = None")
-    if after is not None and before is not None and type(before.router) is not type(after.router):
-        lines += [
-            f"Adapters.{name} = {getattr(after, name)!r}"
-            for name in ("n_skills", "granularity")
-            if getattr(before, name) != getattr(after, name)
-        ]
+    for name in ("n_skills", "granularity") if before and after else ():
+        if getattr(before, name) != getattr(after, name):
+            lines.append(f"Adapters.{name} = {getattr(after, name)!r}")
     for name in ("skill", "router", "private_skill") if after else ():
         old, new = getattr(before, name), getattr(after, name)
         # A router that depends on its tasks looks them up again by their names.

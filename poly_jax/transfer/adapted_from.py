@@ -23,6 +23,8 @@ class AdaptedFrom:
       skills: indices in the inventory of the skills that the variant chose to combine; empty if the variant
         does not choose skills.
       weights: weight of each of these skills in the sum that the adapter started from.
+      skill_names: names of all skills of the inventory that a row mixes, in their order; empty where the
+        skills of the run that was adapted have no names.
     """
 
     step: str
@@ -32,6 +34,7 @@ class AdaptedFrom:
     init_router_from: tuple[str, ...] = ()
     skills: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
+    skill_names: tuple[str, ...] = ()
 
     @classmethod
     def chosen(cls, combination: Combination | None, **fields) -> "AdaptedFrom":

@@ -4,14 +4,16 @@ import dataclasses
 from typing import Any
 
 import jax
+from jaxtyping import PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.input_router import InputRouter
+from poly_jax.routing.learned import LearnedRouter
 from poly_jax.transfer.combination import Combination
-from poly_jax.transfer.combined_skills import average_skills, combine
+from poly_jax.transfer.combined_skills import average_skills, merge_skills, pick
 from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import INPUT_ROUTER, adapted_map, is_input_router, is_inventory, leaf
 from poly_jax.weights.tree import flatten, merge, split, unflatten
@@ -47,10 +49,14 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
         trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)
     elif not variant.routes:
         trained = dataclasses.replace(trained, router=SharedRouter())
-    elif variant.router is not None:
+    elif variant.input_router is not None:
         trained = dataclasses.replace(
-            trained, router=variant.router(), n_skills=trained.inventory_size, granularity="fine"
+            trained, router=variant.input_router(), n_skills=trained.inventory_size, granularity="fine"
         )
+    elif trained.router.owns_skills:
+        # The new task has no skill of its own in the inventory, so it learns a row over all skills.
+        router = variant.router or LearnedRouter()
+        trained = dataclasses.replace(trained, router=router, n_skills=trained.inventory_size)
     # A private skill of the new task would be fresh, so it is left out where skills are not trained and where
     # a single skill is trained.
     private = trained.private_skill if variant.trainable == "adapters" else None
@@ -70,6 +76,7 @@ def initial_parameters(
     skill: Skill,
     combination: Combination | None = None,
     rows: Tree | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Tree:
     """The parameters of the new tasks' adapters before the first step.
 
@@ -80,6 +87,7 @@ def initial_parameters(
       skill: kind of the trained skills.
       combination: the combination of skills, if the variant chooses skills.
       rows: parameters of the routers that replace the fresh ones.
+      key: key of the adaptation's seed, for a variant that merges skills at random.
 
     A router that looks at inputs belongs to the skills, not to the tasks, so it is kept where they are.
     """
@@ -87,11 +95,16 @@ def initial_parameters(
         return merge(fresh, rows or {})
     skills, _ = split(trained, is_inventory)
     if variant.skills == "combined":
-        skills = combine(skills, skill, combination) if combination else average_skills(skills, skill)
+        skills = pick(skills, combination) if combination else skills
+        if variant.merging is None:
+            skills = average_skills(skills, skill)
+        else:
+            assert key is not None
+            skills = merge_skills(skills, variant.merging, key)
         return merge(split(fresh, is_inventory)[1], rows or {}, skills)
     routers, _ = split(trained, is_input_router)
-    if variant.router is not None:
-        routers = _made_routers(variant.router(), skills)
+    if variant.input_router is not None:
+        routers = _made_routers(variant.input_router(), skills)
     return merge(split(fresh, is_inventory)[1], routers, rows or {}, skills)
 
 

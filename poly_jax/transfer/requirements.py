@@ -99,7 +99,7 @@ ROWS_TO_DRAW = Requirement(
     lambda adapters: f"draws a router's row, and {type(adapters.router).__name__} has none; use 'private'",
 )
 ROWS_TO_TRAIN = Requirement(
-    _has_rows,
+    lambda adapters: _has_rows(adapters) or adapters.router.owns_skills,
     lambda adapters: (
         f"trains the router only, and {type(adapters.router).__name__} has nothing to train; use"
         f" '{family(adapters)}' or '{family(adapters)}-mu'"

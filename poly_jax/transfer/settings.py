@@ -6,6 +6,7 @@ from typing import Any
 from poly_jax.configuration import Loaded
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
+from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.recorded_mesh import arguments_here
@@ -39,22 +40,26 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
     """
     known = {field.name for field in dataclasses.fields(Settings)}
     given = {"run": "", "task": "", "output_dir": ""}
-    bound = arguments_here(loaded, "adapt", **given, variant=with_configured_choice(find(variant), loaded))
+    bound = arguments_here(loaded, "adapt", **given, variant=configured(find(variant), loaded))
     return Settings(**{name: value for name, value in bound.items() if name in known})
 
 
-def with_configured_choice(variant: Variant, loaded: Loaded) -> Variant:
-    """The variant, with the settings that a configuration binds for its choice of skills or its router.
+def configured(variant: Variant, loaded: Loaded) -> Variant:
+    """The variant, with the settings that a configuration binds for its parts.
 
+    These are its choice of skills, its way to merge them, and `LearnedRouter` where new tasks get a row.
     Settings that are not bound keep the variant's values.
     """
-
-    def configured(made: Any) -> Any:
-        return dataclasses.replace(made, **loaded.bound(type(made).__name__))
-
-    if variant.choice is not None:
-        variant = dataclasses.replace(variant, choice=configured(variant.choice))
-    if variant.router is not None:
-        router = configured(variant.router())
-        variant = dataclasses.replace(variant, router=lambda: router)
-    return variant
+    parts: dict[str, Any] = {"choice": variant.choice, "merging": variant.merging}
+    if variant.routes:
+        parts["router"] = variant.router or LearnedRouter()
+    bound = {
+        name: dataclasses.replace(part, **loaded.bound(type(part).__name__))
+        for name, part in parts.items()
+        if part is not None
+    }
+    if variant.input_router is not None:
+        router: Any = variant.input_router()
+        router = dataclasses.replace(router, **loaded.bound(type(router).__name__))
+        bound["input_router"] = lambda: router
+    return dataclasses.replace(variant, **bound)

@@ -176,7 +176,7 @@ def _begin(
 
     def initial(key, combination, skills, rows):
         fresh, _ = split(init_parameters(model, key)[0], is_adapter_parameter)
-        start = initial_parameters(variant, skills, fresh, skill, combination, rows)
+        start = initial_parameters(variant, skills, fresh, skill, combination, rows, key)
         return split(start, selects(variant.trainable))[0]
 
     trained = jax.jit(jax.vmap(initial, in_axes=(0, 0, None, None)))(keys, combinations, skills, rows)

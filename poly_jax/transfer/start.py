@@ -135,7 +135,8 @@ def initial_adapters(
     places = jax.tree.map(lambda leaf: leaf.sharding, fresh)
     begin = jax.jit(functools.partial(initial_parameters, variant), static_argnums=2, out_shardings=places)
     with on_mesh(mesh):
-        return begin(skills, fresh, source.model.adapters.skill, combination, rows)
+        skill = source.model.adapters.skill
+        return begin(skills, fresh, skill, combination, rows, jax.random.key(seed))
 
 
 def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new: int) -> Tree | None:
@@ -157,7 +158,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
     Raises:
       UserError: the variant does not keep the router.
     """
-    if old_tasks and not (variant.routes and variant.skills == "kept" and variant.router is None):
+    if old_tasks and not (variant.routes and variant.skills == "kept" and variant.input_router is None):
         raise UserError(
             f"adapt.init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
             " run's router; use a variant such as 'mhr' or 'mhr-z'"

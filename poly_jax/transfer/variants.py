@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from poly_jax.errors import UserError
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
+from poly_jax.transfer.merging import DareLinear, DareTies, MagnitudePrune, Merging, TaskArithmetic, Ties
 from poly_jax.transfer.requirements import (
     LOOKS_AT_INPUTS,
     LORA_FACTORS,
@@ -32,6 +33,7 @@ from poly_jax.weights.parameter_names import Trainable
 if TYPE_CHECKING:
     from poly_jax.adapters.config import Adapters
     from poly_jax.routing.input_router import InputRouter
+    from poly_jax.routing.router import Router
 
 
 SkillsAtStart = Literal["kept", "combined", "fresh", "none"]
@@ -49,9 +51,12 @@ class Variant:
       trainable: which of the new task's parameters are trained.
       needs: requirements on the run's adapters, checked in this order.
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
-      choice: how the combined skills are chosen; None for the average of all.
-      router: makes the router that takes the place of the run's; None for the run's own. Parameters that
-        follow from the skills start so.
+      choice: how the combined skills are chosen; None for all of them.
+      merging: how combined LoRA skills become one; None for their average.
+      router: router of the new tasks where the run's skills belong to one task each; None for a learned one
+        with its default settings.
+      input_router: makes the router of inputs that takes the place of the run's router; None for the run's.
+        Parameters that follow from the skills start so.
       own_tasks: whether the tasks are those of the run, because each skill is trained on with its own task.
       trains: False if nothing is trained and the initial values are the result.
       names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
@@ -64,7 +69,9 @@ class Variant:
     needs: tuple[Requirement, ...] = ()
     routes: bool = False
     choice: CombinationSearch | None = None
-    router: "Callable[[], InputRouter] | None" = None
+    merging: Merging | None = None
+    router: "Router | None" = None
+    input_router: "Callable[[], InputRouter] | None" = None
     own_tasks: bool = False
     trains: bool = True
     names: tuple[str, str] | None = None
@@ -107,9 +114,16 @@ def _phatgoose() -> "InputRouter":
 
 
 _SHARED = (SEVERAL_SKILLS, SHARED_SKILLS)
-_ROUTED = (*_SHARED, TRAINED_ROUTER)
+_ROUTED = (SEVERAL_SKILLS, TRAINED_ROUTER)
+_MERGED = (SEVERAL_SKILLS, LORA_FACTORS)
 _SOUP = (SEVERAL_SKILLS, OWN_SKILLS)
-_LORAHUB = (SEVERAL_SKILLS, LORA_FACTORS)
+_MERGING: dict[str, Merging] = {
+    "task-arithmetic": TaskArithmetic(),
+    "ties": Ties(),
+    "dare-linear": DareLinear(),
+    "dare-ties": DareTies(),
+    "magnitude-prune": MagnitudePrune(),
+}
 _BY_INPUT = (SEVERAL_SKILLS, WHOLE_SKILLS)
 _GATES = (*_BY_INPUT, SKILL_OF_EACH_TASK)
 _ENTRIES = (
@@ -119,13 +133,20 @@ _ENTRIES = (
     Variant("shared", "kept", "skills", (ONE_SKILL,)),
     Variant("soup", "combined", "skills", _SOUP),
     Variant("soup-selected", "combined", "skills", _SOUP, choice=SelectedSkills()),
-    Variant("random", "fresh", "adapters", (*_ROUTED, ROWS_TO_DRAW), routes=True),
+    Variant("random", "fresh", "adapters", (*_SHARED, TRAINED_ROUTER, ROWS_TO_DRAW), routes=True),
     Variant("private", "fresh", "skills"),
     Variant("full", "none", "all"),
     Variant("zero-shot", "combined", "skills", trains=False),
-    Variant("lorahub", "combined", "skills", _LORAHUB, choice=SearchedWeights(), trains=False),
-    Variant("arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, router=_arrow, trains=False),
-    Variant("phatgoose", "kept", "router", _GATES, routes=True, router=_phatgoose, own_tasks=True),
+    Variant("lorahub", "combined", "skills", _MERGED, choice=SearchedWeights(), trains=False),
+    *(
+        Variant(f"{name}{suffix}", "combined", "skills", _MERGED, merging=merging, trains=bool(suffix))
+        for name, merging in _MERGING.items()
+        for suffix in ("", "-trained")
+    ),
+    Variant(
+        "arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, input_router=_arrow, trains=False
+    ),
+    Variant("phatgoose", "kept", "router", _GATES, routes=True, input_router=_phatgoose, own_tasks=True),
     Variant("routed", "kept", "router", (LOOKS_AT_INPUTS,), routes=True, trains=False),
 )
 

@@ -65,7 +65,8 @@ def test_it_shows_step_speed_checkpoints_and_time(run, capsys):
         "checkpoint 20, mean/accuracy 90.5 (best): intact",
         f"newest intact checkpoint: {run / 'checkpoints' / '40'}",
     ]
-    assert shown[6].startswith("1 program from 1970-01-12 ")
+    assert shown[6] == "2 task(s), a, b"
+    assert shown[7].startswith("1 program from 1970-01-12 ")
     for row in (
         "start up 0:20 10.0%",
         "compile 1:00 30.0%",

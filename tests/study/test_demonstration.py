@@ -1,5 +1,6 @@
 """`poly-jax demo` with only a few steps."""
 
+import dataclasses
 import json
 
 import pytest
@@ -15,21 +16,31 @@ def _quick_compilation(monkeypatch):
 
 @pytest.mark.slow
 def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(demonstration, "_STEPS", 2)
+    short = tuple(
+        dataclasses.replace(
+            compared,
+            adaptations=tuple(dataclasses.replace(each, steps=2) for each in compared.adaptations),
+        )
+        for compared in demonstration.COMPARED
+    )
+    monkeypatch.setattr(demonstration, "COMPARED", short)
+    monkeypatch.setenv("NPROC", "1")
     # Few sites, because compiling takes most of the time.
     sites = "Adapters.sites = ('.*/attention/query', '.*/mlp/wo')"
     demonstration.demo(str(tmp_path), bindings=("train.steps = 2", sites))
     results = json.loads((tmp_path / "results.json").read_text())
-    assert [r["variant"] for r in results] == ["mhr", "mhr-z", "mhr-mu", "poly", "shared"]
+    assert [r["variant"] for r in results] == ["mhr", "mhr-z", "poly", "poly-z", "shared"]
     # Rank 4 x (input + output width), for a query of the encoder and the last map of each MLP, in two layers;
-    # times eight skills. One task has 6 x 8 x 8 logits.
+    # times eight skills. One router of 32 heads has 32 x 8 logits for a task, and six of one head have 6 x 8.
     per_task = {r["variant"]: r["trained_per_task"] for r in results}
     one = 4 * 2 * (128 + 192 + 192)
-    assert per_task["shared"] == per_task["mhr-mu"] == one
-    assert per_task["mhr-z"] == 6 * 64
-    assert per_task["mhr"] == 8 * one + 6 * 64
+    assert per_task["shared"] == one
+    assert per_task["mhr-z"] == 32 * 8
+    assert per_task["mhr"] == 8 * one + 32 * 8
+    assert per_task["poly-z"] == 6 * 8
+    assert per_task["poly"] == 8 * one + 6 * 8
     assert all(len(r["heldout"]) == 8 for r in results)
-    assert "| MHR |" in (tmp_path / "table.md").read_text()
+    assert "| MHR, one router with 32 heads |" in (tmp_path / "table.md").read_text()
     for name in ("router_mhr.png", "router_poly.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     for run in ("mhr", "poly", "shared"):

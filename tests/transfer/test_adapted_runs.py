@@ -53,6 +53,9 @@ def flat(tree):
         ("mhr", "random"),
         ("mhr", "private"),
         ("private", "soup-selected"),
+        ("private", "poly-z"),
+        ("private", "dare-ties"),
+        ("mhr", "ties-trained"),
         ("mhr", "lorahub"),
         ("mhr", "zero-shot"),
     ],
@@ -63,7 +66,7 @@ def test_an_adapted_run_can_be_evaluated_and_predicts(short_runs, tmp_path, sour
     model = restored(folder)
     assert model.table.names == (TASK,)
     sizes = {leaf.shape[1] for path, leaf in flat(model.parameters).items() if "skills" in path}
-    assert sizes == {"full": set(), "random": {8}}.get(variant, {1})
+    assert sizes == {"full": set(), "random": {8}, "poly-z": {32}}.get(variant, {1})
     origin = read_origin(step_folder(folder))
     assert (origin.backbone is None) == (variant == "full")
     (tmp_path / "in.txt").write_text("abc defg\n")
@@ -138,3 +141,18 @@ def test_annealing_is_refused_where_logits_of_zero_do_not_mix_equally(tmp_path):
     ).load()
     with pytest.raises(UserError, match="router_anneal_steps"):
         train(**loaded.arguments("train", output_dir=str(tmp_path / "run")))
+
+
+@pytest.mark.slow
+def test_the_page_of_a_row_over_the_skills_of_tasks_names_these_skills(short_runs, tmp_path):
+    adapted(short_runs, "private", "poly-z", tmp_path / "adapted", "--gin.LearnedRouter.sampling=False")
+    assert cli.main(["routing", f"--run={tmp_path / 'adapted'}", f"--output_dir={tmp_path / 'page'}"]) == 0
+    found = json.loads((tmp_path / "page" / "routing.json").read_text())
+    names = restored(short_runs["private"]).table.names
+    assert found["skill_names"] == list(names)
+    # The row is the only parameter that was trained here, and its initial value is known.
+    assert set(found["drift"]["overall"]) == {"router logits"}
+    page = (tmp_path / "page" / "routing.html").read_text()
+    assert all(name in page for name in names)
+    router = restored(tmp_path / "adapted").model.adapters.router
+    assert not router.sampling

@@ -16,7 +16,7 @@ from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.checkpoints import open_trained, step_folder
 from poly_jax.transfer.gradient_free_search import SearchedWeights
 from poly_jax.transfer.new_adapters import new_adapters
-from poly_jax.transfer.settings import with_configured_choice
+from poly_jax.transfer.settings import configured
 from poly_jax.transfer.variants import VARIANTS, Variant, find, register
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -66,10 +66,10 @@ def test_bound_settings_replace_those_of_a_variant_and_its_other_settings_stay(t
     loaded = configuration.load([], ["SearchedWeights.l1 = 0.5"])
     own = SearchedWeights(evaluations=7, l1=0.1)
     mine = Variant("mine", "combined", "skills", choice=own)
-    assert with_configured_choice(mine, loaded).choice == SearchedWeights(evaluations=7, l1=0.5)
+    assert configured(mine, loaded).choice == SearchedWeights(evaluations=7, l1=0.5)
     # A class that a user defines need not be registered with gin.
     other = dataclasses.make_dataclass("Other", [("count", int, 3)], frozen=True)()
-    assert with_configured_choice(dataclasses.replace(mine, choice=other), loaded).choice == other
+    assert configured(dataclasses.replace(mine, choice=other), loaded).choice == other
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from poly_jax import configuration
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
+from poly_jax.routing.learned import LearnedRouter
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combined_skills import average_skills
 from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
+from poly_jax.transfer.settings import configured
 from poly_jax.transfer.variants import VARIANTS, find, usual
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
@@ -148,7 +151,7 @@ def test_a_run_that_a_variant_does_not_fit_is_refused_with_the_variants_that_do(
     vectors = dataclasses.replace(private, skill=IA3())
     refused = [
         ("soup", ours, r"averages adapters that were trained apart.* use 'mhr-mu'"),
-        ("mhr", private, r"needs skills that tasks share.* use 'soup', 'soup-selected' or 'lorahub'"),
+        ("mhr-mu", private, r"needs skills that tasks share.* use 'soup', 'soup-selected' or 'lorahub'"),
         ("shared", private, r"has 4 skills; use 'soup'"),
         ("random", average, r"AverageRouter has none; use 'private'"),
         ("mhr-z", average, r"AverageRouter has nothing to train; use 'mhr' or 'mhr-mu'"),
@@ -158,6 +161,17 @@ def test_a_run_that_a_variant_does_not_fit_is_refused_with_the_variants_that_do(
     for name, adapters, message in refused:
         with pytest.raises(UserError, match=message):
             new_adapters(VARIANTS[name], adapters)
+
+
+@pytest.mark.parametrize("name", ["mhr", "mhr-z"])
+def test_a_new_task_learns_a_row_over_the_skills_that_tasks_own(many, name):
+    private = dataclasses.replace(many.model.adapters, router=PrivateRouter(), n_tasks=5, n_skills=2)
+    made = new_adapters(VARIANTS[name], private, n_tasks=2)
+    assert (made.router, made.inventory_size, made.n_tasks) == (LearnedRouter(), 5, 2)
+    bound = configuration.load([], ["LearnedRouter.sampling = False"])
+    assert new_adapters(configured(VARIANTS[name], bound), private).router == LearnedRouter(sampling=False)
+    # Where the run has rows of its own, its own router says what they are.
+    assert new_adapters(configured(VARIANTS[name], bound), many.model.adapters).router == LearnedRouter()
 
 
 def test_the_usual_variant_depends_on_the_routers_of_the_run(many):

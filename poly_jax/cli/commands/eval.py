@@ -34,13 +34,27 @@ class Eval(Command):
             help="folder for the results (default: a folder inside the run)",
         )
 
+        parser.add_argument(
+            "--unknown",
+            choices=("average", "nearest"),
+            help="how to answer for a task that the run does not know: by the mean of all rows of its "
+            "router, or by the row of the task whose text is most similar",
+        )
+        parser.add_argument(
+            "--descriptions",
+            type=path,
+            metavar="FILE",
+            help="texts that describe tasks, for --unknown=nearest: JSON, an object by the tasks' names "
+            "(default: the first inputs of each task)",
+        )
+
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Evaluate."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.evaluate import evaluate
         from poly_jax.training.recorded_mesh import arguments_here
 
-        flags = given(args, "run", "mixture", "split", "zero_shot", "output_dir")
+        flags = given(args, "run", "mixture", "split", "zero_shot", "output_dir", "unknown", "descriptions")
         evaluate(**arguments_here(loaded, "evaluate", **flags))
 
 

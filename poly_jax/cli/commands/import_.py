@@ -14,7 +14,8 @@ class Import(Command):
     help = "import a T5X or Hugging Face backbone, or adapters of PEFT or the reference implementation"
     example = (
         "poly-jax import --from=t5-v1_1-small --output=t5-v1_1-small.safetensors\n"
-        "  poly-jax import --from=peft_adapter --backbone=t5-v1_1-small.safetensors --output=runs/peft"
+        "  poly-jax import --from=peft_adapter --backbone=t5-v1_1-small.safetensors --output=runs/peft\n"
+        "  poly-jax import --from loras/* --backbone=t5-v1_1-small.safetensors --output=runs/inventory"
     )
     hosts = "first"
 
@@ -24,11 +25,13 @@ class Import(Command):
             "--from",
             dest="source",
             required=True,
+            nargs="+",
+            action="extend",
             type=path,
             metavar="PATH",
             help="a T5X checkpoint (legacy or Orbax, local or gs://), with or without adapters; a Hugging "
             "Face folder or hub id; a PEFT folder (LoRA, (IA)^3, Poly); or a file with the reference "
-            "implementation's tensors",
+            "implementation's tensors. Several adapters, or runs, become the skills of one run",
         )
         parser.add_argument(
             "--output",
@@ -53,25 +56,34 @@ class Import(Command):
             "--tasks",
             type=path,
             metavar="FILE",
-            help="names of the adapters' tasks in the order of their ids: JSON, or one name per line",
+            help="names of the adapters' tasks in the order of their ids, or of the skills of several "
+            "adapters: JSON, or one name per line (default for several: the last parts of their paths)",
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Import."""
         from poly_jax.interop.adapters import holds_adapters
         from poly_jax.interop.import_backbone import download, is_hub_id
+        from poly_jax.interop.skill_source import is_run, usual_name
         from poly_jax.interop.t5x.import_run import has_adapters, import_t5x_run
+        from poly_jax.weights.tree import listing
 
-        source = str(download(args.source)) if is_hub_id(args.source) else args.source
+        sources = [str(download(place)) if is_hub_id(place) else place for place in args.source]
+        if len(sources) > 1 or is_run(sources[0]):
+            from poly_jax.interop.import_inventory import import_inventory
+
+            names = [usual_name(place) for place in args.source]
+            table = import_inventory(sources, args.output, config, args.backbone, args.tasks, names)
+            print(f"{args.output}: a run of {len(table)} skill(s), {listing(table.names)}")
+            return
+        source = sources[0]
         of_t5x = has_adapters(source)
         if of_t5x or holds_adapters(source):
             from poly_jax.interop.import_adapters import import_adapters
-            from poly_jax.weights.tree import listing
 
             bring_in = import_t5x_run if of_t5x else import_adapters
             table = bring_in(source, args.output, config, args.backbone, args.tasks)
-            names = listing(table.names)
-            print(f"{args.output}: a run of {len(table)} task(s), {names}")
+            print(f"{args.output}: a run of {len(table)} task(s), {listing(table.names)}")
             return
         loaded = config.load()
         from poly_jax.interop.import_backbone import import_backbone

@@ -19,7 +19,9 @@ class Infer(Command):
         parser.add_argument(
             "--run", required=True, type=path, metavar="DIR", help="output folder of a run, or a step in it"
         )
-        parser.add_argument("--task", required=True, help="task of the run whose skills are used")
+        parser.add_argument(
+            "--task", required=True, help="task of the run whose skills are used; any name with --unknown"
+        )
         parser.add_argument(
             "--input",
             default="-",
@@ -37,13 +39,28 @@ class Infer(Command):
             "- is standard output (default)",
         )
 
+        parser.add_argument(
+            "--unknown",
+            choices=("average", "nearest"),
+            help="how to answer for a task that the run does not know: by the mean of all rows of its "
+            "router, or by the row of the task whose text is most similar",
+        )
+        parser.add_argument(
+            "--descriptions",
+            type=path,
+            metavar="FILE",
+            help="texts that describe tasks, for --unknown=nearest: JSON, an object by the tasks' names "
+            "(default: the first inputs of each task)",
+        )
+
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Predict."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.infer import infer
         from poly_jax.training.recorded_mesh import arguments_here
 
-        infer(**arguments_here(loaded, "infer", **given(args, "run", "task", "input", "output")))
+        flags = given(args, "run", "task", "input", "output", "unknown", "descriptions")
+        infer(**arguments_here(loaded, "infer", **flags))
 
 
 COMMAND = Infer()

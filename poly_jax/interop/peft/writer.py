@@ -16,7 +16,7 @@ from poly_jax.interop.hugging_face.writer import write_json
 from poly_jax.interop.peft import lora as peft_lora
 from poly_jax.interop.peft import poly as peft_poly
 from poly_jax.interop.peft.folder import CONFIG, PREFIX, WEIGHTS
-from poly_jax.interop.task_mix import adapted_paths, leaves_below, mixed, private
+from poly_jax.interop.task_mix import adapted_paths, leaves_below, task_lora
 from poly_jax.interop.task_names import FILE
 from poly_jax.model.config import T5Config
 from poly_jax.routing.learned import LearnedRouter
@@ -93,19 +93,11 @@ def write_peft_lora(output: str, run: OpenRun, adapters: Adapters, task: int) ->
     a, b = peft_lora.LEAVES
     tensors = {}
     rank, scale = skill.rank, skill.alpha / skill.rank
-    for path in adapted_paths(run):
-        adapter = mixed(run, adapters, path, task)
-        factors = [(adapter["lora_a"], adapter["lora_b"])]
-        own = private(run, adapters, path, task)
-        if own is not None:
-            kind = adapters.private_skill
-            assert isinstance(kind, LoRA)
-            factors.append((own["lora_a"], own["lora_b"] * np.float32(kind.alpha / kind.rank / scale)))
+    for path, (left, right) in task_lora(run, adapters, task).items():
         module = f"{PREFIX}{names.to_hugging_face(path)}"
-        # A sum of updates is one update whose rank is the sum of their ranks.
-        tensors[f"{module}.{a}"] = np.concatenate([left for left, _ in factors], axis=1).T
-        tensors[f"{module}.{b}"] = np.concatenate([right for _, right in factors], axis=0).T
-        rank = len(tensors[f"{module}.{a}"])
+        tensors[f"{module}.{a}"] = left.T
+        tensors[f"{module}.{b}"] = right.T
+        rank = left.shape[1]
     alpha = skill.alpha if rank == skill.rank else scale * rank
     config = {
         "peft_type": "LORA",
