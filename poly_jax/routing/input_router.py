@@ -24,6 +24,7 @@ class InputRouter(Router):
         `poly-jax adapt` makes the router for skills that are there.
     """
 
+    serves_any_task: ClassVar[bool] = True
     pools: ClassVar[bool] = False
     learned: ClassVar[bool] = True
 

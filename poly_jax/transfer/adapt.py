@@ -242,12 +242,9 @@ def changed_bindings(
     lines = [f"Data.mixture = {task!r}", *bindings(adapted, skip=skip)]
     if after is None:
         lines.append("Experiment.adapters = None")
-    if after is not None and before is not None and type(before.router) is not type(after.router):
-        lines += [
-            f"Adapters.{name} = {getattr(after, name)!r}"
-            for name in ("n_skills", "granularity")
-            if getattr(before, name) != getattr(after, name)
-        ]
+    for name in ("n_skills", "granularity") if before and after else ():
+        if getattr(before, name) != getattr(after, name):
+            lines.append(f"Adapters.{name} = {getattr(after, name)!r}")
     for name in ("skill", "router", "private_skill") if after else ():
         old, new = getattr(before, name), getattr(after, name)
         # A router that depends on its tasks looks them up again by their names.

@@ -49,13 +49,13 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
         trained = averaged_adapters(trained, variant.choice.size(size) if variant.choice else size)
     elif not variant.routes:
         trained = dataclasses.replace(trained, router=SharedRouter())
-    elif variant.router is not None:
+    elif variant.input_router is not None:
         trained = dataclasses.replace(
-            trained, router=variant.router(), n_skills=trained.inventory_size, granularity="fine"
+            trained, router=variant.input_router(), n_skills=trained.inventory_size, granularity="fine"
         )
     elif trained.router.owns_skills:
         # The new task has no skill of its own in the inventory, so it learns a row over all skills.
-        router = variant.row_router or LearnedRouter()
+        router = variant.router or LearnedRouter()
         trained = dataclasses.replace(trained, router=router, n_skills=trained.inventory_size)
     # A private skill of the new task would be fresh, so it is left out where skills are not trained and where
     # a single skill is trained.
@@ -103,8 +103,8 @@ def initial_parameters(
             skills = merge_skills(skills, variant.merging, key)
         return merge(split(fresh, is_inventory)[1], rows or {}, skills)
     routers, _ = split(trained, is_input_router)
-    if variant.router is not None:
-        routers = _made_routers(variant.router(), skills)
+    if variant.input_router is not None:
+        routers = _made_routers(variant.input_router(), skills)
     return merge(split(fresh, is_inventory)[1], routers, rows or {}, skills)
 
 

@@ -47,19 +47,19 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
 def configured(variant: Variant, loaded: Loaded) -> Variant:
     """The variant, with the settings that a configuration binds for its parts.
 
-    These are its choice of skills, its way to merge them, its router, and `LearnedRouter` where new tasks get
-    a row. Settings that are not bound keep the variant's values.
+    These are its choice of skills, its way to merge them, and `LearnedRouter` where new tasks get a row.
+    Settings that are not bound keep the variant's values.
     """
     parts: dict[str, Any] = {"choice": variant.choice, "merging": variant.merging}
-    if variant.routes and variant.router is None:
-        parts["row_router"] = variant.row_router or LearnedRouter()
-    bound = {name: _bound(part, loaded) for name, part in parts.items() if part is not None}
-    if variant.router is not None:
-        router = _bound(variant.router(), loaded)
-        bound["router"] = lambda: router
+    if variant.routes:
+        parts["router"] = variant.router or LearnedRouter()
+    bound = {
+        name: dataclasses.replace(part, **loaded.bound(type(part).__name__))
+        for name, part in parts.items()
+        if part is not None
+    }
+    if variant.input_router is not None:
+        router: Any = variant.input_router()
+        router = dataclasses.replace(router, **loaded.bound(type(router).__name__))
+        bound["input_router"] = lambda: router
     return dataclasses.replace(variant, **bound)
-
-
-def _bound(part: Any, loaded: Loaded) -> Any:
-    """A part, with the settings that the configuration binds for its class."""
-    return dataclasses.replace(part, **loaded.bound(type(part).__name__))

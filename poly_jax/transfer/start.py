@@ -158,7 +158,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
     Raises:
       UserError: the variant does not keep the router.
     """
-    if old_tasks and not (variant.routes and variant.skills == "kept" and variant.router is None):
+    if old_tasks and not (variant.routes and variant.skills == "kept" and variant.input_router is None):
         raise UserError(
             f"adapt.init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
             " run's router; use a variant such as 'mhr' or 'mhr-z'"

@@ -53,10 +53,10 @@ class Variant:
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
       choice: how the combined skills are chosen; None for all of them.
       merging: how combined LoRA skills become one; None for their average.
-      router: makes the router that takes the place of the run's; None for the run's own. Parameters that
-        follow from the skills start so.
-      row_router: router of the new tasks where the run's skills belong to one task each; None for a learned
-        one with its default settings.
+      router: router of the new tasks where the run's skills belong to one task each; None for a learned one
+        with its default settings.
+      input_router: makes the router of inputs that takes the place of the run's router; None for the run's.
+        Parameters that follow from the skills start so.
       own_tasks: whether the tasks are those of the run, because each skill is trained on with its own task.
       trains: False if nothing is trained and the initial values are the result.
       names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
@@ -70,8 +70,8 @@ class Variant:
     routes: bool = False
     choice: CombinationSearch | None = None
     merging: Merging | None = None
-    router: "Callable[[], InputRouter] | None" = None
-    row_router: "Router | None" = None
+    router: "Router | None" = None
+    input_router: "Callable[[], InputRouter] | None" = None
     own_tasks: bool = False
     trains: bool = True
     names: tuple[str, str] | None = None
@@ -114,12 +114,9 @@ def _phatgoose() -> "InputRouter":
 
 
 _SHARED = (SEVERAL_SKILLS, SHARED_SKILLS)
-_ROUTED = (*_SHARED, TRAINED_ROUTER)
-_ROW = (SEVERAL_SKILLS, TRAINED_ROUTER)
+_ROUTED = (SEVERAL_SKILLS, TRAINED_ROUTER)
 _MERGED = (SEVERAL_SKILLS, LORA_FACTORS)
 _SOUP = (SEVERAL_SKILLS, OWN_SKILLS)
-_BY_INPUT = (SEVERAL_SKILLS, WHOLE_SKILLS)
-_GATES = (*_BY_INPUT, SKILL_OF_EACH_TASK)
 _MERGING: dict[str, Merging] = {
     "task-arithmetic": TaskArithmetic(),
     "ties": Ties(),
@@ -127,14 +124,16 @@ _MERGING: dict[str, Merging] = {
     "dare-ties": DareTies(),
     "magnitude-prune": MagnitudePrune(),
 }
+_BY_INPUT = (SEVERAL_SKILLS, WHOLE_SKILLS)
+_GATES = (*_BY_INPUT, SKILL_OF_EACH_TASK)
 _ENTRIES = (
-    Variant("mhr", "kept", "adapters", _ROW, routes=True, names=("mhr", "poly")),
-    Variant("mhr-z", "kept", "router", (*_ROW, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")),
+    Variant("mhr", "kept", "adapters", _ROUTED, routes=True, names=("mhr", "poly")),
+    Variant("mhr-z", "kept", "router", (*_ROUTED, ROWS_TO_TRAIN), routes=True, names=("mhr-z", "poly-z")),
     Variant("mhr-mu", "combined", "skills", _SHARED, names=("mhr-mu", "poly-mu")),
     Variant("shared", "kept", "skills", (ONE_SKILL,)),
     Variant("soup", "combined", "skills", _SOUP),
     Variant("soup-selected", "combined", "skills", _SOUP, choice=SelectedSkills()),
-    Variant("random", "fresh", "adapters", (*_ROUTED, ROWS_TO_DRAW), routes=True),
+    Variant("random", "fresh", "adapters", (*_SHARED, TRAINED_ROUTER, ROWS_TO_DRAW), routes=True),
     Variant("private", "fresh", "skills"),
     Variant("full", "none", "all"),
     Variant("zero-shot", "combined", "skills", trains=False),
@@ -144,8 +143,10 @@ _ENTRIES = (
         for name, merging in _MERGING.items()
         for suffix in ("", "-trained")
     ),
-    Variant("arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, router=_arrow, trains=False),
-    Variant("phatgoose", "kept", "router", _GATES, routes=True, router=_phatgoose, own_tasks=True),
+    Variant(
+        "arrow", "kept", "router", (*_BY_INPUT, LORA_SKILLS), routes=True, input_router=_arrow, trains=False
+    ),
+    Variant("phatgoose", "kept", "router", _GATES, routes=True, input_router=_phatgoose, own_tasks=True),
     Variant("routed", "kept", "router", (LOOKS_AT_INPUTS,), routes=True, trains=False),
 )
 

@@ -73,10 +73,11 @@ def test_each_skill_goes_with_each_router(skill, router):
 def test_a_file_for_a_router_of_trained_skills_chooses_its_variant(name):
     loaded = configuration.load([f"routers/{name}.gin"])
     assert f"adapt.variant = '{name}'" in loaded.config
-    assert find(name).router() == ROUTERS_OF_VARIANTS[name]
-    assert configured(find(name), loaded).router() == ROUTERS_OF_VARIANTS[name]
-    one = configuration.load([f"routers/{name}.gin"], [f"{type(find(name).router()).__name__}.top_k = 1"])
-    assert configured(find(name), one).router().top_k == 1
+    assert find(name).input_router() == ROUTERS_OF_VARIANTS[name]
+    assert configured(find(name), loaded).input_router() == ROUTERS_OF_VARIANTS[name]
+    kind = type(ROUTERS_OF_VARIANTS[name]).__name__
+    one = configuration.load([f"routers/{name}.gin"], [f"{kind}.top_k = 1"])
+    assert configured(find(name), one).input_router().top_k == 1
 
 
 def test_a_private_skill_has_its_own_settings():

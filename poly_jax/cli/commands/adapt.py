@@ -35,11 +35,11 @@ class Adapt(Command):
             "the average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
             "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "
             "a fresh adapter (private), everything (full); without training, the average of the skills "
-            "(zero-shot), a mix that a search finds (lorahub), a merge (task-arithmetic, ties, dare-linear, "
-            "dare-ties, magnitude-prune), which is trained with -trained after its name, or the skills "
-            "routed by their input, with the run's own router (routed) or prototypes (arrow); gates for such "
-            "a router (phatgoose). Default: adapt.variant, or where it is not bound mhr, poly, shared, soup, "
-            "routed or full, whichever fits the run",
+            "(zero-shot), a mix that a search finds (lorahub), the skills routed by their input, with the "
+            "run's own router (routed) or prototypes (arrow), or a merge (task-arithmetic, ties, "
+            "dare-linear, dare-ties, magnitude-prune), which is trained with -trained after its name; "
+            "gates for a router of inputs (phatgoose). Default: adapt.variant, or where it is not bound mhr, "
+            "poly, shared, soup, routed or full, whichever fits the run",
         )
         parser.add_argument(
             "--init_router_from",
