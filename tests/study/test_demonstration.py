@@ -31,16 +31,16 @@ def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, mon
     results = json.loads((tmp_path / "results.json").read_text())
     assert [r["variant"] for r in results] == ["mhr", "mhr-z", "poly", "poly-z", "shared"]
     # Rank 4 x (input + output width), for a query of the encoder and the last map of each MLP, in two layers;
-    # times eight skills. One router of 32 heads has 32 x 8 logits for a task, and six of one head have 6 x 8.
+    # times eight skills. One router has 8 logits for a task and head.
     per_task = {r["variant"]: r["trained_per_task"] for r in results}
     one = 4 * 2 * (128 + 192 + 192)
     assert per_task["shared"] == one
     assert per_task["mhr-z"] == 32 * 8
     assert per_task["mhr"] == 8 * one + 32 * 8
-    assert per_task["poly-z"] == 6 * 8
-    assert per_task["poly"] == 8 * one + 6 * 8
+    assert per_task["poly-z"] == 8
+    assert per_task["poly"] == 8 * one + 8
     assert all(len(r["heldout"]) == 8 for r in results)
-    assert "| MHR, one router with 32 heads |" in (tmp_path / "table.md").read_text()
+    assert "| MHR, 32 heads |" in (tmp_path / "table.md").read_text()
     for name in ("router_mhr.png", "router_poly.png"):
         assert (tmp_path / name).stat().st_size > 10_000
     for run in ("mhr", "poly", "shared"):
