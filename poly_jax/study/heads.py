@@ -150,7 +150,7 @@ def reproduce_heads(
 
     check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
-    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    scatter(folder)
     # Steps of so small a model gain little from a second thread, so that two processes do more than one.
     os.environ["NPROC"] = "1"
     for cells in (CELLS, LATER):
@@ -165,6 +165,22 @@ def reproduce_heads(
             list(processes.map(_compute, jobs))
     print(write_summary(folder, gather(folder), seeds))
     print(f"outputs: {folder} (summary.md, heads.png, results.jsonl, and a run per cell and seed)")
+
+
+def scatter(folder: epath.Path) -> None:
+    """Give each cell's own file the results that the study's file has, such as those of another machine."""
+    (folder / "parts").mkdir(parents=True, exist_ok=True)
+    results = ResultsFile(folder / RESULTS)
+    for cell in CELLS:
+        part = _part(folder, cell)
+        for key, result in results.matching(method=cell.method.name):
+            if key not in part:
+                part.add(key, result)
+
+
+def _part(folder: epath.Path, cell: Cell) -> ResultsFile:
+    """A cell's own file of results, because two processes would damage a file that they share."""
+    return ResultsFile(folder / "parts" / f"{cell.method.run_name}.jsonl")
 
 
 def gather(folder: epath.Path) -> ResultsFile:
@@ -184,8 +200,6 @@ def _compute(job: tuple[Cell, str, tuple[int, ...], tuple[str, ...]]) -> None:
     folder = epath.Path(output_dir)
     keep_compiled(folder)
     with labelled(cell.method.name):
-        # Each cell has a file of its own, because the processes of two cells would damage a file they share.
-        results = ResultsFile(folder / "parts" / f"{cell.method.run_name}.jsonl")
-        comparison = Comparison(folder, results, bindings)
+        comparison = Comparison(folder, _part(folder, cell), bindings)
         for seed in (seed for seed in cell.seeds if seed in seeds):
             comparison.run(cell.method, "named", seed)

@@ -76,5 +76,12 @@ def test_results_of_all_cells_are_gathered_in_one_file(results, tmp_path):
     for _ in range(2):
         gathered = heads.gather(epath.Path(tmp_path / "study"))
     assert len(list(gathered.matching(stage="seen"))) == 15
+    # Another machine goes on from this file.
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "results.jsonl").write_bytes((tmp_path / "study" / "results.jsonl").read_bytes())
+    for _ in range(2):
+        heads.scatter(epath.Path(tmp_path / "other"))
+    own = ResultsFile(epath.Path(tmp_path / "other" / "parts" / "coarse-8_heads.jsonl"))
+    assert len(list(own.matching())) == len(list(gathered.matching(method="coarse, 8 heads"))) == 20
     lines = (tmp_path / "study" / "results.jsonl").read_text().splitlines()
     assert len(lines) == len((tmp_path / "results.jsonl").read_text().splitlines())
