@@ -11,6 +11,8 @@ from poly_jax.files.json_fields import shown
 from poly_jax.files.json_file import read_json
 from poly_jax.files.text_file import read_text
 
+# File systems have no longer names of files, and a task is a file.
+_LONGEST_NAME = 255
 _FETCH = "fetch the file again or take it out of the folder"
 # The largest files of the collection have about ten megabytes.
 _MAX_BYTES = 1 << 30
@@ -94,7 +96,7 @@ def read_names(path: epath.Path) -> list[str]:
     """Read a list of task names, one per line.
 
     Raises:
-      UserError: there is no such file, or it is not UTF-8 text.
+      UserError: there is no such file, it is not UTF-8 text, or a line is too long to be a name.
     """
     if not path.exists():
         raise UserError(
@@ -102,6 +104,9 @@ def read_names(path: epath.Path) -> list[str]:
             "train_tasks.txt, test_tasks.txt and excluded_tasks.txt"
         )
     lines = read_text(path, advice=_FETCH).splitlines()
+    for number, line in enumerate(lines, 1):
+        if len(line) > _LONGEST_NAME:
+            raise UserError(f"{path}, line {number}: {line!r:.60} is too long to be a task's name; {_FETCH}")
     return [line.strip() for line in lines if line.strip()]
 
 

@@ -96,7 +96,7 @@ def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
         ([("mhr", "shared", {})], {}, r"has 8 skills; use 'mhr', 'mhr-z' or 'mhr-mu'"),
         # Both names stand for the same variant, so there would be one row.
         ([("mhr", "poly", {}), ("mhr", "mhr", {})], {}, r"have the names mhr mhr, mhr mhr; give each"),
-        ([("private", "mhr", {})], {}, r"needs skills that tasks share"),
+        ([("private", "mhr-mu", {})], {}, r"needs skills that tasks share"),
         ([("mhr", "nothing", {})], {}, r"variant 'nothing' is not known"),
         ([("mhr", "mhr", {}), ("mhr", "mhr", {"steps": 3})], {}, r"give each its own Method.name"),
         ([("mhr", "mhr", {})], {"split": "dev"}, r"has no split 'dev'; it has test, train"),

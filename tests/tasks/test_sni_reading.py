@@ -114,3 +114,10 @@ def test_every_real_file_is_read(shared_data):
     # The counts were made from the files with another program.
     assert sum(len(file.instances) for file in files) == 10277
     assert sum(len(instance.references) > 1 for file in files for instance in file.instances) == 1228
+
+
+def test_a_line_that_is_too_long_for_a_name_is_shown_in_part(tmp_path):
+    (tmp_path / "train_tasks.txt").write_text("task1_a\n" + "x" * 10_000)
+    with pytest.raises(UserError, match=r"train_tasks.txt, line 2: 'x{40,60} is too long") as error:
+        read_names(epath.Path(tmp_path) / "train_tasks.txt")
+    assert len(str(error.value)) < 500
