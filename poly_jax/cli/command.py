@@ -49,3 +49,20 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a positive integer")
     return number
+
+
+def add_unknown_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say how to answer for a task which the run does not know."""
+    parser.add_argument(
+        "--unknown",
+        choices=("average", "nearest"),
+        help="how to answer for a task that the run does not know: by the mean of all rows of its "
+        "router, or by the row of the task whose text is most similar",
+    )
+    parser.add_argument(
+        "--descriptions",
+        type=path,
+        metavar="FILE",
+        help="texts that describe tasks, for --unknown=nearest: JSON, an object by the tasks' names "
+        "(default: the first inputs of each task)",
+    )

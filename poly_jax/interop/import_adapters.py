@@ -15,15 +15,13 @@ from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
 from poly_jax.interop.peft.folder import CONFIG
 from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
-from poly_jax.model.config import T5Config
+from poly_jax.model.config import NUMERICS, T5Config
 from poly_jax.model.transformer import Transformer
-from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
-from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
-from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree
 
 
@@ -64,7 +62,7 @@ def import_adapters(
     granularity = configuration.load("runs/multitask.gin").bound("Adapters").get("granularity")
     read = read_adapters(source, found, base.tensors, granularity)
     lines = [
-        *bindings(found, skip=("dtype", "scan_layers", "remat")),
+        *bindings(found, skip=NUMERICS),
         f"Experiment.backbone = {os.fspath(base.path.absolute())!r}",
         *read.gin_lines(),
     ]
@@ -81,8 +79,7 @@ def import_adapters(
     adapters = loaded.make(Adapters, n_tasks=len(names))
     tree, names_in_order = in_order(read.tree, names, adapters.router.owns_skills)
     tree = lay_out(tree, Transformer(loaded.make(T5Config), adapters.for_tasks(names_in_order)), source)
-    with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
-        digest = content_hash(base.tensors, advance)
+    digest = hash_with_progress(base.tensors)
     table = TaskTable(names_in_order)
     write_run(output, tree, table, Origin(os.fspath(base.path.absolute()), digest), loaded.config)
     return table

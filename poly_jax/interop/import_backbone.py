@@ -15,7 +15,7 @@ from poly_jax.data.tokenizer import Tokenizer, copy_tokenizer, find_tokenizer, w
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import check_new, new_folder
 from poly_jax.interop.finite import finite
-from poly_jax.model.config import T5Config
+from poly_jax.model.config import NUMERICS, T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import Backbone, open_backbone
@@ -100,7 +100,8 @@ def _describe(
         f"# {count:,} parameters, imported from {backbone.path}.",
         "# Include it, or give it as a --gin_file, before the files that describe a run.",
         "",
-        *bindings(config, skip=("dtype", "scan_layers", "remat")),
+        *bindings(config, skip=NUMERICS),
+        *([] if config.quantization == "none" else [f"T5Config.quantization = {config.quantization!r}"]),
         "",
         f"Experiment.backbone = {str(place.absolute())!r}",
     ]

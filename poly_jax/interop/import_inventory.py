@@ -21,15 +21,13 @@ from poly_jax.interop.skill_source import SkillSource, StatedBase, read_source, 
 from poly_jax.interop.task_names import read_names
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
-from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.reporting.item_progress import item_progress
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import Backbone, open_backbone
-from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
-from poly_jax.weights.tensors import total_bytes
 from poly_jax.weights.tree import check_tree, listing, unflatten
 
 
@@ -71,7 +69,7 @@ def import_inventory(
     # Checkpoints do not state every field, so that bound ones are taken.
     found = dataclasses.replace(found, **loaded.bound("T5Config"))
     check_tree(t5_parameter_shapes(found), base.tensors, base.path)
-    digest = _digest(base)
+    digest = hash_with_progress(base.tensors)
     for path, claim in stated.items():
         _check_base(path, claim, base, digest)
     _check_hub_names(stated)
@@ -124,7 +122,7 @@ def _check_base(path: str, claim: StatedBase, base: Backbone, digest: str) -> No
     own = claim.digest
     if own is None and claim.name is not None and epath.Path(claim.name).exists():
         own = digest if epath.Path(claim.name).absolute() == base.path.absolute() else None
-        own = own or _digest(open_backbone(claim.name))
+        own = own or hash_with_progress(open_backbone(claim.name).tensors)
     if own is not None and own != digest:
         raise UserError(
             f"{path} adapts {claim.name}, which is not the backbone {base.path} (their contents differ);"
@@ -147,11 +145,6 @@ def _check_hub_names(stated: Mapping[str, StatedBase]) -> None:
                 f"{first} adapts {there[first]}, and {path} adapts {name}; import adapters of different"
                 " backbones into separate runs"
             )
-
-
-def _digest(base: Backbone) -> str:
-    with byte_progress("hashing the backbone", total_bytes(base.tensors.values())) as advance:
-        return content_hash(base.tensors, advance)
 
 
 def _named(sources: list[SkillSource], tasks: str | None) -> list[SkillSource]:

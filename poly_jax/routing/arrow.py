@@ -1,7 +1,6 @@
 """Arrow: routes every token to the skills whose updates change it most, without any training."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -9,10 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.errors import UserError
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Parameters, Sizes, Uniform
-from poly_jax.routing.softmax import softmax_over_largest
+from poly_jax.routing.softmax import (
+    check_enough,
+    check_temperature,
+    check_top_k,
+    products,
+    softmax_over_largest,
+)
 from poly_jax.weights.parameter_spec import ParameterSpec
 
 _ITERATIONS = 128
@@ -38,19 +42,12 @@ class ArrowRouter(InputRouter):
     temperature: float = 1.0
 
     def __post_init__(self):
-        if self.top_k < 0:
-            raise UserError(f"ArrowRouter.top_k is {self.top_k}; it must be 0 (keep all) or more")
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"ArrowRouter.temperature is {self.temperature}; it must be above 0")
+        check_top_k(self, self.top_k)
+        check_temperature(self, self.temperature)
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As requested."""
-        if self.top_k > requested:
-            raise UserError(
-                f"ArrowRouter.top_k is {self.top_k}, but there are only {requested} skills; bind it to 1 to"
-                f" {requested}"
-            )
-        return requested
+        return check_enough(self, self.top_k, requested)
 
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:
         """`prototypes` [skills, width], of length 1."""
@@ -71,8 +68,7 @@ class ArrowRouter(InputRouter):
         uniform: Uniform | None,
     ) -> Float[Array, "*rows skills"]:
         """The softmax of the absolute products of every token with the prototypes."""
-        directions = jax.lax.stop_gradient(parameters["prototypes"]).astype(inputs.dtype)
-        scores = jnp.einsum("...d,kd->...k", inputs, directions, preferred_element_type=jnp.float32)
+        scores = products(inputs, jax.lax.stop_gradient(parameters["prototypes"]))
         return softmax_over_largest(jnp.abs(scores), self.top_k, self.temperature)
 
 

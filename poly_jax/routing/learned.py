@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
-from poly_jax.routing.softmax import softmax_over_largest
+from poly_jax.routing.softmax import check_enough, check_temperature, check_top_k, softmax_over_largest
 from poly_jax.routing.task_rows import task_rows
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
@@ -51,20 +51,16 @@ class LearnedRouter(Router):
             raise UserError(
                 f"LearnedRouter.scores is {self.scores!r}; use one of {', '.join(get_args(Scores))}"
             )
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"LearnedRouter.temperature is {self.temperature}; it must be above 0")
+        check_temperature(self, self.temperature)
         if not 0 <= self.logit_dropout < 1:
             raise UserError(f"LearnedRouter.logit_dropout is {self.logit_dropout}; it must be in [0, 1)")
-        if self.top_k < 0:
-            raise UserError(f"LearnedRouter.top_k is {self.top_k}; it must be 0 (keep all) or more")
+        check_top_k(self, self.top_k)
         if self.top_k and self.scores != "softmax":
             raise UserError(f"LearnedRouter.top_k is {self.top_k}; it needs LearnedRouter.scores = 'softmax'")
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As requested."""
-        if self.top_k > requested:
-            raise UserError(f"LearnedRouter.top_k is {self.top_k}, but there are only {requested} skills")
-        return requested
+        return check_enough(self, self.top_k, requested)
 
     def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:
         """`logits` [tasks, splits, skills], drawn from U(-1e-3, 1e-3)."""

@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.errors import UserError
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Parameters, Sizes, Uniform
-from poly_jax.routing.softmax import softmax_over_largest
+from poly_jax.routing.softmax import check_enough, check_top_k, products, softmax_over_largest
 from poly_jax.routing.standardized import standardized
 from poly_jax.weights.parameter_spec import ParameterSpec
 
@@ -31,17 +30,11 @@ class PHATGOOSERouter(InputRouter):
     top_k: int = 2
 
     def __post_init__(self):
-        if self.top_k < 0:
-            raise UserError(f"PHATGOOSERouter.top_k is {self.top_k}; it must be 0 (keep all) or more")
+        check_top_k(self, self.top_k)
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As requested."""
-        if self.top_k > requested:
-            raise UserError(
-                f"PHATGOOSERouter.top_k is {self.top_k}, but there are only {requested} skills; bind it to 1"
-                f" to {requested}"
-            )
-        return requested
+        return check_enough(self, self.top_k, requested)
 
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:
         """`gates` [skills, width], which start at 0: every gate is half open."""
@@ -59,9 +52,6 @@ class PHATGOOSERouter(InputRouter):
         """The gate of the task's own skill while training; the comparison of all gates in evaluation."""
         gates = parameters["gates"]
         if uniform is not None:
-            scores = jnp.einsum(
-                "...d,kd->...k", inputs, gates.astype(inputs.dtype), preferred_element_type=jnp.float32
-            )
-            return jax.nn.sigmoid(scores) * jax.nn.one_hot(task_ids, sizes.n_skills)
-        scores = jnp.einsum("...d,kd->...k", standardized(inputs), standardized(gates))
+            return jax.nn.sigmoid(products(inputs, gates)) * jax.nn.one_hot(task_ids, sizes.n_skills)
+        scores = products(standardized(inputs), standardized(gates))
         return softmax_over_largest(scores / jnp.sqrt(inputs.shape[-1]), self.top_k)

@@ -4,11 +4,11 @@ import dataclasses
 from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Parameters, Sizes, Uniform
+from poly_jax.routing.softmax import products
 from poly_jax.routing.standardized import standardized
 from poly_jax.weights.parameter_spec import ParameterSpec
 
@@ -38,5 +38,4 @@ class SMEARRouter(InputRouter):
         uniform: Uniform | None,
     ) -> Float[Array, "*rows skills"]:
         """The softmax of one product with every mean."""
-        scores = jnp.einsum("...d,kd->...k", standardized(inputs), parameters["kernel"])
-        return jax.nn.softmax(scores, axis=-1)
+        return jax.nn.softmax(products(standardized(inputs), parameters["kernel"]), axis=-1)

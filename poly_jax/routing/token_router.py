@@ -1,16 +1,19 @@
 """MoLoRA and MoV: a trained router that picks skills for every token by the token's hidden state."""
 
 import dataclasses
-import math
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from poly_jax.errors import UserError
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Parameters, Sizes, Uniform
-from poly_jax.routing.softmax import softmax_over_largest
+from poly_jax.routing.softmax import (
+    check_enough,
+    check_temperature,
+    check_top_k,
+    products,
+    softmax_over_largest,
+)
 from poly_jax.weights.parameter_spec import ParameterSpec
 
 
@@ -30,16 +33,12 @@ class TokenRouter(InputRouter):
     temperature: float = 1.0
 
     def __post_init__(self):
-        if self.top_k < 0:
-            raise UserError(f"TokenRouter.top_k is {self.top_k}; it must be 0 (keep all) or more")
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"TokenRouter.temperature is {self.temperature}; it must be above 0")
+        check_top_k(self, self.top_k)
+        check_temperature(self, self.temperature)
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As requested."""
-        if self.top_k > requested:
-            raise UserError(f"TokenRouter.top_k is {self.top_k}, but there are only {requested} skills")
-        return requested
+        return check_enough(self, self.top_k, requested)
 
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:
         """`kernel` [skills, width], drawn from N(0, 0.02^2) so that the first weights are almost equal."""
@@ -55,6 +54,4 @@ class TokenRouter(InputRouter):
         uniform: Uniform | None,
     ) -> Float[Array, "*rows skills"]:
         """The softmax of one product with every token."""
-        kernel = parameters["kernel"].astype(inputs.dtype)
-        scores = jnp.einsum("...d,kd->...k", inputs, kernel, preferred_element_type=jnp.float32)
-        return softmax_over_largest(scores, self.top_k, self.temperature)
+        return softmax_over_largest(products(inputs, parameters["kernel"]), self.top_k, self.temperature)

@@ -1,13 +1,9 @@
 """`poly-jax demo`: a comparison of the methods in a few minutes, on one CPU, without any data."""
 
 import dataclasses
-import multiprocessing
-import os
-import signal
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -21,6 +17,7 @@ from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.study.labels import labelled
 from poly_jax.study.methods import RECIPES, SHARED, Adaptation, MultitaskMethod
+from poly_jax.study.processes import single_threaded
 from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
@@ -35,8 +32,7 @@ class Compared:
     Attributes:
       method: how it is trained.
       adaptations: how it adapts to new tasks.
-      rates: the learning rate of each, as docs/heads.md and docs/embedded_benchmark.md chose them: the
-        router's for -z, and otherwise the skills'.
+      rates: the learning rate of each: the router's for -z, and otherwise the skills'.
       folder: name of its run.
     """
 
@@ -78,16 +74,7 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
     started = time.perf_counter()
     folder = epath.Path(output_dir)
     jobs = [_Job(compared, output_dir, tuple(bindings)) for compared in COMPARED]
-    # Half of the time is tracing and compiling, for which a process uses one core, and steps of so small a
-    # model gain little from a second. The processes are spawned, because JAX's threads do not survive a fork,
-    # and an interrupt of the parent ends them at once.
-    os.environ["NPROC"] = "1"
-    with ProcessPoolExecutor(
-        max_workers=len(jobs),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=signal.signal,
-        initargs=(signal.SIGINT, signal.SIG_DFL),
-    ) as processes:
+    with single_threaded(len(jobs)) as processes:
         results = [result for found in processes.map(_compare, jobs) for result in found]
     rows = [
         (

@@ -1,18 +1,16 @@
 """The study of heads (docs/heads.md): where routers sit, how many heads they have, and what is adapted."""
 
 import dataclasses
-import multiprocessing
 import os
-import signal
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 
 from etils import epath
 
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import ResultsFile, read_results
 from poly_jax.study.labels import labelled
-from poly_jax.study.methods import Adaptation, MultitaskMethod, adaptation
+from poly_jax.study.methods import RECIPES, Adaptation, MultitaskMethod, adaptation
+from poly_jax.study.processes import single_threaded
 
 PUBLISHED_SEEDS = (0, 1, 2, 3, 4)
 GRID_SEEDS = (0, 1, 2)
@@ -39,6 +37,10 @@ class Cell:
     n_skills: int
     factor: str
     seeds: tuple[int, ...]
+
+    def seeds_among(self, seeds: Sequence[int]) -> list[int]:
+        """Those of its seeds that are among these."""
+        return [seed for seed in self.seeds if seed in seeds]
 
     @property
     def n_numbers(self) -> int:
@@ -71,7 +73,7 @@ def _cell(
         adaptations = [*(dataclasses.replace(each, sampling=False) for each in (full, row)), average]
     method = MultitaskMethod(
         name,
-        f"recipes/skillbench/{family}.gin",
+        f"{RECIPES}/{family}.gin",
         (*adaptations, *more),
         bindings=(
             f"Adapters.granularity = '{granularity}'",
@@ -151,17 +153,9 @@ def reproduce_heads(
     check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     scatter(folder)
-    # Steps of so small a model gain little from a second thread, so that two processes do more than one.
-    os.environ["NPROC"] = "1"
     for cells in (CELLS, LATER):
         jobs = [(cell, output_dir, tuple(seeds), tuple(bindings)) for cell in cells]
-        with ProcessPoolExecutor(
-            max_workers=max(1, len(os.sched_getaffinity(0))),
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=signal.signal,
-            initargs=(signal.SIGINT, signal.SIG_DFL),
-            max_tasks_per_child=1,
-        ) as processes:
+        with single_threaded(len(os.sched_getaffinity(0)), jobs_each=1) as processes:
             list(processes.map(_compute, jobs))
     print(write_summary(folder, gather(folder), seeds))
     print(f"outputs: {folder} (summary.md, heads.png, results.jsonl, and a run per cell and seed)")
@@ -201,5 +195,5 @@ def _compute(job: tuple[Cell, str, tuple[int, ...], tuple[str, ...]]) -> None:
     keep_compiled(folder)
     with labelled(cell.method.name):
         comparison = Comparison(folder, _part(folder, cell), bindings)
-        for seed in (seed for seed in cell.seeds if seed in seeds):
+        for seed in cell.seeds_among(seeds):
             comparison.run(cell.method, "named", seed)

@@ -42,7 +42,7 @@ def write_summary(folder: epath.Path, results: ResultsFile, seeds: Sequence[int]
 
 def heldout(results: ResultsFile, cell: Cell, variant: str, seeds: Sequence[int]) -> Scores | None:
     """Scores on held-out tasks with a variant or a named adaptation, one for each seed of the cell."""
-    own = [seed for seed in cell.seeds if seed in seeds]
+    own = cell.seeds_among(seeds)
     key = {"stage": "heldout", "form": "named", "method": cell.method.name, "variant": variant}
     return over_seeds(results, "heldout", own, **key) if own else None
 
@@ -50,7 +50,7 @@ def heldout(results: ResultsFile, cell: Cell, variant: str, seeds: Sequence[int]
 def _scores(results: ResultsFile, cells: Sequence[Cell], seeds: Sequence[int]) -> str:
     rows = []
     for cell in cells:
-        own = [seed for seed in cell.seeds if seed in seeds]
+        own = cell.seeds_among(seeds)
         key = {"stage": "seen", "form": "named", "method": cell.method.name}
         seen = over_seeds(results, "seen", own, **key) if own else None
         if seen is None:
@@ -111,8 +111,7 @@ def _other_adaptations(results: ResultsFile, seeds: Sequence[int]) -> str:
 
 def _by_seed(results: ResultsFile, cell: Cell, variant: str, seeds: Sequence[int]) -> dict[int, float]:
     values = heldout(results, cell, variant, seeds)
-    own = [seed for seed in cell.seeds if seed in seeds]
-    return {} if values is None else dict(zip(own, map(float, values), strict=True))
+    return {} if values is None else dict(zip(cell.seeds_among(seeds), map(float, values), strict=True))
 
 
 def picture(results: ResultsFile, seeds: Sequence[int]) -> Figure:

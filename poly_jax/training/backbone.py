@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Float, PRNGKeyArray
 from numpy.typing import DTypeLike
 
 from poly_jax.model.config import T5Config
@@ -29,6 +29,8 @@ from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import cast, check_tree, flatten, unflatten
 
 Tree = dict[str, Any]
+# Of NumPy where a backbone is read, and of JAX where it is drawn.
+Array = Float[Any, "..."]
 
 RANDOM = "random"
 """This word in place of a path stands for untrained weights, which are the same every time."""
@@ -75,7 +77,8 @@ def load_backbone(
     # Each array is put on the mesh before the next is read: a host never holds all arrays, or two copies.
     for read, array in backbone.read_each(None if quantization != "none" else dtype):
         contents.add(read, array)
-        for name, part in _parts(read, array, quantization, dtype):
+        for name, made in _parts(read, array, quantization, dtype):
+            part = np.asarray(made)
             if name not in layers:
                 placed[name] = put(part, sharding[name]).block_until_ready()
                 continue
@@ -106,29 +109,21 @@ def _names(names: Iterable[str], config: T5Config) -> list[str]:
     return [*names, *(scale_name(name) for name in names if is_quantized(name))]
 
 
-def _parts(
-    name: str, array: np.ndarray, quantization: Quantization, dtype: DTypeLike
-) -> list[tuple[str, np.ndarray]]:
+def _parts(name: str, array: Array, quantization: Quantization, dtype: DTypeLike) -> list[tuple[str, Array]]:
     """The model's parameters that a backbone's array becomes."""
     if quantization == "none" or not is_quantized(name):
         return [(name, cast(array, dtype))]
     kernel, scale = quantize(array, integer(quantization))
-    return [(name, np.asarray(kernel)), (scale_name(name), np.asarray(scale))]
+    return [(name, kernel), (scale_name(name), scale)]
 
 
 def _draw(config: T5Config, places: Tree, dtype: DTypeLike) -> Tree:
     floats = Transformer(dataclasses.replace(config, quantization="none"))
 
     def draw(key: PRNGKeyArray) -> Tree:
-        drawn = flatten(init_parameters(floats, key)[0])
-        if config.quantization == "none":
-            return unflatten({name: leaf.astype(dtype) for name, leaf in drawn.items()})
-        kept = {}
-        for name, leaf in drawn.items():
-            if is_quantized(name):
-                kept[name], kept[scale_name(name)] = quantize(leaf, integer(config.quantization))
-            else:
-                kept[name] = leaf.astype(dtype)
+        kept: dict[str, Array] = {}
+        for name, leaf in flatten(init_parameters(floats, key)[0]).items():
+            kept |= _parts(name, leaf, config.quantization, dtype)
         return unflatten(kept)
 
     return jax.jit(draw, out_shardings=places)(jax.random.key(0))

@@ -15,7 +15,7 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.checkpoints import (
     Origin,
@@ -28,12 +28,11 @@ from poly_jax.training.checkpoints import (
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.skills_below import skills_below
 from poly_jax.weights.backbone import open_backbone
-from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.layer_trees import unstack_layers
 from poly_jax.weights.layers_apart import layers_apart
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill, selects
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
-from poly_jax.weights.tensors import Tensor, of_tree, total_bytes
+from poly_jax.weights.tensors import Tensor, of_tree
 from poly_jax.weights.tree import check_tree, flatten
 
 
@@ -99,8 +98,7 @@ class OpenRun:
         tensors = open_backbone(self.backbone_path).tensors
         check_tree(t5_parameter_shapes(self.config), tensors, self.backbone_path)
         if self.check_backbone:
-            with byte_progress("checking the backbone", total_bytes(tensors.values())) as advance:
-                self.check_hash(content_hash(tensors, advance))
+            self.check_hash(hash_with_progress(tensors, "checking the backbone"))
         return tensors
 
     def check_hash(self, digest: str) -> None:

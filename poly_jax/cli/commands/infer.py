@@ -2,7 +2,7 @@
 
 import argparse
 
-from poly_jax.cli.command import Command, given, path
+from poly_jax.cli.command import Command, add_unknown_flags, given, path
 from poly_jax.configuration import Configuration
 
 
@@ -38,20 +38,7 @@ class Infer(Command):
             help="one prediction per line, or .jsonl with the input's fields, `prediction` and `score`; "
             "- is standard output (default)",
         )
-
-        parser.add_argument(
-            "--unknown",
-            choices=("average", "nearest"),
-            help="how to answer for a task that the run does not know: by the mean of all rows of its "
-            "router, or by the row of the task whose text is most similar",
-        )
-        parser.add_argument(
-            "--descriptions",
-            type=path,
-            metavar="FILE",
-            help="texts that describe tasks, for --unknown=nearest: JSON, an object by the tasks' names "
-            "(default: the first inputs of each task)",
-        )
+        add_unknown_flags(parser)
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Predict."""

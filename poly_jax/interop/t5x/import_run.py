@@ -16,15 +16,13 @@ from poly_jax.interop.finite import finite
 from poly_jax.interop.t5x import description_files as t5x_run
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
-from poly_jax.reporting.byte_progress import byte_progress
+from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
 from poly_jax.weights.backbone import open_backbone
-from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.t5x_checkpoint import checkpoint_folder, is_t5x, open_t5x
-from poly_jax.weights.tensors import Tensors, total_bytes
 from poly_jax.weights.tree import check_tree, unflatten
 
 
@@ -65,8 +63,10 @@ def import_t5x_run(
     skills = {name: t for name, t in finite(tensors, source).items() if is_adapter_parameter(name)}
     own = {name: tensor for name, tensor in tensors.items() if not is_adapter_parameter(name)}
     place = folder if backbone is None else os.fspath(epath.Path(backbone).absolute())
-    digest = _hash(own, source)
-    if backbone is not None and _hash(open_backbone(place).tensors, place) != digest:
+    digest = hash_with_progress(own, f"hashing {source}")
+    if backbone is not None and digest != hash_with_progress(
+        open_backbone(place).tensors, f"hashing {place}"
+    ):
         raise UserError(
             f"{backbone} is not the backbone that {source} was trained on (their contents differ); give the"
             " right --backbone, or leave the flag out to use the backbone in the checkpoint"
@@ -79,11 +79,6 @@ def import_t5x_run(
     tree = lay_out(tree, Transformer(config, adapters), source)
     write_run(output, tree, table, Origin(place, digest), loaded.config)
     return table
-
-
-def _hash(tensors: Tensors, source: str) -> str:
-    with byte_progress(f"hashing {source}", total_bytes(tensors.values())) as advance:
-        return content_hash(tensors, advance)
 
 
 def _load(configuration: Configuration, folder: str, backbone: str) -> Loaded:
