@@ -62,16 +62,16 @@ class Adapters:
             self._check_task_skill()
         if isinstance(self.private_skill, TaskSkill):
             raise UserError(
-                f"Adapters.private_skill is {type(self.private_skill).__name__}, whose skills share one A; use"
-                " LoRA or IA3"
+                f"Adapters.private_skill is {type(self.private_skill).__name__}, whose skills share one A;"
+                " use LoRA or IA3"
             )
 
     def _check_task_skill(self) -> None:
         name, router = type(self.skill).__name__, type(self.router).__name__
         if self.private_skill is not None:
             raise UserError(
-                f"Adapters.private_skill is {type(self.private_skill).__name__}, and with {name} each task has"
-                " parameters of its own already; bind Adapters.private_skill = None"
+                f"Adapters.private_skill is {type(self.private_skill).__name__}, and with {name} each task"
+                " has parameters of its own already; bind Adapters.private_skill = None"
             )
         if isinstance(self.router, InputRouter):
             raise UserError(
@@ -80,8 +80,8 @@ class Adapters:
             )
         if self.router.owns_skills:
             raise UserError(
-                f"{router} gives each task a skill of its own, and all skills of {name} share one A; use LoRA,"
-                " or a router such as LearnedRouter"
+                f"{router} gives each task a skill of its own, and all skills of {name} share one A; use"
+                " LoRA, or a router such as LearnedRouter"
             )
 
     def _check_input_router(self, router: InputRouter) -> None:

@@ -1,4 +1,4 @@
-"""One task of a run with merge-after, private skills or matrices of tasks, merged into the backbone or as PEFT's LoRA."""
+"""One task of a run with merge-after, private skills or MTL-LoRA: merged into the T5, or as a PEFT LoRA."""
 
 import json
 
