@@ -15,7 +15,7 @@ from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
 @dataclasses.dataclass(frozen=True)
 class MTLLoRA:
-    """`y = x W0 + (alpha / rank) x A L[t] sum_k w[t,k] B[k]` for task t (MTL-LoRA, arXiv 2410.09437, eq. 3).
+    """`y = x W0 + (alpha / rank) x A L[t] sum_k w[t,k] B[k]` for task t (MTL-LoRA, arXiv 2410.09437).
 
     The skills of the inventory are the B[k]. All of them share A, and L[t] is the task's own matrix. B starts
     at 0, so a fresh skill changes nothing, and L[t] starts as the identity.

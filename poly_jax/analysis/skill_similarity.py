@@ -71,7 +71,7 @@ def _products(leaves: Mapping[str, np.ndarray]) -> Float[np.ndarray, "skills ski
 def similar_skills(
     similarity: Float[np.ndarray, "skills skills"], count: int, seed: int = 0
 ) -> Int[np.ndarray, "skills"]:
-    """Cluster skills by k-means on their similarities to all skills (arXiv 2405.11157, section 3).
+    """Cluster skills by k-means on their similarities to all skills (MBC, arXiv 2405.11157).
 
     Args:
       similarity: cosines of the skills.

@@ -119,7 +119,11 @@ def test_training_goes_on_from_the_table_to_one_skill_for_each_cluster(make_run,
     from poly_jax.training.train import train
 
     assert cluster(make_run(PRIVATE, added=alike).folder, "--clusters=2") == 0
-    bound = ["Adapters.router = @TableRouter()", "TableRouter.path = 'clusters.json'", "Adapters.n_splits = 1"]
+    bound = [
+        "Adapters.router = @TableRouter()",
+        "TableRouter.path = 'clusters.json'",
+        "Adapters.n_splits = 1",
+    ]
     bound += ["Adapters.sites = 'decoder/mlp/wo'", "train.experiment = @Experiment()", "train.steps = 2"]
     loaded = configuration.load([str(tmp_path / "made.gin")], bound)
     train(**loaded.arguments("train", output_dir=str(tmp_path / "clusters")))
