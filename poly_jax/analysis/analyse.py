@@ -18,10 +18,10 @@ from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.routing.input_router import InputRouter
-from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.open_run import open_run
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.adapted_from import AdaptedFrom
 
 _EXAMPLES = 64

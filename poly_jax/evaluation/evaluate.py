@@ -17,9 +17,10 @@ from poly_jax.evaluation.unknown_tasks import Unknown, UnknownTasks, check_rows,
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
-from poly_jax.training.checkpoints import read_table, step_folder
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_step import read_table
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.zero_shot import averaged
 from poly_jax.weights.tree import listing

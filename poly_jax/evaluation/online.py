@@ -15,10 +15,10 @@ from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import MEAN
 from poly_jax.experiment import Experiment, call_register
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.periodic_evaluation import Scores
 from poly_jax.training.restore import Restored
+from poly_jax.training.saved_step import Origin
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.zero_shot import averaged
 from poly_jax.weights.tree import listing, merge

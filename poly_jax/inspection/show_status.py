@@ -10,9 +10,9 @@ from poly_jax.errors import UserError
 from poly_jax.reporting.output_folder import RESULTS
 from poly_jax.reporting.results_file import read_results
 from poly_jax.reporting.table import print_table
-from poly_jax.training.checkpoints import read_table
 from poly_jax.training.progress import duration
 from poly_jax.training.run_status import Checkpoint, RunStatus, run_status
+from poly_jax.training.saved_step import read_table
 from poly_jax.training.time_spent import KINDS, Report
 from poly_jax.weights.tree import listing
 

@@ -16,9 +16,10 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
-from poly_jax.training.checkpoints import FOLDER, Origin
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import Restored, restore
+from poly_jax.training.saved_step import Origin
+from poly_jax.training.saved_steps import FOLDER
 from poly_jax.weights.backbone import open_backbone
 
 # A T5 without adapters has one task, whose id is 0.

@@ -27,11 +27,11 @@ from poly_jax.interop.task_names import in_order, numbered
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning, shardings
 from poly_jax.training.restore import Restored
 from poly_jax.training.run_folder import write_run
+from poly_jax.training.saved_step import Origin
 from poly_jax.weights.layers_apart import layers_apart
 from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter
 from poly_jax.weights.tensors import of_tree

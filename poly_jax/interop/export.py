@@ -20,8 +20,9 @@ from poly_jax.interop.task_mix import merged, task_id
 from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.reporting.output_folder import check_output_file
-from poly_jax.training.checkpoints import read_origin, read_table, step_folder
 from poly_jax.training.open_run import OpenRun, open_run
+from poly_jax.training.saved_step import read_origin, read_table
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.weights import backbone_folder, single_file
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.safetensors_writer import Advance

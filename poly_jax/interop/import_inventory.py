@@ -24,8 +24,8 @@ from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.reporting.item_progress import item_progress
 from poly_jax.routing.fixed import PrivateRouter
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.run_folder import write_run
+from poly_jax.training.saved_step import Origin
 from poly_jax.weights.backbone import Backbone, open_backbone
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import check_tree, listing, unflatten

@@ -20,8 +20,9 @@ from poly_jax.interop.finite import finite
 from poly_jax.interop.peft.folder import CONFIG
 from poly_jax.interop.task_mix import adapted_paths, mixed, task_lora
 from poly_jax.model.config import T5Config
-from poly_jax.training.checkpoints import read_origin, step_folder
 from poly_jax.training.open_run import OpenRun, open_run
+from poly_jax.training.saved_step import read_origin
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.weights.parameter_names import Granularity, is_inventory, skills_of
 from poly_jax.weights.tensors import Tensors, of_tree
 from poly_jax.weights.tree import flatten

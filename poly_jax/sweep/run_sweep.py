@@ -21,9 +21,9 @@ from poly_jax.sweep.progress import SweepProgress
 from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
-from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.new_adapters import new_adapters
 from poly_jax.transfer.settings import Settings, adapting_settings

@@ -18,7 +18,7 @@ from poly_jax.program_start import clock
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, count_examples
-from poly_jax.training.checkpoints import KEEP, Checkpoints, explained, saved_steps
+from poly_jax.training.checkpoints import KEEP, Checkpoints, explained
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
@@ -27,6 +27,7 @@ from poly_jax.training.metrics import scalar_writer
 from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
+from poly_jax.training.saved_steps import saved_steps
 from poly_jax.training.start import Start, begin
 from poly_jax.training.taken_steps import NotFiniteError, TakenSteps
 from poly_jax.training.time_spent import TimeSpent

@@ -17,15 +17,9 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.training.backbone import RANDOM, load_backbone
-from poly_jax.training.checkpoints import (
-    Origin,
-    beside,
-    open_trained,
-    read_origin,
-    read_table,
-    step_folder,
-)
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.saved_step import Origin, open_trained, read_origin, read_table
+from poly_jax.training.saved_steps import beside, step_folder
 from poly_jax.training.skills_below import skills_below
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.layer_trees import unstack_layers

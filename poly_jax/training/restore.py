@@ -11,9 +11,9 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Experiment
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.training.backbone import RANDOM, load_backbone
-from poly_jax.training.checkpoints import Origin, read_onto
 from poly_jax.training.mesh import shardings
 from poly_jax.training.open_run import OpenRun, open_run
+from poly_jax.training.saved_step import Origin, read_onto
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import flatten, merge, unflatten
 

@@ -18,8 +18,9 @@ from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.files.text_file import read_text
 from poly_jax.files.whole_file import write_whole
-from poly_jax.training.checkpoints import FOLDER, Origin, items, saved_steps
 from poly_jax.training.hosts import on_first_host
+from poly_jax.training.saved_step import Origin, items
+from poly_jax.training.saved_steps import FOLDER, saved_steps
 
 _WITHOUT_MEANING = ("#", "import ", "from ")
 _MAY_CHANGE = re.compile(

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import FOLDER, damage, saved_scores, saved_steps
 from poly_jax.training.metrics_file import LastReport, last_report
 from poly_jax.training.positions import check_positions
 from poly_jax.training.retention import Score, best_step
 from poly_jax.training.run_folder import is_locked
+from poly_jax.training.saved_step import damage
+from poly_jax.training.saved_steps import FOLDER, saved_scores, saved_steps
 from poly_jax.training.time_spent import Report, read_report
 
 

@@ -5,7 +5,8 @@ import dataclasses
 from etils import epath
 
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import FOLDER, Origin, open_trained, read_origin, saved_steps
+from poly_jax.training.saved_step import Origin, open_trained, read_origin
+from poly_jax.training.saved_steps import FOLDER, saved_steps
 from poly_jax.weights.content_hash import content_hash
 from poly_jax.weights.parameter_names import is_skill
 from poly_jax.weights.tensors import Tensors

@@ -10,10 +10,10 @@ from jax.sharding import Mesh
 
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import RANDOM, load_backbone
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import replicated
 from poly_jax.training.optimizer import like_parameters
+from poly_jax.training.saved_step import Origin
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.weights.parameter_names import Trainable, is_adapter_parameter, selects
 from poly_jax.weights.tree import merge, split

@@ -15,7 +15,7 @@ from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.program_start import claim as claim_start
 from poly_jax.training import guards
 from poly_jax.training.batches import Batches
-from poly_jax.training.checkpoints import KEEP, best_checkpoint
+from poly_jax.training.checkpoints import KEEP
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.host_share import host_share
 from poly_jax.training.ibp_prior import IBPPrior
@@ -24,6 +24,7 @@ from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.periodic_evaluation import Evaluation, PeriodicEvaluation, check_periodic
 from poly_jax.training.run_folder import claimed
+from poly_jax.training.saved_steps import best_checkpoint
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
 from poly_jax.training.update import TrainState, Update

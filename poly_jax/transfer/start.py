@@ -16,11 +16,11 @@ from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.guards import check_floats
 from poly_jax.training.mesh import on_mesh
 from poly_jax.training.restore import Restored
+from poly_jax.training.saved_step import Origin
 from poly_jax.training.skills_below import on_skills_of
 from poly_jax.training.start import Start
 from poly_jax.transfer.choose_combinations import choose_combinations

@@ -11,7 +11,8 @@ import pytest
 from poly_jax import cli, configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
-from poly_jax.training.checkpoints import open_trained, step_folder
+from poly_jax.training.saved_step import open_trained
+from poly_jax.training.saved_steps import step_folder
 
 SHORT = ["--gin.Adapters.sites=('.*/attention/query',)", "--gin.train.steps=2", "--gin.Data.batch_size=8"]
 

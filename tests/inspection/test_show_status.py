@@ -13,7 +13,8 @@ from etils import epath
 from poly_jax import cli
 from poly_jax.data.task_table import TaskTable
 from poly_jax.reporting.results_file import ResultsFile
-from poly_jax.training.checkpoints import Checkpoints, Origin
+from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.saved_step import Origin
 from poly_jax.training.time_spent import TimeSpent
 from poly_jax.training.update import TrainState
 

@@ -13,9 +13,9 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import RANDOM, load_backbone
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.run_folder import write_run
+from poly_jax.training.saved_step import Origin
 from poly_jax.weights import single_file
 from poly_jax.weights.backbone import read_backbone
 from poly_jax.weights.tree import flatten, unflatten

@@ -13,9 +13,10 @@ from poly_jax.interop.adapters import read_adapters
 from poly_jax.interop.import_adapters import import_adapters
 from poly_jax.model.config import T5Config
 from poly_jax.routing.fixed import AverageRouter
-from poly_jax.training.checkpoints import read_origin, read_table, step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_step import read_origin, read_table
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.weights.tree import flatten
 
 pytestmark = pytest.mark.usefixtures("own_folder")

@@ -17,9 +17,10 @@ from poly_jax.interop.task_mix import mixed
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.checkpoints import Origin, read_table, step_folder
 from poly_jax.training.open_run import open_run
 from poly_jax.training.run_folder import write_run
+from poly_jax.training.saved_step import Origin, read_table
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.weights import t5_names
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.content_hash import content_hash

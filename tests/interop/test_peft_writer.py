@@ -18,8 +18,8 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.open_run import OpenRun
+from poly_jax.training.saved_step import Origin
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tensors import of_tree
 from poly_jax.weights.tree import flatten

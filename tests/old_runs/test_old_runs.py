@@ -17,9 +17,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from poly_jax import cli, configuration
-from poly_jax.training.checkpoints import open_trained, step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_step import open_trained
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import flatten
 

@@ -12,15 +12,9 @@ import pytest
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import (
-    Checkpoints,
-    Origin,
-    open_trained,
-    read_onto,
-    read_origin,
-    read_table,
-    step_folder,
-)
+from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.saved_step import Origin, open_trained, read_onto, read_origin, read_table
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.update import TrainState
 
 TABLE = TaskTable(("a", "b"))

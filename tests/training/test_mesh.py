@@ -91,9 +91,10 @@ def main():
     from poly_jax.model.loss import TokenLoss
     from poly_jax.model.transformer import Transformer, parameter_shapes
     from poly_jax.routing.learned import LearnedRouter
-    from poly_jax.training.checkpoints import Checkpoints, Origin
+    from poly_jax.training.checkpoints import Checkpoints
     from poly_jax.training.mesh import on_mesh, to_mesh
     from poly_jax.training.optimizer import Optimizer
+    from poly_jax.training.saved_step import Origin
     from poly_jax.training.start import begin
     from poly_jax.training.update import Update, start
     from poly_jax.weights.parameter_names import is_adapter_parameter

@@ -10,16 +10,11 @@ from etils import epath
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import (
-    Checkpoints,
-    Origin,
-    best_checkpoint,
-    damage,
-    read_score,
-    saved_steps,
-)
+from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.periodic_evaluation import score_named
 from poly_jax.training.retention import Score, best_step
+from poly_jax.training.saved_step import Origin, damage, read_score
+from poly_jax.training.saved_steps import best_checkpoint, saved_steps
 from poly_jax.training.update import TrainState
 
 METRIC = "mean/accuracy"

@@ -10,7 +10,9 @@ from etils import epath
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.training.checkpoints import Checkpoints, Origin, step_folder
+from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.saved_step import Origin
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.skills_below import check_resumed, on_skills_of, skills_below
 from poly_jax.training.update import TrainState
 

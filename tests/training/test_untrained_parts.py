@@ -17,8 +17,9 @@ from poly_jax.model.transformer import parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.random_rows import RandomRouter
 from poly_jax.routing.table import TableRouter
-from poly_jax.training.checkpoints import Checkpoints, Origin
+from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.saved_step import Origin
 from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import selects
 from poly_jax.weights.tree import split

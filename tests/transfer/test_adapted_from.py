@@ -10,8 +10,8 @@ from poly_jax.analysis.initial_values import initial_values
 from poly_jax.configuration import Configuration
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
-from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.open_run import open_run
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.adapted_from import AdaptedFrom
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder", "quick_compilation")]

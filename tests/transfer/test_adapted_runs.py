@@ -11,9 +11,10 @@ from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
-from poly_jax.training.checkpoints import read_origin, step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_step import read_origin
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.train import train
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split

@@ -21,10 +21,11 @@ from poly_jax.routing.phatgoose import PHATGOOSERouter
 from poly_jax.routing.token_router import TokenRouter
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
-from poly_jax.training.checkpoints import read_origin, step_folder
 from poly_jax.training.guards import check_routers
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
+from poly_jax.training.saved_step import read_origin
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.variants import VARIANTS, usual
 from poly_jax.weights.parameter_names import is_adapter_parameter

@@ -10,8 +10,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import SharedRouter
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.restore import Restored
+from poly_jax.training.saved_step import Origin
 from poly_jax.transfer.rows import averaged_rows
 from poly_jax.transfer.start import new_rows
 from poly_jax.transfer.variants import VARIANTS

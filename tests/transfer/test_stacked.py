@@ -16,10 +16,12 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import PrivateRouter
-from poly_jax.training.checkpoints import Checkpoints, Origin, step_folder
+from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.mesh import Partitioning, replicated
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored
+from poly_jax.training.saved_step import Origin
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.transfer.few_shot import FewShotBatches
 from poly_jax.transfer.stacked import adapt_many

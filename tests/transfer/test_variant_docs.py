@@ -13,7 +13,8 @@ from poly_jax import cli, configuration
 from poly_jax.errors import UserError
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
-from poly_jax.training.checkpoints import open_trained, step_folder
+from poly_jax.training.saved_step import open_trained
+from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.gradient_free_search import SearchedWeights
 from poly_jax.transfer.new_adapters import new_adapters
 from poly_jax.transfer.settings import configured

@@ -11,8 +11,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import AverageRouter
-from poly_jax.training.checkpoints import Origin
 from poly_jax.training.restore import Restored
+from poly_jax.training.saved_step import Origin
 from poly_jax.transfer.zero_shot import averaged
 
 NEW = TaskTable(("a", "b", "c", "d", "e", "f"))
