@@ -16,7 +16,7 @@ from poly_jax.routing.learned import LearnedRouter
 from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
 from poly_jax.study.methods import Adaptation, MultitaskMethod
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
-from poly_jax.tasks.skillbench.examples import Form, target_length
+from poly_jax.tasks.skillbench.examples import Form, input_length, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
@@ -66,6 +66,7 @@ def train_method(
             f"Data.mixture = '{registered_name('train', form, seed)}'",
             "Data.register = @skillbench.register",
             f"skillbench.register.data_seed = {seed}",
+            f"Data.inputs_length = {input_length(form=form)}",
             f"train.seed = {seed}",
             *method.bindings,
             *bindings,

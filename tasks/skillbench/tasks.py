@@ -24,7 +24,7 @@ from poly_jax.tasks.skillbench.pretraining import pretraining_examples
 PRETRAINING_EXAMPLES = {"train": 2**20, "validation": 2**11}
 PRETRAINING_TASK = "skillbench_pretrain"
 _CHUNK = 2048
-_SEQIO_FORMS: tuple[Form, ...] = ("named", "nameless")
+_SEQIO_FORMS: tuple[Form, ...] = ("named", "nameless", "described", "reworded")
 
 
 def registered_name(name: str, form: Form = "named", data_seed: int = 0) -> str:
