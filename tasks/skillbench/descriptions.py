@@ -10,17 +10,20 @@ Wording = Literal["described", "reworded"]
 
 WORDS: Mapping[str, tuple[str, str]] = {
     "drop": ("drop", "omit"),
-    "reverse": ("reverse", "turn"),
-    "rotate": ("rotate", "roll"),
-    "double": ("double", "echo"),
-    "shift": ("shift", "step"),
-    "mirror": ("mirror", "swap"),
+    "reverse": ("turn", "flip"),
+    "rotate": ("roll", "spin"),
+    "double": ("echo", "twin"),
+    "shift": ("step", "move"),
+    "mirror": ("swap", "pair"),
     "upper": ("upper", "raise"),
-    "length": ("length", "count"),
+    "length": ("count", "size"),
 }
 """Two words for each skill, by its name, which all tasks use."""
 
 SEPARATOR = "+"
+LONGEST_WORD = 6
+"""Number of letters of the longest word, with its s."""
+LONGEST_PROMPT = SLOTS * LONGEST_WORD + (SLOTS - 1) * len(SEPARATOR)
 
 
 def words(skill: str, wording: Wording) -> tuple[str, ...]:
@@ -51,12 +54,6 @@ def prompt_in_words(task: Task, text: str, data_seed: int, wording: Wording) -> 
         number, which = divmod(number, len(choices))
         chosen.append(choices[which])
     return SEPARATOR.join(chosen)
-
-
-def longest_prompt() -> int:
-    """Return the largest number of bytes of a prompt in either wording."""
-    longest = sorted(max(len(word) for word in words(skill, "reworded")) for skill in WORDS)[-SLOTS:]
-    return sum(longest) + len(SEPARATOR) * (SLOTS - 1)
 
 
 def _names(task: Task) -> list[str]:

@@ -11,7 +11,7 @@ from poly_jax.errors import UserError
 from poly_jax.tasks.skillbench import skills as skills_lib
 from poly_jax.tasks.skillbench import strings
 from poly_jax.tasks.skillbench.compositions import SLOTS, Task
-from poly_jax.tasks.skillbench.descriptions import longest_prompt, prompt_in_words
+from poly_jax.tasks.skillbench.descriptions import LONGEST_PROMPT, prompt_in_words
 from poly_jax.tasks.skillbench.skills import Inventory
 
 Example = tuple[str, str]
@@ -146,7 +146,7 @@ def examples(
 
 def input_length(inventory: Inventory = skills_lib.LETTERS, form: Form = "named") -> int:
     """Return the number of tokens of the longest input: prompt, a blank, the string, the end of sequence."""
-    longest = longest_prompt() if form in ("described", "reworded") else SLOTS
+    longest = LONGEST_PROMPT if form in ("described", "reworded") else SLOTS
     return longest + 1 + inventory.longest + 1
 
 
