@@ -10,7 +10,7 @@ from etils import epath
 from jaxtyping import Int
 
 from poly_jax import configuration
-from poly_jax.configuration import Loaded
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
@@ -20,11 +20,13 @@ from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
 from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.recorded_mesh import arguments_here
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
+from poly_jax.transfer.adapt import adapt
 from poly_jax.transfer.settings import configured
 from poly_jax.transfer.stacked import adapt_many
-from poly_jax.transfer.variants import Variant
+from poly_jax.transfer.variants import Variant, find
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
 
@@ -162,20 +164,30 @@ def adapt_tasks(
     return [_together(part) for part in parts]
 
 
-def adapt_run(
-    trained: Trained, variant: str, bindings: Sequence[str] = ()
-) -> Restored:
-    """Adapt a run to its own training tasks as a whole, in a folder beside the run.
+def adapt_run(trained: Trained, variant: str, bindings: Sequence[str] = ()) -> Restored:
+    """Adapt a run to its own training tasks, all at once, in a folder beside the run.
 
     Args:
       trained: the run.
-      variant: name of the variant, such as one that makes a router of inputs.
+      variant: name of the variant, such as one that makes a router which looks at inputs.
       bindings: gin bindings on top of the run's configuration, such as the number of steps.
     """
-    step = trained.restored.step
-    run = step.parent.parent
-    loaded = trained.loaded.with_bindings(bindings)
-    return run
+    run = trained.restored.step.parent.parent
+    folder = run.parent / f"{run.name}-{variant}"
+    loaded = Configuration((), tuple(bindings)).load(run=str(run))
+    arguments = arguments_here(
+        loaded,
+        "adapt",
+        run=str(run),
+        task=registered_name("train", trained.form, trained.data_seed),
+        output_dir=str(folder),
+        variant=configured(find(variant), loaded),
+        seed=trained.data_seed,
+    )
+    adapt(**arguments)
+    adapted = Configuration().load(run=str(folder))
+    experiment = arguments_here(adapted, "evaluate", run=str(folder))["experiment"]
+    return restore(experiment, str(folder), arguments["partitioning"].mesh())
 
 
 def _sampling(model: Transformer, sampling: bool) -> Transformer:

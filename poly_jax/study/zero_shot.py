@@ -5,7 +5,6 @@ import functools
 import sys
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from etils import epath
 
@@ -16,10 +15,11 @@ from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.arrays import exact_match, task_arrays
 from poly_jax.study.comparison import keep_compiled
-from poly_jax.study.methods import POLY, PRIVATE, RECIPES, SHARED_WIDE, MultitaskMethod
+from poly_jax.study.methods import MultitaskMethod
 from poly_jax.study.processes import single_threaded
 from poly_jax.study.rates import TUNING_SEED, choose_multitask_rate
 from poly_jax.study.runs import Trained, adapt_run, decode, seen_score, train_method
+from poly_jax.study.zero_shot_entries import AS_IT_IS, ENTRIES, FORMS, PUBLISHED_SEEDS, UNIFORM, Entry
 from poly_jax.study.zero_shot_summary import summarise
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.descriptions import description
@@ -27,44 +27,6 @@ from poly_jax.tasks.skillbench.examples import Form
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.zero_shot import averaged
-
-PUBLISHED_SEEDS = (0, 1, 2, 3, 4)
-FORMS: tuple[Form, ...] = ("described", "reworded")
-"""The prompts of the held-out tasks; every method is trained with the first form."""
-
-AS_IT_IS = "as it is"
-UNIFORM = "uniform mix"
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A method, and how it answers for new tasks without examples.
-
-    Attributes:
-      method: how it is trained.
-      answers: ways to answer: `AS_IT_IS` for adapters that need no row, `UNIFORM` for the average of the
-        skills, a way of `poly_jax.evaluation.unknown_tasks`, or a variant of adapting without examples.
-    """
-
-    method: MultitaskMethod
-    answers: tuple[str, ...]
-
-
-def _entry(method: MultitaskMethod, rates: tuple[float, ...], *answers: str) -> Entry:
-    return Entry(dataclasses.replace(method, rates=rates, adaptations=()), answers)
-
-
-_MOLORA = MultitaskMethod("MoLoRA", f"{RECIPES}/molora.gin")
-_SMEAR = MultitaskMethod("SMEAR", f"{RECIPES}/smear.gin")
-
-# Rates of methods with one rate are those of the opaque benchmark.
-ENTRIES = (
-    _entry(POLY, (3e-2,), UNIFORM, *UNKNOWN),
-    _entry(SHARED_WIDE, (1e-2,), AS_IT_IS),
-    _entry(_MOLORA, (1e-2, 3e-2), AS_IT_IS, UNIFORM),
-    _entry(_SMEAR, (1e-2, 3e-2), AS_IT_IS, UNIFORM),
-    _entry(PRIVATE, (1e-2,), UNIFORM, "arrow", "phatgoose"),
-)
 
 
 def reproduce_zero_shot(

@@ -1,4 +1,4 @@
-"""More pretraining examples, whose prompts are as long as descriptions: digits of skills among random letters."""
+"""More pretraining examples, with prompts as long as descriptions: digits of skills among random letters."""
 
 import string
 
@@ -52,7 +52,10 @@ def pretraining_examples_in_words(
 def _word(skill: int | None, numbers: list[int]) -> str:
     """A word of random letters, in which the digit of a skill takes the place of one letter."""
     size, place, change, *letters = numbers
-    word = [string.ascii_lowercase[n % 26] for n in letters[: SHORTEST_WORD + size % (LONGEST_WORD - SHORTEST_WORD + 1)]]
+    word = [
+        string.ascii_lowercase[n % 26]
+        for n in letters[: SHORTEST_WORD + size % (LONGEST_WORD - SHORTEST_WORD + 1)]
+    ]
     if skill is not None:
         word[place % len(word)] = str(skill)
     elif "".join(word) in _MEANINGFUL:

@@ -1,0 +1,47 @@
+"""The methods of the study of new tasks without examples, and their ways to answer."""
+
+import dataclasses
+
+from poly_jax.evaluation.unknown_tasks import UNKNOWN
+from poly_jax.study.methods import POLY, PRIVATE, RECIPES, SHARED_WIDE, MultitaskMethod
+from poly_jax.tasks.skillbench.examples import Form
+
+PUBLISHED_SEEDS = (0, 1, 2, 3, 4)
+FORMS: tuple[Form, ...] = ("described", "reworded")
+"""The prompts of the held-out tasks; every method is trained with the first form."""
+
+AS_IT_IS = "as it is"
+UNIFORM = "uniform mix"
+REFERENCE = (POLY.name, UNIFORM)
+"""The method and its answer with which all others are compared."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A method, and how it answers for new tasks without examples.
+
+    Attributes:
+      method: how it is trained.
+      answers: ways to answer: `AS_IT_IS` for adapters that need no row, `UNIFORM` for the average of the
+        skills, a way of `poly_jax.evaluation.unknown_tasks`, or a variant of adapting without examples.
+    """
+
+    method: MultitaskMethod
+    answers: tuple[str, ...]
+
+
+def _entry(method: MultitaskMethod, rates: tuple[float, ...], *answers: str) -> Entry:
+    return Entry(dataclasses.replace(method, rates=rates, adaptations=()), answers)
+
+
+_MOLORA = MultitaskMethod("MoLoRA", f"{RECIPES}/molora.gin")
+_SMEAR = MultitaskMethod("SMEAR", f"{RECIPES}/smear.gin")
+
+# Rates of methods with one rate are those of the opaque benchmark.
+ENTRIES = (
+    _entry(POLY, (3e-2,), UNIFORM, *UNKNOWN),
+    _entry(SHARED_WIDE, (1e-2,), AS_IT_IS),
+    _entry(_MOLORA, (1e-2, 3e-2), AS_IT_IS, UNIFORM),
+    _entry(_SMEAR, (1e-2, 3e-2), AS_IT_IS, UNIFORM),
+    _entry(PRIVATE, (1e-2,), UNIFORM, "arrow", "phatgoose"),
+)
