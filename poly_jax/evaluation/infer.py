@@ -15,7 +15,7 @@ from poly_jax.evaluation.unknown_tasks import (
     check_rows,
     serves_any_task,
     unknown_task,
-    with_rows,
+    with_shares,
 )
 from poly_jax.experiment import Experiment
 from poly_jax.training.checkpoints import read_table, step_folder
@@ -84,8 +84,8 @@ def infer(
     restored = restore(experiment, run, mesh)
     if needs_row and stand_ins is not None:
         wanted = TaskTable((task,))
-        rows = stand_ins.rows(known, wanted, lambda _: "\n".join(texts), lengths)
-        restored = with_rows(restored, rows, wanted)
+        shares = stand_ins.shares(known, wanted, lambda _: "\n".join(texts), lengths)
+        restored = with_shares(restored, shares, wanted)
     # Where adapters do not depend on the task, the first task stands for every other one.
     task_id = restored.table.id(task) if task in restored.table.names else 0
     predictor = Predictor(restored, experiment.decoding, mesh, batch_size)

@@ -15,7 +15,7 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.evaluate import evaluate
 from poly_jax.evaluation.infer import infer
 from poly_jax.evaluation.task_texts import nearest, read_descriptions
-from poly_jax.evaluation.unknown_tasks import UnknownTasks, serves_any_task, with_rows
+from poly_jax.evaluation.unknown_tasks import UnknownTasks, serves_any_task, with_shares
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 
@@ -58,7 +58,7 @@ def test_the_average_is_the_mean_of_the_weights_of_all_tasks(run, trained, asked
     assert found != pytest.approx(one[0], abs=1e-3)
     assert found != pytest.approx(one[1], abs=1e-3)
     router = trained.restored.parameters["encoder"]["layers_0"]["mlp"]["wo"]["router"]["logits"]
-    model = with_rows(trained.restored, ((0, 1, 2, 3),), TaskTable(("unknown",))).model
+    model = with_shares(trained.restored, ((0.25,) * 4,), TaskTable(("unknown",))).model
     sizes = model.adapters.sizes
     weights = model.adapters.router.weights({"logits": router}, np.zeros(1, int), sizes, None)
     w = 1 / (1 + np.exp(-np.asarray(router, np.float64)))
@@ -87,7 +87,7 @@ def test_an_unknown_task_is_refused_with_the_ways_to_answer(run, asked, capsys):
     assert "task 'unknown' is not in the table of 4 tasks" in told
     assert "--unknown=average" in told
     assert "--unknown=nearest" in told
-    with pytest.raises(UserError, match="evaluate with --zero_shot, --unknown=average or --unknown=nearest"):
+    with pytest.raises(UserError, match="evaluate with --zero_shot, --unknown=average, --unknown=nearest or"):
         evaluate(run.folder, run.experiment, mixture="evaluation_strange")
     with pytest.raises(UserError, match="--zero_shot and --unknown are two ways"):
         evaluate(run.folder, run.experiment, unknown="average", zero_shot=True)
@@ -143,4 +143,4 @@ def test_a_file_that_does_not_describe_tasks_is_refused(tmp_path, text, told):
 def test_known_tasks_without_examples_or_descriptions_are_refused(tasks):
     known, wanted = TaskTable(("imported_skill",)), TaskTable(("new",))
     with pytest.raises(UserError, match=r"1 of the 1 known tasks have no examples, such as 'imported_skill'"):
-        UnknownTasks("nearest").rows(known, wanted, str, {"inputs": 12, "targets": 6})
+        UnknownTasks("nearest").shares(known, wanted, str, {"inputs": 12, "targets": 6})
