@@ -64,6 +64,6 @@ def add_unknown_flags(parser: argparse.ArgumentParser) -> None:
         "--descriptions",
         type=path,
         metavar="FILE",
-        help="texts that describe tasks, for --unknown=nearest and --unknown=regression: JSON, an object by the "
-        "tasks' names (default: the first inputs of each task)",
+        help="texts that describe tasks, for --unknown=nearest and --unknown=regression: JSON, an object by "
+        "the tasks' names (default: the first inputs of each task)",
     )

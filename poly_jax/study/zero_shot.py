@@ -28,7 +28,6 @@ from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.zero_shot import averaged
 
-
 # PHATGOOSE's gates of all 32 tasks are trained together.
 _GATES = ("adapt.steps = 200", "adapt.batch_size = 128")
 
