@@ -50,14 +50,15 @@ def reproduce_zero_shot(
     folder.mkdir(parents=True, exist_ok=True)
     # A process of its own, because the number of XLA's threads is fixed where JAX starts.
     with single_threaded(1) as processes:
-        processes.submit(_compute, output_dir, tuple(seeds), tuple(bindings)).result()
+        processes.submit(compute, output_dir, tuple(seeds), tuple(bindings)).result()
     text = summarise(ResultsFile(folder / RESULTS), seeds)
     (folder / "summary.md").write_text(text)
     print(text)
     print(f"outputs: {folder} (summary.md, results.jsonl, and a run per method and seed)")
 
 
-def _compute(output_dir: str, seeds: tuple[int, ...], bindings: tuple[str, ...]) -> None:
+def compute(output_dir: str, seeds: tuple[int, ...], bindings: tuple[str, ...]) -> None:
+    """Compute what the file of results in a folder lacks, in this process."""
     folder = epath.Path(output_dir)
     keep_compiled(folder)
     study = Study(folder, ResultsFile(folder / RESULTS), bindings)
