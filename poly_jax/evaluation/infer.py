@@ -55,10 +55,10 @@ def infer(
       partitioning: shape of the device mesh.
       unknown: how to answer where the run does not know the task: "average" (the mean of all tasks' mixing
         weights), "nearest" (those of the task whose text is most similar to the texts, or to the task's
-        description) or "regression" (those that ridge regression predicts from such texts); None for an error.
-        A run whose adapters do not depend on the task needs no row.
-      descriptions: file of texts that describe tasks for "nearest" and "regression", a JSON object by the tasks'
-        names; None to describe the run's tasks by their training examples.
+        description) or "regression" (those that ridge regression predicts from such texts); None for an
+        error. A run whose adapters do not depend on the task needs no row.
+      descriptions: file of texts that describe tasks for "nearest" and "regression", a JSON object by the
+        tasks' names; None to describe the run's tasks by their training examples.
 
     Raises:
       UserError: the run has no such task, the input cannot be read, or the output cannot be written.

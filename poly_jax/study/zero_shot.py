@@ -4,12 +4,13 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 from etils import epath
 
 from poly_jax.data.task_table import TaskTable
-from poly_jax.evaluation.unknown_tasks import UNKNOWN, UnknownTasks, with_shares
+from poly_jax.evaluation.unknown_tasks import UNKNOWN, Unknown, UnknownTasks, with_shares
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
@@ -22,8 +23,7 @@ from poly_jax.study.runs import Trained, adapt_run, decode, seen_score, train_me
 from poly_jax.study.zero_shot_entries import AS_IT_IS, ENTRIES, FORMS, PUBLISHED_SEEDS, UNIFORM, Entry
 from poly_jax.study.zero_shot_summary import summarise
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
-from poly_jax.tasks.skillbench.descriptions import description
-from poly_jax.tasks.skillbench.examples import Form
+from poly_jax.tasks.skillbench.descriptions import Wording, description
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.zero_shot import averaged
@@ -110,7 +110,7 @@ class Study:
         bound = (f"Optimizer.learning_rate = {rate}", "train.report_every = 100")
         return train_method(method, folder, seed=seed, form=FORMS[0], bindings=(*self.bindings, *bound))
 
-    def _score(self, trained, answer: str, form: Form) -> Result:
+    def _score(self, trained, answer: str, form: Wording) -> Result:
         scores = heldout_scores(trained(), answer, form, self.folder)
         return {"heldout": float(np.mean(list(scores.values()))), "per_task": scores}
 
@@ -120,7 +120,7 @@ class Study:
         print(*key.values(), shown, file=sys.stderr, flush=True)
 
 
-def heldout_scores(trained: Trained, answer: str, form: Form, folder: epath.Path) -> dict[str, float]:
+def heldout_scores(trained: Trained, answer: str, form: Wording, folder: epath.Path) -> dict[str, float]:
     """Exact match on each held-out task's test examples, in percent, without any example to adapt to."""
     tasks = sorted(benchmark().heldout, key=lambda task: task.name)
     names = tuple(registered_name(task.name, form, trained.data_seed) for task in tasks)
@@ -135,7 +135,7 @@ def heldout_scores(trained: Trained, answer: str, form: Form, folder: epath.Path
 
 
 def _answering(
-    trained: Trained, answer: str, form: Form, table: TaskTable, tasks: Sequence[Task], folder: epath.Path
+    trained: Trained, answer: str, form: Wording, table: TaskTable, tasks: Sequence[Task], folder: epath.Path
 ) -> Restored:
     """The model that answers for the tasks of a table."""
     restored = trained.restored
@@ -149,6 +149,6 @@ def _answering(
             described[registered_name(task.name, trained.form, trained.data_seed)] = description(task)
         path = folder / f"descriptions-{form}-seed{trained.data_seed}.json"
         path.write_text(json_text(described, indent=1))
-        shares = UnknownTasks(answer, str(path)).shares(restored.table, table, str, {})
+        shares = UnknownTasks(cast(Unknown, answer), str(path)).shares(restored.table, table, str, {})
         return with_shares(restored, shares, table)
     return adapt_run(trained, answer, _GATES)

@@ -4,10 +4,10 @@ import dataclasses
 
 from poly_jax.evaluation.unknown_tasks import UNKNOWN
 from poly_jax.study.methods import POLY, PRIVATE, RECIPES, SHARED_WIDE, MultitaskMethod
-from poly_jax.tasks.skillbench.examples import Form
+from poly_jax.tasks.skillbench.descriptions import Wording
 
 PUBLISHED_SEEDS = (0, 1, 2, 3, 4)
-FORMS: tuple[Form, ...] = ("described", "reworded")
+FORMS: tuple[Wording, ...] = ("described", "reworded")
 """The prompts of the held-out tasks; every method is trained with the first form."""
 
 AS_IT_IS = "as it is"
