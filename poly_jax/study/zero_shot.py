@@ -98,8 +98,8 @@ class Study:
         self._once({"stage": "seen", "form": FORMS[0], **key}, seen)
         for answer in entry.answers:
             for form in FORMS:
-                if answer == "nearest" and form != FORMS[0]:
-                    continue  # The new words have none in common with the known tasks' descriptions.
+                if not entry.has_answer(answer, form):
+                    continue
                 self._once(
                     {"stage": "zero-shot", "form": form, "answer": answer, **key},
                     functools.partial(self._score, trained, answer, form),

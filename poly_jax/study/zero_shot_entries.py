@@ -29,6 +29,10 @@ class Entry:
     method: MultitaskMethod
     answers: tuple[str, ...]
 
+    def has_answer(self, answer: str, form: Wording) -> bool:
+        """Whether there is such an answer: the nearest text has words in common, and new words have none."""
+        return answer in self.answers and (answer != "nearest" or form == FORMS[0])
+
 
 def _entry(method: MultitaskMethod, rate: float, *answers: str) -> Entry:
     return Entry(dataclasses.replace(method, rates=(rate,), adaptations=()), answers)

@@ -1,6 +1,7 @@
 """The study of tasks without examples: what it computes, that it continues, and its tables."""
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -84,13 +85,18 @@ def results(tmp_path):
     """Scores of the shared LoRA, which are 20 to 24 points above Poly's uniform mix."""
     found = ResultsFile(epath.Path(tmp_path) / "results.jsonl")
     for seed in range(5):
-        for method, answer, score in ((*REFERENCE, 1.0), ("shared LoRA, 8 x rank", AS_IT_IS, 21.0 + seed)):
+        for entry in ENTRIES[:2]:
+            method = entry.method.name
             key = {"method": method, "seed": seed}
             found.add(
                 {"stage": "seen", "form": "described", **key}, {"seen": 90.0, "trained": 10, "rate": 0.01}
             )
-            value = {"heldout": score, "per_task": {}}
-            found.add({"stage": "zero-shot", "form": "described", "answer": answer, **key}, value)
+            for form, answer in itertools.product(FORMS, entry.answers):
+                if (form, answer) == ("reworded", "nearest"):
+                    continue
+                score = 21.0 + seed if answer == AS_IT_IS else 1.0
+                value = {"heldout": score, "per_task": {}}
+                found.add({"stage": "zero-shot", "form": form, "answer": answer, **key}, value)
     return found
 
 
@@ -98,6 +104,18 @@ def test_the_summary_compares_every_answer_with_the_uniform_mix_seed_by_seed(res
     text = summarise(results, (0, 1, 2, 3, 4))
     # Differences of 20 to 24: the standard error is sqrt(2.5 / 5), and t(0.975, 4) = 2.776.
     half = f"{2.776 * np.sqrt(2.5 / 5):.1f}"
-    assert f"| shared LoRA, 8 x rank | 10 | 0.01 | 90.0 ± 0.0 | as it is | 23.0 ± {half} | - |" in text
-    assert f"| shared LoRA, 8 x rank, as it is | 22.0 ± {half} | - |" in text
+    both = f"± {half} | 23.0 ± {half}"
+    assert f"| shared LoRA, 8 x rank | 10 | 0.01 | 5 | 90.0 ± 0.0 | as it is | 23.0 {both} |" in text
+    assert f"| shared LoRA, 8 x rank, as it is | 5 | 22.0 ± {half} | 22.0 ± {half} |" in text
+    assert "|  |  |  |  |  | nearest | 1.0 ± 0.0 | - |" in text
     assert "SMEAR" not in text
+
+
+def test_the_summary_counts_the_seeds_for_which_a_method_is_complete(results):
+    key = {"form": "described", "method": "SMEAR", "seed": 0}
+    results.add({"stage": "seen", **key}, {"seen": 70.0, "trained": 10, "rate": 0.03})
+    assert "SMEAR" not in summarise(results, (0, 1))
+    for form, answer in itertools.product(FORMS, (AS_IT_IS, UNIFORM)):
+        results.add({"stage": "zero-shot", **key, "form": form, "answer": answer}, {"heldout": 26.0})
+    assert "| SMEAR | 10 | 0.03 | 1 | 70.0 | as it is | 26.0 | 26.0 |" in summarise(results, (0, 1))
+    assert "| SMEAR, as it is | 1 | 25.0 | 25.0 |" in summarise(results, (0, 1))
