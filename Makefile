@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	$(BIN)/poly-jax demo
 
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -rs
+	$(BIN)/python -m pytest -n auto --dist loadfile -rs --durations=20 --durations-min=10
 
 test-interop: $(INTEROP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs tests/interop_live

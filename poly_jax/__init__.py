@@ -12,6 +12,7 @@ _LAZY = {
     "IA3": "poly_jax.adapters.ia3",
     "LearnedRouter": "poly_jax.routing.learned",
     "LoRA": "poly_jax.adapters.lora",
+    "MTLLoRA": "poly_jax.adapters.mtl_lora",
     "Model": "poly_jax.interface.model",
     "Partitioning": "poly_jax.training.mesh",
     "UserError": "poly_jax.errors",

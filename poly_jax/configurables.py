@@ -14,6 +14,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.adapters.config": ("Adapters",),
     "poly_jax.adapters.ia3": ("IA3",),
     "poly_jax.adapters.lora": ("LoRA",),
+    "poly_jax.adapters.mtl_lora": ("MTLLoRA",),
     "poly_jax.data.vocabularies": ("byte", "sentencepiece"),
     "poly_jax.evaluation.online": ("OnlineEvaluation",),
     "poly_jax.experiment": ("Data", "Experiment"),

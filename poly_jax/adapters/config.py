@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import get_args
 
-from poly_jax.adapters.skill import Skill, TokenSkill
+from poly_jax.adapters.skill import Skill, TaskSkill, TokenSkill
 from poly_jax.errors import UserError
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Router, Sizes
@@ -58,6 +58,31 @@ class Adapters:
                 raise UserError(f"Adapters.{field} is {getattr(self, field)}; it must be at least 1")
         if isinstance(self.router, InputRouter):
             self._check_input_router(self.router)
+        if isinstance(self.skill, TaskSkill):
+            self._check_task_skill()
+        if isinstance(self.private_skill, TaskSkill):
+            raise UserError(
+                f"Adapters.private_skill is {type(self.private_skill).__name__}, whose skills share one A;"
+                " use LoRA or IA3"
+            )
+
+    def _check_task_skill(self) -> None:
+        name, router = type(self.skill).__name__, type(self.router).__name__
+        if self.private_skill is not None:
+            raise UserError(
+                f"Adapters.private_skill is {type(self.private_skill).__name__}, and with {name} each task"
+                " has parameters of its own already; bind Adapters.private_skill = None"
+            )
+        if isinstance(self.router, InputRouter):
+            raise UserError(
+                f"{router} needs no task, and {name} has parameters of each task; use LoRA, or a router of"
+                " tasks such as LearnedRouter"
+            )
+        if self.router.owns_skills:
+            raise UserError(
+                f"{router} gives each task a skill of its own, and all skills of {name} share one A; use"
+                " LoRA, or a router such as LearnedRouter"
+            )
 
     def _check_input_router(self, router: InputRouter) -> None:
         name = type(router).__name__
@@ -81,6 +106,11 @@ class Adapters:
     def routes_tokens(self) -> bool:
         """Whether each position has weights of its own."""
         return isinstance(self.router, InputRouter) and not self.router.pools
+
+    @property
+    def tasks_own_parameters(self) -> bool:
+        """Whether each task has parameters of its own beside the inventory and the router."""
+        return self.private_skill is not None or isinstance(self.skill, TaskSkill)
 
     @functools.cached_property
     def inventory_size(self) -> int:

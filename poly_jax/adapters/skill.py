@@ -63,6 +63,29 @@ class Skill(Protocol):
 
 
 @runtime_checkable
+class TaskSkill(Skill, Protocol):
+    """A skill with parameters that belong to tasks, beside those of the inventory.
+
+    They are stored as private parameters (`poly_jax.weights.parameter_names`), so that a new task draws them
+    afresh.
+    """
+
+    def task_parameters(self, n_tasks: int) -> dict[str, ParameterSpec]:
+        """The parameters of all tasks at one site, `[1, tasks, ...]`, by name."""
+
+    def with_task(
+        self, mixed: Mixed, own: Mixed, chosen: Float[Array, "*rows tasks"]
+    ) -> Mapping[str, Float[Array, "..."]]:
+        """The mix of each row after the parameters of its task have changed it; the kinds of arrays stay.
+
+        Args:
+          mixed: the mix of each row, or one mix that all rows share.
+          own: the parameters of all tasks.
+          chosen: 1 at the task of the row, 0 elsewhere.
+        """
+
+
+@runtime_checkable
 class TokenSkill(Skill, Protocol):
     """A skill whose outputs can be mixed with weights of their own at every position.
 

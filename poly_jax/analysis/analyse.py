@@ -8,6 +8,7 @@ from poly_jax.analysis import figures
 from poly_jax.analysis.findings import Findings, find, plain
 from poly_jax.analysis.gradient_alignment import measure_alignment
 from poly_jax.analysis.initial_values import initial_values
+from poly_jax.analysis.load import measure_load
 from poly_jax.analysis.page import page
 from poly_jax.analysis.reference import read_grouping
 from poly_jax.analysis.router_plot import router_figure
@@ -16,11 +17,15 @@ from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.routing.input_router import InputRouter
 from poly_jax.training.checkpoints import step_folder
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.open_run import open_run
 from poly_jax.training.restore import restore
 from poly_jax.transfer.adapted_from import AdaptedFrom
+
+_EXAMPLES = 64
+"""Number of examples of each task that show the mix of a router that looks at inputs, unless it is given."""
 
 
 def analyse_routing(
@@ -29,11 +34,12 @@ def analyse_routing(
     experiment: Experiment,
     reference: str | None = None,
     gradients: int | None = None,
+    examples: int | None = None,
     adapted: AdaptedFrom | None = None,
 ) -> None:
     """Write `routing.json`, `routing.html` and the page's figures as PNGs.
 
-    Only the comparison of gradients reads the backbone and compiles the model.
+    Only the comparison of gradients, and routers that look at inputs, need the backbone and the data.
 
     Args:
       run: folder of the run, or of one of its checkpoints.
@@ -41,11 +47,12 @@ def analyse_routing(
       experiment: the run's experiment.
       reference: file of a grouping of the tasks to compare with; see `poly_jax.analysis.reference`.
       gradients: number of examples per task whose gradients are compared; None for no such comparison.
+      examples: number of examples per task whose inputs a router looks at; None for 64 of them.
       adapted: how the run started, if it is an adapted run.
 
     Raises:
-      UserError: the run has no adapters, the folder belongs to another program, or the files or the data
-        cannot be used.
+      UserError: the run has no adapters, `examples` is given for a router of tasks, the folder belongs to
+        another program, or the files or the data cannot be used.
     """
     check_output_folder(output_dir, "routing")
     step = step_folder(run)
@@ -57,17 +64,27 @@ def analyse_routing(
     grouping = None if reference is None else read_grouping(reference, names)
     if gradients is not None and len(names) < 2:
         raise UserError(f"--gradients={gradients} compares tasks, and {run} has only one; leave it out")
-    folder = epath.Path(output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    looks = isinstance(adapters.router, InputRouter)
+    if examples is not None and not looks:
+        raise UserError(
+            f"--examples={examples} is for routers that look at inputs, and {run} has a"
+            f" {type(adapters.router).__name__}, whose weights do not depend on examples; leave it out"
+        )
     initial = initial_values(step, experiment.transformer(opened.table), adapted)
     skill_names = adapted.skill_names if adapted is not None else ()
     if adapters.router.owns_skills:
         skill_names = names
-    found = find(adapters, names, opened.skills, initial, grouping, skill_names)
-    if gradients is not None:
+    load = None
+    if looks or gradients is not None:
         experiment.data.register_tasks()
         mesh = Partitioning().mesh()
         restored = restore(experiment, run, mesh)
+        if looks:
+            load = measure_load(restored, experiment.data, mesh, examples or _EXAMPLES)
+    folder = epath.Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = find(adapters, names, opened.skills, initial, grouping, skill_names, load)
+    if gradients is not None:
         aligned = measure_alignment(restored, experiment.data, mesh, gradients, folder)
         found = dataclasses.replace(found, alignment=aligned)
     pictures = _pictures(found)

@@ -14,6 +14,7 @@ from poly_jax.analysis.agreement import Agreement, agreement, measure, similarit
 from poly_jax.analysis.clusters import Clusters, clusters
 from poly_jax.analysis.gradient_alignment import Alignment
 from poly_jax.analysis.initial_values import InitialValues
+from poly_jax.analysis.load import Load
 from poly_jax.analysis.router_plot import representative
 from poly_jax.analysis.statistics import Statistics, effective_skills, mean, shares, statistics, usage
 from poly_jax.analysis.weights import Weights, allocations, mixing_weights, task_vectors
@@ -62,6 +63,7 @@ class Findings:
       reference: the given grouping of the tasks; None if none was given.
       alignment: alignment of the tasks' gradients; None if it was not asked for.
       skill_names: names of the skills, in their order; empty where they have none.
+      load: the measured mixes of a router that looks at inputs, which `weights` are then; None for others.
     """
 
     adapters: Adapters
@@ -82,6 +84,7 @@ class Findings:
     reference: Reference | None = None
     alignment: Alignment | None = None
     skill_names: tuple[str, ...] = ()
+    load: Load | None = None
 
     def skill_name(self, skill: int) -> str:
         """The name of a skill, or its number after an s where it has no name."""
@@ -132,6 +135,7 @@ def find(
     initial: InitialValues,
     grouping: tuple[list[str], Int[np.ndarray, "tasks groups"]] | None = None,
     skill_names: tuple[str, ...] = (),
+    load: Load | None = None,
 ) -> Findings:
     """Analyse the routers and skills of a run.
 
@@ -142,9 +146,10 @@ def find(
       initial: the initial values that are known.
       grouping: groups of the tasks to compare with; see `poly_jax.analysis.reference`.
       skill_names: names of the skills; empty where they have none.
+      load: the measured mixes of a router that looks at inputs; None for other routers.
     """
     parameters = unflatten(trained)
-    weights = mixing_weights(adapters, parameters)
+    weights = mixing_weights(adapters, parameters) if load is None else load.weights
     z = allocations(adapters, parameters)
     places = {
         place: statistics(table, z[place] if z is not None else None) for place, table in weights.items()
@@ -173,6 +178,7 @@ def find(
         initial.note,
         None if grouping is None else _compared(vectors, alike, *grouping),
         skill_names=skill_names,
+        load=load,
     )
 
 
@@ -221,6 +227,8 @@ def plain(found: Findings) -> dict[str, Any]:
             },
             "reference": found.reference
             and {"groups": found.reference.groups, "agreement": found.reference.agreement},
+            "load": found.load
+            and {"n_examples": found.load.n_examples, "effective_skills": found.load.effective_skills},
             "gradients": found.alignment
             and {
                 "mean_cosine": found.alignment.mean,

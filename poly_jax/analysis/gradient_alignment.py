@@ -2,9 +2,8 @@
 
 import dataclasses
 import functools
-import itertools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from poly_jax.analysis.agreement import cosines, of_pairs
-from poly_jax.data.batches import eval_batches
+from poly_jax.analysis.first_examples import first_examples
 from poly_jax.experiment import Data
 from poly_jax.model.loss import TokenLoss
 from poly_jax.training.mesh import on_mesh, to_mesh
@@ -100,31 +99,12 @@ def measure_alignment(
             for i, (layer, size) in enumerate(sizes.items())
         }
         for task, name in enumerate(restored.table.names):
-            for batch in _batches(restored, data, mesh, name, n_examples):
+            for batch in first_examples(restored, data, mesh, name, n_examples):
                 with on_mesh(mesh):
                     found = gradient(shared, rest, to_mesh(batch, mesh))
                 for layer, vector in _by_layer(jax.device_get(found)).items():
                     stored[layer][task] += vector
         return alignment(stored)
-
-
-def _batches(
-    restored: Restored, data: Data, mesh: Mesh, task: str, n_examples: int
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches of equal size with a task's first examples; padding rows have weight 0."""
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
-    size = -(-min(n_examples, data.batch_size) // devices) * devices
-    batches = eval_batches(
-        task,
-        restored.table,
-        split=data.split,
-        sequence_length=data.sequence_length,
-        batch_size=size,
-        start_id=restored.model.config.decoder_start_id,
-    )
-    for number, batch in enumerate(itertools.islice(batches, -(-n_examples // size))):
-        batch["decoder_loss_weights"][max(n_examples - number * size, 0) :] = 0
-        yield batch
 
 
 def _by_layer(tree: dict[str, Any]) -> Gradients:

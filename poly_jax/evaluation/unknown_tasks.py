@@ -87,14 +87,15 @@ class UnknownTasks:
 
 def serves_any_task(adapters: Adapters | None) -> bool:
     """Whether a model needs no row for a task: its adapters, if it has some, do not depend on the task."""
-    return adapters is None or (adapters.router.serves_any_task and adapters.private_skill is None)
+    return adapters is None or (adapters.router.serves_any_task and not adapters.tasks_own_parameters)
 
 
 def check_rows(adapters: Adapters, run: str) -> None:
-    """Raise a UserError where a task also needs a skill of its own, which an unknown task does not have."""
-    if adapters.private_skill is not None:
+    """Raise a UserError where a task has more of its own than a row, which an unknown task does not have."""
+    if adapters.tasks_own_parameters:
+        own = "private skill" if adapters.private_skill is not None else "matrix of its own"
         raise UserError(
-            f"in {run} each task has a private skill beside its row, which an unknown task does not have;"
+            f"in {run} each task has a {own} beside its row, which an unknown task does not have;"
             " evaluate with --zero_shot"
         )
 

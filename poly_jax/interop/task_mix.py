@@ -9,7 +9,8 @@ import numpy as np
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
-from poly_jax.adapters.skill import Mixed, Skill
+from poly_jax.adapters.mtl_lora import MTLLoRA
+from poly_jax.adapters.skill import Mixed, Skill, TaskSkill
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.training.open_run import OpenRun
@@ -49,6 +50,9 @@ def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:
     weights = mixing_weights(run, adapters, path, task)
     with jax.default_matmul_precision("highest"):
         adapter = adapters.skill.mix(leaves_below(run.skills, skills_of(path)), weights)
+        if isinstance(adapters.skill, TaskSkill):
+            own = leaves_below(run.skills, skills_of(path, private=True))
+            adapter = adapters.skill.with_task(adapter, own, jax.nn.one_hot(task, adapters.n_tasks))
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 
 
@@ -61,6 +65,13 @@ def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | 
     return {name: np.asarray(leaf) for name, leaf in adapter.items()}
 
 
+def one_task_lora(skill: Skill | None) -> LoRA | None:
+    """Return the LoRA that is one task's mix of such skills; None where the mix is no LoRA."""
+    if isinstance(skill, MTLLoRA):
+        return skill.of_one_task
+    return skill if isinstance(skill, LoRA) else None
+
+
 def task_lora(run: OpenRun, adapters: Adapters, task: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return a task's adapter as one LoRA at every adapted map: `a` [d_in, rank] and `b` [rank, d_out].
 
@@ -69,10 +80,11 @@ def task_lora(run: OpenRun, adapters: Adapters, task: int) -> dict[str, tuple[np
 
     Args:
       run: the run.
-      adapters: settings of its adapters, whose skills are LoRA.
+      adapters: settings of its adapters, whose skills are LoRA or MTLLoRA.
       task: id of the task.
     """
-    assert isinstance(adapters.skill, LoRA)
+    skill = one_task_lora(adapters.skill)
+    assert skill is not None
     found = {}
     for path in adapted_paths(run):
         adapter, own = mixed(run, adapters, path, task), private(run, adapters, path, task)
@@ -80,7 +92,7 @@ def task_lora(run: OpenRun, adapters: Adapters, task: int) -> dict[str, tuple[np
         if own is not None:
             kind = adapters.private_skill
             assert isinstance(kind, LoRA)
-            ratio = np.float32(kind.alpha / kind.rank / (adapters.skill.alpha / adapters.skill.rank))
+            ratio = np.float32(kind.alpha / kind.rank / (skill.alpha / skill.rank))
             factors.append((own["lora_a"], own["lora_b"] * ratio))
         # A sum of updates is one update whose rank is the sum of their ranks.
         a, b = zip(*factors, strict=True)

@@ -11,7 +11,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.adapters.skill import Mixed, Skill, TokenSkill
+from poly_jax.adapters.skill import Mixed, Skill, TaskSkill, TokenSkill
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.fan_out import FanOut
 from poly_jax.model.route import Route, constrain_weights
@@ -49,6 +49,8 @@ class Skills(nn.Module):
         else:
             assert route.weights is not None
             inventory = cfg.skill.mix(parameters, constrain_weights(route.weights))
+            if isinstance(cfg.skill, TaskSkill):
+                inventory = TaskParameters(cfg.skill, cfg.n_tasks, name=PRIVATE)(inventory, route.task_ids)
             mixed = {"inventory": _like_kernel(inventory, specs, self.kernel_axes)}
         if cfg.private_skill is not None:
             private = PrivateSkills(
@@ -71,9 +73,27 @@ class PrivateSkills(nn.Module):
     def __call__(self, task_ids: Int[Array, "*rows"]) -> Mixed:
         """The skill of every row's task."""
         specs = self.skill.parameters(1, self.n_tasks, self.d_in, self.d_out)
-        weights = PrivateRouter().weights({}, task_ids, Sizes(self.n_tasks, 1, self.n_tasks), None)
-        mixed = self.skill.mix(_parameters(specs, True), constrain_weights(weights))
+        mixed = self.skill.mix(_parameters(specs, True), _chosen(task_ids, self.n_tasks))
         return _like_kernel(mixed, specs, self.kernel_axes)
+
+
+class TaskParameters(nn.Module):
+    """The parameters of every task at one site, for a skill that has some beside its inventory."""
+
+    skill: TaskSkill
+    n_tasks: int
+
+    @nn.compact
+    def __call__(self, mixed: Mixed, task_ids: Int[Array, "*rows"]) -> Mixed:
+        """The mix of every row, changed by the parameters of its task."""
+        own = _parameters(self.skill.task_parameters(self.n_tasks), True)
+        return self.skill.with_task(mixed, own, _chosen(task_ids, self.n_tasks)[..., 0, :])
+
+
+def _chosen(task_ids: Int[Array, "*rows"], n_tasks: int) -> Float[Array, "*rows 1 tasks"]:
+    """1 at the task of each row, 0 elsewhere."""
+    weights = PrivateRouter().weights({}, task_ids, Sizes(n_tasks, 1, n_tasks), None)
+    return constrain_weights(weights)
 
 
 def _parameters(specs: Mapping[str, ParameterSpec], owned: bool) -> dict[str, Float[Array, "..."]]:

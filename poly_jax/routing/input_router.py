@@ -76,6 +76,6 @@ class InputRouter(Router):
         """Raise the error of a program that asks for the mix of a task."""
         raise UserError(
             f"{type(self).__name__} mixes skills by their input, so that no task has one adapter or one row"
-            " of weights: it cannot be merged, exported as one adapter or shown as a table; evaluate the run"
+            " of weights: it cannot be merged or exported as one adapter; evaluate the run"
             " as it is, or average its skills with the variant 'zero-shot'"
         )

@@ -11,7 +11,8 @@ def load_statistics(
 
     Returns:
       `share` [skills], the share of rows whose largest weight is the skill's; `weight` [skills], the mean
-      weight; `entropy` [], the mean entropy of a row's weights over their sum, in nats.
+      weight; `entropy` [], the mean entropy of a row's weights over their sum, in nats; `rows` [], the number
+      of rows that count.
     """
     counted = present.astype(jnp.float32)[..., None]
     rows = tuple(range(weights.ndim - 1))
@@ -26,4 +27,5 @@ def load_statistics(
         "share": mean(largest.astype(jnp.float32)),
         "weight": mean(weights),
         "entropy": mean(entropy).sum(),
+        "rows": counted.sum(),
     }

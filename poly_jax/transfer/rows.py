@@ -1,4 +1,4 @@
-"""Rows of a router for new tasks, started from the rows of old tasks."""
+"""Rows of a router for new tasks, and the tasks' parts of their skills, started from those of old tasks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from poly_jax.adapters.skill import TaskSkill
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer, parameter_shapes
-from poly_jax.weights.parameter_names import is_router
+from poly_jax.weights.parameter_names import is_private, is_router
 
 Tree = dict[str, Any]
 
@@ -17,7 +18,8 @@ Tree = dict[str, Any]
 def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_new: int) -> Tree:
     """The routers' parameters for new tasks: for every router, the mean of the rows of some old tasks.
 
-    Parameters of a router that do not belong to a task are not changed.
+    Parameters of a router that do not belong to a task are not changed. The task's part of a skill, such as
+    MTL-LoRA's matrix, is averaged with the row that it was trained with. A private skill is not.
 
     Args:
       model: the model of the old tasks.
@@ -39,7 +41,12 @@ def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_
         return jnp.repeat(row, n_new, axis=axis)
 
     leaves = traverse_util.flatten_dict(parameters, sep="/")
-    rows = {path: start(path, leaf) for path, leaf in leaves.items() if is_router(path)}
+    parts = model.adapters is not None and isinstance(model.adapters.skill, TaskSkill)
+    rows = {
+        path: start(path, leaf)
+        for path, leaf in leaves.items()
+        if is_router(path) or (parts and is_private(path))
+    }
     if not rows:
         raise UserError("the run's router has no rows to start from; leave adapt.init_router_from unset")
     return traverse_util.unflatten_dict(rows, sep="/")

@@ -5,6 +5,7 @@ Paths are '/'-joined. The parameters of adapters lie beside those of the backbon
     encoder/layers_0/attention/query/kernel                 the frozen kernel of an adapted map
     encoder/layers_0/attention/query/skills/lora_a          a skill of the inventory    [splits, skills, ...]
     encoder/layers_0/attention/query/skills/private/lora_a  each task's own skill       [splits, tasks, ...]
+    encoder/layers_0/attention/query/skills/private/lora_lambda  each task's part of a skill [1, tasks, ...]
     encoder/layers_0/attention/query/router/logits          a router                   [tasks, splits, skills]
     encoder/layers_0/attention/query/input_router/kernel    a router that reads inputs [skills, width]
 
@@ -53,7 +54,7 @@ def is_skill(path: str) -> bool:
 
 
 def is_private(path: str) -> bool:
-    """Whether a parameter belongs to the private skills of tasks, which are not in the inventory."""
+    """Whether a parameter of skills belongs to one task each, and is not in the inventory."""
     return is_skill(path) and PRIVATE in path.split("/")
 
 
@@ -73,7 +74,8 @@ def selects(trainable: Trainable) -> Callable[[str], bool]:
         "all": lambda path: True,
         "adapters": is_adapter_parameter,
         "skills": is_skill,
-        "router": is_router,
+        # Variants that train no skill have private parameters only where these are a part of the skills' mix.
+        "router": lambda path: is_router(path) or is_private(path),
     }
     return tests[trainable]
 

@@ -8,6 +8,7 @@ from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.configuration import gin_root
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.routing.arrow import ArrowRouter
@@ -52,7 +53,7 @@ def made(*files, bound=()):
 
 def test_every_gin_file_is_tested():
     for folder, known in (
-        ("adapters", SKILLS),
+        ("adapters", [*SKILLS, "mtl_lora"]),
         ("routers", [*ROUTERS, *ROUTERS_OF_VARIANTS]),
         ("runs", ["multitask", "ibp_prior"]),
     ):
@@ -67,6 +68,14 @@ def test_each_skill_goes_with_each_router(skill, router):
     assert (adapters.skill, adapters.router) == (SKILLS[skill], ROUTERS[router])
     assert adapters.n_splits == (8 if router == "mhr" else 1)
     assert (adapters.private_skill is not None) == (router == "cpoly")
+
+
+def test_the_file_of_mtl_lora_chooses_skill_and_router_in_place_of_those_before_it():
+    for before in ([], ["adapters/lora.gin", "routers/mhr.gin"]):
+        adapters = made(*before, "adapters/mtl_lora.gin", bound=["MTLLoRA.alpha = 2.0"])
+        assert adapters.skill == MTLLoRA(rank=1, alpha=2.0)
+        assert adapters.router == LearnedRouter(scores="softmax", temperature=0.05)
+        assert (adapters.n_skills, adapters.n_splits) == (3, 1)
 
 
 @pytest.mark.parametrize("name", ROUTERS_OF_VARIANTS)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -71,6 +72,15 @@ def test_importing_the_export_gives_the_same_run(exported, poly_run):
     assert back.skills.keys() == there.skills.keys()
     for name, leaf in back.skills.items():
         np.testing.assert_array_equal(leaf, there.skills[name])
+
+
+def test_the_config_gin_that_t5x_leaves_in_its_folders_does_not_make_them_runs_of_poly_jax(
+    exported, poly_run
+):
+    left = pathlib.Path(shutil.copytree(exported, "from_t5x"))
+    (left / "config.gin").write_text("# The operative configuration of a t5x program.\n")
+    assert cli.main(["import", f"--from={left}", "--output=back"]) == 0
+    assert weights_of("back").skills.keys() == weights_of(poly_run).skills.keys()
 
 
 def test_the_import_may_use_the_original_backbone(exported, poly_fixture):

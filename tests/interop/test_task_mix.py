@@ -1,4 +1,4 @@
-"""One task of a run with merge-after or private skills, merged into the backbone or as PEFT's LoRA."""
+"""One task of a run with merge-after, private skills or MTL-LoRA: merged into the T5, or as a PEFT LoRA."""
 
 import json
 
@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
@@ -36,6 +37,7 @@ KINDS = {
     "merge_after": {"skill": LoRA(rank=2, alpha=3.0, merge_after=True)},
     "c_poly": {"skill": LoRA(rank=2, alpha=3.0), "private_skill": LoRA(rank=1, alpha=0.7)},
     "c_poly_after": {"skill": LoRA(rank=1, merge_after=True), "private_skill": LoRA(rank=2)},
+    "mtl_lora": {"skill": MTLLoRA(rank=2, alpha=3.0)},
     "c_poly_ia3": {"skill": IA3(), "private_skill": IA3()},
 }
 TASK = 1
@@ -72,7 +74,7 @@ def test_the_merged_t5_has_the_tasks_logits(run):
 
 def test_peft_lora_holds_the_merged_update_exactly(run, tmp_path):
     weights, adapters, parameters = run
-    if not isinstance(adapters.skill, LoRA):
+    if not isinstance(adapters.skill, LoRA | MTLLoRA):
         with pytest.raises(UserError, match="skills are IA3, and this format holds LoRA"):
             write_peft_lora(str(tmp_path), weights, adapters, TASK)
         return
@@ -82,6 +84,8 @@ def test_peft_lora_holds_the_merged_update_exactly(run, tmp_path):
     module = "base_model.model.decoder.block.0.layer.2.DenseReluDense.wo"
     a, b = stored[f"{module}.lora_A.weight"], stored[f"{module}.lora_B.weight"]
     assert a.shape == (config["r"], 12)
+    if isinstance(adapters.skill, MTLLoRA):
+        assert config["r"] == adapters.skill.rank
     path = "decoder/layers_0/mlp/wo/kernel"
     update = merged(weights, adapters, TASK)[path].load() - flatten(parameters)[path]
     np.testing.assert_allclose((b @ a).T * config["lora_alpha"] / config["r"], update, atol=2e-6)

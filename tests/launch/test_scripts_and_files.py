@@ -103,26 +103,3 @@ def test_the_image_gets_every_file_that_it_copies():
     }
     assert copied == sent
     assert all((ROOT / name).exists() for name in copied)
-
-
-def test_a_task_of_skypilot_restarts_on_a_preemption_and_not_on_an_error(make_job):
-    (text,) = TARGETS["skypilot"].submit(make_job("v5p:2x2x2")).files.values()
-    task = yaml.safe_load(text)
-    assert task["resources"]["accelerators"] == "tpu-v5p-16"
-    codes = task["resources"]["job_recovery"]["recover_on_exit_codes"]
-    assert 42 in codes
-    assert not {0, 1, 2} & set(codes)
-
-
-def test_gpu_hosts_of_skypilot_are_told_of_each_other(make_job, tmp_path):
-    (text,) = TARGETS["skypilot"].submit(make_job("h100:2x8", bucket="gs://b")).files.values()
-    task = yaml.safe_load(text)
-    (tmp_path / "poly-jax").write_text(
-        '#!/bin/sh\necho "$POLY_JAX_COORDINATOR $POLY_JAX_NUM_PROCESSES $POLY_JAX_PROCESS_ID"\n'
-    )
-    (tmp_path / "poly-jax").chmod(0o755)
-    sky = {"SKYPILOT_NODE_IPS": "10.0.0.1\n10.0.0.2", "SKYPILOT_NUM_NODES": "2", "SKYPILOT_NODE_RANK": "1"}
-    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", **sky}
-    done = subprocess.run(["bash", "-c", task["run"]], env=env, capture_output=True, text=True, check=True)
-    assert done.stdout == "10.0.0.1:8476 2 1\n"
-    assert (task["num_nodes"], task["resources"]["accelerators"]) == (2, "H100:8")

@@ -27,6 +27,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.model.choices import choice_scores
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
@@ -73,6 +74,7 @@ CASES = {
     "vectors of tokens": _adapters(IA3(), TokenRouter(top_k=2), n_splits=1),
     "gates": _adapters(LoRA(rank=2), PHATGOOSERouter(), n_skills=TASKS, n_splits=1),
     "pooled": _adapters(LoRA(rank=2), SMEARRouter(), n_splits=1, private_skill=IA3()),
+    "matrices of tasks": _adapters(MTLLoRA(rank=2), LearnedRouter(scores="softmax"), n_splits=2),
     "private_skill": _adapters(LoRA(rank=2), LearnedRouter(), private_skill=IA3(), granularity="layer"),
 }
 # What XLA has computed wrongly at one time or another.

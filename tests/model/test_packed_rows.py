@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.scoring import decoder_inputs, token_log_probs
@@ -54,7 +55,12 @@ INPUT_ROUTERS = {
     "phatgoose": PHATGOOSERouter(),
     "smear": SMEARRouter(),
 }
-SKILLS = {"lora": LoRA(rank=2, alpha=3.0), "merge_after": LoRA(rank=2, merge_after=True), "ia3": IA3()}
+SKILLS = {
+    "lora": LoRA(rank=2, alpha=3.0),
+    "merge_after": LoRA(rank=2, merge_after=True),
+    "mtl_lora": MTLLoRA(rank=2, alpha=3.0),
+    "ia3": IA3(),
+}
 
 
 def adapters(router, skill, **settings):
@@ -67,8 +73,9 @@ def adapters(router, skill, **settings):
 CASES = [
     *(adapters(router, "lora") for router in (*ROUTERS, *INPUT_ROUTERS)),
     *(adapters(router, "ia3") for router in ("tokens", "smear")),
-    *(adapters("learned", skill) for skill in ("merge_after", "ia3")),
+    *(adapters("learned", skill) for skill in ("merge_after", "mtl_lora", "ia3")),
     *(adapters("learned", "lora", granularity=each) for each in ("layer", "block", "stack", "coarse")),
+    adapters("shared", "mtl_lora"),
     adapters("learned", "lora", private_skill=IA3()),
     adapters("shared", "ia3", private_skill=LoRA(rank=1)),
 ]

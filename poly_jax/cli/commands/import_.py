@@ -69,7 +69,9 @@ class Import(Command):
         from poly_jax.weights.tree import listing
 
         sources = [str(download(place)) if is_hub_id(place) else place for place in args.source]
-        if len(sources) > 1 or is_run(sources[0]):
+        # t5x also writes a config.gin, so that a folder of its run looks like one of a run from here.
+        of_t5x = len(sources) == 1 and has_adapters(sources[0])
+        if len(sources) > 1 or (is_run(sources[0]) and not of_t5x):
             from poly_jax.interop.import_inventory import import_inventory
 
             names = [usual_name(place) for place in args.source]
@@ -77,7 +79,6 @@ class Import(Command):
             print(f"{args.output}: a run of {len(table)} skill(s), {listing(table.names)}")
             return
         source = sources[0]
-        of_t5x = has_adapters(source)
         if of_t5x or holds_adapters(source):
             from poly_jax.interop.import_adapters import import_adapters
 

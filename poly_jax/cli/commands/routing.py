@@ -40,6 +40,13 @@ class Routing(Command):
             help="also compare the gradients of tasks, on N examples of each; needs the run's backbone and "
             "data",
         )
+        parser.add_argument(
+            "--examples",
+            type=positive,
+            metavar="N",
+            help="for a router that looks at inputs: examples of each task on which its mixes are measured "
+            "(default: 64); needs the run's backbone and data",
+        )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Analyse."""
@@ -52,7 +59,7 @@ class Routing(Command):
             output_dir=args.output_dir,
             experiment=loaded.experiment(),
             adapted=loaded.make(AdaptedFrom) if loaded.bound("AdaptedFrom") else None,
-            **given(args, "reference", "gradients"),
+            **given(args, "reference", "gradients", "examples"),
         )
 
 

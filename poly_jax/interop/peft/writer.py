@@ -10,13 +10,14 @@ import numpy as np
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.interop.hugging_face.writer import write_json
 from poly_jax.interop.peft import lora as peft_lora
 from poly_jax.interop.peft import poly as peft_poly
 from poly_jax.interop.peft.folder import CONFIG, PREFIX, WEIGHTS
-from poly_jax.interop.task_mix import adapted_paths, leaves_below, task_lora
+from poly_jax.interop.task_mix import adapted_paths, leaves_below, one_task_lora, task_lora
 from poly_jax.interop.task_names import FILE
 from poly_jax.model.config import T5Config
 from poly_jax.routing.learned import LearnedRouter
@@ -46,6 +47,11 @@ def write_peft_poly(output: str, run: OpenRun, adapters: Adapters) -> None:
     Raises:
       UserError: PEFT's Poly does not compute these skills or routers.
     """
+    if isinstance(adapters.skill, MTLLoRA):
+        raise UserError(
+            "the run's tasks have matrices of MTL-LoRA, which PEFT's Poly does not compute; export one task"
+            " with --format=peft_lora"
+        )
     skill = _lora(adapters)
     if adapters.private_skill is not None or (skill.merge_after and adapters.inventory_size > 1):
         fault = "private skills of tasks" if adapters.private_skill is not None else "LoRA.merge_after"
@@ -115,13 +121,14 @@ def write_peft_lora(output: str, run: OpenRun, adapters: Adapters, task: int) ->
 
 def _lora(adapters: Adapters) -> LoRA:
     for skill in (adapters.skill, adapters.private_skill):
-        if skill is not None and not isinstance(skill, LoRA):
+        if skill is not None and one_task_lora(skill) is None:
             raise UserError(
                 f"the run's skills are {type(skill).__name__}, and this format holds LoRA; export a "
                 "task merged into the backbone, with --format=hugging_face or t5x"
             )
-    assert isinstance(adapters.skill, LoRA)
-    return adapters.skill
+    lora = one_task_lora(adapters.skill)
+    assert lora is not None
+    return lora
 
 
 def _write(output: str, tensors: dict[str, np.ndarray], config: dict[str, Any], run: OpenRun) -> pathlib.Path:

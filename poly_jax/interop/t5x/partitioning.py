@@ -2,7 +2,7 @@
 
 from t5x import partitioning
 
-_AXES = ("tasks", "splits", "skills", "lora_in", "lora_out", "lora_rank")
+_AXES = ("tasks", "splits", "skills", "lora_in", "lora_out", "lora_rank", "lora_rank_out")
 
 
 def logical_axis_rules(
