@@ -72,7 +72,7 @@ def test_a_rerun_computes_only_what_is_missing(tiny, capfd):
     capfd.readouterr()
     zero_shot.compute(str(folder), (7,), SHORT)
     assert trained == ["shared-rate0.01-seed7"]
-    assert "resumes from step 1" in capfd.readouterr().err
+    assert "resumes from step 1" in capfd.readouterr().out
     assert (folder / "results.jsonl").read_text().splitlines() == lines
     described = json.loads((folder / "descriptions-reworded-seed7.json").read_text())
     assert len(described) == 32 + 8
