@@ -34,7 +34,7 @@ CONFIGURABLES: dict[str, tuple[str, ...]] = {
     "poly_jax.tasks.crossfit.tasks": ("register",),
     "poly_jax.tasks.crossfit.training_steps": ("training_steps",),
     "poly_jax.tasks.from_files.tasks": ("register",),
-    "poly_jax.tasks.skillbench.backbone": ("backbone",),
+    "poly_jax.tasks.skillbench.backbone": ("backbone", "backbone_in_words"),
     "poly_jax.tasks.skillbench.tasks": ("register",),
     "poly_jax.tasks.skillbench.true_skills": ("TrueSkillsRouter",),
     "poly_jax.tasks.super_natural_instructions.tasks": ("register",),

@@ -23,12 +23,13 @@ PROGRAMS = {
     "demo": "poly_jax.study.demonstration:demo",
     "reproduce": "poly_jax.study.reproduction:reproduce",
     "reproduce_heads": "poly_jax.study.heads:reproduce_heads",
+    "reproduce_zero_shot": "poly_jax.study.zero_shot:reproduce_zero_shot",
     "sweep": "poly_jax.sweep.run_sweep:sweep",
     "routing": "poly_jax.analysis.analyse:analyse_routing",
     "data": "poly_jax.inspection.show_data:show_data",
     "plan": "poly_jax.planning.planning:plan",
 }
-COMMANDS = [name for name in PROGRAMS if name != "reproduce_heads"]  # `reproduce` has two programs.
+COMMANDS = [name for name in PROGRAMS if "reproduce_" not in name]  # `reproduce` has three programs.
 RECIPE = """
 include 'runs/multitask.gin'
 train.steps = 2
@@ -302,6 +303,8 @@ def test_flags_reach_the_programs(calls, run):
     assert calls.reproduce == {"output_dir": "out", "seeds": (4, 5), "bindings": ()}
     assert cli.main(["reproduce", "heads", "--seeds", "4"]) == 0
     assert calls.reproduce_heads == {"output_dir": "runs/heads", "seeds": (4,), "bindings": ()}
+    assert cli.main(["reproduce", "zero-shot", "--seeds", "4"]) == 0
+    assert calls.reproduce_zero_shot == {"output_dir": "runs/zero_shot", "seeds": (4,), "bindings": ()}
 
 
 def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):

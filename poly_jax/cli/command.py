@@ -55,14 +55,15 @@ def add_unknown_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how to answer for a task which the run does not know."""
     parser.add_argument(
         "--unknown",
-        choices=("average", "nearest"),
+        choices=("average", "nearest", "regression"),
         help="how to answer for a task that the run does not know: by the mean of all rows of its "
-        "router, or by the row of the task whose text is most similar",
+        "router, by the row of the task whose text is most similar, or by a row that ridge regression "
+        "predicts from the tasks' texts",
     )
     parser.add_argument(
         "--descriptions",
         type=path,
         metavar="FILE",
-        help="texts that describe tasks, for --unknown=nearest: JSON, an object by the tasks' names "
-        "(default: the first inputs of each task)",
+        help="texts that describe tasks, for --unknown=nearest and --unknown=regression: JSON, an object by "
+        "the tasks' names (default: the first inputs of each task)",
     )

@@ -13,7 +13,7 @@ from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import Results, as_json, not_finite, show
 from poly_jax.evaluation.task_texts import example_texts
-from poly_jax.evaluation.unknown_tasks import Unknown, UnknownTasks, check_rows, serves_any_task, with_rows
+from poly_jax.evaluation.unknown_tasks import Unknown, UnknownTasks, check_rows, serves_any_task, with_shares
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
@@ -54,12 +54,15 @@ def evaluate(
       zero_shot: whether to use the average of the run's skills for every task, including unknown tasks.
       batch_size: number of examples in a batch, over all devices.
       output_dir: folder of the results; None for `eval/<mixture>-<split>` in the run's folder, with the
-        suffix `-zero_shot` in a zero-shot evaluation, and `-average` or `-nearest` with `unknown`.
+        suffix `-zero_shot` in a zero-shot evaluation, and `-average`, `-nearest` or `-regression` with
+        `unknown`.
       partitioning: shape of the device mesh.
       unknown: how to answer for tasks that the run does not know: "average" (the mean of all tasks' mixing
-        weights) or "nearest" (those of the task whose text is most similar to the inputs of the split, or to
-        the task's description); None for an error. A run whose adapters do not depend on the task needs none.
-      descriptions: file of texts that describe tasks for "nearest"; see `poly_jax.evaluation.infer.infer`.
+        weights), "nearest" (those of the task whose text is most similar to the inputs of the split, or to
+        the task's description) or "regression" (those that ridge regression predicts from such texts); None
+        for an error. A run whose adapters do not depend on the task needs none.
+      descriptions: file of texts that describe tasks for "nearest" and "regression"; see
+        `poly_jax.evaluation.infer.infer`.
 
     Returns:
       The metrics by task and, under "mean", their means over tasks.
@@ -97,7 +100,7 @@ def evaluate(
     else:
         lengths = experiment.data.sequence_length
         texts = functools.partial(example_texts, split=split, lengths=lengths)
-        restored = with_rows(restored, stand_ins.rows(restored.table, table, texts, lengths), table)
+        restored = with_shares(restored, stand_ins.shares(restored.table, table, texts, lengths), table)
     done = evaluation(Predictor(restored, experiment.decoding, mesh, batch_size))
     results = done.results
     if writes:
@@ -133,6 +136,6 @@ def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
         raise UserError(
             f"{run} does not know {len(unknown)} of the {len(wanted)} tasks of {name!r} ({listing(unknown)});"
             f" adapt it to a new task first (poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR)"
-            ", or evaluate with --zero_shot, --unknown=average or --unknown=nearest"
+            ", or evaluate with --zero_shot, --unknown=average, --unknown=nearest or --unknown=regression"
         )
     return table

@@ -15,7 +15,7 @@ from poly_jax.evaluation.unknown_tasks import (
     check_rows,
     serves_any_task,
     unknown_task,
-    with_rows,
+    with_shares,
 )
 from poly_jax.experiment import Experiment
 from poly_jax.training.mesh import Partitioning, check_batch_size
@@ -55,10 +55,11 @@ def infer(
       batch_size: number of examples in a batch, over all devices.
       partitioning: shape of the device mesh.
       unknown: how to answer where the run does not know the task: "average" (the mean of all tasks' mixing
-        weights) or "nearest" (those of the task whose text is most similar to the texts, or to the task's
-        description); None for an error. A run whose adapters do not depend on the task needs no row.
-      descriptions: file of texts that describe tasks for "nearest", a JSON object by the tasks' names; None
-        to describe the run's tasks by their training examples.
+        weights), "nearest" (those of the task whose text is most similar to the texts, or to the task's
+        description) or "regression" (those that ridge regression predicts from such texts); None for an
+        error. A run whose adapters do not depend on the task needs no row.
+      descriptions: file of texts that describe tasks for "nearest" and "regression", a JSON object by the
+        tasks' names; None to describe the run's tasks by their training examples.
 
     Raises:
       UserError: the run has no such task, the input cannot be read, or the output cannot be written.
@@ -85,8 +86,8 @@ def infer(
     restored = restore(experiment, run, mesh)
     if needs_row and stand_ins is not None:
         wanted = TaskTable((task,))
-        rows = stand_ins.rows(known, wanted, lambda _: "\n".join(texts), lengths)
-        restored = with_rows(restored, rows, wanted)
+        shares = stand_ins.shares(known, wanted, lambda _: "\n".join(texts), lengths)
+        restored = with_shares(restored, shares, wanted)
     # Where adapters do not depend on the task, the first task stands for every other one.
     task_id = restored.table.id(task) if task in restored.table.names else 0
     predictor = Predictor(restored, experiment.decoding, mesh, batch_size)

@@ -1,4 +1,4 @@
-"""Rows for tasks that a run does not know: the mean of all rows, or the row of the most similar task."""
+"""Mixes for tasks that a run does not know: the mean of all rows, a similar task's row, or a regression."""
 
 import dataclasses
 import sys
@@ -6,21 +6,22 @@ from collections.abc import Callable, Mapping
 from typing import Literal, get_args
 
 import jax
+import numpy as np
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.registry import close_to
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.evaluation.task_texts import known_texts, nearest, read_descriptions
+from poly_jax.evaluation.task_texts import known_texts, nearest, read_descriptions, regression_shares
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.stand_ins import StandInRows
 from poly_jax.training.restore import Restored
 from poly_jax.weights.tree import listing
 
-Unknown = Literal["average", "nearest"]
+Unknown = Literal["average", "nearest", "regression"]
 UNKNOWN = get_args(Unknown)
 
-Rows = tuple[tuple[int, ...], ...]
+Shares = tuple[tuple[float, ...], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,9 @@ class UnknownTasks:
 
     Attributes:
       how: "average" mixes by the mean of all tasks' weights; "nearest" mixes as the known task whose text is
-        most similar.
-      descriptions: file of texts that describe tasks, for "nearest"; None to describe known tasks by their
-        training examples.
+        most similar; "regression" mixes as ridge regression predicts from the known tasks' texts.
+      descriptions: file of texts that describe tasks, for "nearest" and "regression"; None to describe known
+        tasks by their training examples.
     """
 
     how: Unknown
@@ -41,10 +42,10 @@ class UnknownTasks:
         if self.how not in UNKNOWN:
             raise UserError(f"unknown is {self.how!r}; use one of {', '.join(UNKNOWN)}")
 
-    def rows(
+    def shares(
         self, known: TaskTable, wanted: TaskTable, own_text: Callable[[str], str], lengths: Mapping[str, int]
-    ) -> Rows:
-        """The ids of the known tasks whose rows each wanted task uses; a known task uses its own.
+    ) -> Shares:
+        """The shares of the known tasks in the mix of each wanted task; a known task uses its own row.
 
         Standard error says which rows the unknown tasks use.
 
@@ -58,18 +59,30 @@ class UnknownTasks:
           UserError: the texts cannot be read or compared.
         """
         unknown = [name for name in wanted.names if name not in known.names]
-        found: dict[str, tuple[int, ...]] = {}
+        rows = np.eye(len(known))
+        found = {name: rows[known.id(name)] for name in wanted.names if name in known.names}
         if unknown and self.how == "average":
-            found = dict.fromkeys(unknown, tuple(range(len(known))))
+            found |= dict.fromkeys(unknown, rows.mean(0))
             _say(f"{listing(unknown)}: not known, answered by the average of {len(known)} rows")
         elif unknown:
             described = read_descriptions(self.descriptions) if self.descriptions else {}
             texts = known_texts(known.names, described, lengths)
             for name in unknown:
-                best = nearest(texts, described.get(name) or own_text(name))
-                found[name] = (known.id(best.task),)
-                _say(f"{name}: not known, answered as {best.task} (similarity of texts {best.cosine:.2f})")
-        return tuple(found[name] if name in found else (known.id(name),) for name in wanted.names)
+                text = described.get(name) or own_text(name)
+                if self.how == "regression":
+                    found[name] = regression_shares(texts, text)
+                    largest = known.names[int(found[name].argmax())]
+                    _say(
+                        f"{name}: not known, answered by regression over {len(known)} rows (the largest share"
+                        f" is {found[name].max():.2f}, of {largest})"
+                    )
+                else:
+                    best = nearest(texts, text)
+                    found[name] = rows[known.id(best.task)]
+                    _say(
+                        f"{name}: not known, answered as {best.task} (similarity of texts {best.cosine:.2f})"
+                    )
+        return tuple(tuple(found[name].tolist()) for name in wanted.names)
 
 
 def serves_any_task(adapters: Adapters | None) -> bool:
@@ -87,11 +100,11 @@ def check_rows(adapters: Adapters, run: str) -> None:
         )
 
 
-def with_rows(restored: Restored, rows: Rows, table: TaskTable) -> Restored:
-    """The model for the tasks of a table that use the rows of known tasks; see `UnknownTasks.rows`."""
+def with_shares(restored: Restored, shares: Shares, table: TaskTable) -> Restored:
+    """The model for the tasks of a table that use the rows of known tasks; see `UnknownTasks.shares`."""
     adapters = restored.model.adapters
     assert adapters is not None
-    router = StandInRows(adapters.router, adapters.n_tasks, rows)
+    router = StandInRows(adapters.router, adapters.n_tasks, shares)
     changed = dataclasses.replace(adapters, router=router, n_tasks=len(table))
     return dataclasses.replace(restored, model=Transformer(restored.model.config, changed), table=table)
 
@@ -100,8 +113,9 @@ def unknown_task(name: str, known: TaskTable) -> UserError:
     """The error about one task that is not known, with the ways to answer for it."""
     return UserError(
         f"task {name!r} is not in the table of {len(known)} tasks ({close_to(name, known.names)}); give one"
-        " of them, or say how to answer for a task without a row: --unknown=average (the mean of all rows) or"
-        " --unknown=nearest (the row of the task with the most similar text)"
+        " of them, or say how to answer for a task without a row: --unknown=average (the mean of all rows),"
+        " --unknown=nearest (the row of the task with the most similar text) or --unknown=regression (rows"
+        " predicted from texts)"
     )
 
 

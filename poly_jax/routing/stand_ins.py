@@ -4,7 +4,6 @@ import dataclasses
 from typing import ClassVar
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
@@ -13,20 +12,21 @@ from poly_jax.weights.parameter_spec import ParameterSpec
 
 @dataclasses.dataclass(frozen=True)
 class StandInRows(Router):
-    """Mixes skills for a task by the mean weights of some known tasks: `w_t = 1/|S_t| sum_(s in S_t) w_s`.
+    """Mixes skills for a task by a sum of the weights of known tasks: `w_t = sum_s c_ts w_s`.
 
-    A task that the router knows has only itself in S_t. The parameters are those of the known tasks' router.
+    A task that the router knows has a share of 1 in itself. The parameters are those of the known tasks'
+    router.
 
     Attributes:
       known: router of the known tasks.
       n_known: number of the known tasks.
-      rows: for each task, the ids of the known tasks in S_t.
+      shares: c_ts, the shares of the known tasks s for each task t, which sum to 1 and may be negative.
     """
 
     names_tasks: ClassVar[bool] = True
     known: Router
     n_known: int
-    rows: tuple[tuple[int, ...], ...]
+    shares: tuple[tuple[float, ...], ...]
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """As many as the known tasks have."""
@@ -39,15 +39,12 @@ class StandInRows(Router):
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows_or_none splits skills"]:
-        """The mean weights of the tasks that stand in for each row's task."""
+        """The sums of the known tasks' weights, for each row's task."""
         ids = jnp.arange(self.n_known)
         known = self.known.weights(parameters, ids, self._known_sizes(sizes), uniform)
         if known.ndim == 2:
             return known
-        shares = np.zeros((len(self.rows), self.n_known), np.float32)
-        for share, tasks in zip(shares, self.rows, strict=True):
-            share[list(tasks)] = 1 / len(tasks)
-        return jnp.tensordot(jnp.asarray(shares), known, axes=1)[jnp.asarray(task_ids)]
+        return jnp.tensordot(jnp.asarray(self.shares, jnp.float32), known, axes=1)[jnp.asarray(task_ids)]
 
     def _known_sizes(self, sizes: Sizes) -> Sizes:
         return dataclasses.replace(sizes, n_tasks=self.n_known)

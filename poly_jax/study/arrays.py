@@ -27,7 +27,7 @@ def task_arrays(
     `few_shot` is the number of examples of a new task to adapt to; the test examples do not depend on it.
     """
     sizes = dataclasses.replace(DEFAULT_SIZES, few_shot=few_shot)
-    arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form, sizes)))
+    arrays: Arrays = dict(tokenise(examples(task, split, data_seed, form, sizes), form=form))
     arrays["task_ids"] = np.full(len(arrays["encoder_input_tokens"]), task_id, np.int32)
     return arrays
 

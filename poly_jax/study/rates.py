@@ -17,9 +17,15 @@ ROUTER_RATES = (0.03, 0.1, 0.3)
 def choose_multitask_rate(
     method: MultitaskMethod, train: Callable[[float], Trained], results: ResultsFile
 ) -> float:
-    """The learning rate whose run scores best on the training tasks' validation examples."""
+    """The learning rate whose run scores best on the training tasks' validation examples.
+
+    A method with one rate has nothing to choose, and is not trained for it.
+    """
+    rates = _scaled(method.rates, method.rate_scale)
+    if len(rates) == 1:
+        return rates[0]
     scores = {}
-    for rate in _scaled(method.rates, method.rate_scale):
+    for rate in rates:
 
         def score(rate: float = rate) -> dict[str, float]:
             return {"seen": seen_score(train(rate), "validation")}

@@ -7,23 +7,26 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 from etils import epath
+from jaxtyping import Int
 
 from poly_jax import configuration
-from poly_jax.configuration import Loaded
+from poly_jax.configuration import Configuration, Loaded
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.study.arrays import exact_match, seen_arrays, task_arrays
-from poly_jax.study.methods import Adaptation, MultitaskMethod
+from poly_jax.study.arrays import Arrays, exact_match, seen_arrays, task_arrays
+from poly_jax.study.methods import RECIPES, Adaptation, MultitaskMethod
 from poly_jax.tasks.skillbench.compositions import Task, benchmark
 from poly_jax.tasks.skillbench.examples import Form, target_length
 from poly_jax.tasks.skillbench.tasks import register, registered_name
 from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.recorded_mesh import arguments_here
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
+from poly_jax.transfer.adapt import adapt
 from poly_jax.transfer.settings import configured
 from poly_jax.transfer.stacked import adapt_many
-from poly_jax.transfer.variants import Variant
+from poly_jax.transfer.variants import Variant, find
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
 
@@ -61,7 +64,7 @@ def train_method(
     """
     register(seed)
     loaded = configuration.load(
-        [method.recipe],
+        [method.recipe, *([f"{RECIPES}/described.gin"] if form == "described" else [])],
         [
             f"Data.mixture = '{registered_name('train', form, seed)}'",
             "Data.register = @skillbench.register",
@@ -81,10 +84,15 @@ def seen_score(trained: Trained, split_name: str = "test") -> float:
     """Exact match on the training tasks' own examples, in percent."""
     restored = trained.restored
     arrays = seen_arrays(benchmark().train, restored.table, split_name, trained.data_seed, trained.form)
+    return exact_match(decode(restored, arrays), arrays["decoder_target_tokens"])
+
+
+def decode(restored: Restored, arrays: Arrays) -> Int[np.ndarray, "example length"]:
+    """Target tokens that a model decodes for the inputs of a batch."""
     predicted = _decode(
         restored.model, DECODING, restored.parameters, arrays["encoder_input_tokens"], arrays["task_ids"]
     )
-    return exact_match(np.asarray(predicted), arrays["decoder_target_tokens"])
+    return np.asarray(predicted)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -154,6 +162,32 @@ def adapt_tasks(
             loss = float(np.mean(losses)) if len(losses) else None
             part.append(Adapted(dict(zip(names, scores[own], strict=True)), loss, size))
     return [_together(part) for part in parts]
+
+
+def adapt_run(trained: Trained, variant: str, bindings: Sequence[str] = ()) -> Restored:
+    """Adapt a run to its own training tasks, all at once, in a folder beside the run.
+
+    Args:
+      trained: the run.
+      variant: name of the variant, such as one that makes a router which looks at inputs.
+      bindings: gin bindings on top of the run's configuration, such as the number of steps.
+    """
+    run = trained.restored.step.parent.parent
+    folder = run.parent / f"{run.name}-{variant}"
+    loaded = Configuration((), tuple(bindings)).load(run=str(run))
+    arguments = arguments_here(
+        loaded,
+        "adapt",
+        run=str(run),
+        task=registered_name("train", trained.form, trained.data_seed),
+        output_dir=str(folder),
+        variant=configured(find(variant), loaded),
+        seed=trained.data_seed,
+    )
+    adapt(**arguments)
+    adapted = Configuration().load(run=str(folder))
+    experiment = arguments_here(adapted, "evaluate", run=str(folder))["experiment"]
+    return restore(experiment, str(folder), arguments["partitioning"].mesh())
 
 
 def _sampling(model: Transformer, sampling: bool) -> Transformer:

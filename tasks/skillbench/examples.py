@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Int32
@@ -11,10 +11,11 @@ from poly_jax.errors import UserError
 from poly_jax.tasks.skillbench import skills as skills_lib
 from poly_jax.tasks.skillbench import strings
 from poly_jax.tasks.skillbench.compositions import SLOTS, Task
+from poly_jax.tasks.skillbench.descriptions import LONGEST_PROMPT, prompt_in_words
 from poly_jax.tasks.skillbench.skills import Inventory
 
 Example = tuple[str, str]
-Form = Literal["named", "nameless", "told"]
+Form = Literal["named", "nameless", "told", "described", "reworded"]
 
 PLACEHOLDER = "_"
 _BYTE_OFFSET = 3
@@ -98,11 +99,13 @@ def _texts(task: Task, split: str, data_seed: int, sizes: Sizes) -> list[str]:
     return drawn[start:]
 
 
-def prompt(task: Task, form: Form = "named") -> str:
-    """Return the `SLOTS` bytes before the input string.
+def prompt(task: Task, text: str, data_seed: int = 0, form: Form = "named") -> str:
+    """Return what comes before an input string and a blank.
 
     `named` gives the task's meaningless name. `nameless` gives placeholders. `told` gives the digits of the
-    true skills, as in the backbone's pretraining: its score is the best that the backbone can reach.
+    true skills, as in the backbone's pretraining: its score is the best that the backbone can reach. These
+    three have `SLOTS` bytes, which are the same for all strings. `described` and `reworded` say the skills in
+    words, in an order that differs between strings.
 
     Raises:
         UserError: the form is unknown.
@@ -113,7 +116,9 @@ def prompt(task: Task, form: Form = "named") -> str:
         return PLACEHOLDER * SLOTS
     if form == "told":
         return "".join(map(str, task.skills)).ljust(SLOTS, PLACEHOLDER)
-    raise UserError(f"skillbench form {form!r} is unknown: choose named, nameless or told")
+    if form == "described" or form == "reworded":
+        return prompt_in_words(task, text, data_seed, form)
+    raise UserError(f"skillbench form {form!r} is unknown: choose one of {', '.join(get_args(Form))}")
 
 
 def examples(
@@ -133,16 +138,16 @@ def examples(
             f"skillbench task {task.name!r} has no split {split!r}: choose one of {', '.join(known)}"
         )
     check_seed(data_seed)
-    head = prompt(task, form)
     return [
-        (f"{head} {text}", task.inventory.apply(task.skills, text))
+        (f"{prompt(task, text, data_seed, form)} {text}", task.inventory.apply(task.skills, text))
         for text in _texts(task, split, data_seed, sizes)
     ]
 
 
-def input_length(inventory: Inventory = skills_lib.LETTERS) -> int:
-    """Return the number of tokens of the longest input: slots, a blank, the string, the end of sequence."""
-    return SLOTS + 1 + inventory.longest + 1
+def input_length(inventory: Inventory = skills_lib.LETTERS, form: Form = "named") -> int:
+    """Return the number of tokens of the longest input: prompt, a blank, the string, the end of sequence."""
+    longest = LONGEST_PROMPT if form in ("described", "reworded") else SLOTS
+    return longest + 1 + inventory.longest + 1
 
 
 def target_length(inventory: Inventory = skills_lib.LETTERS) -> int:
@@ -163,7 +168,7 @@ def _tokens(texts: Sequence[str], width: int) -> Int32[np.ndarray, "example widt
 
 
 def tokenise(
-    pairs: Sequence[Example], inventory: Inventory = skills_lib.LETTERS
+    pairs: Sequence[Example], inventory: Inventory = skills_lib.LETTERS, form: Form = "named"
 ) -> dict[str, Int32[np.ndarray, "example _"]]:
     """Encode examples as a model's batch of byte tokens (byte + 3; end of sequence 1; padding 0).
 
@@ -176,7 +181,7 @@ def tokenise(
     sources, targets = zip(*pairs, strict=True)
     target_tokens = _tokens(targets, target_length(inventory))
     return {
-        "encoder_input_tokens": _tokens(sources, input_length(inventory)),
+        "encoder_input_tokens": _tokens(sources, input_length(inventory, form)),
         "decoder_input_tokens": np.pad(target_tokens[:, :-1], ((0, 0), (1, 0))),
         "decoder_target_tokens": target_tokens,
         "decoder_loss_weights": (target_tokens > 0).astype(np.int32),

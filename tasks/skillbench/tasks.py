@@ -20,11 +20,13 @@ from poly_jax.tasks.skillbench.examples import (
     tokenise,
 )
 from poly_jax.tasks.skillbench.pretraining import pretraining_examples
+from poly_jax.tasks.skillbench.pretraining_in_words import pretraining_examples_in_words
 
 PRETRAINING_EXAMPLES = {"train": 2**20, "validation": 2**11}
 PRETRAINING_TASK = "skillbench_pretrain"
+PRETRAINING_IN_WORDS_TASK = "skillbench_pretrain_words"
 _CHUNK = 2048
-_SEQIO_FORMS: tuple[Form, ...] = ("named", "nameless")
+_SEQIO_FORMS: tuple[Form, ...] = ("named", "nameless", "described", "reworded")
 
 
 def registered_name(name: str, form: Form = "named", data_seed: int = 0) -> str:
@@ -44,14 +46,19 @@ def _task_dataset(
     return tf.data.Dataset.from_tensor_slices({"inputs": list(inputs), "targets": list(targets)})
 
 
-def _pretraining_dataset(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+def _pretraining_dataset(
+    split: str, shuffle_files: bool, seed: int | None = None, *, in_words: bool = False
+) -> tf.data.Dataset:
     """Make a dataset of token ids, tokenised in chunks, which saves seqio two passes per example."""
     del shuffle_files, seed  # The examples are already in random order.
     stream = PRETRAINING_STREAM if split == "train" else PRETRAINING_VALIDATION_STREAM
 
+    draw = pretraining_examples_in_words if in_words else pretraining_examples
+    form: Form = "described" if in_words else "named"
+
     def chunks() -> Iterator[tuple[np.ndarray, ...]]:
         for chunk in range(PRETRAINING_EXAMPLES[split] // _CHUNK):
-            tokens = tokenise(pretraining_examples(benchmark(), _CHUNK, (0, stream, chunk)))
+            tokens = tokenise(draw(benchmark(), _CHUNK, (0, stream, chunk)), form=form)
             inputs, targets = tokens["encoder_input_tokens"], tokens["decoder_target_tokens"]
             yield inputs, np.count_nonzero(inputs, 1), targets, np.count_nonzero(targets, 1)
 
@@ -107,10 +114,13 @@ def register(data_seed: int = 0) -> None:
 
 
 register()
-_add(
-    PRETRAINING_TASK,
-    seqio.FunctionDataSource(
-        _pretraining_dataset, tuple(PRETRAINING_EXAMPLES), num_input_examples=PRETRAINING_EXAMPLES
-    ),
-    preprocessors=[],
-)
+for _name, _in_words in ((PRETRAINING_TASK, False), (PRETRAINING_IN_WORDS_TASK, True)):
+    _add(
+        _name,
+        seqio.FunctionDataSource(
+            functools.partial(_pretraining_dataset, in_words=_in_words),
+            tuple(PRETRAINING_EXAMPLES),
+            num_input_examples=PRETRAINING_EXAMPLES,
+        ),
+        preprocessors=[],
+    )

@@ -3,9 +3,11 @@
 import dataclasses
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from poly_jax import cli
 from poly_jax.adapters.config import Adapters
@@ -14,8 +16,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.evaluate import evaluate
 from poly_jax.evaluation.infer import infer
-from poly_jax.evaluation.task_texts import nearest, read_descriptions
-from poly_jax.evaluation.unknown_tasks import UnknownTasks, serves_any_task, with_rows
+from poly_jax.evaluation.task_texts import nearest, read_descriptions, regression_shares
+from poly_jax.evaluation.unknown_tasks import UnknownTasks, serves_any_task, with_shares
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 
@@ -58,7 +60,7 @@ def test_the_average_is_the_mean_of_the_weights_of_all_tasks(run, trained, asked
     assert found != pytest.approx(one[0], abs=1e-3)
     assert found != pytest.approx(one[1], abs=1e-3)
     router = trained.restored.parameters["encoder"]["layers_0"]["mlp"]["wo"]["router"]["logits"]
-    model = with_rows(trained.restored, ((0, 1, 2, 3),), TaskTable(("unknown",))).model
+    model = with_shares(trained.restored, ((0.25,) * 4,), TaskTable(("unknown",))).model
     sizes = model.adapters.sizes
     weights = model.adapters.router.weights({"logits": router}, np.zeros(1, int), sizes, None)
     w = 1 / (1 + np.exp(-np.asarray(router, np.float64)))
@@ -87,7 +89,7 @@ def test_an_unknown_task_is_refused_with_the_ways_to_answer(run, asked, capsys):
     assert "task 'unknown' is not in the table of 4 tasks" in told
     assert "--unknown=average" in told
     assert "--unknown=nearest" in told
-    with pytest.raises(UserError, match="evaluate with --zero_shot, --unknown=average or --unknown=nearest"):
+    with pytest.raises(UserError, match="evaluate with --zero_shot, --unknown=average, --unknown=nearest or"):
         evaluate(run.folder, run.experiment, mixture="evaluation_strange")
     with pytest.raises(UserError, match="--zero_shot and --unknown are two ways"):
         evaluate(run.folder, run.experiment, unknown="average", zero_shot=True)
@@ -143,4 +145,43 @@ def test_a_file_that_does_not_describe_tasks_is_refused(tmp_path, text, told):
 def test_known_tasks_without_examples_or_descriptions_are_refused(tasks):
     known, wanted = TaskTable(("imported_skill",)), TaskTable(("new",))
     with pytest.raises(UserError, match=r"1 of the 1 known tasks have no examples, such as 'imported_skill'"):
-        UnknownTasks("nearest").rows(known, wanted, str, {"inputs": 12, "targets": 6})
+        UnknownTasks("nearest").shares(known, wanted, str, {"inputs": 12, "targets": 6})
+
+
+def test_regression_shares_are_those_of_centred_ridge_regression():
+    known = {"a": "drop upper", "b": "drop mirror", "c": "mirror upper length"}
+    found = regression_shares(known, "dropped uppers")
+    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
+    x = vectorizer.fit_transform(known.values()).toarray()
+    asked = vectorizer.transform(["dropped uppers"]).toarray()[0] - x.mean(0)
+    x = x - x.mean(0)
+    # The primal form: a row of the known tasks' identity is predicted.
+    weights = np.linalg.inv(x.T @ x + 0.3 * np.eye(x.shape[1])) @ x.T
+    np.testing.assert_allclose(found, 1 / 3 + asked @ weights, rtol=1e-6, atol=1e-9)
+    assert found.sum() == pytest.approx(1)
+    assert found.argmax() == 0
+
+
+def test_regression_puts_together_what_known_tasks_have_in_parts():
+    # The weights of skills are a sum over words, so those of an unseen pair follow from the seen pairs.
+    words = ["alpha", "beta", "gamma", "delta"]
+    pairs = [(0, 1), (1, 2), (2, 3), (0, 3), (1, 3)]
+    known = {f"{i}{j}": f"{words[i]} {words[j]}" for i, j in pairs}
+    rows = np.array([np.eye(4)[i] + np.eye(4)[j] for i, j in pairs])
+    row = regression_shares(known, "gamma alpha") @ rows
+    assert set(row.argsort()[2:]) == {0, 2}
+    assert nearest(known, "gamma alpha").task != "02"
+
+
+def test_the_regression_answers_for_an_unknown_task(run, asked, capsys):
+    known = {"evaluation_b": "counts words", "evaluation_no_metric": "x", "evaluation_no_test": "y"}
+    described = {**known, "evaluation_a": "translates into French", "new": "a French translation"}
+    pathlib.Path("tasks.json").write_text(json.dumps(described))
+    options = {"unknown": "regression", "descriptions": "tasks.json"}
+    assert len(answers(run, "new", **options)) == 2
+    told = capsys.readouterr().err
+    assert re.search(
+        r"answered by regression over 4 rows \(the largest share is 0\.\d\d, of evaluation_a\)", told
+    )
+    with pytest.raises(UserError, match="no known task has letters in common with '12'"):
+        regression_shares(described, "12")

@@ -1,4 +1,4 @@
-"""Tasks without a row are mixed by the mean weights of the tasks that stand in for them."""
+"""Tasks without a row are mixed by the weights of the tasks that stand in for them, in given shares."""
 
 import jax
 import numpy as np
@@ -12,16 +12,16 @@ from poly_jax.routing.router import Sizes
 from poly_jax.routing.stand_ins import StandInRows
 from poly_jax.routing.table import TableRouter
 
-ROWS = ((1,), (0, 1, 2), (0, 2))
+SHARES = ((0.0, 1.0, 0.0), (1 / 3, 1 / 3, 1 / 3), (0.5, 0.0, 0.5))
 
 
 def weights(known, parameters=None, n_skills=4, ids=(0, 1, 2)):
-    router = StandInRows(known, 3, ROWS)
-    sizes = Sizes(len(ROWS), 2, n_skills)
+    router = StandInRows(known, 3, SHARES)
+    sizes = Sizes(len(SHARES), 2, n_skills)
     return np.asarray(jax.jit(lambda ids: router.weights(parameters or {}, ids, sizes, None))(np.array(ids)))
 
 
-def test_a_learned_routers_weights_are_averaged_over_the_tasks_that_stand_in():
+def test_a_learned_routers_weights_are_summed_over_the_tasks_that_stand_in():
     z = np.random.default_rng(0).normal(size=(3, 2, 4)).astype(np.float32)
     w = 1 / (1 + np.exp(-z))
     w /= w.sum(-1, keepdims=True)
@@ -47,7 +47,7 @@ def test_a_mix_that_all_tasks_share_stays_as_it_is():
 
 @pytest.mark.parametrize(("known", "size"), [(PrivateRouter(), 3), (LearnedRouter(), 8)])
 def test_the_inventory_and_the_parameters_are_those_of_the_known_tasks(known, size):
-    adapters = Adapters(LoRA(), StandInRows(known, 3, ((0,),)), n_tasks=1)
+    adapters = Adapters(LoRA(), StandInRows(known, 3, ((1.0, 0.0, 0.0),)), n_tasks=1)
     assert adapters.inventory_size == size
     shapes = {name: spec.shape for name, spec in adapters.router.parameters(adapters.sizes).items()}
     assert shapes == ({} if known == PrivateRouter() else {"logits": (3, 1, 8)})

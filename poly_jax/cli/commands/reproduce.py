@@ -10,7 +10,7 @@ class Reproduce(Command):
     """Rerun the experiments that the documentation reports."""
 
     name = "reproduce"
-    help = "rerun a study that the documentation reports: of methods, or of heads"
+    help = "rerun a study that the documentation reports: of methods, of heads, or of tasks without examples"
     example = "poly-jax reproduce --seeds 0 1 2 3 4"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -18,15 +18,16 @@ class Reproduce(Command):
         parser.add_argument(
             "study",
             nargs="?",
-            choices=("methods", "heads"),
+            choices=("methods", "heads", "zero-shot"),
             default="methods",
-            help="methods: docs/embedded_benchmark.md (the default); heads: docs/heads.md",
+            help="methods: docs/embedded_benchmark.md (the default); heads: docs/heads.md; "
+            "zero-shot: docs/zero_shot.md",
         )
         parser.add_argument(
             "--output_dir",
             type=path,
             metavar="DIR",
-            help="folder for the runs and results (default: runs/reproduce, or runs/heads)",
+            help="folder for the runs and results (default: runs/reproduce, runs/heads or runs/zero_shot)",
         )
         parser.add_argument(
             "--seeds",
@@ -41,10 +42,12 @@ class Reproduce(Command):
         """Rerun the study."""
         from poly_jax.study.heads import reproduce_heads
         from poly_jax.study.reproduction import reproduce
+        from poly_jax.study.zero_shot import reproduce_zero_shot
 
         study, folder = {
             "methods": (reproduce, "runs/reproduce"),
             "heads": (reproduce_heads, "runs/heads"),
+            "zero-shot": (reproduce_zero_shot, "runs/zero_shot"),
         }[args.study]
         study(output_dir=args.output_dir or folder, seeds=tuple(args.seeds), bindings=config.bindings)
 
