@@ -16,6 +16,16 @@ from poly_jax.weights.parameter_spec import Initializer, ParameterSpec, uniform_
 Init = Literal["mhr", "kaiming", "gaussian"]
 
 
+def check_update(skill: str, rank: int, alpha: float, dropout: float) -> None:
+    """Raise a UserError that names a setting of a low-rank update that no update can have."""
+    if rank < 1:
+        raise UserError(f"{skill}.rank is {rank}; it must be at least 1")
+    if not math.isfinite(alpha):
+        raise UserError(f"{skill}.alpha is {alpha}; it must be finite")
+    if not 0 <= dropout < 1:
+        raise UserError(f"{skill}.dropout is {dropout}; it must be in [0, 1)")
+
+
 @dataclasses.dataclass(frozen=True)
 class LoRA:
     """`y = x W0 + (alpha / rank) (x A) B` with A and B mixed per split (arXiv 2211.03831, eq. 4).
@@ -42,12 +52,7 @@ class LoRA:
     init: Init = "mhr"
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise UserError(f"LoRA.rank is {self.rank}; it must be at least 1")
-        if not math.isfinite(self.alpha):
-            raise UserError(f"LoRA.alpha is {self.alpha}; it must be finite")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"LoRA.dropout is {self.dropout}; it must be in [0, 1)")
+        check_update(type(self).__name__, self.rank, self.alpha, self.dropout)
         if self.init not in get_args(Init):
             raise UserError(f"LoRA.init is {self.init!r}; use one of {', '.join(get_args(Init))}")
 

@@ -6,9 +6,8 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.lora import LoRA, check_update
 from poly_jax.adapters.skill import Mixed
-from poly_jax.errors import UserError
 from poly_jax.routing.router import Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
@@ -31,12 +30,7 @@ class MTLLoRA:
     dropout: float = 0.0
 
     def __post_init__(self):
-        if self.rank < 1:
-            raise UserError(f"MTLLoRA.rank is {self.rank}; it must be at least 1")
-        if not math.isfinite(self.alpha):
-            raise UserError(f"MTLLoRA.alpha is {self.alpha}; it must be finite")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"MTLLoRA.dropout is {self.dropout}; it must be in [0, 1)")
+        check_update(type(self).__name__, self.rank, self.alpha, self.dropout)
 
     @property
     def of_one_task(self) -> LoRA:

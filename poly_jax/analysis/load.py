@@ -1,15 +1,16 @@
 """The skills that a router which looks at inputs gives to each task, measured on examples."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float
 
 from poly_jax.analysis.first_examples import first_examples
 from poly_jax.analysis.weights import Weights, router_leaves
+from poly_jax.errors import UserError
 from poly_jax.experiment import Data
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.restore import Restored
@@ -46,7 +47,7 @@ def measure_load(restored: Restored, data: Data, mesh: Mesh, n_examples: int) ->
       n_examples: number of examples of each task; all of them where a task has fewer.
 
     Raises:
-      UserError: a task is not registered, or lacks the split.
+      UserError: a task is not registered, lacks the split, or has no examples.
     """
 
     @jax.jit
@@ -55,46 +56,33 @@ def measure_load(restored: Restored, data: Data, mesh: Mesh, n_examples: int) ->
         _, state = restored.model.apply({"params": parameters}, *arrays, mutable=["intermediates"])
         return _sown(state["intermediates"])
 
-    tasks: list[dict[str, _Sum]] = []
+    tasks: list[dict[str, Any]] = []
     for task in restored.table.names:
-        sums: dict[str, _Sum] = {}
+        found: dict[str, list[Any]] = {}
         for batch in first_examples(restored, data, mesh, task, n_examples):
             with on_mesh(mesh):
-                found = jax.device_get(loads(restored.parameters, to_mesh(batch, mesh)))
-            for place, load in router_leaves(found).items():
-                sums[place] = sums.get(place, _Sum()) + _Sum.of(load)
-        tasks.append(sums)
+                sown = jax.device_get(loads(restored.parameters, to_mesh(batch, mesh)))
+            for place, load in router_leaves(sown).items():
+                found.setdefault(place, []).append(load)
+        if not found:
+            raise UserError(f"{task} has no examples in the split {data.split!r} to measure its mixes on")
+        tasks.append({place: _over_batches(batches) for place, batches in found.items()})
     places = list(tasks[0])
     return Load(
-        {place: np.stack([sums[place].mean_weights for sums in tasks])[:, None] for place in places},
-        {place: float(np.exp(np.mean([sums[place].mean_entropy for sums in tasks]))) for place in places},
+        {place: np.stack([task[place]["weight"] for task in tasks])[:, None] for place in places},
+        {place: float(np.exp(np.mean([task[place]["entropy"] for task in tasks]))) for place in places},
         n_examples,
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sum:
-    """Sums over the rows of several batches."""
-
-    weights: Float[np.ndarray, "skills"] | float = 0.0
-    entropy: float = 0.0
-    rows: float = 0.0
-
-    @classmethod
-    def of(cls, load: Any) -> "_Sum":
-        rows = float(load["rows"])
-        return cls(np.asarray(load["weight"], np.float64) * rows, float(load["entropy"]) * rows, rows)
-
-    def __add__(self, other: "_Sum") -> "_Sum":
-        return _Sum(self.weights + other.weights, self.entropy + other.entropy, self.rows + other.rows)
-
-    @property
-    def mean_weights(self) -> Float[np.ndarray, "skills"]:
-        return np.asarray(self.weights) / max(self.rows, 1)
-
-    @property
-    def mean_entropy(self) -> float:
-        return self.entropy / max(self.rows, 1)
+def _over_batches(batches: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The means over all rows of several batches, of which each has its own means and number of rows."""
+    # The means of a batch without rows are 0, and so are those of batches that all have none.
+    rows = np.maximum([batch["rows"] for batch in batches], np.finfo(np.float32).tiny)
+    return {
+        name: np.average(np.asarray([batch[name] for batch in batches], np.float64), axis=0, weights=rows)
+        for name in ("weight", "entropy")
+    }
 
 
 def _sown(tree: dict[str, Any]) -> dict[str, Any]:

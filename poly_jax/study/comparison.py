@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -76,10 +77,15 @@ class Comparison:
     def _train(self, method: MultitaskMethod, form: Form, seed: int, rate: float) -> Trained:
         return _train(self.folder, self.bindings, method, form, seed, rate)
 
-    def _once(self, key: Result, compute) -> None:
-        result = self.results.once(key, compute)
-        shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
-        print(*key.values(), shown, file=sys.stderr, flush=True)
+    def _once(self, key: Result, compute: Callable[[], Result]) -> None:
+        once_shown(self.results, key, compute)
+
+
+def once_shown(results: ResultsFile, key: Result, compute: Callable[[], Result]) -> None:
+    """Compute a result that the file lacks, and show its numbers on standard error in any case."""
+    result = results.once(key, compute)
+    shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
+    print(*key.values(), shown, file=sys.stderr, flush=True)
 
 
 def _tuned(method: MultitaskMethod, adaptation: Adaptation) -> Adaptation:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import sys
 from collections.abc import Sequence
 from typing import cast
 
@@ -15,7 +14,7 @@ from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.arrays import exact_match, task_arrays
-from poly_jax.study.comparison import keep_compiled
+from poly_jax.study.comparison import keep_compiled, once_shown
 from poly_jax.study.methods import MultitaskMethod
 from poly_jax.study.processes import single_threaded
 from poly_jax.study.rates import TUNING_SEED, choose_multitask_rate
@@ -95,12 +94,13 @@ class Study:
         def seen() -> Result:
             return {"seen": seen_score(trained()), "trained": trained().n_trained, "rate": rate}
 
-        self._once({"stage": "seen", "form": FORMS[0], **key}, seen)
+        once_shown(self.results, {"stage": "seen", "form": FORMS[0], **key}, seen)
         for answer in entry.answers:
             for form in FORMS:
                 if not entry.has_answer(answer, form):
                     continue
-                self._once(
+                once_shown(
+                    self.results,
                     {"stage": "zero-shot", "form": form, "answer": answer, **key},
                     functools.partial(self._score, trained, answer, form),
                 )
@@ -113,11 +113,6 @@ class Study:
     def _score(self, trained, answer: str, form: Wording) -> Result:
         scores = heldout_scores(trained(), answer, form, self.folder)
         return {"heldout": float(np.mean(list(scores.values()))), "per_task": scores}
-
-    def _once(self, key: Result, compute) -> None:
-        result = self.results.once(key, compute)
-        shown = {name: value for name, value in result.items() if not isinstance(value, dict)}
-        print(*key.values(), shown, file=sys.stderr, flush=True)
 
 
 def heldout_scores(trained: Trained, answer: str, form: Wording, folder: epath.Path) -> dict[str, float]:

@@ -5,10 +5,10 @@ import string
 import numpy as np
 
 from poly_jax.tasks.skillbench import strings
-from poly_jax.tasks.skillbench.compositions import NAME_LETTERS, SLOTS, Benchmark
+from poly_jax.tasks.skillbench.compositions import SLOTS, Benchmark
 from poly_jax.tasks.skillbench.descriptions import LONGEST_WORD, SEPARATOR, WORDS, words
 from poly_jax.tasks.skillbench.examples import Example
-from poly_jax.tasks.skillbench.pretraining import pretraining_sets
+from poly_jax.tasks.skillbench.pretraining import pretraining_sets, pretraining_texts
 
 SHORTEST_WORD = 3
 _MEANINGFUL = {word for skill in WORDS for word in (*words(skill, "described"), *words(skill, "reworded"))}
@@ -32,19 +32,15 @@ def pretraining_examples_in_words(
     extra = raw[:, 1].tolist()
     orders = raw[:, 2 : 2 + SLOTS].argsort(axis=1).tolist()
     drawn = raw[:, 2 + SLOTS :].reshape(count, SLOTS, per_word).tolist()
-    copies = sum(not sets[index] for index in which)
-    size = (inventory.shortest, inventory.longest)
-    to_copy = iter(strings.draw(inventory.letters + NAME_LETTERS, *size, copies, (*seed, 1)))
-    to_change = iter(strings.draw(inventory.letters, *size, count - copies, (*seed, 2), inventory.accepts))
+    chosen = [sets[index] for index in which]
+    texts = pretraining_texts(inventory, chosen, seed)
     pairs = []
-    for index, more, order, numbers in zip(which, extra, orders, drawn, strict=True):
-        skills = sets[index]
+    for skills, text, more, order, numbers in zip(chosen, texts, extra, orders, drawn, strict=True):
         fewest = max(len(skills), 1)
         n_words = fewest + more % (SLOTS - fewest + 1)
         marks: list[int | None] = [*skills, *[None] * (n_words - len(skills))]
         placed = [place for place in order if place < n_words]
         prompt = [_word(marks[place], numbers[place]) for place in placed]
-        text = next(to_change if skills else to_copy)
         pairs.append((f"{SEPARATOR.join(prompt)} {text}", inventory.apply(skills, text)))
     return pairs
 
