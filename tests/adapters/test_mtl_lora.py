@@ -176,7 +176,7 @@ def trained():
 TOKENS = np.array([[3, 5, 2, 0], [7, 4, 9, 2], [8, 8, 1, 3]], np.int32)
 
 
-def test_scanned_layers_compute_what_plain_layers_compute(trained, quick_compilation):
+def test_scanned_layers_compute_what_plain_layers_compute(trained):
     model, parameters = trained
     plain = jax.jit(model.apply)({"params": parameters}, TOKENS, TOKENS, IDS)
     scanned = Transformer(dataclasses.replace(CONFIG, scan_layers=True), model.adapters)
@@ -184,7 +184,7 @@ def test_scanned_layers_compute_what_plain_layers_compute(trained, quick_compila
     np.testing.assert_allclose(got, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_decoding_takes_the_tokens_that_the_whole_target_would_give(trained, quick_compilation):
+def test_decoding_takes_the_tokens_that_the_whole_target_would_give(trained):
     model, parameters = trained
     decode = jax.jit(generate, static_argnums=(0, 4))
     found = decode(model, parameters, TOKENS, IDS, Decoding(max_length=3)).tokens

@@ -57,7 +57,6 @@ def test_the_skill_on_the_page_adds_the_mixed_bias_of_each_row(page):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_skill_trains_from_two_files_and_a_merge_is_refused_in_one_line(page, capsys):
     words = ["--gin_file=recipes/skillbench/mhr.gin", "--gin_file=bias.gin", "--output_dir=out"]
     assert cli.main(["train", *words, *SHORT]) == 0

@@ -72,9 +72,6 @@ def make_run(tmp_path, monkeypatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(figures, "DPI", 20)
-    # These programs take longer to compile than to run.
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
 
     def make(bindings=(), names=NAMES, added=lambda path, shape: 0.0, operative="train.seed = 5\n"):
         (tmp_path / "made.gin").write_text(CONFIG)
@@ -94,5 +91,4 @@ def make_run(tmp_path, monkeypatch):
         (folder / "operative_config.gin").write_text(operative)
         return SimpleNamespace(folder=str(folder), trained=trained)
 
-    yield make
-    jax.config.update("jax_disable_most_optimizations", before)
+    return make

@@ -14,7 +14,6 @@ from poly_jax.evaluation.evaluate import evaluate
 from poly_jax.training.progress import Progress
 from poly_jax.training.train import train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 EVERY_SECOND = ("train.eval_every = 2", "OnlineEvaluation.split = 'test'", "train.report_every = 1")
 STRANGE = ("OnlineEvaluation.mixture = 'evaluation_strange'", "OnlineEvaluation.zero_shot = True")
 

@@ -73,7 +73,7 @@ def run(cases: list[tuple[int, Case]], folder: pathlib.Path) -> dict[int, dict]:
 
 
 @pytest.fixture
-def trained_run(tmp_path, quick_compilation):
+def trained_run(tmp_path):
     """A finished run of two steps: calling its training command again changes nothing."""
     folder = tmp_path / "run"
     assert cli.main(["train", *RESUME, f"--output_dir={folder}"]) == 0

@@ -18,8 +18,6 @@ SHARED = T5Config(
 TOKENS = jnp.asarray([[3, 7, 9, 2, 1], [5, 1, 0, 0, 0]])
 TASKS = jnp.zeros((2,), jnp.int32)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def shared():

@@ -207,7 +207,7 @@ def check(model):
 
 
 @pytest.mark.parametrize("adapters", CASES, ids=lambda a: f"{a.router}-{a.skill}-{a.granularity}"[:60])
-def test_losses_and_gradients_of_packed_examples_are_those_of_the_examples_alone(adapters, quick_compilation):
+def test_losses_and_gradients_of_packed_examples_are_those_of_the_examples_alone(adapters):
     check(model_of(adapters))
 
 
@@ -219,11 +219,11 @@ def test_losses_and_gradients_of_packed_examples_are_those_of_the_examples_alone
     ],
     ids=["scanned", "recomputed"],
 )
-def test_packed_rows_go_through_every_form_of_the_stacks(settings, quick_compilation):
+def test_packed_rows_go_through_every_form_of_the_stacks(settings):
     check(model_of(adapters("learned", "lora"), **settings))
 
 
-def test_the_bare_t5_keeps_packed_examples_apart(quick_compilation):
+def test_the_bare_t5_keeps_packed_examples_apart():
     model = dataclasses.replace(model_of(adapters("shared", "lora")), adapters=None)
     alone = examples()
     variables = {"params": parameters_of(model)}
@@ -233,7 +233,7 @@ def test_the_bare_t5_keeps_packed_examples_apart(quick_compilation):
 
 @pytest.mark.parametrize("normalize_by", ["tokens", "examples"])
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_a_step_on_packed_rows_is_the_step_on_its_examples(normalize_by, microbatches, quick_compilation):
+def test_a_step_on_packed_rows_is_the_step_on_its_examples(normalize_by, microbatches):
     import optax
 
     model = model_of(adapters("learned", "lora", granularity="coarse"))

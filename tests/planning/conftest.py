@@ -12,11 +12,6 @@ from poly_jax.planning.plan import Accelerators, Plan, make_plan
 from poly_jax.routing.learned import LearnedRouter
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation(quick_compilation):
-    """Compile quickly, because no program runs."""
-
-
 @pytest.fixture(scope="session")
 def run() -> AbstractRun:
     config = T5Config(
@@ -37,5 +32,5 @@ def run() -> AbstractRun:
 
 
 @pytest.fixture(scope="module")
-def planned(run, quick_compilation) -> Plan:
+def planned(run) -> Plan:
     return make_plan(run, table_of(5), Accelerators.named("v5e:1x1", simulate=True))

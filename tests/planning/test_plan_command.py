@@ -81,7 +81,7 @@ def test_without_libtpu_the_line_says_what_to_install(capsys, monkeypatch):
     assert "--simulate" in last
 
 
-@pytest.mark.usefixtures("_same_process", "quick_compilation")
+@pytest.mark.usefixtures("_same_process")
 def test_each_form_of_the_output_has_the_same_plan(capsys):
     from poly_jax.planning.abstract_run import AbstractRun
     from poly_jax.planning.plan import Accelerators

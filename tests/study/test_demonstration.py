@@ -8,12 +8,6 @@ import pytest
 from poly_jax.study import demonstration
 
 
-@pytest.fixture(autouse=True)
-def _quick_compilation(monkeypatch):
-    """Compile quickly: the demonstration starts a dozen processes whose programs each run for a second."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-
-
 @pytest.mark.slow
 def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, monkeypatch, capsys):
     short = tuple(

@@ -36,7 +36,6 @@ def page(tmp_path_factory, page_block):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_benchmark_on_the_page_trains_and_evaluates_from_two_files_and_a_folder(page):
     short = [
         "--gin.train.steps=2",

@@ -24,7 +24,7 @@ SMALL = [
     "--gin.T5Config.num_decoder_layers=1",
     "--gin.train.steps=20",
 ]
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder", "quick_compilation")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ SMALL = [
     "--gin.T5Config.num_encoder_layers=1",
     "--gin.T5Config.num_decoder_layers=1",
 ]
-pytestmark = pytest.mark.usefixtures("own_folder", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(autouse=True)

@@ -30,7 +30,6 @@ def page(tmp_path, page_block, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_compilation")
 def test_the_files_and_the_configuration_of_the_page_train_and_evaluate(page):
     assert cli.main(["train", "--gin_file=mine.gin", "--output_dir=runs/mine", *SHORT]) == 0
     assert cli.main(["eval", "--run=runs/mine"]) == 0

@@ -22,11 +22,6 @@ from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import split
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation(quick_compilation):
-    """Compile quickly, because these programs take longer to compile than to run."""
-
-
 @pytest.fixture(scope="session")
 def tiny():
     """`model` (training mode, nothing random), its `trained` and `frozen` trees, and a `batch` of 8 rows."""

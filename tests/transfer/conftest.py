@@ -13,11 +13,6 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.learned import LearnedRouter
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation(quick_compilation):
-    """Compile quickly, because these programs take longer to compile than to run."""
-
-
 def draw_parameters(model, seed=0):
     rng = np.random.default_rng(seed)
     leaves = traverse_util.flatten_dict(parameter_shapes(model)[0], sep="/")

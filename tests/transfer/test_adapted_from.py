@@ -14,7 +14,7 @@ from poly_jax.training.open_run import open_run
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.adapted_from import AdaptedFrom
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder", "quick_compilation")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
 TASK = registered_name(benchmark().heldout[0].name)
 OLD = [registered_name(task.name) for task in benchmark().train[:2]]

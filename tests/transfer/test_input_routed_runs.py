@@ -160,9 +160,5 @@ def test_arrow_and_phatgoose_runs_refer_to_the_skills_and_can_be_evaluated(short
     capsys.readouterr()
     assert adapt(private, TASK, "phatgoose", "wrong") == 1
     assert "is not the mixture of these tasks" in capsys.readouterr().err
-    for words in (
-        ["export", "--run=arrow", "--format=peft_lora", "--output=folder"],
-        ["routing", "--run=arrow", "--output_dir=folder"],
-    ):
-        assert cli.main(words) == 1
-        assert "ArrowRouter mixes skills by their input" in capsys.readouterr().err
+    assert cli.main(["export", "--run=arrow", "--format=peft_lora", "--output=folder"]) == 1
+    assert "ArrowRouter mixes skills by their input" in capsys.readouterr().err
