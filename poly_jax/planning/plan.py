@@ -1,7 +1,10 @@
 """The program `plan`: what a run's step takes on a slice, from the compiled step itself."""
 
 import dataclasses
+from importlib.metadata import version
 from typing import Any, Literal
+
+import jax
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -149,7 +152,7 @@ def make_plan(
 
     Raises:
       UserError: the mesh or the batch cannot be laid over the devices, the configuration is not possible, or
-        libtpu is missing.
+        libtpu is missing or too new for JAX.
     """
     run.check()
     compiled_for = accelerators.slice.kind
@@ -186,7 +189,7 @@ def make_plan(
             reshards=[],
             fits=False,
         )
-    module = read_hlo(compiled.as_text())
+    module = read_hlo(_text(compiled))
     sent = [
         dataclasses.replace(each, bytes=each.bytes * described.per_chip)
         for each in collectives(module, mesh.size // accelerators.slices)
@@ -200,6 +203,20 @@ def make_plan(
         reshards=contents.reshards(sent),
         fits=available is None or memory.peak <= available,
     )
+
+
+def _text(compiled: jax.stages.Compiled) -> str:
+    """The compiled program's HLO as text."""
+    try:
+        text = compiled.as_text()
+    except jax.errors.JaxRuntimeError as error:
+        # libtpu 0.0.52 uses operations for v5p, v6e and v7x that jaxlib 0.10.2 does not know.
+        raise UserError(
+            f"jaxlib {version('jaxlib')} cannot read the program that libtpu {version('libtpu')} compiled;"
+            " install the libtpu that belongs to this JAX with pip install 'poly-jax[plan]'"
+        ) from error
+    assert text is not None
+    return text
 
 
 def _trace(

@@ -127,8 +127,8 @@ class Report:
         found = self.suggestion
         if found is None:
             return (
-                "By estimate, no mesh, remat and number of microbatches fits: choose a larger slice, or a"
-                " smaller Data.batch_size."
+                "By estimate, no mesh, remat, number of microbatches or quantization fits: choose a larger"
+                " slice, or a smaller Data.batch_size."
             )
         if found.layout == self.layout:
             return "By estimate, no other mesh, remat or number of microbatches is faster."

@@ -1,9 +1,9 @@
-"""Suggests a mesh, a rematerialisation and a number of microbatches, by estimates instead of compilations."""
+"""Suggests a mesh, remat, microbatches and int8 kernels, by estimates instead of compilations."""
 
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import get_args
+from typing import Any, get_args
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.model.config import Remat, T5Config
@@ -13,6 +13,7 @@ from poly_jax.planning.memory import bytes_on_device
 from poly_jax.planning.plan import Accelerators, Plan
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.start import abstract_state
+from poly_jax.weights.quantized import Quantization
 
 _MOST_MICROBATCHES = 16
 # An estimate may be too low by this much.
@@ -30,26 +31,27 @@ class Layout:
       model: `Partitioning.model`.
       remat: `T5Config.remat`.
       microbatches: `train.microbatches`.
+      quantization: `T5Config.quantization`.
     """
 
     fsdp: int
     model: int
     remat: Remat
     microbatches: int
+    quantization: Quantization = "none"
 
     @classmethod
     def of(cls, run: AbstractRun) -> "Layout":
         """The layout that a run has."""
+        model = run.experiment.model
         return cls(
-            run.partitioning.fsdp, run.partitioning.model, run.experiment.model.remat, run.microbatches
+            run.partitioning.fsdp, run.partitioning.model, model.remat, run.microbatches, model.quantization
         )
 
     def applied(self, run: AbstractRun) -> AbstractRun:
         """The run with this layout."""
-        model = dataclasses.replace(run.experiment.model, remat=self.remat)
         return dataclasses.replace(
-            run,
-            experiment=dataclasses.replace(run.experiment, model=model),
+            _with(run, remat=self.remat, quantization=self.quantization),
             partitioning=Partitioning(self.fsdp, self.model),
             microbatches=self.microbatches,
         )
@@ -57,10 +59,13 @@ class Layout:
     @property
     def bindings(self) -> str:
         """The layout as flags."""
-        return (
+        flags = (
             f"--gin.Partitioning.fsdp={self.fsdp} --gin.Partitioning.model={self.model}"
             f" --gin.T5Config.remat=\"'{self.remat}'\" --gin.train.microbatches={self.microbatches}"
         )
+        if self.quantization == "none":
+            return flags
+        return f"{flags} --gin.T5Config.quantization=\"'{self.quantization}'\""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +86,8 @@ class Estimate:
 def suggest(run: AbstractRun, table: TaskTable, plan: Plan, share_of_peak: float) -> Estimate | None:
     """Return the layout with the shortest estimated step of those that should fit.
 
-    Activations are estimated in proportion to the plan's own, which the compiler measured.
+    Frozen kernels stay as they are where this is enough, and else become int8. Activations are estimated in
+    proportion to the plan's own, which the compiler measured.
 
     Args:
       run: the run.
@@ -96,12 +102,24 @@ def suggest(run: AbstractRun, table: TaskTable, plan: Plan, share_of_peak: float
     rough = _activations(run, Layout.of(run), accelerators)
     scale = plan.memory.activations / rough if rough else 1.0
     limit = _MARGIN * (plan.available or accelerators.peaks.hbm_bytes)
-    fitting = [
-        estimate
-        for estimate in _estimates(run, table, plan, share_of_peak, scale)
-        if estimate.bytes_per_chip <= limit
-    ]
-    return min(fitting, key=lambda estimate: estimate.seconds, default=None)
+    candidates = [run]
+    if run.trainable == "adapters" and run.experiment.model.quantization == "none":
+        candidates.append(_with(run, quantization="int8"))
+    for candidate in candidates:
+        fitting = [
+            estimate
+            for estimate in _estimates(candidate, table, plan, share_of_peak, scale)
+            if estimate.bytes_per_chip <= limit
+        ]
+        if fitting:
+            return min(fitting, key=lambda estimate: estimate.seconds)
+    return None
+
+
+def _with(run: AbstractRun, **settings: Any) -> AbstractRun:
+    """The run with other settings of its T5."""
+    model = dataclasses.replace(run.experiment.model, **settings)
+    return dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, model=model))
 
 
 def _estimates(
@@ -121,7 +139,7 @@ def _estimates(
         for remat, microbatches in itertools.product(get_args(Remat), _powers(_MOST_MICROBATCHES)):
             if run.data.batch_size % (rows * microbatches):
                 continue
-            layout = Layout(fsdp, parts, remat, microbatches)
+            layout = Layout(fsdp, parts, remat, microbatches, run.experiment.model.quantization)
             program = plan.memory.program or 0
             used = held * described.per_chip + program + scale * _activations(run, layout, accelerators)
             yield Estimate(layout, used, _seconds(run, layout, plan, share_of_peak, weights))

@@ -15,6 +15,7 @@ from poly_jax.data.packing import Example, pack_rows
 from poly_jax.data.padded_rows import pad_rows
 from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
+from poly_jax.planning import plan as plan_module
 from poly_jax.planning.abstract_run import abstract_batch, table_of, train_program
 from poly_jax.planning.memory import Memory
 from poly_jax.planning.page import page
@@ -114,6 +115,16 @@ def test_a_plan_that_does_not_fit_says_by_how_much_and_what_would(report, planne
         assert binding in advice
     assert found.fields()["collectives"] is None
     assert "choose a larger slice" in dataclasses.replace(found, suggestion=None).advice()[0]
+
+
+def test_a_program_that_jax_cannot_read_names_both_versions(monkeypatch, planned, run):
+    def fail(compiled):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+    monkeypatch.setattr(jax.stages.Compiled, "as_text", fail)
+    monkeypatch.setattr(plan_module, "version", lambda name: {"jaxlib": "0.10.2", "libtpu": "0.0.52"}[name])
+    with pytest.raises(UserError, match=r"jaxlib 0\.10\.2 cannot read .* libtpu 0\.0\.52 .*poly-jax\[plan\]"):
+        make_plan(run, table_of(5), planned.accelerators)
 
 
 def test_the_page_needs_no_other_file_and_is_well_formed(report):

@@ -30,8 +30,31 @@ def test_nothing_is_suggested_where_the_state_alone_is_too_large(run, planned):
     assert suggestion(run, planned, planned.memory.frozen) is None
 
 
+def test_kernels_become_int8_where_no_layout_of_floats_fits(run, planned):
+    scanned = suggestion(run, planned, planned.memory.peak)
+    assert scanned.layout.quantization == "none"
+    assert "quantization" not in scanned.layout.bindings
+    # float32 kernels are most of this model, and int8 ones take a quarter of their bytes.
+    limits = range(planned.memory.peak, planned.memory.frozen // 4, -2048)
+    found = [suggestion(run, planned, limit) for limit in limits]
+    kinds = [each and each.layout.quantization for each in found]
+    assert kinds == sorted(kinds, key=["none", "int8", None].index)
+    assert "int8" in kinds
+    best = found[kinds.index("int8")]
+    assert best.layout.bindings.endswith("--gin.T5Config.quantization=\"'int8'\"")
+    assert best.layout.applied(run).experiment.model.quantization == "int8"
+    assert Layout.of(best.layout.applied(run)) == best.layout
+
+
+def test_integers_are_not_suggested_to_a_run_that_trains_all(run, planned):
+    trains_all = dataclasses.replace(run, trainable="all")
+    for limit in range(planned.memory.peak, planned.memory.frozen // 4, -8192):
+        found = suggestion(trains_all, planned, limit)
+        assert found is None or found.layout.quantization == "none"
+
+
 def test_a_suggested_layout_is_applied_to_the_run(run):
-    layout = Layout(fsdp=4, model=2, remat="full", microbatches=2)
+    layout = Layout(fsdp=4, model=2, remat="full", microbatches=2, quantization="int8")
     applied = layout.applied(run)
     assert Layout.of(applied) == layout
     assert applied.experiment.data == run.experiment.data
