@@ -172,7 +172,7 @@ def _stops_adaptation(place: Place) -> None:
 def _kills(place: Place) -> None:
     whole = place.whole
     chosen = random.Random(0)
-    for number in range(4):
+    for number in range(20):
         run = f"killed-{number}"
         # Every step saves, so that most moments are in the middle of something.
         words = train_words(run, "train.save_every=1")
