@@ -19,17 +19,21 @@ class ResultsFile:
     versions have a bare NaN for it, which is read as None.
     """
 
-    def __init__(self, path: epath.Path):
+    def __init__(self, path: epath.Path, writes: bool = True):
         """Read the results that the file has; half a line at its end, left by a stopped process, is dropped.
+
+        Args:
+          path: the file, which need not exist.
+          writes: False for a host that leaves the file to another one, and keeps results in memory.
 
         Raises:
           UserError: the file holds something else.
         """
-        self._path = path
+        self._path, self._writes = path, writes
         data = path.read_bytes() if path.exists() else b""
         whole = data[: data.rfind(b"\n") + 1]
         self._known = {_name(key): result for key, result in _parsed(whole, path)}
-        if whole != data:
+        if writes and whole != data:
             path.write_bytes(whole)
 
     def __contains__(self, key: Result) -> bool:
@@ -43,6 +47,8 @@ class ResultsFile:
     def add(self, key: Result, result: Result) -> None:
         """Append a result to the file."""
         self._known[_name(key)] = defined(result)
+        if not self._writes:
+            return
         with self._path.open("a") as file:
             file.write(json_text({"key": key, "result": result}) + "\n")
 

@@ -84,8 +84,7 @@ class Adapting:
         count = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(cells)
         for i, cell in enumerate(cells):
             scorer = readings.scorer(settings.experiment, cell.seqio_task, self.split)
-            own = jax.tree.map(lambda leaf, i=i: leaf[i], stack.trained)
-            metrics = scorer(predictor.with_parameters(merge(stack.frozen, own)))
+            metrics = scorer(predictor.with_parameters(merge(stack.frozen, stack.one(i))))
             loss = float(stack.losses[-1, i]) if len(stack.losses) else None
             advance(1)
             yield (

@@ -21,6 +21,7 @@ from poly_jax.sweep.progress import SweepProgress
 from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
+from poly_jax.training.hosts import on_first_host
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.saved_steps import step_folder
@@ -47,7 +48,8 @@ def sweep(
     """Adapt every method to every task with every seed, score each, and write a table and a bar plot.
 
     Each adaptation is a line of `results.jsonl` as soon as it is scored; a rerun does not compute it again.
-    At the end, `summary.md`, `summary.tex` and `summary.png` are written.
+    At the end, `summary.md`, `summary.tex` and `summary.png` are written. Hosts share all
+    batches, and host 0 writes.
 
     Args:
       output_dir: folder of the sweep.
@@ -72,7 +74,7 @@ def sweep(
     _check_table(tasks, methods, seeds, stack)
     check_output_folder(output_dir, "sweep")
     folder, readings = epath.Path(output_dir), Readings()
-    results = ResultsFile(folder / RESULTS)
+    results = ResultsFile(folder / RESULTS, writes=jax.process_index() == 0)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys, named = {}, []
     for given in methods:
@@ -92,7 +94,8 @@ def sweep(
                 if names is None:
                     names = readings.scorer(settings.experiment, cell.seqio_task, split).metric_names
                 _check_metric(metric, names, cell)
-    folder.mkdir(parents=True, exist_ok=True)
+    # Every host has read the same results before the first new one is written.
+    on_first_host(lambda: folder.mkdir(parents=True, exist_ok=True))
     done = sum(key in results for key in keys.values())
     with SweepProgress(done, len(keys)) as progress:
         for method in named:

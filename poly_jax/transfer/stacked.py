@@ -8,13 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Float, Int, PRNGKeyArray
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.training.mesh import replicated
 from poly_jax.training.optimizer import Optimizer, PeakRates
 from poly_jax.training.update import Update, start
 from poly_jax.transfer.choose_combinations import choose_combinations
@@ -42,6 +43,12 @@ class StackedAdaptations:
     trained: dict[str, Any]
     frozen: dict[str, Any]
     losses: Float[np.ndarray, "steps adaptations"]
+
+    def one(self, number: int) -> dict[str, Any]:
+        """The trained tree of one adaptation, which every device then holds."""
+        mesh = _mesh(self.trained)
+        place = None if mesh is None else replicated(mesh)
+        return jax.jit(_cut, out_shardings=place)(self.trained, number)
 
     def predict(
         self, inputs: Int[np.ndarray, "adaptations examples length"], decoding: Decoding
@@ -108,7 +115,8 @@ def adapt_many(
     )
     common, rates = _rates(optimizer, len(seeds))
     begin = jax.vmap(functools.partial(start, optimizer=common.transformation(steps)))
-    place = _placement(parameters, len(seeds))
+    mesh = _mesh(parameters)
+    place = _placement(mesh, len(seeds))
     states = jax.jit(begin, out_shardings=place)(trained)
     training = dataclasses.replace(model, train=True)
 
@@ -116,7 +124,10 @@ def adapt_many(
         return Update(training, loss, common.transformation(steps, rates=rates))(state, frozen, batch, key)
 
     step_function = jax.jit(
-        jax.vmap(update, in_axes=(0, None, 0, 0, 0)), donate_argnums=0, out_shardings=(place, None)
+        jax.vmap(update, in_axes=(0, None, 0, 0, 0)),
+        donate_argnums=0,
+        # Every host reads all losses.
+        out_shardings=(place, None if mesh is None else replicated(mesh)),
     )
     losses = [jnp.zeros((0, len(seeds)))]
     for step in range(steps if variant.trains else 0):
@@ -203,14 +214,26 @@ def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
     ]
 
 
-def _placement(parameters: dict[str, Any], count: int) -> jax.sharding.Sharding | None:
-    """The sharding of the stacked trees: over all devices if their number divides that of the adaptations."""
-    # Counters are also placed as a step returns them, because otherwise the second call would compile again.
+def _cut(stacked: dict[str, Any], number: Int[Array, ""]) -> dict[str, Any]:
+    return jax.tree.map(lambda leaf: leaf[number], stacked)
+
+
+def _mesh(parameters: dict[str, Any]) -> Mesh | None:
+    """The mesh that the parameters are on, if they are on one."""
     sharding = getattr(jax.tree.leaves(parameters)[0], "sharding", None)
     if not isinstance(sharding, NamedSharding):
         return None
-    axes = sharding.mesh.axis_names if count % sharding.mesh.size == 0 else ()
-    return NamedSharding(sharding.mesh, PartitionSpec(axes or None))
+    assert isinstance(sharding.mesh, Mesh)
+    return sharding.mesh
+
+
+def _placement(mesh: Mesh | None, count: int) -> NamedSharding | None:
+    """The sharding of the stacked trees: over all devices if their number divides that of the adaptations."""
+    # Counters are also placed as a step returns them, because otherwise the second call would compile again.
+    if mesh is None:
+        return None
+    axes = mesh.axis_names if count % mesh.size == 0 else ()
+    return NamedSharding(mesh, PartitionSpec(axes or None))
 
 
 def _batches(

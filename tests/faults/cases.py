@@ -17,6 +17,9 @@ import programs
 import pytest
 from programs import losses, on_hosts, ran, saved, start_hosts, started, train_words, trained_arrays
 
+from poly_jax.tasks.skillbench.compositions import benchmark
+from poly_jax.tasks.skillbench.tasks import registered_name
+
 
 @dataclasses.dataclass
 class Place:
@@ -307,6 +310,36 @@ def _evaluates_with_two(place: Place) -> None:
         assert metrics == pytest.approx(by_two[task], rel=1e-5)
     for file in (place / "by-one" / "predictions").iterdir():
         assert file.read_text() == (place / "by-two" / "predictions" / file.name).read_text()
+
+
+@case("none", "sweep, 2 processes", "every method", "the results of one process, to 1e-5")
+def _sweeps_with_two(place: Place) -> None:
+    names = [registered_name(task.name) for task in benchmark().heldout[:2]]
+
+    def words(results: str) -> list[str]:
+        methods = ["--methods", f"{place.whole}:mhr", f"{place.whole}:mhr-z", f"{place.whole}:lorahub"]
+        tasks = ["--tasks", *names, "--seeds", "0", "1"]
+        return ["sweep", *methods, *tasks, f"--output_dir={results}", "--gin.adapt.steps=3"]
+
+    succeeds(ran(place.folder, *words("swept-by-one")))
+    first, second = on_hosts(place.folder, words("swept-by-two"), 2)
+    succeeds(first)
+    succeeds(second)
+    assert "outputs: swept-by-two" in first.stdout
+    assert "outputs" not in second.stdout
+    by_one, by_two = (
+        {
+            json.dumps(entry["key"], sort_keys=True): entry["result"]
+            for entry in map(json.loads, (place / name / "results.jsonl").read_text().splitlines())
+        }
+        for name in ("swept-by-one", "swept-by-two")
+    )
+    assert len(by_one) == 3 * 2 * 2
+    assert by_one.keys() == by_two.keys()
+    for key, result in by_one.items():
+        assert result["loss"] == pytest.approx(by_two[key]["loss"], rel=1e-5)
+        assert result["metrics"] == pytest.approx(by_two[key]["metrics"], rel=1e-5)
+    assert (place / "swept-by-one/summary.md").read_text() == (place / "swept-by-two/summary.md").read_text()
 
 
 @case("fewer devices", "eval, infer, adapt", "reading", "a run of model=2 is used on one device, to 1e-5")

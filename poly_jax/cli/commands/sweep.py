@@ -16,6 +16,7 @@ class Sweep(Command):
         "poly-jax sweep --methods runs/mhr:mhr runs/mhr:mhr-z lora=runs/shared:shared --tasks task_a task_b "
         "--output_dir=runs/sweep"
     )
+    hosts = "together"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
