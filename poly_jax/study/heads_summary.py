@@ -135,11 +135,13 @@ def picture(results: ResultsFile, seeds: Sequence[int]) -> Figure:
             panel.errorbar(numbers, means, np.nan_to_num(halves), color=color, capsize=3, lw=1.2, label=label)
             for x, y, n in zip(numbers, means, heads, strict=True):
                 panel.plot(x, y, "o", color=color, mfc="white" if n == 1 else color, ms=7, zorder=3)
-                panel.annotate(str(n), (x, y), (0, 8), textcoords="offset points", ha="center", fontsize=8)
+                panel.annotate(str(n), (x, y), (7, -11), textcoords="offset points", fontsize=8)
         panel.set_xscale("log")
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("routing numbers per task")
         panel.grid(alpha=0.3)
+    # An interval by Student's t may end above 100%.
+    panels[0].set_ylim(0, 105)
     panels[0].set_ylabel("exact match on held-out tasks, %")
     panels[0].plot([], [], "o", color="grey", mfc="white", label="one head (Poly)")
     panels[0].plot([], [], "o", color="grey", label="several heads (MHR; their number)")
