@@ -37,7 +37,10 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
         raise UserError(f"--reference is {path!r}, and there is no such file") from None
     # These are the errors that the parsers raise for a broken file.
     except (OSError, ValueError, csv.Error) as e:
-        raise UserError(f"{path} is not a grouping of tasks ({' '.join(str(e).split())})") from None
+        raise UserError(
+            f"--reference={path} cannot be read as a {place.suffix} file ({' '.join(str(e).split())});"
+            " write it as docs/routing.md shows"
+        ) from None
     groups: dict[str, list[str]] = {}
     for name, found in pairs:
         if name in groups:

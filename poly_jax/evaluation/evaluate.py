@@ -13,7 +13,14 @@ from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import Results, as_json, not_finite, show
 from poly_jax.evaluation.task_texts import example_texts
-from poly_jax.evaluation.unknown_tasks import Unknown, UnknownTasks, check_rows, serves_any_task, with_shares
+from poly_jax.evaluation.unknown_tasks import (
+    Unknown,
+    UnknownTasks,
+    check_descriptions,
+    check_rows,
+    serves_any_task,
+    with_shares,
+)
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
@@ -80,6 +87,7 @@ def evaluate(
         raise UserError(
             "--zero_shot and --unknown are two ways to answer for unknown tasks; give one of them"
         )
+    check_descriptions(unknown, descriptions)
     stand_ins = None if unknown is None else UnknownTasks(unknown, descriptions)
     table = TaskTable.of(name) if zero_shot or stand_ins else _table(experiment, run, name)
     if stand_ins is not None and experiment.adapters is not None:
@@ -135,7 +143,8 @@ def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
     if unknown:
         raise UserError(
             f"{run} does not know {len(unknown)} of the {len(wanted)} tasks of {name!r} ({listing(unknown)});"
-            f" adapt it to a new task first (poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR)"
-            ", or evaluate with --zero_shot, --unknown=average, --unknown=nearest or --unknown=regression"
+            f" evaluate one that it knows (--mixture={table.names[0]}), adapt it first"
+            f" (poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR), or answer with --zero_shot,"
+            " --unknown=average, --unknown=nearest or --unknown=regression"
         )
     return table

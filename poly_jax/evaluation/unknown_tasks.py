@@ -109,6 +109,15 @@ def with_shares(restored: Restored, shares: Shares, table: TaskTable) -> Restore
     return dataclasses.replace(restored, model=Transformer(restored.model.config, changed), table=table)
 
 
+def check_descriptions(unknown: str | None, descriptions: str | None) -> None:
+    """Raise a UserError if descriptions of tasks are given that nothing would read."""
+    if descriptions is not None and unknown in (None, "average"):
+        raise UserError(
+            f"--descriptions={descriptions} is for --unknown=nearest and --unknown=regression, which compare"
+            " texts; give one of them, or leave it out"
+        )
+
+
 def unknown_task(name: str, known: TaskTable) -> UserError:
     """The error about one task that is not known, with the ways to answer for it."""
     return UserError(

@@ -53,7 +53,10 @@ def _read(path: str) -> dict[str, tuple[float, ...]]:
     # On broken files the parsers, above all the parser of npz, raise errors of many types.
     except Exception as e:
         reason = " ".join(str(e).split())[:_SHOWN] or type(e).__name__
-        raise UserError(f"{path} is not a table of tasks by skills ({reason})") from None
+        raise UserError(
+            f"TableRouter.path is {path!r}, which is not a table of tasks by skills ({reason}); give one with"
+            " a row of weights for each task"
+        ) from None
     check_table(path, table)
     return table
 

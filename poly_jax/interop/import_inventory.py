@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import os
 import pathlib
+import sys
 from collections.abc import Mapping, Sequence
 
 from etils import epath
@@ -73,6 +74,12 @@ def import_inventory(
     for path, claim in stated.items():
         _check_base(path, claim, base, digest)
     _check_hub_names(stated)
+    for path, claim in stated.items():
+        if claim.name is not None and claim.digest is None and not epath.Path(claim.name).exists():
+            print(
+                f"{path} says it adapts {claim.name}; whether {base.path} is that model cannot be checked",
+                file=sys.stderr,
+            )
     own = names or [usual_name(path) for path in sources]
     bound = {kind: loaded.bound(kind) for kind in ("Adapters", "LoRA")}
     read = []

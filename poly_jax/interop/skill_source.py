@@ -109,6 +109,11 @@ def read_source(
     """
     if is_run(path):
         return _of_run(path, name)
+    folder = pathlib.Path(path).expanduser()
+    if any(folder.glob("adapter_model.*")) and not (folder / "adapter_config.json").exists():
+        raise UserError(
+            f"{path} has weights and no adapter_config.json; copy the one that was saved with them"
+        )
     if not holds_adapters(path):
         raise UserError(
             f"{path} holds no adapters; give PEFT folders, files of the reference implementation, or runs"

@@ -35,6 +35,7 @@ from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.few_shot import EXAMPLE_IDS, FewShotBatches, count_examples, first_examples
 from poly_jax.transfer.start import start_from
 from poly_jax.transfer.variants import Variant, find, usual
+from poly_jax.weights.tree import listing
 
 
 def adapt(
@@ -112,7 +113,8 @@ def adapt(
     if chosen.own_tasks and table.names != source.table.names:
         raise UserError(
             f"variant {chosen.name!r} trains with each of the run's {len(source.table)} tasks what belongs to"
-            f" its skill, and {task} is not the mixture of these tasks; give the run's own with --task"
+            f" its skill, and {task} is not the mixture of these tasks ({listing(source.table.names)}); give"
+            " with --task the run's own, or register a seqio mixture of exactly these tasks"
         )
     examples, batches = None, None
     if len(table) == 1 or shots is not None:
@@ -148,10 +150,9 @@ def adapt(
     )
     lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
     count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
-    print(
-        f"{task}: {count}, {chosen.name}, {describe(start.trained)} {'trained' if chosen.trains else 'kept'}"
-    )
     with claimed(folder, texts.with_bindings(lines)):
+        kept = "trained" if chosen.trains else "kept"
+        print(f"{task}: {count}, {chosen.name}, {describe(start.trained)} {kept}")
         if experiment.check_backbone:
             check_resumed(folder, start.origin)
         if not chosen.trains:

@@ -29,7 +29,7 @@ def test_json_and_csv_files_give_the_same_groups(tmp_path):
         ("g.json", '{"a": []}', "no group for 'a'"),
         ("g.json", '{"a": 3}', "the value of 'a' is 3, not the name of a group"),
         ("g.json", '["a"]', "does not hold an object"),
-        ("g.json", '{"a": ', "is not a grouping of tasks"),
+        ("g.json", '{"a": ', "cannot be read as a .json file"),
         ("g.json", '{"a": "x", "b": "x", "c": "x"}', "there is nothing to compare"),
         ("g.csv", "task,group\na,x\na,y\n", "'a' twice"),
         ("g.csv", "task,group\na\n", "no group for 'a'"),

@@ -86,13 +86,21 @@ def test_an_unknown_task_is_refused_with_the_ways_to_answer(run, asked, capsys):
     words = ["infer", f"--run={run.folder}", "--task=unknown", "--input=asked.txt", "--output=answers.txt"]
     assert cli.main(words) == 1
     told = capsys.readouterr().err
-    assert "task 'unknown' is not in the table of 4 tasks" in told
+    assert "task 'unknown' is not in the table of 4 tasks (evaluation_a, evaluation_b, " in told
     assert "--unknown=average" in told
     assert "--unknown=nearest" in told
-    with pytest.raises(UserError, match="evaluate with --zero_shot, --unknown=average, --unknown=nearest or"):
+    with pytest.raises(UserError, match=r"--mixture=evaluation_a.* or answer with --zero_shot, --unknown="):
         evaluate(run.folder, run.experiment, mixture="evaluation_strange")
     with pytest.raises(UserError, match="--zero_shot and --unknown are two ways"):
         evaluate(run.folder, run.experiment, unknown="average", zero_shot=True)
+
+
+@pytest.mark.parametrize("unknown", [None, "average"])
+def test_descriptions_that_nothing_would_read_are_refused(run, asked, unknown):
+    with pytest.raises(UserError, match=r"--descriptions=none\.json is for --unknown=nearest and"):
+        answers(run, "evaluation_a", unknown=unknown, descriptions="none.json")
+    with pytest.raises(UserError, match=r"--descriptions=none\.json is for --unknown=nearest and"):
+        evaluate(run.folder, run.experiment, unknown=unknown, descriptions="none.json")
 
 
 def test_a_task_with_a_private_skill_of_its_own_is_refused(run, asked):

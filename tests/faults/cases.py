@@ -337,7 +337,9 @@ def _sweeps_with_two(place: Place) -> None:
     assert len(by_one) == 3 * 2 * 2
     assert by_one.keys() == by_two.keys()
     for key, result in by_one.items():
-        assert result["loss"] == pytest.approx(by_two[key]["loss"], rel=1e-5)
+        loss = by_two[key]["loss"]
+        # lorahub searches without gradients and has no training loss.
+        assert result["loss"] == (None if loss is None else pytest.approx(loss, rel=1e-5))
         assert result["metrics"] == pytest.approx(by_two[key]["metrics"], rel=1e-5)
     assert (place / "swept-by-one/summary.md").read_text() == (place / "swept-by-two/summary.md").read_text()
 

@@ -340,6 +340,19 @@ def test_a_path_without_adapters_is_refused(lora, base, capsys):
     assert f"{base} holds no adapters; give PEFT folders" in line
 
 
+def test_weights_without_their_configuration_are_refused(lora, capsys):
+    bare = lora("bare")
+    (pathlib.Path(bare) / "adapter_config.json").unlink()
+    assert f"{bare} has weights and no adapter_config.json" in refused(capsys, lora("a"), bare)
+
+
+def test_a_model_on_the_hub_that_cannot_be_compared_is_named(lora, base, capsys):
+    a = lora("a", base_model_name_or_path="google/t5-v1_1-base")
+    assert cli.main(["import", "--from", a, lora("b"), f"--backbone={base}", "--output=run"]) == 0
+    line = f"a says it adapts google/t5-v1_1-base; whether {base} is that model cannot be checked"
+    assert line in capsys.readouterr().err
+
+
 def test_runs_of_different_splits_are_refused(lora, capsys):
     for splits in (2, 4):
         places = [lora(f"{splits}/{name}", seed=splits) for name in ("a", "b")]
