@@ -21,6 +21,7 @@ from poly_jax.sweep.progress import SweepProgress
 from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
+from poly_jax.training.guards import check_seeds
 from poly_jax.training.hosts import on_first_host
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
@@ -135,6 +136,7 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
                 "results; give each a sweep of its own"
             )
     _check_labels(methods)
+    check_seeds("a seed of sweep.seeds", seeds)
     if stack < 1:
         raise UserError(f"sweep.stack is {stack}; it must be at least 1")
 

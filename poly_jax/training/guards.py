@@ -1,6 +1,7 @@
 """Checks the arguments of `train` and `adapt` before any weights are read."""
 
 import inspect
+from collections.abc import Iterable
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
@@ -19,6 +20,13 @@ def check_counts(program: str, **counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
             raise UserError(f"{program}.{name} is {count}; it must be at least 1")
+
+
+def check_seeds(name: str, seeds: Iterable[int]) -> None:
+    """Raise a UserError if a seed of few-shot batches is below 0, which NumPy's generators do not take."""
+    for seed in seeds:
+        if seed < 0:
+            raise UserError(f"{name} is {seed}; it must be 0 or more")
 
 
 def check_trainable(experiment: Experiment, trainable: str) -> None:

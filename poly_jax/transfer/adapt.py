@@ -104,6 +104,7 @@ def adapt(
         "keep_checkpoints": keep_checkpoints,
     }
     guards.check_counts("adapt", **counts)
+    guards.check_seeds("adapt.seed", (seed,))
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     chosen = find(variant) if isinstance(variant, str) else variant

@@ -152,6 +152,11 @@ def _label(target: Any, choices: Sequence[str], place: str) -> int:
     written = plain_text(target, "the target", place)
     if not written.strip():
         raise UserError(f"{place}: the target is empty; {REPAIR}")
+    if isinstance(target, bool):
+        # JSON writes true where Python writes True. It is a number only where no choice has this text.
+        found = [index for index, choice in enumerate(choices) if choice.lower() == written.lower()]
+        if len(found) == 1:
+            return found[0]
     if written in choices:
         return list(choices).index(written)
     is_number = isinstance(target, int) or (isinstance(target, str) and target.isdecimal())

@@ -93,6 +93,8 @@ def register(
         seed,
         checked_share(max_broken_share),
     )
+    if not re.fullmatch(r"\w[\w.]*", prefix):
+        raise UserError(f"from_files.register.prefix is {prefix!r}; use letters, digits, '_' and '.'")
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
         return
@@ -137,15 +139,16 @@ def register(
 
 def task_name(name: str, prefix: str = "mine") -> str:
     """Return the name of the seqio task for a task's name in the folder; seqio allows no "-" in it."""
-    return f"{prefix}_{re.sub(r'[^A-Za-z0-9_.]', '_', name)}"
+    allowed = re.sub(r"[^\w.]", "_", name)
+    return f"{prefix}_{allowed}"
 
 
 def _new_name(name: str, prefix: str, tasks: Collection[str]) -> str:
     registered = task_name(name, prefix)
     if registered in tasks or registered in seqio.TaskRegistry.names():
         raise UserError(
-            f"a seqio task {registered!r} is registered already; rename {name!r}, or bind another "
-            "from_files.register.prefix"
+            f"{name!r} would be the seqio task {registered!r}, as another name of the folder or of an earlier"
+            " one is already; rename it, or bind another from_files.register.prefix"
         )
     return registered
 

@@ -54,6 +54,11 @@ def test_a_right_choice_is_its_text_or_its_number(target):
     assert example == Example("x", ("good",), ("bad", "good"), 1)
 
 
+@pytest.mark.parametrize(("choices", "index"), [(("true", "false"), 0), (("False", "True"), 1)])
+def test_a_boolean_is_the_choice_with_its_text(choices, index):
+    assert made({"text": "x", "label": True}, choices=choices).label == index
+
+
 def test_the_text_of_a_choice_goes_before_its_number():
     assert made({"text": "x", "label": "1"}, choices=("1", "0")).label == 0
     assert made({"text": "x", "label": Label(0, "yes")}, choices=("no", "yes")).label == 1

@@ -68,6 +68,9 @@ def test_saved_data_sets_of_hugging_face_are_found_by_their_descriptions(files, 
         (["a/train.jsonl", "a/train.csv"], r"are both the split 'train'"),
         (["a/dev.jsonl", "a/validation.jsonl"], r"are both the split 'validation'"),
         (["a.jsonl", "a.csv"], "has two tasks named 'a'"),
+        (["a/train-00000-of-00002.jsonl"], r"lacks 1 of the 2 files of the split 'train', .* number 1;"),
+        (["a/dev-2-of-3.csv"], "lacks 2 of the 3 files of the split 'validation', the first with number 1"),
+        (["a/train-0-of-2.csv", "a/train-1-of-3.csv"], "say that they are 2 and 3 in number"),
     ],
 )
 def test_a_folder_whose_files_are_not_clear_is_refused(files, names, message):

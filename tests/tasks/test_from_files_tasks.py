@@ -199,6 +199,8 @@ def test_a_mixture_gives_batches_with_the_ids_of_its_tasks(folder):
         ({"fractions": {"test": 1.0}}, "give shares above 0 that leave some rows for 'train'"),
         ({"fractions": {"test": 0.5, "validation": 0.5}}, "leave some rows"),
         ({"prefix": "mine_trivia"}, None),
+        ({"prefix": "a b"}, r"from_files\.register\.prefix is 'a b'; use letters, digits"),
+        ({"prefix": ""}, r"from_files\.register\.prefix is ''; use letters, digits"),
     ],
 )
 def test_a_wrong_setting_is_refused_when_tasks_are_registered(folder, settings, message):
@@ -209,6 +211,18 @@ def test_a_wrong_setting_is_refused_when_tasks_are_registered(folder, settings, 
         register(str(folder), BYTES, **settings)
     assert "\n" not in str(raised.value)
     assert tasks._registered.keys() <= {"mine"}
+
+
+def test_names_in_any_script_are_kept_and_two_that_become_one_are_refused(tmp_path):
+    row = json.dumps({"question": "q", "answer": "a"}) + "\n"
+    for name in ("日本", "été"):
+        (tmp_path / f"{name}.jsonl").write_text(row)
+    register(str(tmp_path), BYTES)
+    assert {"mine_日本", "mine_été"} <= set(seqio.TaskRegistry.names())
+    for name in ("a-b", "a b"):
+        (tmp_path / f"{name}.jsonl").write_text(row)
+    with pytest.raises(UserError, match="would be the seqio task 'other_a_b', as another name"):
+        register(str(tmp_path), BYTES, prefix="other")
 
 
 def test_a_second_call_does_nothing_and_other_arguments_need_another_prefix(folder):
