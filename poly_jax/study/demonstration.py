@@ -22,7 +22,7 @@ from poly_jax.study.runs import Trained, adapt_tasks, seen_score, train_method
 from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, tasks_of
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
-_SHORTER = ("train.steps = 250", "train.report_every = 50")
+_SHORTER = ("train.steps = 280", "train.report_every = 40")
 
 
 @dataclasses.dataclass(frozen=True)
