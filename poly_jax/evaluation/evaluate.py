@@ -16,7 +16,6 @@ from poly_jax.evaluation.task_texts import example_texts
 from poly_jax.evaluation.unknown_tasks import (
     Unknown,
     UnknownTasks,
-    check_descriptions,
     check_rows,
     serves_any_task,
     with_shares,
@@ -87,8 +86,7 @@ def evaluate(
         raise UserError(
             "--zero_shot and --unknown are two ways to answer for unknown tasks; give one of them"
         )
-    check_descriptions(unknown, descriptions)
-    stand_ins = None if unknown is None else UnknownTasks(unknown, descriptions)
+    stand_ins = UnknownTasks.of(unknown, descriptions)
     table = TaskTable.of(name) if zero_shot or stand_ins else _table(experiment, run, name)
     if stand_ins is not None and experiment.adapters is not None:
         check_rows(experiment.adapters, run)

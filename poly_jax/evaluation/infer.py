@@ -12,7 +12,6 @@ from poly_jax.evaluation.texts import check_output, read_records, text_of, write
 from poly_jax.evaluation.unknown_tasks import (
     Unknown,
     UnknownTasks,
-    check_descriptions,
     check_rows,
     serves_any_task,
     unknown_task,
@@ -68,8 +67,7 @@ def infer(
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     known = read_table(step_folder(run))
-    check_descriptions(unknown, descriptions)
-    stand_ins = None if unknown is None else UnknownTasks(unknown, descriptions)
+    stand_ins = UnknownTasks.of(unknown, descriptions)
     needs_row = task not in known.names and not serves_any_task(experiment.adapters)
     if needs_row:
         if stand_ins is None:

@@ -42,6 +42,20 @@ class UnknownTasks:
         if self.how not in UNKNOWN:
             raise UserError(f"unknown is {self.how!r}; use one of {', '.join(UNKNOWN)}")
 
+    @classmethod
+    def of(cls, unknown: Unknown | None, descriptions: str | None) -> "UnknownTasks | None":
+        """The answer to a program's flags; None if unknown tasks are an error.
+
+        Raises:
+          UserError: `unknown` is no such way, or nothing would read the descriptions.
+        """
+        if descriptions is not None and unknown in (None, "average"):
+            raise UserError(
+                f"--descriptions={descriptions} is for --unknown=nearest and --unknown=regression, which"
+                " compare texts; give one of them, or leave it out"
+            )
+        return None if unknown is None else cls(unknown, descriptions)
+
     def shares(
         self, known: TaskTable, wanted: TaskTable, own_text: Callable[[str], str], lengths: Mapping[str, int]
     ) -> Shares:
@@ -107,15 +121,6 @@ def with_shares(restored: Restored, shares: Shares, table: TaskTable) -> Restore
     router = StandInRows(adapters.router, adapters.n_tasks, shares)
     changed = dataclasses.replace(adapters, router=router, n_tasks=len(table))
     return dataclasses.replace(restored, model=Transformer(restored.model.config, changed), table=table)
-
-
-def check_descriptions(unknown: str | None, descriptions: str | None) -> None:
-    """Raise a UserError if descriptions of tasks are given that nothing would read."""
-    if descriptions is not None and unknown in (None, "average"):
-        raise UserError(
-            f"--descriptions={descriptions} is for --unknown=nearest and --unknown=regression, which compare"
-            " texts; give one of them, or leave it out"
-        )
 
 
 def unknown_task(name: str, known: TaskTable) -> UserError:

@@ -73,13 +73,7 @@ def import_inventory(
     digest = hash_with_progress(base.tensors)
     for path, claim in stated.items():
         _check_base(path, claim, base, digest)
-    _check_hub_names(stated)
-    for path, claim in stated.items():
-        if claim.name is not None and claim.digest is None and not epath.Path(claim.name).exists():
-            print(
-                f"{path} says it adapts {claim.name}; whether {base.path} is that model cannot be checked",
-                file=sys.stderr,
-            )
+    _check_hub_names(stated, base)
     own = names or [usual_name(path) for path in sources]
     bound = {kind: loaded.bound(kind) for kind in ("Adapters", "LoRA")}
     read = []
@@ -137,8 +131,8 @@ def _check_base(path: str, claim: StatedBase, base: Backbone, digest: str) -> No
         )
 
 
-def _check_hub_names(stated: Mapping[str, StatedBase]) -> None:
-    """Check that the sources that name a T5 on the Hugging Face hub name the same one."""
+def _check_hub_names(stated: Mapping[str, StatedBase], base: Backbone) -> None:
+    """Check that the sources that name a T5 on the Hugging Face hub name the same one, and name it."""
     # A folder and its owner may be named differently in copies; the model's own name is the last part.
     there = {
         path: claim.name
@@ -152,6 +146,11 @@ def _check_hub_names(stated: Mapping[str, StatedBase]) -> None:
                 f"{first} adapts {there[first]}, and {path} adapts {name}; import adapters of different"
                 " backbones into separate runs"
             )
+    for path, name in there.items():
+        print(
+            f"{path} says it adapts {name}; whether {base.path} is that model cannot be checked",
+            file=sys.stderr,
+        )
 
 
 def _named(sources: list[SkillSource], tasks: str | None) -> list[SkillSource]:

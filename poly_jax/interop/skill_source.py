@@ -17,7 +17,7 @@ from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
 from poly_jax.interop.adapters import holds_adapters, read_adapters
 from poly_jax.interop.finite import finite
-from poly_jax.interop.peft.folder import CONFIG
+from poly_jax.interop.peft.folder import CONFIG, WEIGHTS
 from poly_jax.interop.task_mix import adapted_paths, mixed, task_lora
 from poly_jax.model.config import T5Config
 from poly_jax.training.open_run import OpenRun, open_run
@@ -110,10 +110,8 @@ def read_source(
     if is_run(path):
         return _of_run(path, name)
     folder = pathlib.Path(path).expanduser()
-    if any(folder.glob("adapter_model.*")) and not (folder / "adapter_config.json").exists():
-        raise UserError(
-            f"{path} has weights and no adapter_config.json; copy the one that was saved with them"
-        )
+    if any(folder.glob(f"{pathlib.Path(WEIGHTS).stem}.*")) and not (folder / CONFIG).exists():
+        raise UserError(f"{path} has weights and no {CONFIG}; copy the one that was saved with them")
     if not holds_adapters(path):
         raise UserError(
             f"{path} holds no adapters; give PEFT folders, files of the reference implementation, or runs"

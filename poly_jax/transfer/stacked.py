@@ -46,9 +46,7 @@ class StackedAdaptations:
 
     def one(self, number: int) -> dict[str, Any]:
         """The trained tree of one adaptation, which every device then holds."""
-        mesh = _mesh(self.trained)
-        place = None if mesh is None else replicated(mesh)
-        return jax.jit(_cut, out_shardings=place)(self.trained, number)
+        return jax.jit(_cut, out_shardings=_everywhere(_mesh(self.trained)))(self.trained, number)
 
     def predict(
         self, inputs: Int[np.ndarray, "adaptations examples length"], decoding: Decoding
@@ -127,7 +125,7 @@ def adapt_many(
         jax.vmap(update, in_axes=(0, None, 0, 0, 0)),
         donate_argnums=0,
         # Every host reads all losses.
-        out_shardings=(place, None if mesh is None else replicated(mesh)),
+        out_shardings=(place, _everywhere(mesh)),
     )
     losses = [jnp.zeros((0, len(seeds)))]
     for step in range(steps if variant.trains else 0):
@@ -225,6 +223,10 @@ def _mesh(parameters: dict[str, Any]) -> Mesh | None:
         return None
     assert isinstance(sharding.mesh, Mesh)
     return sharding.mesh
+
+
+def _everywhere(mesh: Mesh | None) -> NamedSharding | None:
+    return None if mesh is None else replicated(mesh)
 
 
 def _placement(mesh: Mesh | None, count: int) -> NamedSharding | None:

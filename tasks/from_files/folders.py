@@ -1,7 +1,7 @@
 """Finds the tasks of a folder and the files of their splits."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from etils import epath
 
@@ -22,8 +22,7 @@ _SPLITS = {
     TEST: TEST,
 }
 # "train", or one of several files of a split, such as the Hub's "train-00000-of-00002".
-_STEM = re.compile(rf"({'|'.join(_SPLITS)})(?:-\d+-of-\d+)?", re.IGNORECASE)
-_PART = re.compile(r"-(\d+)-of-(\d+)$")
+_STEM = re.compile(rf"({'|'.join(_SPLITS)})(?:-(\d+)-of-(\d+))?", re.IGNORECASE)
 # What Dataset.save_to_disk and DatasetDict.save_to_disk write beside the data.
 _DATASET, _DATASET_DICT = "state.json", "dataset_dict.json"
 
@@ -103,28 +102,30 @@ def _splits(folder: epath.Path) -> Splits:
     return {split: splits[split] for split in (TRAIN, VALIDATION, TEST) if split in splits}
 
 
-def _check_parts(split: str, paths: Iterable[epath.Path]) -> None:
+def _check_parts(split: str, paths: Sequence[epath.Path]) -> None:
     """Refuse files of which one is the whole split, since rows would be read twice, and missing files."""
-    whole = [path for path in paths if "-of-" not in path.stem]
-    several = list(paths)
-    if whole and len(several) > 1:
-        raise UserError(f"{several[0]} and {several[1]} are both the split {split!r}; remove one")
-    if whole:
+    numbers, counts = set(), set()
+    for path in paths:
+        match = _STEM.fullmatch(path.stem)
+        assert match
+        if match[2] is not None:
+            numbers.add(int(match[2]))
+            counts.add(int(match[3]))
+        elif len(paths) > 1:
+            raise UserError(f"{paths[0]} and {paths[1]} are both the split {split!r}; remove one")
+    if not numbers:
         return
-    numbered = [_PART.search(path.stem) for path in several]
-    counts = {int(found[2]) for found in numbered if found}
     if len(counts) > 1:
         raise UserError(
-            f"the files of the split {split!r} in {several[0].parent} say that they are {min(counts)} and"
+            f"the files of the split {split!r} in {paths[0].parent} say that they are {min(counts)} and"
             f" {max(counts)} in number; keep those of one data set"
         )
     (count,) = counts
-    numbers = {int(found[1]) for found in numbered if found}
     # The Hub counts from 0, and some programs from 1.
     first = 0 if 0 in numbers else 1
     if missing := sorted(set(range(first, first + count)) - numbers):
         raise UserError(
-            f"{several[0].parent} lacks {len(missing)} of the {count} files of the split {split!r}, the first"
+            f"{paths[0].parent} lacks {len(missing)} of the {count} files of the split {split!r}, the first"
             f" with number {missing[0]}; copy them, or rename the files that are there"
         )
 

@@ -89,7 +89,8 @@ def test_an_unknown_task_is_refused_with_the_ways_to_answer(run, asked, capsys):
     assert "task 'unknown' is not in the table of 4 tasks (evaluation_a, evaluation_b, " in told
     assert "--unknown=average" in told
     assert "--unknown=nearest" in told
-    with pytest.raises(UserError, match=r"--mixture=evaluation_a.* or answer with --zero_shot, --unknown="):
+    ways = r"--mixture=evaluation_a.* answer with --zero_shot, --unknown=average, --unknown=nearest or"
+    with pytest.raises(UserError, match=ways):
         evaluate(run.folder, run.experiment, mixture="evaluation_strange")
     with pytest.raises(UserError, match="--zero_shot and --unknown are two ways"):
         evaluate(run.folder, run.experiment, unknown="average", zero_shot=True)

@@ -31,9 +31,9 @@ def test_nothing_is_suggested_where_the_state_alone_is_too_large(run, planned):
 
 
 def test_kernels_become_int8_where_no_layout_of_floats_fits(run, planned):
-    scanned = suggestion(run, planned, planned.memory.peak)
-    assert scanned.layout.quantization == "none"
-    assert "quantization" not in scanned.layout.bindings
+    roomy = suggestion(run, planned, planned.memory.peak)
+    assert roomy.layout.quantization == "none"
+    assert "quantization" not in roomy.layout.bindings
     # float32 kernels are most of this model, and int8 ones take a quarter of their bytes.
     limits = range(planned.memory.peak, planned.memory.frozen // 4, -2048)
     found = [suggestion(run, planned, limit) for limit in limits]
