@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from poly_jax.errors import UserError
 from poly_jax.suggestion import close_names, did_you_mean
-from poly_jax.weights.tree import listing
 
 if TYPE_CHECKING:
     import seqio
@@ -36,7 +35,7 @@ def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
 def close_to(name: str, known: Iterable[str]) -> str:
     """Return a phrase for an error message: the closest known names, a few known ones, or their number."""
     known = list(known)
-    otherwise = listing(known) or "none is known"
+    otherwise = ", ".join(sorted(known)) or "none is known"
     if len(known) > _FEW:
         otherwise = f"{len(known)} others are known"
     return did_you_mean(close_names(name, known)) or otherwise
