@@ -14,13 +14,17 @@ ALL = ["q", "k", "v", "o", "wi_0", "wi_1", "wo"]
 
 
 def randomise(model):
-    """Replace the zeros and ones that adapters start with by random numbers."""
+    """Replace the zeros and ones that adapters start with by random numbers.
+
+    They are small enough that float32's own rounding moves no logit by 1e-5: at six times the size, PEFT in
+    float32 and in float64 differ by 1e-4.
+    """
     import torch
 
     torch.manual_seed(1)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            scale = 3.0 if "module_logits" in name else 0.3
+            scale = 3.0 if "module_logits" in name else 0.05
             offset = 1.0 if "ia3" in name else 0.0
             parameter.data = offset + scale * torch.randn_like(parameter)
     return model.eval()
@@ -74,7 +78,7 @@ def test_poly_computes_the_same_here(peft_model, their_logits, our_logits, split
     )
     loaded = poly_jax.load("base").attach_checkpoint("adapter", TASKS)
     expected = their_logits(model, task_ids=task_ids(3, 0, 2))
-    np.testing.assert_allclose(our_logits(loaded, ["delta", "alpha", "charlie"]), expected, atol=1e-4)
+    np.testing.assert_allclose(our_logits(loaded, ["delta", "alpha", "charlie"]), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -96,8 +100,8 @@ def test_lora_computes_the_same_here(peft_model, their_logits, our_logits, optio
     settings = {"r": 4, "lora_alpha": 16, "target_modules": ALL, "lora_dropout": 0.1} | options
     model = peft_model(LoraConfig(task_type="SEQ_2_SEQ_LM", **settings))
     loaded = poly_jax.load("base").attach_checkpoint("adapter")
-    # PEFT takes PiSSA's start from an SVD in float32, whose own rounding moves the logits by more than 1e-4.
-    atol = 1e-3 if options.get("init_lora_weights") == "pissa" else 1e-4
+    # PEFT subtracts PiSSA's and OLoRA's start from the base, by an SVD and a QR in float32, which round too.
+    atol = 1e-4 if "init_lora_weights" in options else 1e-5
     np.testing.assert_allclose(our_logits(loaded), their_logits(model), atol=atol)
 
 
@@ -113,7 +117,7 @@ def test_ia3_computes_the_same_here(peft_model, their_logits, our_logits, form):
                 parameter.data = parameter.data.abs()
         model.save_pretrained("adapter")
     loaded = poly_jax.load("base").attach_checkpoint("adapter")
-    np.testing.assert_allclose(our_logits(loaded), their_logits(model), atol=1e-4)
+    np.testing.assert_allclose(our_logits(loaded), their_logits(model), atol=1e-5)
 
 
 def imported_run(names=TASKS):
@@ -172,7 +176,7 @@ def test_one_task_merged_loads_in_transformers_and_computes_the_same(poly, their
     assert cli.main(["export", "--run=run", "--output=out", "--format=hugging_face", "--task=bravo"]) == 0
     merged = AutoModelForSeq2SeqLM.from_pretrained("out").eval()
     expected = their_logits(poly, task_ids=task_ids(1, 1, 1))
-    np.testing.assert_allclose(their_logits(merged), expected, atol=1e-4)
+    np.testing.assert_allclose(their_logits(merged), expected, atol=1e-5)
 
 
 def test_adapters_made_here_compute_the_same_in_peft(t5, their_logits, our_logits):
@@ -206,7 +210,7 @@ def test_adapters_made_here_compute_the_same_in_peft(t5, their_logits, our_logit
     assert cli.main(["export", "--run=run", "--output=out", "--format=peft_poly"]) == 0
     theirs = PeftModel.from_pretrained(t5("v1.1"), "out").eval()
     expected = our_logits(model, ["two", "one", "two"])
-    np.testing.assert_allclose(their_logits(theirs, task_ids=task_ids(1, 0, 1)), expected, atol=1e-4)
+    np.testing.assert_allclose(their_logits(theirs, task_ids=task_ids(1, 0, 1)), expected, atol=1e-5)
     assert np.abs(expected - our_logits(model, "one"))[[0, 2]].max() > 0.01
 
 
