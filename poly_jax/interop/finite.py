@@ -1,6 +1,5 @@
 """Refuses tensors of other systems that hold NaN or infinities, which a diverged training leaves."""
 
-import dataclasses
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -34,4 +33,4 @@ def _checked(name: str, tensor: Tensor, source: object) -> Tensor:
             )
         return array
 
-    return dataclasses.replace(tensor, load=load)
+    return Tensor(tensor.shape, tensor.dtype, load)

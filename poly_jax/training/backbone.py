@@ -6,15 +6,17 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from jaxtyping import Float, PRNGKeyArray
 from numpy.typing import DTypeLike
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.training.backbone_parts import read_parts
+from poly_jax.training.hosts import of_first_host
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import put, shardings
-from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.backbone import Backbone, open_backbone
 from poly_jax.weights.content_hash import ContentHash
 from poly_jax.weights.layer_trees import stack_layers
 from poly_jax.weights.quantized import (
@@ -40,6 +42,8 @@ def load_backbone(
     path: str, model: Transformer, mesh: Mesh, dtype: DTypeLike | None = None
 ) -> tuple[Tree, str]:
     """Load a backbone's parameters onto the mesh, in the model's layout, and hash their contents.
+
+    Of several hosts, the first reads and hashes the whole backbone. The others read what their devices hold.
 
     Args:
       path: path for `poly_jax.weights.backbone.open_backbone`, or `RANDOM` for trials without weights.
@@ -71,35 +75,49 @@ def load_backbone(
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
     layers = _layers(_names(backbone.tensors, model.config)) if model.config.scan_layers else {}
-    whole, sharding = flatten(shapes), flatten(places)
-    contents, placed, stacks = ContentHash(), {}, {}
+    shapes, places = flatten(shapes), flatten(places)
     quantization = model.config.quantization
+    # The hash needs every byte, which host 0 reads. The other hosts read what their devices hold.
+    if jax.process_index() == 0:
+        placed, digest = _read_whole(backbone, layers, shapes, places, quantization, dtype)
+    else:
+        parts = read_parts(backbone.tensors, layers, shapes, places, quantization, dtype, backbone.at_once)
+        placed, digest = parts, ""
+    return unflatten(placed), of_first_host(digest)
+
+
+def _read_whole(
+    backbone: Backbone,
+    layers: dict[str, list[str]],
+    shapes: dict[str, jax.ShapeDtypeStruct],
+    places: dict[str, Sharding],
+    quantization: Quantization,
+    dtype: DTypeLike,
+) -> tuple[dict[str, jax.Array], str]:
+    """Put all arrays onto the mesh while they are hashed."""
+    stack_of = {layer: (stack, number) for stack, of in layers.items() for number, layer in enumerate(of)}
+    contents, placed, stacks = ContentHash(), {}, {}
     # Each array is put on the mesh before the next is read: a host never holds all arrays, or two copies.
     for read, array in backbone.read_each(None if quantization != "none" else dtype):
         contents.add(read, array)
         for name, made in _parts(read, array, quantization, dtype):
             part = np.asarray(made)
-            if name not in layers:
-                placed[name] = put(part, sharding[name]).block_until_ready()
+            if name not in stack_of:
+                placed[name] = put(part, places[name]).block_until_ready()
                 continue
-            stack, number = layers[name]
+            stack, number = stack_of[name]
             if stack not in stacks:
-                stacks[stack] = np.empty(whole[stack].shape, part.dtype)
+                stacks[stack] = np.empty(shapes[stack].shape, part.dtype)
             stacks[stack][number] = part
     for name in tuple(stacks):
-        placed[name] = put(stacks.pop(name), sharding[name]).block_until_ready()
-    return unflatten(placed), contents.hexdigest()
+        placed[name] = put(stacks.pop(name), places[name]).block_until_ready()
+    return placed, contents.hexdigest()
 
 
-def _layers(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Map the name of each layer's parameter to its stack and its index in the stack."""
+def _layers(names: Iterable[str]) -> dict[str, list[str]]:
+    """The names of the layers of each stack, in their order."""
     stacks = flatten(stack_layers(unflatten({name: name for name in names}), tuple))
-    return {
-        layer: (stack, number)
-        for stack, layers in stacks.items()
-        if isinstance(layers, tuple)
-        for number, layer in enumerate(layers)
-    }
+    return {stack: list(layers) for stack, layers in stacks.items() if isinstance(layers, tuple)}
 
 
 def _names(names: Iterable[str], config: T5Config) -> list[str]:

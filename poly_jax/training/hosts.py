@@ -64,6 +64,15 @@ def on_first_host(work: Callable[[], None]) -> None:
             work()
         except (UserError, OSError) as raised:
             error = str(raised).encode()[:_LONGEST] or b"failed"
-    told = multihost_utils.broadcast_one_to_all(np.frombuffer(error.ljust(_LONGEST, b"\0"), np.uint8))
-    if text := bytes(np.asarray(told).tobytes()).rstrip(b"\0"):
+    if text := _from_first_host(error):
         raise UserError(text.decode(errors="replace"))
+
+
+def of_first_host(text: str) -> str:
+    """Return the text that host 0 gives, on every host; at most 4,096 bytes."""
+    return text if jax.process_count() == 1 else _from_first_host(text.encode()).decode()
+
+
+def _from_first_host(text: bytes) -> bytes:
+    told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(_LONGEST, b"\0"), np.uint8))
+    return bytes(np.asarray(told).tobytes()).rstrip(b"\0")

@@ -130,7 +130,7 @@ def _naming(tensor: Tensor, step: epath.Path) -> Tensor:
         with _naming_intact(step):
             return tensor.load()
 
-    return dataclasses.replace(tensor, load=load)
+    return Tensor(tensor.shape, tensor.dtype, load)
 
 
 def open_run(run: str, experiment: Experiment) -> OpenRun:

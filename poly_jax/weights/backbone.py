@@ -53,10 +53,14 @@ class Backbone:
         """
         return self.fields or t5_fields(self.tensors, self.path)
 
+    @property
+    def at_once(self) -> int:
+        """How many arrays are read ahead, in threads."""
+        return AT_ONCE if self.kind == "t5x" else 1
+
     def read_each(self, dtype: DTypeLike | None = None) -> Iterator[tuple[str, np.ndarray]]:
         """Read the parameters one after another in the order of their names, with floats cast to `dtype`."""
-        at_once = AT_ONCE if self.kind == "t5x" else 1
-        return read_each(dict(sorted(self.tensors.items())), dtype, at_once)
+        return read_each(dict(sorted(self.tensors.items())), dtype, self.at_once)
 
 
 def open_backbone(path: epath.PathLike) -> Backbone:

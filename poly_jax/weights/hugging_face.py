@@ -3,7 +3,7 @@
 import os
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,8 @@ from poly_jax.weights.t5_shapes import HEAD, t5_parameter_shapes
 from poly_jax.weights.tensors import Tensor
 from poly_jax.weights.torch_reader import open_pickle
 from poly_jax.weights.tree import check_tree
+
+T = TypeVar("T")
 
 _EMBEDDING = "shared.weight"
 # The same matrix under other names; a file holds one or more of the three, depending on its writer.
@@ -83,8 +85,11 @@ def tensor_name(name: str) -> str:
     return f"{module}.weight"
 
 
-def turned_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Convert the shape of a parameter between Hugging Face's layout and T5X's, in either direction."""
+def turned_shape(name: str, shape: tuple[T, ...]) -> tuple[T, ...]:
+    """Convert the shape of a parameter, or an index into it, between Hugging Face's layout and T5X's.
+
+    It is the same in either direction.
+    """
     return shape[::-1] if names.leaf(name.rsplit("/", 1)[0])[1] else shape
 
 
@@ -107,7 +112,12 @@ def _check_depth(fields: Mapping[str, Any], weights: Mapping[str, Tensor], confi
 
 
 def _tensor(name: str, stored: Tensor) -> Tensor:
-    return Tensor(turned_shape(name, stored.shape), stored.dtype, lambda: turned(name, stored.load()))
+    return Tensor(
+        turned_shape(name, stored.shape),
+        stored.dtype,
+        lambda: turned(name, stored.load()),
+        lambda index: turned(name, stored.part(turned_shape(name, index))),
+    )
 
 
 def _check_copies(weights: Mapping[str, Tensor], embedding: str, folder: pathlib.Path) -> None:

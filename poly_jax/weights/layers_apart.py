@@ -6,7 +6,6 @@ the kernels of all encoder layers, stacked on axis 1 (`param_scan_axis`). This p
 has one axis for both.
 """
 
-import dataclasses
 import functools
 import math
 import re
@@ -83,7 +82,7 @@ def _two_axes(name: str, tensor: Tensor) -> Tensor:
         shape = (math.prod(tensor.shape[:2]), tensor.shape[2])
     else:
         return tensor
-    return dataclasses.replace(tensor, shape=shape, load=lambda: tensor.load().reshape(shape))
+    return Tensor(shape, tensor.dtype, lambda: tensor.load().reshape(shape))
 
 
 class _Stack:

@@ -47,6 +47,11 @@ def scale_name(kernel: str) -> str:
     return kernel.removesuffix("kernel") + SCALE
 
 
+def kernel_name(name: str) -> str:
+    """The name of the kernel that scales belong to; any other name is returned unchanged."""
+    return name.removesuffix(SCALE) + "kernel" if name.endswith(f"/{SCALE}") else name
+
+
 def quantize(
     kernel: Float[np.ndarray | jax.Array, "*layers d_in d_out"], dtype: jnp.dtype
 ) -> tuple[Int[jax.Array, "*layers d_in d_out"], Float[jax.Array, "*layers d_out"]]:

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from poly_jax.errors import UserError
-from poly_jax.weights.tensors import Tensor
+from poly_jax.weights.tensors import Index, Tensor
 
 # safetensors looks up bfloat16 among numpy's dtypes, where importing ml_dtypes registers it.
 DTYPES = {
@@ -41,8 +41,12 @@ def open_tensors(path: str | os.PathLike) -> dict[str, Tensor]:
             kind = header.get_dtype()
             if kind not in DTYPES:
                 raise UserError(f"{path}: {name} is stored as {kind}; save it as one of {', '.join(DTYPES)}")
-            load = functools.partial(read_tensor, path, name)
-            tensors[name] = Tensor(tuple(header.get_shape()), DTYPES[kind], load)
+            tensors[name] = Tensor(
+                tuple(header.get_shape()),
+                DTYPES[kind],
+                functools.partial(read_tensor, path, name),
+                functools.partial(_read_part, path, name),
+            )
     return tensors
 
 
@@ -60,6 +64,11 @@ def read_tensor(path: str | os.PathLike, name: str) -> np.ndarray:
     """
     with _opened(path) as f:
         return f.get_tensor(name)
+
+
+def _read_part(path: str | os.PathLike, name: str, index: Index) -> np.ndarray:
+    with _opened(path) as f:
+        return f.get_slice(name)[index]
 
 
 @contextmanager

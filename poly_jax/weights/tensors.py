@@ -6,12 +6,17 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from poly_jax.weights.tree import ParameterTree, cast, flatten, unflatten
+
+T = TypeVar("T")
+
+Index = tuple[slice, ...]
+"""A block of an array: for each axis a slice, whose step is 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +27,14 @@ class Tensor:
       shape: shape of the array.
       dtype: dtype of the stored array.
       load: function that reads the array, again at every call.
+      load_part: function that reads a block of the array and nothing else; None where the file does not allow
+        that.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     load: Callable[[], np.ndarray]
+    load_part: Callable[[Index], np.ndarray] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -38,7 +46,13 @@ class Tensor:
         stored = cast(np.zeros((), self.dtype), dtype).dtype
         if stored == self.dtype:
             return self
-        return Tensor(self.shape, stored, lambda: cast(self.load(), dtype))
+        return Tensor(
+            self.shape, stored, lambda: cast(self.load(), dtype), lambda index: cast(self.part(index), dtype)
+        )
+
+    def part(self, index: Index) -> np.ndarray:
+        """Read a block of the array, alone where the file allows that."""
+        return self.load()[index] if self.load_part is None else self.load_part(index)
 
 
 Tensors = Mapping[str, Tensor]
@@ -52,9 +66,18 @@ def total_bytes(tensors: Iterable[Tensor]) -> int:
 def of_tree(tree: Mapping[str, Any]) -> dict[str, Tensor]:
     """Return the leaves of a nested dictionary of numpy or JAX arrays by their '/'-joined names."""
     return {
-        name: Tensor(tuple(leaf.shape), np.dtype(leaf.dtype), functools.partial(np.asarray, leaf))
+        name: Tensor(
+            tuple(leaf.shape),
+            np.dtype(leaf.dtype),
+            functools.partial(np.asarray, leaf),
+            functools.partial(_part_of, leaf),
+        )
         for name, leaf in flatten(tree).items()
     }
+
+
+def _part_of(array: Any, index: Index) -> np.ndarray:
+    return np.asarray(array[index])
 
 
 def read_all(tensors: Tensors, dtype: DTypeLike | None = None, at_once: int = 1) -> ParameterTree:
@@ -73,15 +96,20 @@ def read_each(
       at_once: number of arrays that are read in parallel, ahead of the current one. Each may need a second
         copy of its array for a moment.
     """
+    return ahead({name: tensor.cast(dtype).load for name, tensor in tensors.items()}, at_once)
+
+
+def ahead(reads: Mapping[str, Callable[[], T]], at_once: int) -> Iterator[tuple[str, T]]:
+    """Yield what these functions return, in their order, and call `at_once` of them ahead in threads."""
     with concurrent.futures.ThreadPoolExecutor(at_once) as pool:
-        ahead: collections.deque[tuple[str, concurrent.futures.Future[np.ndarray]]] = collections.deque()
-        for name, tensor in tensors.items():
-            ahead.append((name, pool.submit(tensor.cast(dtype).load)))
-            if len(ahead) > at_once:
-                yield _result(*ahead.popleft())
-        while ahead:
-            yield _result(*ahead.popleft())
+        running: collections.deque[tuple[str, concurrent.futures.Future[T]]] = collections.deque()
+        for name, read in reads.items():
+            running.append((name, pool.submit(read)))
+            if len(running) > at_once:
+                yield _result(*running.popleft())
+        while running:
+            yield _result(*running.popleft())
 
 
-def _result(name: str, reading: concurrent.futures.Future[np.ndarray]) -> tuple[str, np.ndarray]:
+def _result(name: str, reading: concurrent.futures.Future[T]) -> tuple[str, T]:
     return name, reading.result()

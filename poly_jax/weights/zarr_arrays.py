@@ -15,7 +15,7 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import parse_json
-from poly_jax.weights.tensors import Tensor
+from poly_jax.weights.tensors import Index, Tensor
 
 # This is enough to hide the latency of a bucket. Each read may need a second copy of its array for a moment.
 AT_ONCE = 8
@@ -121,7 +121,11 @@ def _open(array: ZarrArray, advice: str) -> Tensor:
         with _explained(array, advice):
             return store.read().result()
 
-    return Tensor(shape, np.dtype(dtype), load)
+    def load_part(index: Index) -> np.ndarray:
+        with _explained(array, advice):
+            return store[index].read().result()
+
+    return Tensor(shape, np.dtype(dtype), load, load_part)
 
 
 def _check_metadata(array: ZarrArray, advice: str) -> None:
