@@ -1,5 +1,6 @@
-"""The adaptations of a method in a sweep: many are trained in one program, and then each is scored."""
+"""The adaptations of a sweep: many are trained in one program, and then each is scored."""
 
+import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,7 +15,7 @@ from poly_jax.sweep.method import Method
 from poly_jax.sweep.readings import Readings
 from poly_jax.training.restore import Restored
 from poly_jax.transfer.settings import Settings
-from poly_jax.transfer.stacked import adapt_many
+from poly_jax.transfer.stacked import adapt_many, one_program
 from poly_jax.transfer.start import backbone_in_float32, new_rows
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import merge, split
@@ -24,12 +25,42 @@ _TABLE = TaskTable(("adapted",))
 
 
 @dataclasses.dataclass(frozen=True)
-class Adapting:
-    """The restored run of a method, and the settings of its adaptations.
+class Job:
+    """One adaptation.
 
     Attributes:
       method: the method.
-      settings: settings of the adaptations, including those of the method.
+      settings: settings of adapting, including those of the method.
+      cell: the task and seed.
+    """
+
+    method: Method
+    settings: Settings
+    cell: Cell
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps."""
+        return self.settings.steps if self.settings.variant.trains else 0
+
+    def shares_program(self, other: "Job") -> bool:
+        """Whether one program can make both: methods may differ in learning rates and in steps alone."""
+        return (
+            self.method.run == other.method.run
+            and self.method.init_router_from == other.method.init_router_from
+            and _common(self.settings) == _common(other.settings)
+        )
+
+
+def _common(settings: Settings) -> Settings:
+    return dataclasses.replace(settings, steps=0, optimizer=one_program(settings.optimizer))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapting:
+    """A restored run that several jobs adapt in one program.
+
+    Attributes:
       source: the run.
       mesh: the devices.
       split: the split that is scored.
@@ -37,8 +68,6 @@ class Adapting:
       batch_size: examples per batch of the evaluation.
     """
 
-    method: Method
-    settings: Settings
     source: Restored
     mesh: Mesh
     split: str
@@ -46,17 +75,27 @@ class Adapting:
     batch_size: int
 
     def results(
-        self, cells: Sequence[Cell], readings: Readings, advance: Callable[[int], None]
-    ) -> Iterator[tuple[Cell, Result]]:
-        """Adapt to all cells at once, then score them one by one.
+        self, jobs: Sequence[Job], readings: Readings, advance: Callable[[int], None]
+    ) -> Iterator[tuple[Job, Result]]:
+        """Adapt all jobs at once, then score them one by one.
 
         Args:
-          cells: the tasks and seeds to adapt to.
+          jobs: what to adapt; they share a program.
           readings: the tasks' examples.
           advance: called with the work done: 1 for each step of an adaptation, and 1 for its evaluation.
         """
-        settings, variant = self.settings, self.settings.variant
-        source = self._with_trainable_backbone()
+        settings, cells = jobs[0].settings, [job.cell for job in jobs]
+        variant = settings.variant
+        source = self._with_trainable_backbone(settings)
+        ends = collections.Counter(job.steps for job in jobs)
+        running, taken = len(jobs), 0
+
+        def step() -> None:
+            nonlocal running, taken
+            advance(running)
+            taken += 1
+            running -= ends[taken]
+
         stack = adapt_many(
             source.model,
             source.parameters,
@@ -71,35 +110,34 @@ class Adapting:
                 for cell in cells
             ],
             [cell.seed for cell in cells],
-            steps=settings.steps,
+            steps=[job.settings.steps for job in jobs],
             batch_size=settings.batch_size,
-            optimizer=settings.optimizer,
+            optimizer=[job.settings.optimizer for job in jobs],
             loss=settings.loss,
-            rows=new_rows(source, variant, self.method.init_router_from, 1),
+            rows=new_rows(source, variant, jobs[0].method.init_router_from, 1),
             tasks=[cell.seqio_task for cell in cells],
-            advance=lambda: advance(len(cells)),
+            advance=step,
         )
         adapted = dataclasses.replace(source, model=stack.model, parameters={}, table=_TABLE)
         predictor = Predictor(adapted, settings.experiment.decoding, self.mesh, self.batch_size)
         count = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(cells)
-        for i, cell in enumerate(cells):
-            scorer = readings.scorer(settings.experiment, cell.seqio_task, self.split)
+        for i, job in enumerate(jobs):
+            scorer = readings.scorer(settings.experiment, job.cell.seqio_task, self.split)
             metrics = scorer(predictor.with_parameters(merge(stack.frozen, stack.one(i))))
-            loss = float(stack.losses[-1, i]) if len(stack.losses) else None
             advance(1)
             yield (
-                cell,
+                job,
                 {
                     "metrics": metrics,
-                    "loss": loss,
+                    "loss": float(stack.losses[job.steps - 1, i]) if job.steps else None,
                     "trained": count if variant.trains else 0,
-                    "steps": len(stack.losses),
+                    "steps": job.steps,
                 },
             )
 
-    def _with_trainable_backbone(self) -> Restored:
-        if self.settings.variant.skills != "none":
+    def _with_trainable_backbone(self, settings: Settings) -> Restored:
+        if settings.variant.skills != "none":
             return self.source
         adapters, _ = split(self.source.parameters, is_adapter_parameter)
-        backbone = backbone_in_float32(self.source, self.settings.experiment, self.mesh)
+        backbone = backbone_in_float32(self.source, settings.experiment, self.mesh)
         return dataclasses.replace(self.source, parameters=merge(backbone, adapters))

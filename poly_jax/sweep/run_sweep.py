@@ -13,7 +13,7 @@ from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.reporting.table import print_table
-from poly_jax.sweep.adapted import Adapting
+from poly_jax.sweep.adapted import Adapting, Job
 from poly_jax.sweep.bar_plot import save_bar_plot
 from poly_jax.sweep.cells import Cell, column, configuration_digest
 from poly_jax.sweep.method import Method
@@ -77,11 +77,11 @@ def sweep(
     folder, readings = epath.Path(output_dir), Readings()
     results = ResultsFile(folder / RESULTS, writes=jax.process_index() == 0)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
-    keys, named = {}, []
+    keys, named, jobs = {}, [], []
     for given in methods:
         loaded = configuration.load(run=given.run)
-        settings = _settings(given, loaded)
-        method = _checked(given, settings, cells, split)
+        method = _checked(given, _settings(given, loaded), cells, split)
+        settings = _settings(method, loaded)
         named.append(method)
         _check_labels(named)
         used = train_split or settings.split_name
@@ -95,22 +95,21 @@ def sweep(
                 if names is None:
                     names = readings.scorer(settings.experiment, cell.seqio_task, split).metric_names
                 _check_metric(metric, names, cell)
+            if key not in results:
+                jobs.append(Job(method, settings, cell))
     # Every host has read the same results before the first new one is written.
     on_first_host(lambda: folder.mkdir(parents=True, exist_ok=True))
-    done = sum(key in results for key in keys.values())
-    with SweepProgress(done, len(keys)) as progress:
-        for method in named:
-            missing = [cell for cell in cells if keys[method.label, cell] not in results]
-            if not missing:
-                continue
-            adapting = _restore(method, configuration, split, train_split, batch_size)
-            progress.begin(method, adapting.settings.steps, len(missing))
-            for first in range(0, len(missing), stack):
-                some = missing[first : first + stack]
-                for cell, result in adapting.results(some, readings, progress.advance):
-                    results.add(keys[method.label, cell], {**result, "seqio_task": cell.seqio_task})
-                    _check_metric(metric, result["metrics"], cell)
-                    progress.finish(method, cell, result)
+    with SweepProgress(len(keys) - len(jobs), len(keys)) as progress:
+        for sharing in _sharing(jobs):
+            adapting = _restore(sharing[0], split, train_split, batch_size)
+            progress.begin(sharing)
+            for first in range(0, len(sharing), stack):
+                some = sharing[first : first + stack]
+                for job, result in adapting.results(some, readings, progress.advance):
+                    key = keys[job.method.label, job.cell]
+                    results.add(key, {**result, "seqio_task": job.cell.seqio_task})
+                    _check_metric(metric, result["metrics"], job.cell)
+                    progress.finish(job, result)
     scores = {}
     for (label, cell), key in keys.items():
         scored = results.get(key)
@@ -209,15 +208,26 @@ def _is_score(value: Any) -> bool:
     return value is None or isinstance(value, int | float)
 
 
-def _restore(
-    method: Method, configuration: Configuration, split: str, train_split: str | None, batch_size: int
-) -> Adapting:
-    settings = _settings(method, configuration.load(run=method.run))
+def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
+    """The jobs in groups that share a program; those with fewer steps come first in a group."""
+    groups: list[list[Job]] = []
+    for job in jobs:
+        group = next((group for group in groups if job.shares_program(group[0])), None)
+        if group is None:
+            groups.append([job])
+        else:
+            group.append(job)
+    # Adaptations of one program wait for the longest of them.
+    return [sorted(group, key=lambda job: job.steps) for group in groups]
+
+
+def _restore(job: Job, split: str, train_split: str | None, batch_size: int) -> Adapting:
+    settings = job.settings
     mesh = settings.partitioning.mesh()
     check_batch_size(batch_size, mesh)
     settings.experiment.data.register_tasks()
-    source = restore(settings.experiment, method.run, mesh)
-    return Adapting(method, settings, source, mesh, split, train_split or settings.split_name, batch_size)
+    source = restore(settings.experiment, job.method.run, mesh)
+    return Adapting(source, mesh, split, train_split or settings.split_name, batch_size)
 
 
 def _check_metric(metric: str | None, names: Collection[str] | None, cell: Cell) -> None:

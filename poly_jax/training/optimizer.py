@@ -20,19 +20,16 @@ Algorithm = Literal["adamw", "adafactor"]
 Decay = Literal["linear", "cosine", "constant", "rsqrt"]
 
 
-Rate = float | Float[Array, ""]
-
-
-class PeakRates(NamedTuple):
-    """The peak learning rates of an optimizer.
+class LearningRates(NamedTuple):
+    """The learning rates of an optimizer at each step of a run.
 
     Attributes:
-      skills: that of skills, or of the backbone where the backbone is trained.
-      routers: that of routers.
+      skills: rates of skills, or of the backbone where the backbone is trained.
+      routers: rates of routers.
     """
 
-    skills: Rate
-    routers: Rate
+    skills: Float[Array, "*runs steps"]
+    routers: Float[Array, "*runs steps"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +76,7 @@ class Optimizer:
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"Optimizer.{field} is {getattr(self, field)}; it must be in [0, 1)")
 
-    def schedule(self, peak: Rate, steps: int) -> optax.Schedule:
+    def schedule(self, peak: float, steps: int) -> optax.Schedule:
         """Return the learning rate of each of `steps` steps; with a warm-up, step 0 has learning rate 0."""
         warmup = round(self.warmup_fraction * steps)
         rest, first = max(steps - warmup, 1), max(warmup, 1)
@@ -94,34 +91,34 @@ class Optimizer:
             return decays[self.decay]
         return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decays[self.decay]], [warmup])
 
-    @property
-    def peak_rates(self) -> PeakRates:
-        """The peak learning rates."""
-        return PeakRates(self.learning_rate, self.router_learning_rate)
+    def learning_rates(self, steps: int) -> LearningRates:
+        """Return the learning rates of a run of `steps` steps as arrays [steps]."""
+        numbers = jax.numpy.arange(steps)
+        peaks = (self.learning_rate, self.router_learning_rate)
+        return LearningRates(
+            *(jax.numpy.broadcast_to(self.schedule(peak, steps)(numbers), (steps,)) for peak in peaks)
+        )
 
     def transformation(
-        self, steps: int, router_anneal_steps: int = 0, rates: PeakRates | None = None
+        self, steps: int, router_anneal_steps: int = 0, rates: LearningRates | None = None
     ) -> optax.GradientTransformation:
         """Make the gradient transformation for a run of `steps` steps.
 
         Args:
           steps: number of steps of the run.
           router_anneal_steps: see `train`.
-          rates: peak learning rates in place of the optimizer's own, which may be traced.
+          rates: learning rates [steps] in place of the optimizer's own, which may be traced.
         """
-        rates = rates or self.peak_rates
-        router = self._rule(self.schedule(rates.routers, steps), 0.0, False)
+        if rates is None:
+            skills = self.schedule(self.learning_rate, steps)
+            routers = self.schedule(self.router_learning_rate, steps)
+        else:
+            skills, routers = rates.skills.__getitem__, rates.routers.__getitem__
+        router = self._rule(routers, 0.0, False)
         if router_anneal_steps:
             router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
-        rules = optax.multi_transform(
-            {
-                "router": router,
-                "other": self._rule(
-                    self.schedule(rates.skills, steps), self.weight_decay, self.parameter_scaling
-                ),
-            },
-            _groups,
-        )
+        other = self._rule(skills, self.weight_decay, self.parameter_scaling)
+        rules = optax.multi_transform({"router": router, "other": other}, _groups)
         clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
         return optax.chain(clip, rules)
 

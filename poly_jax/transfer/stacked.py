@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.training.mesh import replicated
-from poly_jax.training.optimizer import Optimizer, PeakRates
+from poly_jax.training.optimizer import LearningRates, Optimizer
 from poly_jax.training.update import Update, start
 from poly_jax.transfer.choose_combinations import choose_combinations
 from poly_jax.transfer.few_shot import draw_batch
@@ -25,6 +25,7 @@ from poly_jax.transfer.variants import Variant
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_inventory, selects
 from poly_jax.weights.tree import merge, split
 
+T = TypeVar("T")
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -36,7 +37,8 @@ class StackedAdaptations:
       model: the model of one task, in evaluation mode.
       trained: the trained trees, stacked on a leading axis.
       frozen: the tree that all adaptations share, including adapters that are not trained (MHR-z's skills).
-      losses: training loss of every adaptation at every step, [steps, adaptations].
+      losses: training loss of every adaptation at every step, [steps, adaptations]; not a number after the
+        last step of an adaptation.
     """
 
     model: Transformer
@@ -62,7 +64,7 @@ def adapt_many(
     examples: Sequence[Arrays],
     seeds: Sequence[int],
     *,
-    steps: int,
+    steps: int | Sequence[int],
     batch_size: int,
     optimizer: Optimizer | Sequence[Optimizer],
     loss: Loss = TokenLoss(),
@@ -79,10 +81,11 @@ def adapt_many(
       examples: the examples of each adaptation, as the model's batch. Adaptations may have different numbers
         of examples and of answer choices.
       seeds: the seed of each adaptation, for its fresh router row, batches, dropout and sampling.
-      steps: optimizer steps; none are taken where the variant does not train.
+      steps: optimizer steps, or the number for each adaptation; none are taken where the variant does not
+        train.
       batch_size: examples of each adaptation per step.
       optimizer: the optimizer of the trained adapters, or one for each adaptation; these may differ in their
-        learning rates.
+        learning rates, warm-up and decay.
       loss: TokenLoss, or ChoiceLoss where the examples have answer choices.
       rows: the routers' parameters that every new task starts from; None for fresh parameters.
       tasks: name of each new task, for routers that look tasks up by name.
@@ -90,7 +93,7 @@ def adapt_many(
 
     Raises:
       UserError: the variant does not fit the source, a router has different weights for the tasks, or
-        optimizers differ in more than their learning rates.
+        optimizers differ in more than their learning rates, warm-up and decay.
     """
     if len(examples) != len(seeds):
         raise UserError(
@@ -111,51 +114,74 @@ def adapt_many(
     trained, frozen = _begin(
         source, parameters, variant, model, examples, seeds, keys, loss, batch_size, rows
     )
-    common, rates = _rates(optimizer, len(seeds))
-    begin = jax.vmap(functools.partial(start, optimizer=common.transformation(steps)))
+    counts = _for_each(steps, len(seeds), "numbers of steps")
+    most = max(counts, default=0) if variant.trains else 0
+    common, rates = _rates(_for_each(optimizer, len(seeds), "optimizers"), counts)
+    begin = jax.vmap(functools.partial(start, optimizer=common.transformation(most)))
     mesh = _mesh(parameters)
     place = _placement(mesh, len(seeds))
     states = jax.jit(begin, out_shardings=place)(trained)
     training = dataclasses.replace(model, train=True)
 
-    def update(state, frozen, batch, key, rates):
-        return Update(training, loss, common.transformation(steps, rates=rates))(state, frozen, batch, key)
+    def update(state, frozen, batch, key, rates, count):
+        taken = Update(training, loss, common.transformation(most, rates=rates))
+        after, metrics = taken(state, frozen, batch, key)
+        if len(set(counts)) > 1:
+            after = jax.tree.map(functools.partial(jnp.where, state.step < count), after, state)
+        return after, metrics
 
     step_function = jax.jit(
-        jax.vmap(update, in_axes=(0, None, 0, 0, 0)),
+        jax.vmap(update, in_axes=(0, None, 0, 0, 0, 0)),
         donate_argnums=0,
         # Every host reads all losses.
         out_shardings=(place, _everywhere(mesh)),
     )
     losses = [jnp.zeros((0, len(seeds)))]
-    for step in range(steps if variant.trains else 0):
+    for step in range(most):
         batch = _batches(examples, seeds, batch_size, step)
-        states, metrics = step_function(states, frozen, batch, keys, rates)
+        states, metrics = step_function(states, frozen, batch, keys, rates, jnp.asarray(counts))
         losses.append(metrics["loss"][None])
         if advance is not None:
             advance()
+    numbers = np.arange(most)[:, None]
+    table = np.concatenate([np.asarray(row) for row in losses])
     return StackedAdaptations(
-        model, states.trained, frozen, np.concatenate([np.asarray(row) for row in losses])
+        model, states.trained, frozen, np.where(numbers < np.asarray(counts), table, np.nan)
     )
 
 
-def _rates(optimizer: Optimizer | Sequence[Optimizer], count: int) -> tuple[Optimizer, PeakRates]:
-    """The optimizer of all adaptations, and the peak learning rates of each, [adaptations]."""
-    optimizers = [optimizer] * count if isinstance(optimizer, Optimizer) else list(optimizer)
-    if len(optimizers) != count:
+def _for_each(values: T | Sequence[T], count: int, kind: str) -> list[T]:
+    """One value for each adaptation."""
+    if not isinstance(values, Sequence):
+        return [values] * count
+    if len(values) != count:
         raise UserError(
-            f"{count} adaptations with {len(optimizers)} optimizers cannot be stacked; give each its own"
+            f"{count} adaptations with {len(values)} {kind} cannot be stacked; give each its own, or all one"
         )
-    alike = {dataclasses.replace(each, learning_rate=0.0, router_learning_rate=0.0) for each in optimizers}
-    if len(alike) > 1:
-        raise UserError(
-            "optimizers that differ in more than their learning rates cannot be stacked; adapt with one at a"
-            " time"
-        )
-    rates = [each.peak_rates for each in optimizers]
-    return optimizers[0], PeakRates(
-        *(jnp.asarray(column, jnp.float32) for column in zip(*rates, strict=True))
+    return list(values)
+
+
+def one_program(optimizer: Optimizer) -> Optimizer:
+    """What optimizers have in common where adaptations with them can be stacked."""
+    return dataclasses.replace(
+        optimizer, learning_rate=0.0, router_learning_rate=0.0, warmup_fraction=0.0, decay="constant"
     )
+
+
+def _rates(optimizers: Sequence[Optimizer], counts: Sequence[int]) -> tuple[Optimizer, LearningRates]:
+    """The optimizer of all adaptations, and the learning rates of each, [adaptations, steps]."""
+    if len({one_program(each) for each in optimizers}) > 1:
+        raise UserError(
+            "optimizers that differ in more than learning rates, warm-up and decay cannot be stacked; adapt "
+            "with one at a time"
+        )
+    own = [optimizer.learning_rates(count) for optimizer, count in zip(optimizers, counts, strict=True)]
+    return optimizers[0], LearningRates(*(_padded(column) for column in zip(*own, strict=True)))
+
+
+def _padded(rows: Sequence[Float[Array, " steps"]]) -> Float[Array, "adaptations steps"]:
+    longest = max(len(row) for row in rows)
+    return jnp.stack([jnp.pad(row, (0, longest - len(row))) for row in rows])
 
 
 def _begin(

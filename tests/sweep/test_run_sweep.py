@@ -49,9 +49,10 @@ def test_a_sweep_writes_results_tables_and_a_plot_and_computes_nothing_twice(
     computed = []
     adapt_many = run_sweep.Adapting.results
 
-    def counted(self, cells, *args):
-        computed.append((self.method.label, [(cell.column, cell.seed) for cell in cells]))
-        return adapt_many(self, cells, *args)
+    def counted(self, jobs, *args):
+        (label,) = {job.method.label for job in jobs}
+        computed.append((label, [(job.cell.column, job.cell.seed) for job in jobs]))
+        return adapt_many(self, jobs, *args)
 
     monkeypatch.setattr(run_sweep.Adapting, "results", counted)
     # Simulate a sweep that was stopped after five adaptations, in the middle of a line.
@@ -68,6 +69,39 @@ def test_a_sweep_writes_results_tables_and_a_plot_and_computes_nothing_twice(
     named = {"tasks": TASKS[:1], "seeds": (0,), "metric": "exact_match"}
     sweep(short_runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), **named)
     assert computed == [("mhr mhr-z", [(TASKS[0], 0)])]
+
+
+@pytest.mark.slow
+def test_methods_that_differ_in_rates_and_steps_share_a_program_and_keep_their_results(
+    short_runs, tmp_path, monkeypatch
+):
+    methods = [
+        ("mhr", "mhr-z", {"name": "slow", "router_learning_rate": 0.01}),
+        ("mhr", "mhr-z", {"name": "long", "steps": 3}),
+        ("mhr", "mhr-mu", {"name": "average"}),
+    ]
+    programs = []
+    results = run_sweep.Adapting.results
+
+    def counted(self, jobs, *args):
+        programs.append(sorted({job.method.label for job in jobs}))
+        return results(self, jobs, *args)
+
+    monkeypatch.setattr(run_sweep.Adapting, "results", counted)
+    sweep(short_runs, tmp_path / "together", *methods, seeds=(0,))
+    assert programs == [["long", "slow"], ["average"]]
+    together = {line["key"]["method"]: line["result"] for line in lines(tmp_path / "together")[::-1]}
+    assert {name: result["steps"] for name, result in together.items()} == {
+        "slow": 2,
+        "long": 3,
+        "average": 2,
+    }
+    for method in methods[:2]:
+        folder = tmp_path / method[2]["name"]
+        sweep(short_runs, folder, method, seeds=(0,), tasks=TASKS[:1])
+        (alone,) = (line["result"] for line in lines(folder))
+        assert together[method[2]["name"]]["metrics"] == alone["metrics"]
+        assert together[method[2]["name"]]["loss"] == pytest.approx(alone["loss"], abs=1e-4)
 
 
 @pytest.mark.slow

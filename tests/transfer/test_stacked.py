@@ -239,29 +239,61 @@ def test_a_step_is_traced_once_for_parameters_on_a_mesh(many, new_tasks, monkeyp
     assert len(traced) == 1
 
 
-def test_stacked_adaptations_may_have_their_own_learning_rates(many, new_tasks):
+def test_stacked_adaptations_may_have_their_own_schedules_and_numbers_of_steps(many, new_tasks):
     own = [
-        dataclasses.replace(OPTIMIZER, learning_rate=rate, router_learning_rate=router)
-        for rate, router in ((0.02, 0.2), (0.005, 0.1))
+        (4, dataclasses.replace(OPTIMIZER, learning_rate=0.02, router_learning_rate=0.2)),
+        (2, dataclasses.replace(OPTIMIZER, learning_rate=0.005, warmup_fraction=0.5, decay="cosine")),
     ]
-    settings = {"steps": 4, "batch_size": 2}
     mhr = VARIANTS["mhr"]
-    together = adapt_many(many.model, many.parameters, mhr, new_tasks, SEEDS, optimizer=own, **settings)
-    for i in range(2):
+    steps, optimizers = zip(*own, strict=True)
+    together = adapt_many(
+        many.model,
+        many.parameters,
+        mhr,
+        new_tasks,
+        SEEDS,
+        steps=steps,
+        batch_size=2,
+        optimizer=optimizers,
+    )
+    for i, (count, optimizer) in enumerate(own):
         one = slice(i, i + 1)
         each = adapt_many(
-            many.model, many.parameters, mhr, new_tasks[one], SEEDS[one], optimizer=own[i], **settings
+            many.model,
+            many.parameters,
+            mhr,
+            new_tasks[one],
+            SEEDS[one],
+            steps=count,
+            batch_size=2,
+            optimizer=optimizer,
         )
-        np.testing.assert_allclose(together.losses[:, i], each.losses[:, 0], atol=1e-4)
+        np.testing.assert_allclose(together.losses[:count, i], each.losses[:, 0], atol=1e-4)
+        assert np.isnan(together.losses[count:, i]).all()
         for path, leaf in flat(each.trained).items():
             np.testing.assert_allclose(flat(together.trained)[path][i], leaf[0], atol=1e-4, err_msg=path)
 
 
-def test_stacked_optimizers_differ_in_their_learning_rates_only(many, new_tasks):
-    settings = {"steps": 1, "batch_size": 2}
+def test_stacked_optimizers_have_one_rule(many, new_tasks):
+    settings = {"batch_size": 2}
     mhr = VARIANTS["mhr"]
     optimizers = [OPTIMIZER, dataclasses.replace(OPTIMIZER, clip_norm=0.0)]
-    with pytest.raises(UserError, match="differ in more than their learning rates"):
-        adapt_many(many.model, many.parameters, mhr, new_tasks, SEEDS, optimizer=optimizers, **settings)
+    with pytest.raises(UserError, match="differ in more than learning rates, warm-up and decay"):
+        adapt_many(
+            many.model, many.parameters, mhr, new_tasks, SEEDS, steps=1, optimizer=optimizers, **settings
+        )
     with pytest.raises(UserError, match="2 adaptations with 1 optimizers"):
-        adapt_many(many.model, many.parameters, mhr, new_tasks, SEEDS, optimizer=[OPTIMIZER], **settings)
+        adapt_many(
+            many.model, many.parameters, mhr, new_tasks, SEEDS, steps=1, optimizer=[OPTIMIZER], **settings
+        )
+    with pytest.raises(UserError, match="2 adaptations with 3 numbers of steps"):
+        adapt_many(
+            many.model,
+            many.parameters,
+            mhr,
+            new_tasks,
+            SEEDS,
+            steps=(1, 2, 3),
+            optimizer=OPTIMIZER,
+            **settings,
+        )
