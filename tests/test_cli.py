@@ -154,7 +154,6 @@ def test_version_is_the_version_of_the_package(capsys):
         ["train", "--output_dir=x", "--gin.T5Config.emb_dim", "3"],
         ["train", "--output_dir=x", "stray"],
         ["adapt", "--run=x", "--task=t"],
-        ["adapt", "--run=x", "--task=t", "--output_dir=y", "--variant=mhr-y"],
         ["adapt", "--run=x", "--task=t", "--output_dir=y", "--shots=0"],
         ["adapt", "--run=x", "--task=t", "--output_dir=y", "--shots=few"],
         ["eval"],
@@ -189,6 +188,14 @@ def test_a_wrong_value_prints_one_line_and_exits_with_1(arguments, expected, cal
     assert shown.err.startswith("poly-jax: error: ")
     assert expected in shown.err
     assert shown.err.count("\n") == 1
+
+
+def test_an_unknown_variant_prints_one_line_with_close_names(calls, run, capsys):
+    words = ["adapt", f"--run={run}", "--task=t", "--output_dir=y", "--variant=soup-selectd"]
+    assert cli.main(words) == 1
+    assert capsys.readouterr().err == (
+        "poly-jax: error: variant 'soup-selectd' is not known; did you mean 'soup-selected'?\n"
+    )
 
 
 def test_a_user_error_in_a_program_prints_one_line(calls, capsys):

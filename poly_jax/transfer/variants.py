@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, get_args
 
 from poly_jax.errors import UserError
+from poly_jax.suggestion import close_names, did_you_mean
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
 from poly_jax.transfer.merging import DareLinear, DareTies, MagnitudePrune, Merging, TaskArithmetic, Ties
 from poly_jax.transfer.requirements import (
@@ -178,7 +179,8 @@ def find(name: str, adapters: "Adapters | None" = None) -> Variant:
       UserError: there is no variant with this name.
     """
     if name not in VARIANTS:
-        raise UserError(f"variant {name!r} is not known; use one of {', '.join(VARIANTS)}")
+        advice = did_you_mean(close_names(name, VARIANTS)) or f"use one of {', '.join(VARIANTS)}"
+        raise UserError(f"variant {name!r} is not known; {advice}")
     return VARIANTS[name].named_for(adapters)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import shlex
 import sys
 
 import numpy as np
@@ -11,8 +12,6 @@ import pytest
 
 from poly_jax import cli, configuration
 from poly_jax.errors import UserError
-from poly_jax.tasks.skillbench.compositions import benchmark
-from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.saved_step import open_trained
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.gradient_free_search import SearchedWeights
@@ -22,7 +21,7 @@ from poly_jax.transfer.variants import VARIANTS, Variant, find, register
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
-TASK = registered_name(benchmark().heldout[0].name)
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -37,19 +36,24 @@ def page(tmp_path, monkeypatch, page_block):
 
 
 @pytest.mark.slow
-def test_the_variant_on_the_page_adapts_a_run_from_two_files(page, short_runs, capsys):
-    words = [f"--run={short_runs['mhr']}", f"--task={TASK}", "--gin_file=my_variant.gin", "--output_dir=out"]
+def test_the_command_on_the_page_adapts_a_run_with_the_variant_on_it(page, short_runs, capsys):
+    text = (ROOT / "docs" / "new_variant.md").read_text()
+    (printed,) = re.findall(r"^    poly-jax (adapt .*\\\n.*)$", text, re.MULTILINE)
+    pathlib.Path("runs").mkdir()
+    pathlib.Path("runs/quick").symlink_to(short_runs["mhr"])
     short = ["--gin.adapt.steps=2", "--gin.adapt.report_every=1", "--gin.SearchedWeights.evaluations=1"]
-    assert cli.main(["adapt", *words, *short]) == 0
-    assert re.search(rf"{TASK}: 16 example\(s\), lorahub-trained, .* trained", capsys.readouterr().out)
-    config = pathlib.Path("out/config.gin").read_text()
+    assert cli.main([*shlex.split(printed.replace("\\\n", "")), *short]) == 0
+    told = r"skillbench_txz: 16 example\(s\), lorahub-trained, .* trained"
+    assert re.search(told, capsys.readouterr().out)
+    out = pathlib.Path("runs/txz_lorahub_trained")
+    config = (out / "config.gin").read_text()
     assert "AdaptedFrom.variant = 'lorahub-trained'" in config
     weights = re.search(r"AdaptedFrom\.weights = \\?\s*\((.*?)\)", config, re.DOTALL)
     assert len(re.findall(r"[\d.]+(?:e-\d+)?", weights[1])) == 8
-    losses = [json.loads(line) for line in pathlib.Path("out/metrics.jsonl").read_text().splitlines()]
+    losses = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in losses] == [1, 2]
     assert np.isfinite([line["loss"] for line in losses]).all()
-    sizes = {tensor.shape[1] for name, tensor in open_trained(step_folder("out")).items() if "skills" in name}
+    sizes = {tensor.shape[1] for name, tensor in open_trained(step_folder(out)).items() if "skills" in name}
     assert sizes == {1}
 
 

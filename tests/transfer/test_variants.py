@@ -1,12 +1,13 @@
 """The initial values of each variant, the parameters that it trains, and the runs that it refuses."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 from flax import traverse_util
 
-from poly_jax import configuration
+from poly_jax import cli, configuration
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.errors import UserError
@@ -75,11 +76,16 @@ def test_each_variant_trains_its_parameters(name, trainable):
     assert find(name).trainable == trainable
 
 
-def test_an_unknown_variant_is_named_with_the_known_ones():
-    with pytest.raises(
-        UserError, match=r"'mhr-y' is not known; use one of mhr, poly, mhr-z, poly-z, mhr-mu, poly-mu, shared"
-    ):
-        find("mhr-y")
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("mhr-y", r"did you mean 'mhr-z' or 'mhr'\?"),
+        ("sgd", "use one of mhr, poly, mhr-z, poly-z, mhr-mu, poly-mu, shared"),
+    ],
+)
+def test_an_unknown_variant_is_named_with_close_names_or_with_all(name, advice):
+    with pytest.raises(UserError, match=f"variant '{name}' is not known; {advice}"):
+        find(name)
 
 
 @pytest.mark.parametrize(("n_splits", "shown"), [(2, "mhr"), (1, "poly")])
@@ -183,7 +189,9 @@ def test_the_usual_variant_depends_on_the_routers_of_the_run(many):
     assert usual(None) == "full"
 
 
-def test_the_command_line_knows_every_variant():
-    from poly_jax.cli.commands.adapt import VARIANTS as NAMES
-
-    assert set(NAMES) == set(VARIANTS)
+def test_the_help_of_adapt_names_every_variant(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "9999")
+    with pytest.raises(SystemExit):
+        cli.main(["adapt", "--help"])
+    shown = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert set(VARIANTS) <= shown

@@ -6,6 +6,13 @@ from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
 from poly_jax.transfer.variants import VARIANTS
 
+_TRAINED: dict[str, str] = {
+    "adapters": "the skills and the new row of the router",
+    "skills": "the skills",
+    "router": "the router only",
+    "all": "all parameters",
+}
+
 
 class Adapt(Command):
     """Adapt a run to a new task from a few examples."""
@@ -30,16 +37,10 @@ class Adapt(Command):
         )
         parser.add_argument(
             "--variant",
-            choices=tuple(VARIANTS),
-            help="what is trained: the skills and a fresh router row (mhr, poly), the router row only (-z), "
-            "the average of the skills as one adapter (-mu), a shared run's adapter (shared), the average of "
-            "a private run's adapters (soup) or of the best (soup-selected), fresh skills and row (random), "
-            "a fresh adapter (private), everything (full); without training, the average of the skills "
-            "(zero-shot), a mix that a search finds (lorahub), the skills routed by their input, with the "
-            "run's own router (routed) or prototypes (arrow), or a merge (task-arithmetic, ties, "
-            "dare-linear, dare-ties, magnitude-prune), which is trained with -trained after its name; "
-            "gates for a router of inputs (phatgoose). Default: adapt.variant, or where it is not bound mhr, "
-            "poly, shared, soup, routed or full, whichever fits the run",
+            metavar="NAME",
+            help=f"the variant, which says what is trained: {_by_what_is_trained()}; docs/transfer.md says "
+            "what each starts from, and a gin file may import a module with more. Default: adapt.variant, or "
+            "where it is not bound mhr, poly, shared, soup, routed or full, whichever fits the run",
         )
         parser.add_argument(
             "--init_router_from",
@@ -74,6 +75,14 @@ class Adapt(Command):
         if arguments.get("variant") is not None:
             arguments["variant"] = configured(find(arguments["variant"]), loaded)
         adapt(**arguments)
+
+
+def _by_what_is_trained() -> str:
+    """List the variants that ship with poly_jax, grouped by what they train."""
+    groups: dict[str, list[str]] = {}
+    for name, variant in VARIANTS.items():
+        groups.setdefault(_TRAINED[variant.trainable] if variant.trains else "nothing", []).append(name)
+    return "; ".join(f"{trained} ({', '.join(names)})" for trained, names in groups.items())
 
 
 COMMAND = Adapt()
