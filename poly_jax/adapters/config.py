@@ -5,15 +5,13 @@ import functools
 import math
 import re
 from collections.abc import Sequence
-from typing import get_args
 
 from poly_jax.adapters.skill import Skill, TaskSkill, TokenSkill
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
-
-GRANULARITIES = get_args(Granularity)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,10 +47,7 @@ class Adapters:
     def __post_init__(self):
         sites = (self.sites,) if isinstance(self.sites, str) else tuple(self.sites)
         object.__setattr__(self, "sites", sites)
-        if self.granularity not in GRANULARITIES:
-            raise UserError(
-                f"Adapters.granularity is {self.granularity!r}; use one of {', '.join(GRANULARITIES)}"
-            )
+        check_literal_fields(self)
         for field in ("n_tasks", "n_skills", "n_splits"):
             if getattr(self, field) < 1:
                 raise UserError(f"Adapters.{field} is {getattr(self, field)}; it must be at least 1")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.skill import Mixed
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.routing.router import Uniform
 from poly_jax.weights.parameter_spec import Initializer, ParameterSpec, uniform_init
 
@@ -53,8 +54,7 @@ class LoRA:
 
     def __post_init__(self):
         check_update(type(self).__name__, self.rank, self.alpha, self.dropout)
-        if self.init not in get_args(Init):
-            raise UserError(f"LoRA.init is {self.init!r}; use one of {', '.join(get_args(Init))}")
+        check_literal_fields(self)
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`lora_a` [splits, skills, d_in/splits, rank] and `lora_b` [splits, skills, rank, d_out/splits]."""

@@ -6,6 +6,7 @@ import os
 from typing import Any, ClassVar, Literal
 
 from poly_jax.configuration import Configuration
+from poly_jax.evaluation.unknown_answers import UNKNOWN
 
 
 class Command(abc.ABC):
@@ -55,7 +56,7 @@ def add_unknown_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags that say how to answer for a task which the run does not know."""
     parser.add_argument(
         "--unknown",
-        choices=("average", "nearest", "regression"),
+        choices=UNKNOWN,
         help="how to answer for a task that the run does not know: by the mean of all rows of its "
         "router, by the row of the task whose text is most similar, or by a row that ridge regression "
         "predicts from the tasks' texts",

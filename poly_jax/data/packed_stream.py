@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Iterator
-from typing import Literal
 
 import safetensors.numpy
 from etils import epath
 
 from poly_jax.data.example_sequences import Examples
-from poly_jax.data.packing import Example, Room, Waiting, pack_rows
+from poly_jax.data.packing import Example, Fit, Room, Waiting, pack_rows
 from poly_jax.data.position import ADVICE
 from poly_jax.data.stream import Batch
 from poly_jax.errors import UserError
@@ -29,7 +28,7 @@ class PackedStream:
         rows: int,
         room: Room,
         most: int,
-        packing: Literal["first-fit", "best-fit"],
+        packing: Fit,
         start_id: int = 0,
         share: slice = slice(None),
     ) -> None:

@@ -6,8 +6,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-Packing = Literal["none", "first-fit", "best-fit"]
-"""How the examples of a row are chosen; "none" pads one example to a row."""
+Fit = Literal["first-fit", "best-fit"]
+"""How the examples of a row are chosen; see `Waiting.take_row`."""
+
+Packing = Literal["none", Fit]
+"""The same, where "none" pads one example to a row."""
 
 Room = tuple[int, int]
 """Number of tokens of the inputs and of the targets of a row."""
@@ -57,7 +60,7 @@ class Waiting:
             self._lengths |= 1 << length
             self._added += 1
 
-    def take_row(self, room: Room, most: int, packing: Literal["first-fit", "best-fit"]) -> list[Example]:
+    def take_row(self, room: Room, most: int, packing: Fit) -> list[Example]:
         """Take out the examples of the next row, of which the oldest is always one.
 
         Args:

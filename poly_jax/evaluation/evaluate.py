@@ -13,8 +13,8 @@ from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import Results, as_json, not_finite, show
 from poly_jax.evaluation.task_texts import example_texts
+from poly_jax.evaluation.unknown_answers import Unknown
 from poly_jax.evaluation.unknown_tasks import (
-    Unknown,
     UnknownTasks,
     check_rows,
     serves_any_task,

@@ -9,8 +9,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.text_encoding import say_if_endless, task_encoder
 from poly_jax.evaluation.texts import check_output, read_records, text_of, write_answers
+from poly_jax.evaluation.unknown_answers import Unknown
 from poly_jax.evaluation.unknown_tasks import (
-    Unknown,
     UnknownTasks,
     check_rows,
     serves_any_task,

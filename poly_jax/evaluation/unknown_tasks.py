@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from collections.abc import Callable, Mapping
-from typing import Literal, get_args
 
 import jax
 import numpy as np
@@ -13,13 +12,11 @@ from poly_jax.data.registry import close_to
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.task_texts import known_texts, nearest, read_descriptions, regression_shares
+from poly_jax.evaluation.unknown_answers import UNKNOWN, Unknown
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.stand_ins import StandInRows
 from poly_jax.training.restore import Restored
 from poly_jax.weights.tree import listing
-
-Unknown = Literal["average", "nearest", "regression"]
-UNKNOWN = get_args(Unknown)
 
 Shares = tuple[tuple[float, ...], ...]
 

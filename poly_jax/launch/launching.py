@@ -2,27 +2,24 @@
 
 import shlex
 import sys
-from typing import Literal, get_args
 
 from poly_jax.errors import UserError
+from poly_jax.launch.choices import Action, Place
 from poly_jax.launch.job import Job
 from poly_jax.launch.local import Supervisor, process_variables
 from poly_jax.launch.targets import TARGETS
 
-Action = Literal["submit", "status", "logs", "stop"]
 LOCAL = "local"
-TARGET_NAMES = (*TARGETS, LOCAL)
-ACTIONS = get_args(Action)
 
 
 def launch(
-    job: Job, target: str, action: Action = "submit", dry_run: bool = False, processes: int = 1
+    job: Job, target: Place, action: Action = "submit", dry_run: bool = False, processes: int = 1
 ) -> int:
     """Start a job, or ask about one that was started.
 
     Args:
       job: the job; asking about it needs its name and its place only.
-      target: name of the place, one of `TARGET_NAMES`.
+      target: where the job runs.
       action: what to do.
       dry_run: print what would be done, as a shell script, and do nothing.
       processes: number of processes of the target "local".

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.weights.quantized import Quantization
 from poly_jax.weights.t5_dimensions import T5Dimensions
 
@@ -49,13 +50,7 @@ class T5Config(T5Dimensions):
 
     def __post_init__(self):
         super().__post_init__()
-        for field, choices in (
-            ("dtype", get_args(Dtype)),
-            ("remat", get_args(Remat)),
-            ("quantization", get_args(Quantization)),
-        ):
-            if (value := getattr(self, field)) not in choices:
-                raise UserError(f"T5Config.{field} is {value!r}; use one of {', '.join(choices)}")
+        check_literal_fields(self)
         for field, lowest in (("eos_id", 1), ("decoder_start_id", 0)):
             if not lowest <= getattr(self, field) < self.vocab_size:
                 raise UserError(

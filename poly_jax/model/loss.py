@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.model.segments import Segments
 
 Batch = Mapping[str, Any]
@@ -63,9 +64,7 @@ class TokenLoss:
     def __post_init__(self):
         if not 0 <= self.label_smoothing < 1:
             raise UserError(f"TokenLoss.label_smoothing is {self.label_smoothing}; it must be in [0, 1)")
-        if self.normalize_by not in get_args(NormalizeBy):
-            choices = ", ".join(get_args(NormalizeBy))
-            raise UserError(f"TokenLoss.normalize_by is {self.normalize_by!r}; use one of {choices}")
+        check_literal_fields(self)
 
     @property
     def needs_choices(self) -> bool:

@@ -4,7 +4,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
-from typing import Literal
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -12,6 +11,7 @@ from poly_jax.files.whole_file import check_writable, write_whole
 from poly_jax.launch.mesh_check import check_mesh
 from poly_jax.planning import texts
 from poly_jax.planning.abstract_run import AbstractRun, table_of
+from poly_jax.planning.formats import Format
 from poly_jax.planning.page import page
 from poly_jax.planning.plan import Accelerators, Program, make_plan
 from poly_jax.planning.report import Report
@@ -21,7 +21,6 @@ from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.table import markdown_table, print_table
 from poly_jax.training.guards import registered_table
 
-Format = Literal["text", "json", "markdown"]
 _COLUMNS = (
     *("slice", "chips", "mesh", "rows", "frozen", "trained + optimizer", "activations", "peak"),
     *("fits", "GFLOP a chip", "at peak", "ICI GB a step"),

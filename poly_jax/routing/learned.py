@@ -2,13 +2,14 @@
 
 import dataclasses
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
 from poly_jax.routing.softmax import check_enough, check_temperature, check_top_k, softmax_over_largest
 from poly_jax.routing.task_rows import task_rows
@@ -47,10 +48,7 @@ class LearnedRouter(Router):
     average_correction: bool = False
 
     def __post_init__(self):
-        if self.scores not in get_args(Scores):
-            raise UserError(
-                f"LearnedRouter.scores is {self.scores!r}; use one of {', '.join(get_args(Scores))}"
-            )
+        check_literal_fields(self)
         check_temperature(self, self.temperature)
         if not 0 <= self.logit_dropout < 1:
             raise UserError(f"LearnedRouter.logit_dropout is {self.logit_dropout}; it must be in [0, 1)")

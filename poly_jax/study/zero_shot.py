@@ -3,13 +3,13 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import cast
 
 import numpy as np
 from etils import epath
 
 from poly_jax.data.task_table import TaskTable
-from poly_jax.evaluation.unknown_tasks import UNKNOWN, Unknown, UnknownTasks, with_shares
+from poly_jax.evaluation.unknown_answers import UNKNOWN
+from poly_jax.evaluation.unknown_tasks import UnknownTasks, with_shares
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
@@ -144,6 +144,6 @@ def _answering(
             described[registered_name(task.name, trained.form, trained.data_seed)] = description(task)
         path = folder / f"descriptions-{form}-seed{trained.data_seed}.json"
         path.write_text(json_text(described, indent=1))
-        shares = UnknownTasks(cast(Unknown, answer), str(path)).shares(restored.table, table, str, {})
+        shares = UnknownTasks(answer, str(path)).shares(restored.table, table, str, {})
         return with_shares(restored, shares, table)
     return adapt_run(trained, answer, _GATES)

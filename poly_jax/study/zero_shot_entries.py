@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from poly_jax.evaluation.unknown_tasks import UNKNOWN
+from poly_jax.evaluation.unknown_answers import UNKNOWN
 from poly_jax.study.methods import POLY, PRIVATE, RECIPES, SHARED_WIDE, MultitaskMethod
 from poly_jax.tasks.skillbench.descriptions import Wording
 

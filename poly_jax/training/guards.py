@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Iterable
+from typing import Literal, get_args
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.data.task_table import TaskTable
@@ -13,6 +14,9 @@ from poly_jax.routing.input_router import InputRouter
 from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.vocabulary_room import check_vocabularies
+
+TrainedPart = Literal["adapters", "all"]
+"""The parameters that `train` trains: those of skills and routers, or all."""
 
 
 def check_counts(program: str, **counts: int) -> None:
@@ -31,8 +35,9 @@ def check_seeds(name: str, seeds: Iterable[int]) -> None:
 
 def check_trainable(experiment: Experiment, trainable: str) -> None:
     """Raise a UserError if an experiment lacks the weights that are to be trained or frozen."""
-    if trainable not in ("adapters", "all"):
-        raise UserError(f"train.trainable is {trainable!r}; use 'adapters' or 'all'")
+    if trainable not in get_args(TrainedPart):
+        known = " or ".join(map(repr, get_args(TrainedPart)))
+        raise UserError(f"train.trainable is {trainable!r}; use {known}")
     if trainable == "all":
         check_floats(experiment.model, "train.trainable is 'all'")
         return

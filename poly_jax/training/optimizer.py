@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -12,6 +12,7 @@ from jax.tree_util import DictKey
 from jaxtyping import Array, Float
 
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.training.annealing import anneal_to_zero
 from poly_jax.training.per_layer import per_layer
 from poly_jax.weights.parameter_names import is_router
@@ -64,9 +65,7 @@ class Optimizer:
     parameter_scaling: bool = False
 
     def __post_init__(self):
-        for field, choices in (("algorithm", get_args(Algorithm)), ("decay", get_args(Decay))):
-            if (value := getattr(self, field)) not in choices:
-                raise UserError(f"Optimizer.{field} is {value!r}; use one of {', '.join(choices)}")
+        check_literal_fields(self)
         if not 0 <= self.warmup_fraction <= 1:
             raise UserError(f"Optimizer.warmup_fraction is {self.warmup_fraction}; it must be in [0, 1]")
         for field in ("learning_rate", "router_learning_rate", "weight_decay", "clip_norm"):

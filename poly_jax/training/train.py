@@ -1,7 +1,6 @@
 """`poly-jax train`: trains many tasks at once on a frozen backbone, or trains all parameters."""
 
 import dataclasses
-from typing import Literal
 
 from etils import epath
 from jax.sharding import Mesh
@@ -36,7 +35,7 @@ def train(
     steps: int,
     optimizer: Optimizer = Optimizer(),
     loss: Loss = TokenLoss(),
-    trainable: Literal["adapters", "all"] = "adapters",
+    trainable: guards.TrainedPart = "adapters",
     seed: int = 0,
     microbatches: int = 1,
     save_every: int = 1000,

@@ -6,12 +6,13 @@ skills are merged, and so are their B, each separately (`peft/utils/merge_utils.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Float
 
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 
 # The type of arrays is Any, because the command line imports this module without JAX.
 Tensors = Float[Any, "skills *shape"]
@@ -99,11 +100,7 @@ class _Signed(_Pruned):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.majority_sign not in get_args(MajoritySign):
-            raise UserError(
-                f"{type(self).__name__}.majority_sign is {self.majority_sign!r}; use one of"
-                f" {', '.join(get_args(MajoritySign))}"
-            )
+        check_literal_fields(self)
 
 
 @dataclasses.dataclass(frozen=True)

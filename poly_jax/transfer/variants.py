@@ -5,9 +5,10 @@ A new variant is one entry in `_ENTRIES`, or a call of `register` in a user's mo
 
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 from poly_jax.errors import UserError
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.suggestion import close_names, did_you_mean
 from poly_jax.transfer.gradient_free_search import CombinationSearch, SearchedWeights, SelectedSkills
 from poly_jax.transfer.merging import DareLinear, DareTies, MagnitudePrune, Merging, TaskArithmetic, Ties
@@ -78,11 +79,7 @@ class Variant:
     names: tuple[str, str] | None = None
 
     def __post_init__(self):
-        for field, choices in (("skills", get_args(SkillsAtStart)), ("trainable", get_args(Trainable))):
-            if (value := getattr(self, field)) not in choices:
-                raise UserError(
-                    f"variant {self.name!r} has {field} {value!r}; use one of {', '.join(choices)}"
-                )
+        check_literal_fields(self, lambda field: f"variant {self.name!r} has {field}")
 
     def check(self, adapters: "Adapters") -> None:
         """Check that a run's adapters have what the variant needs.

@@ -8,7 +8,9 @@ import shlex
 import pytest
 
 from poly_jax import cli
-from poly_jax.launch.launching import TARGET_NAMES
+from poly_jax.launch.choices import PLACES
+from poly_jax.launch.launching import LOCAL
+from poly_jax.launch.targets import TARGETS
 
 PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launching.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
@@ -33,7 +35,8 @@ def test_a_command_prints_what_the_page_shows(capsys, number):
 
 
 def test_every_target_has_a_section_that_shows_it():
-    for target in TARGET_NAMES:
+    assert set(PLACES) == {*TARGETS, LOCAL}
+    for target in PLACES:
         assert f"`--target={target}`\n" in PAGE
         assert any(f"--target={target}" in words for words, _ in SHOWN)
 

@@ -7,9 +7,8 @@ from typing import Any
 from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
+from poly_jax.launch.choices import ACTIONS, PLACES
 
-_TARGETS = ("cluster_toolkit", "jobset", "xpk", "tpu_vm", "skypilot", "slurm", "local")
-_ACTIONS = ("submit", "status", "logs", "stop")
 _TEXTS = {
     "name": ("NAME", "name of the job, of at most 28 lower-case letters, digits and hyphens"),
     "slice": ("KIND:TOPOLOGY", "the accelerators, such as v5e:4x4, v5p:2x2x2 or h100:2x8 (hosts x GPUs)"),
@@ -37,9 +36,9 @@ class Launch(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's own flags."""
-        parser.add_argument("--target", required=True, choices=_TARGETS, help="where the job runs")
+        parser.add_argument("--target", required=True, choices=PLACES, help="where the job runs")
         parser.add_argument(
-            "--action", default="submit", choices=_ACTIONS, help="what to do (default: submit)"
+            "--action", default="submit", choices=ACTIONS, help="what to do (default: submit)"
         )
         parser.add_argument(
             "--dry_run",

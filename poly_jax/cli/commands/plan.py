@@ -5,6 +5,7 @@ from typing import Any
 
 from poly_jax.cli.command import Command, path, positive
 from poly_jax.configuration import Configuration
+from poly_jax.planning.formats import FORMATS
 
 _PROGRAMS: dict[str, Any] = {"train": ("train",), "decode": ("decode",), "both": ("train", "decode")}
 
@@ -63,7 +64,7 @@ class Plan(Command):
         )
         parser.add_argument(
             "--format",
-            choices=("text", "json", "markdown"),
+            choices=FORMATS,
             default="text",
             help="form of the output (default: text)",
         )
