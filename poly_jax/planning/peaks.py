@@ -1,7 +1,7 @@
 """What a chip of each generation of TPUs can do at most.
 
 Sources: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, "Peak compute per chip", "HBM capacity",
-"HBM bandwidth", "Inter-chip interconnect bandwidth" and "Data center network bandwidth".
+"Inter-chip interconnect bandwidth" and "Data center network bandwidth".
 """
 
 import dataclasses
@@ -15,26 +15,22 @@ class Peaks:
 
     Attributes:
       bfloat16: operations per second in bfloat16.
-      int8: operations per second in int8, that of bfloat16 where the chip has no faster ones.
       hbm_bytes: bytes of memory.
-      hbm: bytes per second between the memory and the chip.
       ici: bytes per second over the links to other chips of the slice, both directions of all links together.
       dcn: bytes per second to other slices over the network of the data centre.
     """
 
     bfloat16: float
-    int8: float
     hbm_bytes: int
-    hbm: float
     ici: float
     dcn: float
 
 
 PEAKS = {
-    "v4": Peaks(275e12, 275e12, 32 * _GIB, 1228e9, 300e9, 6.25e9),
-    "v5e": Peaks(197e12, 394e12, 16 * _GIB, 819e9, 200e9, 3.125e9),
-    "v5p": Peaks(459e12, 918e12, 95 * _GIB, 2765e9, 600e9, 6.25e9),
-    "v6e": Peaks(918e12, 1836e12, 32 * _GIB, 1638e9, 400e9, 12.5e9),
-    "v7x": Peaks(2307e12, 2307e12, 192 * _GIB, 7380e9, 1200e9, 12.5e9),
+    "v4": Peaks(275e12, 32 * _GIB, 300e9, 6.25e9),
+    "v5e": Peaks(197e12, 16 * _GIB, 200e9, 3.125e9),
+    "v5p": Peaks(459e12, 95 * _GIB, 600e9, 6.25e9),
+    "v6e": Peaks(918e12, 32 * _GIB, 400e9, 12.5e9),
+    "v7x": Peaks(2307e12, 192 * _GIB, 1200e9, 12.5e9),
 }
 """By the name of the generation, as in `poly_jax.launch.slices.GENERATIONS`."""

@@ -81,15 +81,7 @@ class Report:
             "bytes_per_chip": dataclasses.asdict(plan.memory),
             "dot_flops_per_chip": plan.dot_flops_per_chip,
             "seconds_at_peak": plan.seconds_at_peak,
-            "collectives": None
-            if sent is None
-            else [
-                {
-                    name: getattr(each, name)
-                    for name in ("kind", "count", "bytes", "shape", "source", "network")
-                }
-                for each in sent
-            ],
+            "collectives": None if sent is None else [_fields_of(each) for each in sent],
             "fits": plan.fits,
             "largest_batch_per_chip": None
             if self.largest_batch is None

@@ -1,12 +1,9 @@
-"""Writes rows as CrossFit writes them, so that files can be compared with the published MD5 sums."""
+"""The bytes of rows as CrossFit writes them, so that files can be compared with the published MD5 sums."""
 
 import hashlib
 from collections.abc import Iterable
 
-from etils import epath
-
 from poly_jax.errors import UserError
-from poly_jax.files.whole_file import write_whole
 from poly_jax.tasks.crossfit.reading import Row
 
 
@@ -30,12 +27,3 @@ def to_bytes(rows: Iterable[Row]) -> bytes:
 def md5(rows: Iterable[Row]) -> str:
     """Return the MD5 sum of `to_bytes` in hexadecimal digits, as CrossFit publishes it for each file."""
     return hashlib.md5(to_bytes(rows), usedforsecurity=False).hexdigest()
-
-
-def write_rows(path: epath.Path, rows: Iterable[Row]) -> None:
-    """Write a file, local or remote (gs://), which appears only when it is complete.
-
-    Raises:
-      UserError: an error of `to_bytes`, or the file cannot be written.
-    """
-    write_whole(path, to_bytes(rows))

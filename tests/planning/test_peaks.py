@@ -20,9 +20,6 @@ def test_a_chip_has_the_peaks_that_jax_says(name):
     cores, ours = version.num_physical_tensor_cores_per_chip, PEAKS[name]
     assert ours.bfloat16 == pytest.approx(theirs.bf16_ops_per_second * cores, rel=0.01)
     assert ours.hbm_bytes == pytest.approx(theirs.hbm_capacity_bytes * cores, rel=0.01)
-    assert ours.hbm == pytest.approx(theirs.mem_bw_bytes_per_second * cores, rel=0.15)
-    if theirs.int8_ops_per_second:
-        assert ours.int8 == pytest.approx(theirs.int8_ops_per_second * cores, rel=0.01)
 
 
 def test_every_generation_that_can_be_rented_has_peaks():

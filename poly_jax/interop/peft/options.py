@@ -91,5 +91,3 @@ POLY = OptionTable(
     ),
     harmless=_OFF,
 )
-
-TABLES = (LORA, IA3, POLY)
