@@ -74,3 +74,12 @@ def test_every_method_and_variant_is_in_the_overview():
     adapting = (DOCS / "transfer.md").read_text()
     for name in VARIANTS:
         assert f"`{name}`" in adapting
+
+
+def test_the_pages_of_extensions_have_as_many_files_as_the_table_says():
+    table = (DOCS / "architecture.md").read_text()
+    rows = re.findall(r"^\| a .* \| (\d): .* \| \d: .* \| \[.*\]\((new_\w+\.md)\) \|$", table, re.MULTILINE)
+    assert {page for _, page in rows} == {page.name for page in DOCS.glob("new_*.md")}
+    for count, page in rows:
+        files = re.findall(r"^```(?:python|gin)$", (DOCS / page).read_text(), re.MULTILINE)
+        assert len(files) == int(count), page
