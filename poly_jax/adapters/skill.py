@@ -1,5 +1,6 @@
 """The interface of a skill: one adapter of an inventory that a router mixes."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
@@ -60,6 +61,11 @@ class Skill(Protocol):
 
         The parameters may have any axes before `[splits, skills]`, which stay; the `skills` axis becomes 1.
         """
+
+
+def takes_packed_rows(skill: Skill) -> bool:
+    """Whether a skill can be applied to rows of several examples: its `apply` has the argument `segments`."""
+    return "segments" in inspect.signature(skill.apply).parameters
 
 
 @runtime_checkable

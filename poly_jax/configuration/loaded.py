@@ -110,13 +110,15 @@ class Loaded:
         with self._making(state):
             return gin.get_configurable(_EXPERIMENT)()
 
-    def bound(self, kind: str) -> dict[str, Any]:
+    def bound(self, kind: str | type) -> dict[str, Any]:
         """The arguments of a configurable that are bound, made; without its defaults.
 
-        A class that is not registered has none.
+        Args:
+          kind: its name in gin, or its class. One that is not registered has none.
         """
+        find = gin.config._REGISTRY.get_match if isinstance(kind, str) else gin.config._inverse_lookup
         with self._making(self._state):
-            return gin.get_bindings(kind) if gin.config._REGISTRY.get_match(kind) else {}
+            return gin.get_bindings(kind) if find(kind) else {}
 
     def bindings(self) -> list[tuple[str, str]]:
         """For each binding, the name of its configurable in gin, and the binding as text."""

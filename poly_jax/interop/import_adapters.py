@@ -59,7 +59,7 @@ def import_adapters(
     base = open_backbone(backbone or _named_backbone(source))
     found = T5Config.of_checkpoint(base.stated_fields(), base.path)
     check_tree(t5_parameter_shapes(found), base.tensors, base.path)
-    granularity = configuration.load("runs/multitask.gin").bound("Adapters").get("granularity")
+    granularity = configuration.load().bound(Adapters).get("granularity")
     read = read_adapters(source, found, base.tensors, granularity)
     lines = [
         *bindings(found, skip=NUMERICS),

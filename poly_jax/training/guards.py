@@ -1,10 +1,10 @@
 """Checks the arguments of `train` and `adapt` before any weights are read."""
 
-import inspect
 from collections.abc import Iterable
 from typing import Literal, get_args
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.skill import takes_packed_rows
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
@@ -79,7 +79,7 @@ def check_packing(data: Data, loss: Loss, adapters: Adapters | None) -> None:
             f" not packed; {advice}"
         )
     for skill in (adapters.skill, adapters.private_skill) if adapters is not None else ():
-        if skill is not None and "segments" not in inspect.signature(skill.apply).parameters:
+        if skill is not None and not takes_packed_rows(skill):
             raise UserError(
                 f"Data.packing is {data.packing!r}, and {type(skill).__name__}.apply has no argument"
                 f" `segments`, which packed rows need; {advice}"

@@ -11,7 +11,6 @@ from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.input_router import InputRouter
-from poly_jax.routing.learned import LearnedRouter
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combined_skills import average_skills, merge_skills, pick
 from poly_jax.transfer.variants import Variant
@@ -55,8 +54,7 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
         )
     elif trained.router.owns_skills:
         # The new task has no skill of its own in the inventory, so it learns a row over all skills.
-        router = variant.router or LearnedRouter()
-        trained = dataclasses.replace(trained, router=router, n_skills=trained.inventory_size)
+        trained = dataclasses.replace(trained, router=variant.new_router(), n_skills=trained.inventory_size)
     # A private skill of the new task would be fresh, so it is left out where skills are not trained and where
     # a single skill is trained.
     private = trained.private_skill if variant.trainable == "adapters" else None

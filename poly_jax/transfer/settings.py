@@ -6,7 +6,6 @@ from typing import Any
 from poly_jax.configuration import Loaded
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
-from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.recorded_mesh import arguments_here
@@ -47,19 +46,19 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
 def configured(variant: Variant, loaded: Loaded) -> Variant:
     """The variant, with the settings that a configuration binds for its parts.
 
-    These are its choice of skills, its way to merge them, and `LearnedRouter` where new tasks get a row.
-    Settings that are not bound keep the variant's values.
+    These are its choice of skills, its way to merge them, and the router of its new tasks where they get a
+    row. Settings that are not bound keep the variant's values.
     """
     parts: dict[str, Any] = {"choice": variant.choice, "merging": variant.merging}
     if variant.routes:
-        parts["router"] = variant.router or LearnedRouter()
+        parts["router"] = variant.new_router()
     bound = {
-        name: dataclasses.replace(part, **loaded.bound(type(part).__name__))
+        name: dataclasses.replace(part, **loaded.bound(type(part)))
         for name, part in parts.items()
         if part is not None
     }
     if variant.input_router is not None:
         router: Any = variant.input_router()
-        router = dataclasses.replace(router, **loaded.bound(type(router).__name__))
+        router = dataclasses.replace(router, **loaded.bound(type(router)))
         bound["input_router"] = lambda: router
     return dataclasses.replace(variant, **bound)

@@ -91,6 +91,12 @@ class Variant:
             if not need.met(adapters):
                 raise UserError(f"variant {self.name!r} {need.refusal(adapters)}")
 
+    def new_router(self) -> "Router":
+        """The router of the new tasks where the run's skills belong to one task each."""
+        from poly_jax.routing.learned import LearnedRouter
+
+        return LearnedRouter() if self.router is None else self.router
+
     def named_for(self, adapters: "Adapters | None") -> "Variant":
         """The variant, under the name that fits a run with these adapters."""
         if self.names is None or adapters is None:

@@ -75,6 +75,9 @@ def test_bound_settings_replace_those_of_a_variant_and_its_other_settings_stay(t
     # A class that a user defines need not be registered with gin.
     other = dataclasses.make_dataclass("Other", [("count", int, 3)], frozen=True)()
     assert configured(dataclasses.replace(mine, choice=other), loaded).choice == other
+    # Its name may be that of a registered class.
+    other = dataclasses.make_dataclass("SearchedWeights", [("l1", float, 0.2)], frozen=True)()
+    assert configured(dataclasses.replace(mine, choice=other), loaded).choice == other
 
 
 @pytest.mark.parametrize(
