@@ -1,14 +1,16 @@
 """Reads the settings of adapting from a configuration, without adapting a run."""
 
 import dataclasses
+import inspect
 from typing import Any
 
 from poly_jax.configuration import Loaded
 from poly_jax.experiment import Experiment
-from poly_jax.model.loss import Loss, TokenLoss
+from poly_jax.model.loss import Loss
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.recorded_mesh import arguments_here
+from poly_jax.transfer import adapt
 from poly_jax.transfer.variants import Variant, find
 
 
@@ -18,13 +20,13 @@ class Settings:
 
     experiment: Experiment
     variant: Variant
-    shots: int | None = None
-    split_name: str = "train"
-    steps: int = 1000
-    batch_size: int = 8
-    optimizer: Optimizer = Optimizer()
-    loss: Loss = TokenLoss()
-    partitioning: Partitioning = Partitioning()
+    shots: int | None
+    split_name: str
+    steps: int
+    batch_size: int
+    optimizer: Optimizer
+    loss: Loss
+    partitioning: Partitioning
 
 
 def adapting_settings(loaded: Loaded, variant: str) -> Settings:
@@ -37,10 +39,11 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
     Raises:
       UserError: there is no such variant, or something is not bound.
     """
-    known = {field.name for field in dataclasses.fields(Settings)}
+    defaults = {name: each.default for name, each in inspect.signature(adapt.adapt).parameters.items()}
     given = {"run": "", "task": "", "output_dir": ""}
     bound = arguments_here(loaded, "adapt", **given, variant=configured(find(variant), loaded))
-    return Settings(**{name: value for name, value in bound.items() if name in known})
+    arguments = {**defaults, **bound}
+    return Settings(**{field.name: arguments[field.name] for field in dataclasses.fields(Settings)})
 
 
 def configured(variant: Variant, loaded: Loaded) -> Variant:
