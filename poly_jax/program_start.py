@@ -22,7 +22,8 @@ def mark() -> None:
 def claim() -> float:
     """Return when the work that begins here began, as Unix time in seconds.
 
-    For the first work of a program that is its start. Later work, and that of other processes, begins now.
+    The first work of a program began when the program started. Later work, and work of other processes,
+    begins now.
     """
     global _started
     began = clock() if _started is None else _started

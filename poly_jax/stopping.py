@@ -60,7 +60,7 @@ def requested() -> bool:
 def exit_code(error: KeyboardInterrupt) -> int:
     """The exit code of a program that an exception has ended.
 
-    It is that of the signal that this process received. Where it received none, another host did, or Python
+    The signal that this process received decides it. Where it received none, another host did, or Python
     itself was interrupted.
     """
     if _received.number is not None:

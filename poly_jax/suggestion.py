@@ -16,7 +16,7 @@ def did_you_mean(names: Sequence[str], shown: Callable[[str], str] = repr) -> st
     """The question `did you mean 'a' or 'b'?` for an error message; "" where there is no name to suggest.
 
     Args:
-      names: the names to suggest, such as those of `close_names`.
+      names: the names to suggest, such as `close_names` finds.
       shown: how the question writes a name.
     """
     return f"did you mean {' or '.join(map(shown, names))}?" if names else ""

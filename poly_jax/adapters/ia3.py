@@ -69,7 +69,7 @@ class IA3:
         return (kernel.astype(jnp.float32) * mixed["ia3"]).astype(kernel.dtype)
 
     def averaged(self, n_skills: int) -> "IA3":
-        """The same kind."""
+        """(IA)^3: an average of vectors is a vector."""
         return self
 
     def average(self, parameters: Mixed) -> Mixed:

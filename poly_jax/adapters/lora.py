@@ -171,7 +171,7 @@ class LoRA:
         return (kernel.astype(jnp.float32) + update).astype(kernel.dtype)
 
     def averaged(self, n_skills: int) -> "LoRA":
-        """The same kind; with `merge_after`, of `n_skills` times the rank at the same scale."""
+        """LoRA of the same rank; with `merge_after`, of `n_skills` times the rank at the same scale."""
         if not self.merge_after:
             return self
         return dataclasses.replace(self, rank=n_skills * self.rank, alpha=n_skills * self.alpha)

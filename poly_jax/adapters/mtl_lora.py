@@ -64,7 +64,7 @@ class MTLLoRA:
     def with_task(
         self, mixed: Mixed, own: Mixed, chosen: Float[Array, "*rows tasks"]
     ) -> dict[str, Float[Array, "..."]]:
-        """`lora_a` as it is, and `lora_b` multiplied by the matrix of each row's task."""
+        """`lora_a` unchanged, and `lora_b` multiplied by the matrix of each row's task."""
         matrix = jnp.einsum("...t,tpr->...pr", chosen, own["lora_lambda"][0])
         return {**mixed, "lora_b": jnp.einsum("...pr,...ro->...po", matrix, mixed["lora_b"])}
 
@@ -92,7 +92,7 @@ class MTLLoRA:
         return self.of_one_task
 
     def average(self, parameters: Mixed) -> Mixed:
-        """A as it is, and the mean of B."""
+        """The shared A unchanged, and the mean of all B."""
         return {"lora_a": parameters["lora_a"], "lora_b": jnp.mean(parameters["lora_b"], -3, keepdims=True)}
 
 

@@ -48,16 +48,16 @@ class Skill(Protocol):
         """
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
-        """The mix in the form that decoding keeps: `apply` to inputs of `dtype` gives the same with it."""
+        """The mix in the form that decoding keeps; `apply` gives the same with it for inputs of `dtype`."""
 
     def merge(self, mixed: Mixed, kernel: Float[Array, "d_in d_out"]) -> Float[Array, "d_in d_out"]:
         """The kernel that computes the adapted output on its own; `mixed` has no row axes."""
 
     def averaged(self, n_skills: int) -> "Skill":
-        """The kind of skill that an average of `n_skills` such skills is."""
+        """The kind of skill that results from averaging `n_skills` skills of this kind."""
 
     def average(self, parameters: Mixed) -> Mixed:
-        """The one skill, of the kind `averaged`, that computes what all compute at equal weights (MHR-mu).
+        """The one skill, of the kind `averaged`, that equals all skills at equal weights (MHR-mu).
 
         The parameters may have any axes before `[splits, skills]`, which stay; the `skills` axis becomes 1.
         """
@@ -82,7 +82,7 @@ class TaskSkill(Skill, Protocol):
     def with_task(
         self, mixed: Mixed, own: Mixed, chosen: Float[Array, "*rows tasks"]
     ) -> Mapping[str, Float[Array, "..."]]:
-        """The mix of each row after the parameters of its task have changed it; the kinds of arrays stay.
+        """The mix of each row changed by the parameters of its task; the arrays keep their names.
 
         Args:
           mixed: the mix of each row, or one mix that all rows share.

@@ -67,8 +67,8 @@ def measure_alignment(
 ) -> Alignment:
     """The alignment of a run's tasks at its trained parameters.
 
-    A task's gradient is that of the loss of target tokens over its first examples, from the split that the
-    run was trained on, with the mixing weights of evaluation.
+    A task's gradient is the gradient of its target tokens' loss over its first examples, from the split that
+    the run was trained on, with the mixing weights of evaluation.
 
     Args:
       restored: the run.

@@ -76,7 +76,7 @@ def measure_load(restored: Restored, data: Data, mesh: Mesh, n_examples: int) ->
 
 
 def _over_batches(batches: Sequence[Any]) -> dict[str, np.ndarray]:
-    """The means over all rows of several batches, of which each has its own means and number of rows."""
+    """The means over all rows of several batches, from the means and the number of rows of each batch."""
     # The means of a batch without rows are 0, and so are those of batches that all have none.
     rows = np.maximum([batch["rows"] for batch in batches], np.finfo(np.float32).tiny)
     return {
@@ -86,7 +86,7 @@ def _over_batches(batches: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def _sown(tree: dict[str, Any]) -> dict[str, Any]:
-    """The sown loads, where the parameters of the routers stand."""
+    """The loads that the routers have sown, at the paths of the routers' parameters."""
     found: dict[str, Any] = {}
     for name, child in tree.items():
         if not isinstance(child, dict):

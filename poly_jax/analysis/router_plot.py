@@ -19,7 +19,7 @@ _INCHES_OF_LETTER = 0.075
 
 
 def representative(weights: Weights) -> str:
-    """The place of the router whose similarities between tasks are nearest to those of all routers together.
+    """The place of the router whose similarities between tasks are nearest to those over all routers.
 
     With fewer than three tasks it is the first router, because there are no two pairs to compare.
     """

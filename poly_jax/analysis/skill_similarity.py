@@ -18,7 +18,7 @@ _STARTS = 10
 
 
 def skill_similarity(skill: Skill, arrays: Mapping[str, np.ndarray]) -> Float[np.ndarray, "skills skills"]:
-    """Cosines of what the skills of an inventory change, over all sites together.
+    """Cosines between the changes that the skills of an inventory make, over all sites together.
 
     LoRA changes a kernel by A B. These updates are compared and not the factors: skills that are drawn apart
     describe the same update by different factors. No update is built, because the inner product of two is

@@ -12,19 +12,20 @@ from scipy.special import entr
 class Statistics:
     """Measures of one router, or their means over several routers; NaN for a router with one skill.
 
-    A share is the absolute value of a weight over the sum of the absolute weights of its task and head. H is
-    Shannon's entropy and K the number of skills. The analysis of Polytropon reports discreteness, active
-    skills and usage (arXiv 2202.13914; `PolytroponLog` of its code). The other measures exist for any router.
+    A share is the absolute value of a weight over the sum of the absolute weights of its task and split (MHR
+    head). H is Shannon's entropy and K the number of skills. The analysis of Polytropon reports discreteness,
+    active skills and usage (arXiv 2202.13914; `PolytroponLog` of its code). The other measures exist for any
+    router.
 
     Attributes:
       discreteness: 1 - the mean binary entropy, in bits, of the allocation z: 0 where every z is 1/2, 1 where
         every z is 0 or 1. NaN for routers without an allocation.
       active: mean share of the skills whose z is at least 1/2; NaN as above.
-      effective_skills: mean over tasks and heads of exp(H(shares)): 1 for a single skill, K for equal shares.
+      effective_skills: mean of exp(H(shares)) over tasks and splits: 1 for one skill, K for equal shares.
       sparsity: mean of 1 - H(shares) / log K: 0 for equal shares, 1 for a single skill.
-      usage_entropy: mean over heads of H(usage) / log K, where usage is the mean share over tasks: 1 where
+      usage_entropy: mean over splits of H(usage) / log K, where usage is the mean share over tasks: 1 where
         all skills have the same weight, 0 where one skill has all of it.
-      specialisation: mean over heads of (H(usage) - mean over tasks of H(shares)) / log K, the mutual
+      specialisation: mean over splits of (H(usage) - mean over tasks of H(shares)) / log K, the mutual
         information of task and skill: 0 where all tasks have the same mix, and 1 where every task has a
         single skill and all skills are used equally.
     """
@@ -50,7 +51,7 @@ def usage(weights: Float[np.ndarray, "tasks splits skills"]) -> Float[np.ndarray
 
 
 def effective_skills(weights: Float[np.ndarray, "tasks splits skills"]) -> Float[np.ndarray, "tasks splits"]:
-    """exp(H(shares)) of every task and head; 0 where all weights are 0."""
+    """exp(H(shares)) of every task and split; 0 where all weights are 0."""
     part = shares(weights)
     return np.exp(entr(part).sum(-1)) * (part.sum(-1) > 0)
 

@@ -49,7 +49,7 @@ def mixing_weights(adapters: Adapters, parameters: dict[str, Any]) -> Weights:
 def allocations(adapters: Adapters, parameters: dict[str, Any]) -> Weights | None:
     """The allocation of skills to tasks, `z = sigmoid(Z / temperature)` in [0, 1], before normalisation.
 
-    It is None for a router without such an allocation. The arguments are those of `mixing_weights`.
+    It is None for a router without such an allocation. The arguments are the same as in `mixing_weights`.
     """
     router = adapters.router
     if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):

@@ -20,7 +20,7 @@ def macros_defined(config: Config) -> set[str]:
 
 
 def check_overridden_macros(config: Config, bindings: Iterable[str], defined: set[str]) -> None:
-    """Raises a UserError where a binding is of a macro that no gin file defines and nothing uses."""
+    """Raises a UserError where a binding sets a macro that no gin file defines or uses."""
     known = defined | set(_references(config, "gin.macro"))
     for binding in bindings:
         name = binding.partition("=")[0].strip()

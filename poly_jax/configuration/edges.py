@@ -70,7 +70,7 @@ class _LaterReference(gin.config.ConfigurableReference):
 
 
 class _AdaptersReference(gin.config.ConfigurableReference):
-    """`@Adapters` in `Experiment.adapters`, whose number of tasks the task table will say."""
+    """`@Adapters` in `Experiment.adapters`, whose number of tasks comes from the task table later."""
 
     def __init__(self, reference: Any):
         self.__dict__.update(vars(reference))
@@ -134,7 +134,7 @@ def followed(value: Any, config: Config) -> Any:
 
 
 def _with_later(value: Any, state: GinState) -> Any:
-    """The value with every reference in it that is not called in the form of a `_LaterReference`."""
+    """The value, with every reference in it that is not called replaced by a `_LaterReference`."""
     if isinstance(value, _AdaptersReference):
         return value
     if isinstance(value, gin.config.ConfigurableReference):

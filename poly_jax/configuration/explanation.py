@@ -1,4 +1,4 @@
-"""From what gin raises to the one line that a user needs: what is wrong, where, and what to write instead."""
+"""Turns what gin raises into the line that a user needs: what is wrong, where, and what to write instead."""
 
 import contextlib
 import inspect
@@ -47,7 +47,7 @@ def parameters() -> dict[str, list[str]]:
 
 
 def registry_name(name: str) -> str:
-    """The shortest name of a configurable, of which gin has said a name."""
+    """The shortest name of a configurable, given a name of it from an error of gin."""
     registry = gin.config._REGISTRY
     return registry.minimal_selector(registry.get_match(name).selector)
 
@@ -126,7 +126,7 @@ def _failed_import(module: str, error: BaseException) -> str:
 
 
 def _place(error: BaseException, source: str) -> str:
-    """`FILE, line N` of an error in a gin file, as exactly as gin tells; the flag itself for a flag."""
+    """`FILE, line N` of an error in a gin file, as precisely as gin says it; the flag itself for a flag."""
     if source.startswith("--"):
         return source
     if isinstance(error, SyntaxError):
@@ -179,7 +179,7 @@ def unset(names: Iterable[str]) -> UserError:
 
 @contextlib.contextmanager
 def explain_unset_bindings() -> Iterator[None]:
-    """Turn what gin raises for a parameter that a program needs and nobody bound into a `UserError`."""
+    """Turn gin's error for an unbound parameter that a program needs into a `UserError`."""
     try:
         yield
     except RuntimeError as error:
@@ -203,7 +203,7 @@ def explain_unset_bindings() -> Iterator[None]:
 
 
 def _shortest_name(name: str, said: str) -> str:
-    """What gin files call a configurable, of which gin has said the last part of its name and its `repr`."""
+    """The name of a configurable in gin files, given the last part of its name and its `repr` from gin."""
     registry = gin.config._REGISTRY
     for selector, entry in registry.items():
         if entry.name == name and said.startswith(f"({entry.wrapped})"):

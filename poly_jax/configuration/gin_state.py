@@ -48,7 +48,7 @@ class GinState:
 
     @contextlib.contextmanager
     def in_force(self) -> Iterator[None]:
-        """Inside, gin holds this state, which keeps what is used there; afterwards gin holds what it did."""
+        """Put this state into gin for the block, record what the block uses, and then put gin's own back."""
         before, locked = GinState.now(), gin.config_is_locked()
         gin.config._set_config_is_locked(False)
         self._enter()

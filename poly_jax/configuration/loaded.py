@@ -51,7 +51,7 @@ class Loaded:
 
     @property
     def texts(self) -> Texts:
-        """What the folder of a run with this configuration says of it."""
+        """The two files in which the folder of a run with this configuration records it, as texts."""
         return Texts(self.config, self.operative)
 
     def operative(self) -> str:
@@ -99,7 +99,7 @@ class Loaded:
         return found
 
     def experiment(self) -> Any:
-        """The `Experiment` of a run that is read for its weights, whether or not it says on which data.
+        """The `Experiment` of a run that is read for its weights, whether or not it binds any data.
 
         Its data is `Data("", 0, 0)` where no mixture is named: an imported run says what its model is, and
         leaves it to the user to say what to do with it.

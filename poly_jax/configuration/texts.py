@@ -23,7 +23,7 @@ def operative_text() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """What a run's folder says of its configuration.
+    """The files in which a run's folder keeps its configuration.
 
     Attributes:
       config: the text of `config.gin`: what gin files and bindings said.

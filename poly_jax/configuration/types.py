@@ -21,7 +21,7 @@ _LARGEST_INTEGER = 2**63 - 1
 
 
 class MisfitError(Exception):
-    """A value is not of a type."""
+    """A value that is not of the annotated type."""
 
 
 def annotations(wrapped: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def annotations(wrapped: Any) -> dict[str, Any]:
 
 
 def fitting(value: Any, hint: Any) -> Any:
-    """The value as a type takes it: a whole float becomes an integer, one text a sequence of it.
+    """The value as a type takes it: a whole float becomes an integer, a single text a sequence of one.
 
     Integers have at most 64 bits, and numbers are finite.
 

@@ -32,7 +32,7 @@ class DrawnReference(abc.ABC):
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
     ) -> tf.data.Dataset:
-        """Make one row per example, of what `encoded` makes of it."""
+        """Make one row per example, as `encoded` returns it."""
 
         @seqio.map_over_dataset(num_seeds=1)
         @tf.autograph.experimental.do_not_convert

@@ -61,7 +61,7 @@ class IndexedSequence:
         return {"tasks": draws[:, 0].astype(np.int32), "draws": draws[:, 1].copy()}
 
     def of_stored(self, arrays: Mapping[str, Int[np.ndarray, "..."]]) -> list[Example]:
-        """Return the examples of draws."""
+        """Return the examples that these draws stand for."""
         draws = zip(arrays["tasks"].tolist(), arrays["draws"].tolist(), strict=True)
         return [self._examples.example(draw) for draw in draws]
 
@@ -92,7 +92,7 @@ class StreamedSequence:
         }
 
     def of_stored(self, arrays: Mapping[str, Int[np.ndarray, "..."]]) -> list[Example]:
-        """Return examples of their tokens."""
+        """Return the examples that these tokens make up."""
         if not len(arrays["task_ids"]):
             return []
         inputs = np.split(arrays["inputs"], np.cumsum(arrays["inputs_lengths"])[:-1])

@@ -1,4 +1,4 @@
-"""The endless sequence of a mixture's examples, held in memory, of which any place can be computed."""
+"""The endless sequence of a mixture's examples, held in memory, where any place can be computed."""
 
 import dataclasses
 import hashlib

@@ -30,7 +30,7 @@ _RANDOM_OPERATIONS = ("Random", "Multinomial", "Shuffle", "PyFunc")
 
 @dataclasses.dataclass(frozen=True)
 class Read:
-    """The examples of a task, and whether its preprocessors may make others of them when they run again."""
+    """The examples of a task, and whether its preprocessors may make different ones when they run again."""
 
     examples: TaskExamples
     random: bool
@@ -220,7 +220,7 @@ def _opener(sources: Sequence[_Source], split: str) -> Callable[[tf.Tensor], tf.
 
 
 def _identity(part: Any) -> Any:
-    """What is equal for two preprocessors that do the same."""
+    """A value that is equal for two preprocessors that do the same."""
     if isinstance(part, seqio.CacheDatasetPlaceholder):
         return seqio.CacheDatasetPlaceholder, part.required
     if isinstance(part, functools.partial):

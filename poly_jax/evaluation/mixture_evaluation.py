@@ -108,7 +108,7 @@ class MixtureEvaluation:
         """Predict the examples that `read` has read, and compute their tasks' metrics.
 
         Args:
-          predictor: a model whose table is that of the evaluation.
+          predictor: a model with the task table of the evaluation.
           keep_bar: whether the progress bar stays on the terminal at the end.
 
         Raises:

@@ -130,7 +130,7 @@ def say_if_endless(task: seqio.Task, lengths: Lengths) -> None:
 
 
 def _encoding_steps(task: seqio.Task) -> list[Callable[..., tf.data.Dataset]]:
-    """Return the task's preprocessors from seqio's tokenizing one onwards; empty if it has no such one."""
+    """Return the task's preprocessors from seqio's tokenizing one onwards; empty if none tokenizes."""
     preprocessors = list(watched(task).preprocessors)
     for place, step in enumerate(task.preprocessors):
         while isinstance(step, functools.partial):

@@ -41,10 +41,10 @@ class UnknownTasks:
 
     @classmethod
     def of(cls, unknown: Unknown | None, descriptions: str | None) -> "UnknownTasks | None":
-        """The answer to a program's flags; None if unknown tasks are an error.
+        """Make it from a program's flags; None if unknown tasks are an error.
 
         Raises:
-          UserError: `unknown` is no such way, or nothing would read the descriptions.
+          UserError: `unknown` is not one of the ways, or nothing would read the descriptions.
         """
         if descriptions is not None and unknown in (None, "average"):
             raise UserError(

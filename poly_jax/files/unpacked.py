@@ -38,7 +38,7 @@ _READ = 1 << 20
 
 
 def is_archive(path: epath.PathLike) -> bool:
-    """Whether a path is that of a zip or tar archive, by its name, and a file."""
+    """Whether a path is a file whose name says that it is a zip or tar archive."""
     return _ARCHIVE.search(os.fspath(path)) is not None and epath.Path(path).is_file()
 
 

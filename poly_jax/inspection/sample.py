@@ -17,7 +17,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data
 
 _BATCH = 64
-# More than the examples that wait to be packed, so that rows are those of the midst of a training.
+# More than the examples that wait to be packed, so that rows look as in the middle of training.
 _EXAMPLES = 2048
 # Longer examples are counted as if they had this length.
 _LONGEST = 1 << 14
@@ -81,8 +81,8 @@ def read_sample(name: str, table: TaskTable, data: Data, seed: int) -> Sample:
 def packed_rows(sample: Sample, data: Data, packing: Packing) -> Iterator[Batch]:
     """Yield the packed rows of a sample, one to a batch; without packing, each example is a row.
 
-    The rows are those of training. They end when the examples of the sample do, before the last ones are
-    packed, because training would choose among more.
+    The rows are the same as in training. They end when the examples of the sample do, before the last ones
+    are packed, because training would choose among more.
     """
     if packing == "none":
         for batch in sample.batches:

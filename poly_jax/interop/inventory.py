@@ -49,7 +49,7 @@ def join(sources: Sequence[SkillSource], dimensions: T5Dimensions, n_splits: int
     Args:
       sources: the sources.
       dimensions: dimensions of the T5 that all of them adapt.
-      n_splits: number of splits; None for that of the sources.
+      n_splits: number of splits; None for the sources' own.
 
     Raises:
       UserError: the sources are of different kinds, have different splits, or do not fit the T5; or two
@@ -100,7 +100,7 @@ def check_names(sources: Sequence[SkillSource]) -> None:
 
 
 def _n_splits(sources: Sequence[SkillSource], wanted: int | None) -> int:
-    """Return the number of splits: that of the sources with several, or what is wanted where all have one."""
+    """Return the number of splits: the sources' own where any has several, or else the one that is wanted."""
     several = next((source for source in sources if source.n_splits > 1), None)
     if several is None:
         return wanted or 1

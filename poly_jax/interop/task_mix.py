@@ -66,7 +66,7 @@ def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | 
 
 
 def one_task_lora(skill: Skill | None) -> LoRA | None:
-    """Return the LoRA that is one task's mix of such skills; None where the mix is no LoRA."""
+    """Return the LoRA that equals one task's mix of such skills; None where no LoRA equals it."""
     if isinstance(skill, MTLLoRA):
         return skill.of_one_task
     return skill if isinstance(skill, LoRA) else None
@@ -75,7 +75,7 @@ def one_task_lora(skill: Skill | None) -> LoRA | None:
 def task_lora(run: OpenRun, adapters: Adapters, task: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return a task's adapter as one LoRA at every adapted map: `a` [d_in, rank] and `b` [rank, d_out].
 
-    The scale of the update is that of the run's skills. Skills whose outputs are averaged, or that are added
+    The update has the same scale as the run's skills. Skills whose outputs are averaged, or that are added
     to a private skill of the task, become one LoRA whose rank is the sum of their ranks.
 
     Args:

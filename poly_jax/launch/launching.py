@@ -25,7 +25,7 @@ def launch(
       processes: number of processes of the target "local".
 
     Returns:
-      The exit code: that of the job where it runs here, otherwise 0.
+      The job's exit code where it runs here, otherwise 0.
 
     Raises:
       UserError: the job cannot run there, a tool is missing, or a tool's command fails.

@@ -39,7 +39,7 @@ class Supervisor:
         Args:
           command: words of the command of every process.
           processes: number of processes.
-          env: environment variables beside those of this process.
+          env: environment variables in addition to this process's own.
           max_restarts: number of times that all processes are started again.
           grace_seconds: time between the request to stop and the kill.
           output: where the processes' lines go; None for standard output.
@@ -54,7 +54,7 @@ class Supervisor:
         self._signals: collections.deque[int] = collections.deque()
 
     def run(self) -> int:
-        """Run the job to its end; return its exit code, as a shell would tell it."""
+        """Run the job to its end; return its exit code, as a shell would report it."""
         before = {number: signal.signal(number, self._note) for number in _PASSED_ON}
         try:
             code = self._attempt()
@@ -164,7 +164,7 @@ def _failures(processes: Sequence[subprocess.Popen]) -> list[int]:
 
 
 def _deciding(failures: Sequence[int]) -> int:
-    """Of the codes of processes that ended at the same time, one that speaks against a restart decides."""
+    """The code that decides for processes that ended together: one that rules out a restart, if any does."""
     hopeless = [code for code in failures if not calls_for_restart(code)]
     return (hopeless or list(failures) or [FINISHED])[0]
 

@@ -2,7 +2,7 @@
 
 Sources for TPUs: https://cloud.google.com/kubernetes-engine/docs/concepts/plan-tpus (topologies, machine
 types, node labels), https://cloud.google.com/tpu/docs/v5p (accelerator types; the largest v5p job has 96
-cubes), https://cloud.google.com/tpu/docs/runtimes (software versions). GPUs are told as hosts x
+cubes), https://cloud.google.com/tpu/docs/runtimes (software versions). GPUs are written as hosts x
 GPUs of a host.
 """
 

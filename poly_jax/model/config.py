@@ -68,7 +68,7 @@ class T5Config(T5Dimensions):
 
     @classmethod
     def of_checkpoint(cls, fields: Mapping[str, Any], source: object) -> "T5Config":
-        """Make the configuration of a checkpoint's T5. Fields of how a run computes keep their defaults.
+        """Make the configuration of a checkpoint's T5. Fields about how a run computes keep their defaults.
 
         Args:
           fields: values of fields, as `Backbone.stated_fields` gives them.

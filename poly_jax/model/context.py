@@ -1,4 +1,4 @@
-"""What every module of one T5 is told: the model, its adapters, and where decoding has got to."""
+"""What every module of one T5 knows: the model, its adapters, and where decoding has got to."""
 
 import dataclasses
 

@@ -21,7 +21,7 @@ from poly_jax.weights.sharding import constrain
 def _positions(
     length: int, cursor: Cursor | None
 ) -> tuple[Int[Array, "queries"], Int[Array, "keys_or_cache"]]:
-    """The positions of queries and keys: those of the whole target, or one query over the cache."""
+    """The positions of queries and keys: all of the target's, or one query over the cache."""
     if cursor is not None:
         return cursor.position[None], jnp.arange(cursor.length)
     return jnp.arange(length), jnp.arange(length)

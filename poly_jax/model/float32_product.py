@@ -19,7 +19,7 @@ def float32_product(
     """`jnp.einsum` of two arrays of one dtype, accumulated and returned in float32.
 
     The backward pass rounds the gradient of the result to the operands' dtype, so that its products are as
-    fast as that of the forward pass. Left to itself, JAX multiplies float32 gradients.
+    fast as the product of the forward pass. Left to itself, JAX multiplies float32 gradients.
     """
     return jnp.einsum(equation, left, right, preferred_element_type=jnp.float32)
 

@@ -106,7 +106,7 @@ class TokenLoss:
     ) -> Float[Array, ""]:
         """The divisor of the total: the number of target tokens, or of examples that have at least one.
 
-        `segments` are those of the targets where rows hold several examples.
+        `segments` gives the examples of the targets where a row holds several.
         """
         if self.normalize_by == "tokens":
             return jnp.sum(weights)

@@ -20,7 +20,7 @@ class Route:
 
     Attributes:
       task_ids: the task of everything that has a mix of its own: `rows` is `batch`, or `batch segments` where
-        a row packs several examples. The task of example n of a row stands at n - 1.
+        a row packs several examples. The task of a row's n-th example has index n - 1.
       weights: mixing weights of the innermost router above this module, [*rows, splits, skills], or
         [splits, skills] where the whole batch shares one mix; None above the first router.
       segments: where the examples of packed rows lie; None for one example per row.

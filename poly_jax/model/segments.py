@@ -15,7 +15,7 @@ class Segments:
     """The example of its row that each position belongs to: 1, 2, ...; 0 is padding, as in seqio.
 
     An example has the same number in `inputs` and in `targets`. Its positions are contiguous, so that their
-    differences are those of the example alone, and relative position biases need nothing else.
+    differences are the same as in the example alone, and relative position biases need nothing else.
 
     Attributes:
       inputs: the example of every position of the encoder's input.
@@ -40,12 +40,12 @@ class Segments:
 
     @property
     def inputs_to_inputs(self) -> Bool[Array, "batch 1 inputs inputs"]:
-        """Whether each position of the input (third axis) may attend to each other one (last axis)."""
+        """Whether each position of the input (third axis) may attend to each position (last axis)."""
         return _same(self.inputs, self.inputs)
 
     @property
     def targets_to_targets(self) -> Bool[Array, "batch 1 targets targets"]:
-        """Whether each position of the target is of the same example as each other one."""
+        """Whether two positions of the target (third and last axis) belong to the same example."""
         return _same(self.targets, self.targets)
 
     @property

@@ -50,7 +50,7 @@ class SiteRouter(nn.Module):
     def __call__(
         self, x: Float[Array, "batch length width"], route: Route
     ) -> Float[Array, "batch length 1 skills"] | Float[Array, "*rows 1 skills"]:
-        """The weights of every position, or for a router that pools of every example."""
+        """The weights of every position, or of every example for a router that pools."""
         router, sizes = self.adapters.router, self.adapters.sizes
         assert isinstance(router, InputRouter)
         inputs, task_ids, present = self._rows(router, x, route)

@@ -52,7 +52,7 @@ class AbstractRun:
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> "AbstractRun":
-        """Make a run of the arguments of `train`, of which many do not matter."""
+        """Make a run from the arguments of `train`, many of which do not matter here."""
         names = {field.name for field in dataclasses.fields(cls)}
         return cls(**{name: value for name, value in arguments.items() if name in names})
 
@@ -106,7 +106,7 @@ def trained_and_frozen(
     Args:
       run: the run.
       model: its model.
-      parameters: what `parameter_shapes` says of the model, which takes seconds for large ones.
+      parameters: what `parameter_shapes` returns for the model, which takes seconds for large ones.
       mesh: the mesh.
     """
     shapes, axes = parameters

@@ -66,7 +66,7 @@ def _repetitions(name: str, params: dict[str, Any], loop_calls: int) -> int:
     if name == "while":
         return loop_calls
     if name == "shard_map":
-        # Inside, shapes are those of one device. The name of the parameter is that of jax 0.10.
+        # Inside, shapes are per device. jax 0.10 gives the parameter this name.
         return math.prod(params["mesh"].shape[axis] for axis in params["newly_manual_axes"])
     return 1
 

@@ -1,4 +1,4 @@
-"""What must be said to JAX and libtpu before they are imported, so that they compile for other machines."""
+"""What JAX and libtpu must be told before they are imported, so that they compile for other machines."""
 
 import os
 

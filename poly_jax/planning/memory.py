@@ -50,7 +50,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class TooLarge:
-    """What the compiler says of a program that does not fit.
+    """What the compiler says about a program that does not fit.
 
     Attributes:
       needed: bytes that it needs on each device, arguments included.
@@ -62,7 +62,7 @@ class TooLarge:
 
 
 def bytes_on_device(tree: Any) -> int:
-    """Bytes of each device's share of arrays, of which dtypes, shapes and shardings are given."""
+    """Bytes of each device's share of arrays, given their dtypes, shapes and shardings."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)

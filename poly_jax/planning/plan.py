@@ -31,7 +31,7 @@ _AVAILABLE = 15.75 / 16
 
 @dataclasses.dataclass(frozen=True)
 class Accelerators:
-    """What is rented.
+    """The slices to rent.
 
     Attributes:
       slice: the slice.
@@ -105,7 +105,7 @@ class Plan:
       compiled_flops_per_chip: the same by the compiled program; None where it does not fit.
       float32_flops_per_chip: the part of `dot_flops_per_chip` with an operand in float32.
       collectives: what is sent, with the bytes of a chip; None where the program does not fit.
-      reshards: those that only change how activations are sharded.
+      reshards: the collectives that only change how activations are sharded.
       fits: whether the memory is enough.
       compiled_for: the kind of chip that it was compiled for.
     """

@@ -1,4 +1,4 @@
-"""The program `plan`: compiles a run's steps for accelerators and tells what they take."""
+"""The program `plan`: compiles a run's steps for accelerators and reports what they take."""
 
 import contextlib
 import sys

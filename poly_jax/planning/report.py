@@ -1,4 +1,4 @@
-"""What `plan` tells: the plan's figures, a suggestion, the largest batch, and the run's time and cost."""
+"""What `plan` reports: the plan's figures, a suggestion, the largest batch, and the run's time and cost."""
 
 import dataclasses
 from typing import Any

@@ -19,7 +19,7 @@ Sides = tuple[int, ...]
 
 
 class Contents:
-    """Tells from a collective's shape what it moves; a compiled program does not say it."""
+    """Infers from a collective's shape what it moves, which a compiled program does not say."""
 
     def __init__(self, parameters: Mapping[str, Any], batch: Mapping[str, Any]) -> None:
         """Learn the shapes of a program's arrays.

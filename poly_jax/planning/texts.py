@@ -14,7 +14,7 @@ class Table:
 
     Attributes:
       title: what it shows.
-      columns: the heads of its columns.
+      columns: the headings of its columns.
       rows: its cells.
       n_texts: number of columns, from the left, that are not numbers.
     """
@@ -26,7 +26,7 @@ class Table:
 
 
 def headline(report: Report) -> str:
-    """What is planned for what."""
+    """The accelerators, the mesh and the program that a plan is about, in one line."""
     plan, accelerators = report.plan, report.plan.accelerators
     slices = f"{accelerators.slices} x " if accelerators.slices > 1 else ""
     hosts = accelerators.slice.hosts * accelerators.slices

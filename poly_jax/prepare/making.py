@@ -35,7 +35,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """What is known of a shard after it was written.
+    """What is known about a shard after it was written.
 
     Attributes:
       name: name of its file.

@@ -1,4 +1,4 @@
-"""A bar on the terminal that tells how much of a checkpoint has been read or written."""
+"""A bar on the terminal that shows how much of a checkpoint has been read or written."""
 
 from contextlib import AbstractContextManager
 

@@ -1,4 +1,4 @@
-"""A bar on the terminal that tells how many of a number of items are done."""
+"""A bar on the terminal that shows how many of a number of items are done."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -61,12 +61,12 @@ def check_output_file(path: epath.PathLike) -> None:
 
 
 def _run_around(folder: epath.Path) -> epath.Path | None:
-    """The run that a folder is, or of whose own files it is a part; None for any other folder."""
+    """The run that a folder is, or that owns the folder; None for any other folder."""
     return folder if (folder / _RUN_FILE).exists() else _run_with(folder)
 
 
 def _run_with(path: epath.Path) -> epath.Path | None:
-    """The run of whose own files or folders a path is one; None for any other path."""
+    """The run that owns a path as one of its files or folders; None for any other path."""
     folders = [path, *path.parents]
     for below, run in itertools.pairwise(folders):
         own = below.name in _RUN_FOLDERS

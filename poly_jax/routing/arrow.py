@@ -28,7 +28,7 @@ class ArrowRouter(InputRouter):
     """`w = softmax(|x . v_k| / temperature)` over the largest, with a prototype v_k of every skill.
 
     The prototype is the direction of inputs that the skill's update A B stretches most: its first singular
-    vector on the side of the inputs (arXiv 2405.11157, section 4.2). Scores are those of PEFT's
+    vector on the side of the inputs (arXiv 2405.11157, section 4.2). The scores are the same as in PEFT's
     `tuners/lora/arrow.py`: absolute products with inputs that are not normalised. Its subtraction of general
     knowledge is not part of this router.
 
@@ -46,7 +46,7 @@ class ArrowRouter(InputRouter):
         check_temperature(self, self.temperature)
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As requested."""
+        """The number that is requested, which must allow for `top_k`."""
         return check_enough(self, self.top_k, requested)
 
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:

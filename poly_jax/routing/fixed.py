@@ -28,7 +28,7 @@ class SharedRouter(AverageRouter):
     """One skill that all tasks use: an ordinary adapter."""
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """Always 1."""
+        """1, whatever number is requested."""
         return 1
 
 
@@ -39,7 +39,7 @@ class PrivateRouter(Router):
     owns_skills: ClassVar[bool] = True
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """One skill for each task."""
+        """The number of tasks: each has a skill of its own."""
         return n_tasks
 
     def weights(

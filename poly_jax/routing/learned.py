@@ -1,4 +1,4 @@
-"""The learned router of Polytropon and MHR: a table of logits per task, head and skill."""
+"""The learned router of Polytropon and MHR: a table of logits per task, split (MHR head) and skill."""
 
 import dataclasses
 import math
@@ -57,7 +57,7 @@ class LearnedRouter(Router):
             raise UserError(f"LearnedRouter.top_k is {self.top_k}; it needs LearnedRouter.scores = 'softmax'")
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As requested."""
+        """The number that is requested, which must allow for `top_k`."""
         return check_enough(self, self.top_k, requested)
 
     def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:

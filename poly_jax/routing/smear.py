@@ -17,9 +17,9 @@ from poly_jax.weights.parameter_spec import ParameterSpec
 class SMEARRouter(InputRouter):
     """`w = softmax(W norm(mean x))`, where the mean is over an example's positions (arXiv 2306.03745).
 
-    Skills are merged by their factors, as for a task's mix. In the encoder the mean is that of the site's
-    input, in the decoder that of the encoded input, as in the authors' code. So the mix of an example does
-    not depend on what has been decoded. Padding does not count.
+    Skills are merged by their factors, as for a task's mix. In the encoder, x is the site's input. In the
+    decoder it is the encoded input, as in the authors' code, so the mix of an example does not depend on what
+    has been decoded. Padding does not count.
     """
 
     pools: ClassVar[bool] = True

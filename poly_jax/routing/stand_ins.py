@@ -29,7 +29,7 @@ class StandInRows(Router):
     shares: tuple[tuple[float, ...], ...]
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As many as the known tasks have."""
+        """The number of skills that the known tasks' router mixes."""
         return self.known.n_skills(requested, self.n_known)
 
     def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:

@@ -37,7 +37,7 @@ class TokenRouter(InputRouter):
         check_temperature(self, self.temperature)
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """As requested."""
+        """The number that is requested, which must allow for `top_k`."""
         return check_enough(self, self.top_k, requested)
 
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:

@@ -39,12 +39,12 @@ class Cell:
     seeds: tuple[int, ...]
 
     def seeds_among(self, seeds: Sequence[int]) -> list[int]:
-        """Those of its seeds that are among these."""
+        """The cell's own seeds among the given ones."""
         return [seed for seed in self.seeds if seed in seeds]
 
     @property
     def n_numbers(self) -> int:
-        """How many numbers route a task."""
+        """The number of routing numbers of a task."""
         return ROUTERS[self.granularity] * self.n_splits * self.n_skills
 
     @property

@@ -62,7 +62,7 @@ class MultitaskMethod:
 
     @property
     def run_name(self) -> str:
-        """Name of the folders of its runs: that of its recipe, or its own where it has bindings."""
+        """Name of the folders of its runs: its recipe's name, or its own where it has bindings."""
         if self.bindings:
             return self.name.replace(", ", "-").replace(" ", "_")
         return self.recipe.rpartition("/")[2].removesuffix(".gin")

@@ -40,7 +40,7 @@ def choose_adaptation_rate(
 ) -> float:
     """The learning rate that adapts best to training tasks under new names; 0 where nothing is trained.
 
-    It is the rate of the router if only the router is trained, and else that of the skills.
+    It is the rate of the router if only the router is trained, and else the rate of the skills.
     """
     rates = _tried(method, adaptation)
     if not rates:

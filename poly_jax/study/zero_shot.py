@@ -1,4 +1,4 @@
-"""The study of new tasks without examples (docs/zero_shot.md), whose prompts say the skills in words."""
+"""The study of new tasks without examples (docs/zero_shot.md), whose prompts name the skills in words."""
 
 import dataclasses
 import functools

@@ -41,7 +41,7 @@ def _entry(method: MultitaskMethod, rate: float, *answers: str) -> Entry:
 _MOLORA = MultitaskMethod("MoLoRA", f"{RECIPES}/molora.gin")
 _SMEAR = MultitaskMethod("SMEAR", f"{RECIPES}/smear.gin")
 
-# The rates are those of the opaque benchmark. For routers that look at inputs, they were chosen from 1e-2 and
+# The opaque benchmark uses the same rates. For routers that look at inputs, they were chosen from 1e-2 and
 # 3e-2 by the training tasks' scores in short runs (docs/zero_shot.md).
 ENTRIES = (
     _entry(POLY, 3e-2, UNIFORM, *UNKNOWN),

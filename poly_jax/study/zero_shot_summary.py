@@ -18,7 +18,7 @@ Scores = Float[np.ndarray, "seeds"]
 def summarise(results: ResultsFile, seeds: Sequence[int]) -> str:
     """Tables in Markdown: scores of every way to answer, and paired differences from the uniform mix.
 
-    A method has the figures of those of the seeds for which it is complete.
+    A method has the figures of the seeds for which it is complete.
     """
     return "\n".join(
         ["### Scores\n", _scores(results, seeds), "### Differences\n", _differences(results, seeds)]
@@ -26,7 +26,7 @@ def summarise(results: ResultsFile, seeds: Sequence[int]) -> str:
 
 
 def complete_seeds(results: ResultsFile, entry: Entry, seeds: Sequence[int]) -> list[int]:
-    """Those of the seeds for which the file has all results of a method."""
+    """The seeds for which the file has all results of a method."""
     keys = [
         {"stage": "zero-shot", "form": form, "answer": answer, "method": entry.method.name}
         for form, answer in itertools.product(FORMS, entry.answers)

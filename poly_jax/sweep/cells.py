@@ -40,7 +40,7 @@ def column(task: str) -> str:
 
 
 def configuration_digest(loaded: Loaded, method: Method, *others: Any) -> str:
-    """Eight hexadecimal digits of a hash of a method, `others` and all bindings except those of the sweep."""
+    """Eight hexadecimal digits of a hash of a method, `others` and all bindings except the sweep's own."""
     bound = [text for owner, text in loaded.bindings() if owner not in _NOT_OF_A_RESULT]
     own = dataclasses.asdict(method) | {"name": ""}
     text = "\n".join([*sorted(bound), repr(sorted(own.items())), *map(repr, others)])

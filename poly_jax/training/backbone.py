@@ -121,7 +121,7 @@ def _layers(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def _names(names: Iterable[str], config: T5Config) -> list[str]:
-    """The names of the model's parameters for those of a backbone of floats."""
+    """The names of the model's parameters, given the names in a backbone of floats."""
     if config.quantization == "none":
         return list(names)
     return [*names, *(scale_name(name) for name in names if is_quantized(name))]

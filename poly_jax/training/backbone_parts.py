@@ -1,4 +1,4 @@
-"""Reads of a backbone only what the devices of one host hold."""
+"""Reads only the parts of a backbone that the devices of one host hold."""
 
 import functools
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the training loop needs of a stream of batches."""
+"""The interface of a stream of batches that the training loop reads."""
 
 import os
 from collections.abc import Iterator

@@ -39,7 +39,7 @@ def restore_position(run: epath.Path, step: int, batches: Batches) -> None:
     hosts unless `Data.reading` is "streamed".
 
     Raises:
-      UserError: there is no position, it is damaged, or it is that of another stream.
+      UserError: there is no position, it is damaged, or it belongs to another stream.
     """
     folder = run / FOLDER
     name = _name(step, jax.process_index())

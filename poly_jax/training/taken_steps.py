@@ -37,7 +37,7 @@ class NotFiniteError(Exception):
 
 
 class TakenSteps:
-    """Waits for the metrics of steps, and averages those of the steps since the last report."""
+    """Waits for the metrics of steps, and averages them over the steps since the last report."""
 
     def __init__(self, non_finite: NonFinite):
         self._stops = non_finite == "stop"

@@ -23,9 +23,9 @@ Kind = Literal[
 ]
 """What the time was spent on.
 
-`start_up` is the time from the start of a program to its first step, `compile` that of each program's first
-step, `data_wait` that in which the devices had no work because the next batch was not ready, `save_stall`
-that in which no step was taken because of a checkpoint. `lost_to_restarts` is the time of steps that an
+`start_up` is the time from the start of a program to its first step, and `compile` the time of each program's
+first step. In `data_wait` the devices had no work because the next batch was not ready. In `save_stall` no
+step was taken because of a checkpoint. `lost_to_restarts` is the time of steps that an
 earlier program had taken already. `idle` is the time between two programs.
 """
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -63,8 +63,8 @@ class SearchedWeights:
     """Weights of the skills that a search without gradients finds, as in LoraHub (arXiv 2307.13269).
 
     The search minimises the loss on the examples plus `l1` times the mean absolute weight. Weights lie in
-    [-bound, bound], start at 0 and are shared by all sites and heads. The search is CMA-ES (library `cmaes`);
-    LoraHub's code uses NGOpt of nevergrad.
+    [-bound, bound], start at 0 and are shared by all sites and splits (MHR heads). The search is CMA-ES
+    (library `cmaes`); LoraHub's code uses NGOpt of nevergrad.
 
     Attributes:
       evaluations: number of mixes that are tried, at least one generation of CMA-ES; LoraHub's 40 steps are

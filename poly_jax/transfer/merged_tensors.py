@@ -20,7 +20,7 @@ def weighted_sum(tensors: Tensors, weights: Weights) -> Float[Array, "*shape"]:
 def largest(tensors: Tensors, density: float) -> Tensors:
     """Keep the share `density` of the numbers of each tensor that are largest in magnitude, and 0 elsewhere.
 
-    The share is that of the numbers that are not 0, so that zeros with which a smaller rank was padded do not
+    The share is taken of the numbers that are not 0, so zeros with which a smaller rank was padded do not
     count.
     """
     flat = tensors.reshape(len(tensors), -1)

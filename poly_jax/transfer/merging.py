@@ -1,4 +1,4 @@
-"""Ways to merge LoRA skills into one beside the average: task arithmetic, TIES, DARE and pruning.
+"""Ways to merge LoRA skills into one, other than the average: task arithmetic, TIES, DARE and pruning.
 
 They are PEFT's `add_weighted_adapter` with the same names, for skills of one rank and one scale: the A of all
 skills are merged, and so are their B, each separately (`peft/utils/merge_utils.py`).
@@ -27,7 +27,7 @@ class Merging(Protocol):
         """The weight of every skill in the update.
 
         Raises:
-          UserError: the number of weights is not that of the skills.
+          UserError: the number of weights differs from the number of skills.
         """
         ...
 

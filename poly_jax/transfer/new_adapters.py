@@ -1,4 +1,4 @@
-"""The adapters that a variant makes for new tasks from those of a run that learned many tasks."""
+"""The adapters that a variant makes for new tasks from the adapters of a run that learned many tasks."""
 
 import dataclasses
 from typing import Any

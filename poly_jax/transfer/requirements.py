@@ -26,7 +26,7 @@ class Requirement:
 
 
 def family(adapters: "Adapters") -> str:
-    """ "mhr" for adapters that are mixed separately for each head, "poly" for adapters with one mix."""
+    """ "mhr" for adapters that are mixed per split (MHR head), "poly" for adapters with one mix."""
     return "mhr" if adapters.n_splits > 1 else "poly"
 
 
@@ -50,7 +50,7 @@ def _has_input_router(adapters: "Adapters") -> bool:
 
 
 def made_after_its_skills(adapters: "Adapters") -> bool:
-    """Whether the router was made for skills that were there, and no loss trains it."""
+    """Whether the router was made for skills that existed before, and no loss trains it."""
     from poly_jax.routing.input_router import InputRouter
 
     return isinstance(adapters.router, InputRouter) and not adapters.router.learned

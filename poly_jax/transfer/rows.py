@@ -1,4 +1,4 @@
-"""Rows of a router for new tasks, and the tasks' parts of their skills, started from those of old tasks."""
+"""Rows of a router for new tasks, and the tasks' parts of their skills, which start from old tasks."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -256,7 +256,7 @@ def _everywhere(mesh: Mesh | None) -> NamedSharding | None:
 
 
 def _placement(mesh: Mesh | None, count: int) -> NamedSharding | None:
-    """The sharding of the stacked trees: over all devices if their number divides that of the adaptations."""
+    """The sharding of the stacked trees: over all devices if these divide the adaptations evenly."""
     # Counters are also placed as a step returns them, because otherwise the second call would compile again.
     if mesh is None:
         return None

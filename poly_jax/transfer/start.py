@@ -140,7 +140,7 @@ def initial_adapters(
 
 
 def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new: int) -> Tree | None:
-    """The routers' parameters for new tasks, averaged from those of old tasks; None for fresh ones.
+    """The routers' parameters for new tasks, averaged over old tasks; None for fresh ones.
 
     Raises:
       UserError: the variant keeps no rows, or the run does not know one of the tasks.

@@ -59,7 +59,7 @@ class Variant:
         with its default settings.
       input_router: makes the router of inputs that takes the place of the run's router; None for the run's.
         Parameters that follow from the skills start so.
-      own_tasks: whether the tasks are those of the run, because each skill is trained on with its own task.
+      own_tasks: whether the run's own tasks are trained on, because each skill needs its own task.
       trains: False if nothing is trained and the initial values are the result.
       names: both names of a variant that has two: one for runs with several splits (MHR), and one for runs
         with a single split (Poly). Either is accepted everywhere; the one that fits the run is shown.

@@ -1,6 +1,6 @@
-"""The vocabulary of parameter paths: whether one belongs to a skill or a router, its layer, and its axes.
+"""The vocabulary of parameter paths: which belong to skills or routers, and their layers and axes.
 
-Paths are '/'-joined. The parameters of adapters lie beside those of the backbone, which has T5X's names:
+Paths are '/'-joined. The parameters of adapters lie beside the backbone's, which have T5X's names:
 
     encoder/layers_0/attention/query/kernel                 the frozen kernel of an adapted map
     encoder/layers_0/attention/query/skills/lora_a          a skill of the inventory    [splits, skills, ...]

@@ -81,7 +81,7 @@ def dequantize(
 
 
 def quantized_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of which the kernels of all sites are int8 when they are read, with their scales."""
+    """The tensors, with the kernels of all sites as int8 when they are read, and with their scales."""
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         if not is_quantized(name):

@@ -33,7 +33,7 @@ def median_of_samples(scores: Mapping[str, Sequence[float]]) -> dict[str, float]
 def mean_of_samples(scores: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """Return each task's mean over its samples, which CrossFit compares (arXiv 2104.08835).
 
-    Arguments and errors are those of `median_of_samples`.
+    Arguments and errors are the same as in `median_of_samples`.
     """
     return {task: statistics.fmean(_finite(task, values)) for task, values in scores.items()}
 

@@ -166,7 +166,7 @@ def task_names(
       folder: the benchmark's folder.
       partition: name of the partition's file.
       part: "train", "dev" or "test".
-      order: "list" for the order of the file, "sorted" for that of CrossFit's names.
+      order: "list" for the order of the file, "sorted" for the order of CrossFit's names.
       prefix: prefix of the names.
 
     Raises:

@@ -123,7 +123,7 @@ class JsonLines(RowFile):
 class Csv(RowFile):
     """Comma-separated values as in RFC 4180: a header, and rows that may span lines inside quotes.
 
-    Blank lines are passed over. A row's number is that of its first line.
+    Blank lines are passed over. A row has the number of its first line.
     """
 
     kind = "line"
@@ -184,7 +184,7 @@ class Csv(RowFile):
 
 
 class Tsv(Csv):
-    """Tab-separated values: a header and a row in each line. Quotes are letters like others."""
+    """Tab-separated values: a header and a row in each line. Quotes have no special meaning."""
 
     _dialect: ClassVar[dict[str, Any]] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
 

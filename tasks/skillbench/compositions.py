@@ -79,7 +79,7 @@ def skill_sets(inventory: Inventory) -> list[SkillSet]:
 
 
 def abbreviates(name: str, word: str) -> bool:
-    """Whether `word` has the letters of `name` in the same order, as `reverse` has those of `rvs`."""
+    """Whether `word` has the letters of `name` in the same order, as `reverse` has the letters of `rvs`."""
     letters = iter(word)
     return all(letter in letters for letter in name)
 
@@ -156,7 +156,7 @@ def tasks_of(names: Sequence[str]) -> list[Task]:
     A name may have any prompt form and data seed.
 
     Raises:
-        UserError: a name is not that of a task of the embedded benchmark.
+        UserError: a name does not belong to a task of the embedded benchmark.
     """
     bench = benchmark()
     by_name = {task.name: task for task in (*bench.train, *bench.heldout, *bench.tuning)}

@@ -27,7 +27,7 @@ LONGEST_PROMPT = SLOTS * LONGEST_WORD + (SLOTS - 1) * len(SEPARATOR)
 
 
 def words(skill: str, wording: Wording) -> tuple[str, ...]:
-    """Return the words for a skill: those of `WORDS`, or with `reworded` the same words ending in s."""
+    """Return the words for a skill from `WORDS`, or with `reworded` the same words ending in s."""
     ending = "s" if wording == "reworded" else ""
     return tuple(f"{word}{ending}" for word in WORDS[skill])
 

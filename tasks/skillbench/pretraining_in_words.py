@@ -21,8 +21,8 @@ def pretraining_examples_in_words(
 
     A prompt is one to three words of random letters, joined as in a description, and at least as many as
     there are skills. The digit of each skill takes the place of a letter of a word of its own. The sets of
-    skills are those of `pretraining_examples`. No word of a description occurs, so that the backbone learns
-    where a description ends and nothing of what its words mean.
+    skills are the same as in `pretraining_examples`. No word of a description occurs, so that the backbone
+    learns where a description ends and nothing of what its words mean.
     """
     inventory = benchmark.inventory
     sets = pretraining_sets(benchmark)

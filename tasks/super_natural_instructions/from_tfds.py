@@ -56,7 +56,7 @@ def write_tasks(
         counts, definitions = _gather(examples, held_out, rows_folder)
         for name, definition in definitions.items():
             instances = [json.loads(line) for line in (rows_folder / name).read_text().split("\n")[:-1]]
-            # TFDS's order depends on its version; that of the ids does not.
+            # TFDS's order depends on its version; the order of the ids does not.
             instances.sort(key=lambda instance: str(instance["id"]))
             content = {"Definition": [definition], "Instances": instances}
             (tasks / f"{name}.json").write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n")

@@ -83,7 +83,7 @@ def scores(
 ) -> dict[str, Any]:
     """Return both metrics, and the number of instances, by which `aggregate` weights tasks.
 
-    Arguments, results and errors are those of `rouge_l` and `exact_match`.
+    Arguments, results and errors are the same as in `rouge_l` and `exact_match`.
     """
     return {
         **exact_match(targets, predictions),

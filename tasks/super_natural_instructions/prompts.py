@@ -1,7 +1,7 @@
 """The two published forms of a prompt, as token ids.
 
 T5's vocabulary ignores newlines and repeated spaces, but a byte vocabulary does not, so they are kept. A text
-is encoded in parts that end at spaces. SentencePiece pieces do not cross spaces, so the ids are those of the
+is encoded in parts that end at spaces. SentencePiece pieces do not cross spaces, so the ids are as in the
 whole text.
 """
 

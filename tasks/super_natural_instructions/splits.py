@@ -1,8 +1,8 @@
 """Divides the instances of a task file into seqio splits.
 
-Sizes and order are those of the published runs. The first 100 instances of a test task are its test set (Wang
-et al., arXiv 2204.07705), and the rest are its pool of few-shot examples. The instances of a train task are
-shuffled, and only the first ones are used (Caccia et al., arXiv 2211.03831).
+Sizes and order are the same as in the published runs. The first 100 instances of a test task are its test set
+(Wang et al., arXiv 2204.07705), and the rest are its pool of few-shot examples. The instances of a train task
+are shuffled, and only the first ones are used (Caccia et al., arXiv 2211.03831).
 """
 
 import random

@@ -61,7 +61,7 @@ class BoundedEnvironment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     """An environment whose templates use bounded time and memory.
 
     Args:
-      filters: more filters, whose results are measured like those of the others.
+      filters: more filters, whose results are measured like all others.
       options: options of `jinja2.Environment`.
     """
 

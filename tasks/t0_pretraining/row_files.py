@@ -28,7 +28,7 @@ _MOST_BYTES = 64 << 20
 
 
 class Row(NamedTuple):
-    """One prompted example: the text that the model reads, and the text that it shall write."""
+    """One prompted example: the text that the model reads, and the text that it should write."""
 
     inputs: str
     targets: str
@@ -95,7 +95,7 @@ class RowFile(abc.ABC, Generic[AnyRow]):
             return self._read(opened, number, file, start, size)
 
     def rows(self) -> Iterator[AnyRow]:
-        """Read all rows in their order, each file once; errors are those of `row`."""
+        """Read all rows in their order, each file once; it raises the same errors as `row`."""
         for file, path in enumerate(self.paths):
             with path.open("rb") as opened:
                 for number, _, start, size in self._spans[self._spans[:, 1] == file].tolist():
@@ -170,7 +170,7 @@ class JsonLines(RowFile[Row]):
 class _Records(RowFile[AnyRow]):
     """Rows as `tf.train.Example` records, as seqio caches a task and P3 is published.
 
-    The texts are those of `inputs_pretokenized` and `targets_pretokenized`. The tokens beside them, which are
+    The texts are in `inputs_pretokenized` and `targets_pretokenized`. The tokens beside them, which are
     T5's, are not read: the texts give the same tokens with T5's vocabulary, and serve any other one too.
     """
 

@@ -63,7 +63,7 @@ class Adapt(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Adapt."""
+        """Adapt the run to the task."""
         loaded = config.load(run=args.run)
         from poly_jax.training.recorded_mesh import arguments_here
         from poly_jax.transfer.adapt import adapt

@@ -36,7 +36,7 @@ class Cluster(Command):
         parser.add_argument("--seed", type=int, metavar="S", help="seed of k-means (default: 0)")
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Cluster."""
+        """Cluster the tasks of the run."""
         loaded = config.load(run=args.run)
         from poly_jax.analysis.cluster_tasks import cluster_tasks
 

@@ -29,7 +29,7 @@ class ShowData(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Show."""
+        """Show the data of the configuration."""
         loaded = config.load(run=args.run)
         from poly_jax.inspection.show_data import show_data
 

@@ -36,7 +36,7 @@ class Eval(Command):
         add_unknown_flags(parser)
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Evaluate."""
+        """Evaluate the run."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.evaluate import evaluate
         from poly_jax.training.recorded_mesh import arguments_here

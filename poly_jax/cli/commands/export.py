@@ -51,7 +51,7 @@ class Export(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Export."""
+        """Export the run or the backbone."""
         if args.backbone is not None:
             if args.task is not None:
                 raise UserError(

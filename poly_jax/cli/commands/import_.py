@@ -61,7 +61,7 @@ class Import(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Import."""
+        """Import the checkpoints."""
         from poly_jax.interop.adapters import holds_adapters
         from poly_jax.interop.import_backbone import download, is_hub_id
         from poly_jax.interop.skill_source import is_run, usual_name

@@ -41,7 +41,7 @@ class Infer(Command):
         add_unknown_flags(parser)
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Predict."""
+        """Predict outputs for the texts."""
         loaded = config.load(run=args.run)
         from poly_jax.evaluation.infer import infer
         from poly_jax.training.recorded_mesh import arguments_here

@@ -71,7 +71,7 @@ class Plan(Command):
         parser.add_argument("--html", type=path, metavar="FILE", help="also write the plan as a page")
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Plan."""
+        """Plan the run."""
         from poly_jax.launch.slices import parse_slice
         from poly_jax.planning.environment import prepare_environment
 

@@ -26,7 +26,7 @@ class Prepare(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Prepare."""
+        """Prepare the tasks of the mixtures."""
         loaded = config.load()
         from poly_jax.prepare.prepare import prepare
 

@@ -49,7 +49,7 @@ class Routing(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Analyse."""
+        """Analyse the router of the run."""
         loaded = config.load(run=args.run)
         from poly_jax.analysis.analyse import analyse_routing
         from poly_jax.transfer.adapted_from import AdaptedFrom

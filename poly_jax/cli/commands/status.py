@@ -21,7 +21,7 @@ class Status(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Show."""
+        """Show the status of the run or sweep."""
         from poly_jax.inspection.show_status import show_status
 
         show_status(args.run)

@@ -36,7 +36,7 @@ class Sweep(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Sweep."""
+        """Run the sweep."""
         loaded = config.load()
         from poly_jax.sweep.method import Method
         from poly_jax.sweep.run_sweep import sweep

@@ -25,7 +25,7 @@ class Train(Command):
         )
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
-        """Train."""
+        """Train the configured run."""
         loaded = config.load()
         from poly_jax.training.train import train
 
