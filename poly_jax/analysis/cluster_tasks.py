@@ -30,7 +30,7 @@ def cluster_tasks(run: str, output: str, experiment: Experiment, clusters: int, 
     check_writable(output)
     if experiment.adapters is None or not experiment.adapters.router.owns_skills:
         raise UserError(
-            f"{run} has no skill of its own for each task, and these are clustered; give a run with"
+            f"{run} has no private skill for each task, which is what is clustered; give a run with"
             " routers/private.gin, or an imported inventory"
         )
     opened = open_run(run, experiment)

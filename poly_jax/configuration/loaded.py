@@ -138,7 +138,7 @@ class Loaded:
             # gin has appended lines of its own to the message.
             raise UserError(explanation.one_line(str(error))) from error
         except RecursionError as error:
-            raise UserError("the configuration refers to itself: an object is made of itself") from error
+            raise UserError("the configuration refers to itself: an object is a part of itself") from error
         except Exception as error:
             raise explanation.failed_call(error) from error
 

@@ -176,8 +176,8 @@ def _check_supported(new: Mapping[str, _Token], found: Mapping[str, _Token], pie
     for token in new.values():
         if token.single_word:
             raise UserError(
-                f"{token.file}: the added token {token.text!r} is to be found as a whole word only"
-                " (single_word), which is not supported; add it without"
+                f"{token.file}: the added token {token.text!r} matches whole words only (single_word),"
+                " which is not supported; add it with single_word=False"
             )
         if not token.normalized:
             continue

@@ -100,7 +100,7 @@ class MixtureEvaluation:
         }
         if empty := [task for task, count in self._examples.items() if not count]:
             raise UserError(
-                f"{listing(empty)} without an example in split {self._split!r}: leave it out of mixture "
+                f"split {self._split!r} has no example of {listing(empty)}; leave it out of mixture "
                 f"{self._mixture!r}"
             )
 

@@ -197,7 +197,7 @@ def _gpus(text: str, kind: str, topology: str) -> Slice:
     hosts, *rest = map(int, topology.split("x"))
     if len(rest) != 1 or rest[0] > _MOST_GPUS:
         raise UserError(
-            f"slice {text!r} does not exist; GPUs are told as {kind}:HOSTSxGPUS with at most {_MOST_GPUS}"
+            f"slice {text!r} does not exist; write GPUs as {kind}:HOSTSxGPUS with at most {_MOST_GPUS}"
             " GPUs on a host"
         )
     return Slice(kind, topology, hosts * rest[0], hosts, hosts * rest[0])

@@ -77,7 +77,7 @@ class TakenSteps:
         """
         if not self._settled:
             raise UserError(
-                f"none of the last {self._skipped} steps is finite, so that skipping them leads nowhere; "
+                f"none of the last {self._skipped} steps is finite, so skipping them does not help; "
                 "choose a smaller learning rate or another seed, in another --output_dir"
             )
         means = {name: float(np.mean([each[name] for each in self._settled])) for name in self._settled[0]}

@@ -113,9 +113,9 @@ def adapt(
     chosen = (chosen or find(usual(source.model.adapters))).named_for(source.model.adapters)
     if chosen.own_tasks and table.names != source.table.names:
         raise UserError(
-            f"variant {chosen.name!r} trains with each of the run's {len(source.table)} tasks what belongs to"
-            f" its skill, and {task} is not the mixture of these tasks ({listing(source.table.names)}); give"
-            " with --task the run's own, or register a seqio mixture of exactly these tasks"
+            f"variant {chosen.name!r} trains a part of every skill on the skill's own task, and {task} is not"
+            f" the mixture of the run's {len(source.table)} tasks ({listing(source.table.names)}); give with"
+            " --task the run's own mixture, or register a seqio mixture of exactly these tasks"
         )
     examples, batches = None, None
     if len(table) == 1 or shots is not None:

@@ -66,7 +66,7 @@ def t5_fields(tensors: Mapping[str, Tensor], source: object) -> dict[str, Any]:
         found = tensors.get(name)
         if found is None or len(found.shape) != 2:
             what = "lacks" if found is None else f"has {list(found.shape)} for"
-            raise UserError(f"{source} {what} {name}, which tells the size of a T5; give a T5's checkpoint")
+            raise UserError(f"{source} {what} {name}, which states the size of a T5; give a T5's checkpoint")
         return found.shape
 
     inputs = tuple(

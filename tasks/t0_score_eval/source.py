@@ -114,7 +114,7 @@ def _example(template: str, file: ScoredRecords, number: int, choices: list[Scor
     name = f"{file.paths[0].parent}: example {number}"
     if [row.choice for row in choices] != list(range(len(choices))):
         there = ", ".join(str(row.choice) for row in choices)
-        raise UserError(f"{name} has the choices {there}, and not each from 0 once; {FETCH}")
+        raise UserError(f"{name} has the choices {there}, not each number from 0 once; {FETCH}")
     if len({(row.inputs, row.weight) for row in choices}) > 1:
         raise UserError(f"{name} has choices of several inputs or weights; {FETCH}")
     return Shown(

@@ -118,7 +118,7 @@ def test_tokens_that_transformers_would_match_differently_are_refused_by_name(fo
         ({"tokenizer_config": described("\n", first)}, r"'\\n' is looked for in the normalised text"),
         (
             {"tokenizer_config": described("zz", first, single_word=True)},
-            "'zz' is to be found as a whole word",
+            "'zz' matches whole words only",
         ),
         ({"added_tokens": {"{": 7}}, "token '{' the id 7, and .*spiece.model has another piece there"),
         ({"added_tokens": {"</s>": first}}, rf"'</s>' the id {first}, and .*spiece.model gives it 1"),

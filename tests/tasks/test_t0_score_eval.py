@@ -227,8 +227,8 @@ def test_weights_several_right_choices_and_none_count_as_in_t5s_metric(tmp_path)
 @pytest.mark.parametrize(
     ("shard", "message"),
     [
-        ([record(0, 1, True, "a", "b")], "example 0 has the choices 1, and not each from 0 once"),
-        ([record(0, 0, True, "a", "b")] * 2, "example 0 has the choices 0, 0, and not each"),
+        ([record(0, 1, True, "a", "b")], "example 0 has the choices 1, not each number from 0 once"),
+        ([record(0, 0, True, "a", "b")] * 2, "example 0 has the choices 0, 0, not each number"),
         ([record(7, 0, True, "a", "b"), record(7, 1, True, "c", "d")], "example 7 has choices of several in"),
         ([record(0, 0, True, "a", " ")], "record 1 has empty targets"),
         ([b"\xff\xff"], "record 1 is no tf.train.Example"),

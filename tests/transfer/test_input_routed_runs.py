@@ -159,6 +159,6 @@ def test_arrow_and_phatgoose_runs_refer_to_the_skills_and_can_be_evaluated(short
     assert len(pathlib.Path("out.txt").read_text().splitlines()) == 1
     capsys.readouterr()
     assert adapt(private, TASK, "phatgoose", "wrong") == 1
-    assert "is not the mixture of these tasks" in capsys.readouterr().err
+    assert "is not the mixture of the run's 32 tasks" in capsys.readouterr().err
     assert cli.main(["export", "--run=arrow", "--format=peft_lora", "--output=folder"]) == 1
     assert "ArrowRouter mixes skills by their input" in capsys.readouterr().err

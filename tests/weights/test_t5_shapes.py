@@ -82,7 +82,7 @@ def test_a_model_without_an_encoder_is_refused():
 
 def test_parameters_that_determine_the_size_must_be_present():
     name = "encoder/relpos_bias/rel_embedding"
-    with pytest.raises(UserError, match=f"x lacks {name}, which tells the size of a T5"):
+    with pytest.raises(UserError, match=f"x lacks {name}, which states the size of a T5"):
         t5_fields(tensors(TINY, without=[name]), "x")
     with pytest.raises(UserError, match=r"x has \[2\] for encoder/relpos_bias/rel_embedding"):
         t5_fields(tensors(TINY, **{name: (2,)}), "x")
