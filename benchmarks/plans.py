@@ -12,6 +12,7 @@ import sys
 _RECIPE = (
     "--gin_file=recipes/t0/pretrain.gin",
     "--tasks=313",
+    "--gin.Data.packing='none'",
     "--gin.Data.inputs_length=256",
     "--gin.Data.targets_length=64",
     "--gin.T5Config.remat='full'",

@@ -105,7 +105,7 @@ def test_a_recipe_whose_data_is_not_here_can_be_planned_with_a_number_of_tasks()
     with pytest.raises(UserError, match="P3"):
         needs_data.load()
     data = needs_data.load(unset_is_empty=True).arguments("train", output_dir="")["experiment"].data
-    assert data.batch_size == 16
+    assert data.batch_size == 8
 
 
 def test_a_process_that_plans_looks_for_no_tpu_and_keeps_no_program(monkeypatch):

@@ -291,9 +291,14 @@ def test_the_published_recipe_has_the_papers_settings(folder):
     )
     arguments = loaded.arguments("train", output_dir="x")
     data, optimizer = arguments["experiment"].data, arguments["optimizer"]
-    # 30 epochs of 12 rows in batches of 8.
-    assert arguments["steps"] == 45
-    assert (data.batch_size, data.inputs_length, data.targets_length) == (8, 512, 64)
+    # 30 epochs of 12 examples, ten in a step, as two packed rows. Published: eight in a step, one in a row.
+    assert arguments["steps"] == 36
+    assert (data.packing, data.batch_size, data.inputs_length, data.targets_length) == (
+        "best-fit",
+        2,
+        512,
+        64,
+    )
     assert (optimizer.algorithm, optimizer.learning_rate, optimizer.router_learning_rate) == (
         "adamw",
         1e-3,

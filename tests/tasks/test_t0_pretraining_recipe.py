@@ -65,7 +65,13 @@ def test_the_recipe_has_the_published_settings():
     experiment, optimizer = arguments["experiment"], arguments["optimizer"]
     assert arguments["steps"] == 100_000
     data = experiment.data
-    assert (data.batch_size, data.inputs_length, data.targets_length) == (16, 256, 256)
+    # Published: 16 examples, one in a row. Of T0's rows, 1.8 fit into a packed one on average.
+    assert (data.packing, data.batch_size, data.inputs_length, data.targets_length) == (
+        "best-fit",
+        8,
+        256,
+        256,
+    )
     adapters = experiment.adapters.for_tasks([str(n) for n in range(313)])
     assert (adapters.n_skills, adapters.n_splits, adapters.skill.rank) == (8, 64, 1)
     assert adapters.router.sampling is False

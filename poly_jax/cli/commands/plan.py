@@ -16,8 +16,8 @@ class Plan(Command):
     name = "plan"
     help = "say whether a run fits on a slice of TPUs, what it computes and sends, and how long it takes"
     example = (
-        "poly-jax plan --topology=v5e:16x16 --gin_file=recipes/t0/pretrain.gin --tasks=313"
-        " --gin.Partitioning.fsdp=16"
+        "poly-jax plan --topology=v5e:4x4 --gin_file=recipes/t0/pretrain.gin --tasks=313"
+        " --gin.Partitioning.fsdp=16 --gin.Data.batch_size=64"
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
