@@ -258,6 +258,14 @@ def test_a_mistake_in_a_gin_file_is_reported_in_one_line(lines, expected):
     assert expected in complaint(["bad.gin"])
 
 
+@pytest.mark.parametrize("place", ["wrong.gin", "inner.gin"])
+def test_a_gin_file_in_utf16_is_named_with_the_command_that_converts_it(place):
+    pathlib.Path("wrong.gin").write_text("include 'inner.gin'\n")
+    pathlib.Path(place).write_text("T5Config.vocab_size = 3\n", encoding="utf-16")
+    with pytest.raises(UserError, match=rf"^{place} is UTF-16 text, .*`iconv -f UTF-16 -t UTF-8"):
+        configuration.load(["wrong.gin"])
+
+
 def test_a_mistake_in_an_included_file_names_that_file():
     write("outer.gin", "include 'inner.gin'")
     write("inner.gin", "", "T5Config.emb_dimm = 3")

@@ -64,6 +64,9 @@ def explain(error: BaseException, source: str) -> UserError:
         # The message repeats the place of every file in the circle.
         return UserError(f"{source}: the file includes itself, or files include each other in a circle")
     message = one_line(str(error))
+    if isinstance(error, UserError) and statement is None:
+        # The reader of gin files has named the file.
+        return UserError(message)
     if statement:
         place = f"{statement.location.filename or source}, line {statement.location.line_num}"
         return UserError(f"{place}: {_failed_import(statement.module, error)}")

@@ -2,6 +2,7 @@
 
 import functools
 import importlib.resources
+import io
 import os
 import pathlib
 import re
@@ -11,6 +12,7 @@ from etils import epath
 from gin import resource_reader
 
 from poly_jax.errors import UserError
+from poly_jax.files.text_file import read_text
 from poly_jax.suggestion import close_names, did_you_mean
 
 CONFIG_FILE = "config.gin"
@@ -45,13 +47,22 @@ def _is_remote_file(path: str) -> bool:
     return _REMOTE.match(path) is not None and epath.Path(path).is_file()
 
 
+class _GinFile(io.StringIO):
+    """The text of a gin file, with the name that gin's messages say."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(read_text(path, advice="save it as UTF-8"), newline=None)
+        self.name = path
+
+
 @functools.cache
 def prepare_lookup() -> None:
     """Make gin look for files, included ones too, in the current folder, then in `gin_root`; gs:// works."""
-    # gin's reader of Python packages logs an error for every file that is not in the current folder.
+    # gin's own reader of files says neither which file is not UTF-8 nor what to do, and its reader of Python
+    # packages logs an error for every file that is not in the current folder.
     readers = gin.config._FILE_READERS
-    readers[:] = [reader for reader in readers if reader[0] is not resource_reader.system_path_reader]
-    gin.config.register_file_reader(lambda path: epath.Path(path).open(), _is_remote_file)
+    others = [reader for reader in readers if reader[0] not in (open, resource_reader.system_path_reader)]
+    readers[:] = [(_GinFile, os.path.isfile), *others, (_GinFile, _is_remote_file)]
     gin.add_config_file_search_path(str(gin_root()))
 
 

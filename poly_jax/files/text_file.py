@@ -1,5 +1,7 @@
 """Reads text files that come from outside: UTF-8 only, and never more than a limit."""
 
+import codecs
+
 from etils import epath
 
 from poly_jax.errors import UserError
@@ -39,10 +41,25 @@ def decode(content: bytes, place: object, advice: str = COPY) -> str:
     Raises:
       UserError: the bytes are not UTF-8.
     """
+    refuse_utf16(content, place)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise UserError(f"{place} is not UTF-8 text ({e.reason} at byte {e.start}); {advice}") from None
+
+
+def refuse_utf16(content: bytes, place: object) -> None:
+    """Raise a UserError where bytes begin with the byte order mark of UTF-16.
+
+    Args:
+      content: the bytes, or the first ones.
+      place: name of the bytes in the error.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(
+            f"{place} is UTF-16 text, and UTF-8 is needed; convert the file with"
+            " `iconv -f UTF-16 -t UTF-8 FILE > NEW_FILE`"
+        )
 
 
 def read_bytes(path: epath.PathLike, max_bytes: int = MAX_BYTES, advice: str = COPY) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from poly_jax.errors import UserError
+from poly_jax.files.text_file import decode
 from poly_jax.launch.slices import Slice, parse_slice
 from poly_jax.suggestion import close_names, did_you_mean
 
@@ -153,11 +154,11 @@ def read_job(path: str | None, given: Mapping[str, Any]) -> Job:
 
 def _from_file(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
+        with open(path, "rb") as file:
+            content = yaml.safe_load(decode(file.read(), path, "save the file as UTF-8"))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise UserError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} does not describe a job; write lines such as `slice: v5e:4x4`")

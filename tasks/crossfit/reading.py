@@ -9,7 +9,7 @@ from etils import epath
 
 from poly_jax.data.broken_rows import RowCheck, checking
 from poly_jax.errors import UserError
-from poly_jax.files.text_file import read_bytes
+from poly_jax.files.text_file import read_bytes, refuse_utf16
 
 # The largest file, a test set of articles, has about a hundred megabytes.
 _MAX_BYTES = 1 << 30
@@ -65,10 +65,12 @@ def read_rows(
         UTF-8, has no tab, an empty text or an answer that is not one of its choices or labels.
 
     Raises:
-      UserError: the file is missing, too large or empty; or, without `check`, a line is broken (the message
-        has its number).
+      UserError: the file is missing, too large, empty or UTF-16; or, without `check`, a line is broken (the
+        message has its number).
     """
-    lines = read_bytes(path, _MAX_BYTES, "fetch it again").split(b"\n")
+    content = read_bytes(path, _MAX_BYTES, "fetch it again")
+    refuse_utf16(content, path)
+    lines = content.split(b"\n")
     if lines[-1] == b"":
         lines.pop()
     if not lines:

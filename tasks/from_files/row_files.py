@@ -15,7 +15,7 @@ from etils import epath
 
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import parse_json
-from poly_jax.files.text_file import decode
+from poly_jax.files.text_file import decode, refuse_utf16
 
 Fields = Mapping[str, Any]
 """The fields of a row by name: texts, numbers, None, and lists and dictionaries of these."""
@@ -103,6 +103,14 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def _numbered(file: IO[bytes], path: epath.Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the number and the bytes of every line; a UserError refuses a file in UTF-16 as a whole."""
+    for number, line in enumerate(file, 1):
+        if number == 1:
+            refuse_utf16(line, path)
+        yield number, line
+
+
 class JsonLines(RowFile):
     """A JSON object in each line. Blank lines are passed over."""
 
@@ -111,7 +119,7 @@ class JsonLines(RowFile):
     def rows(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and the bytes of every line."""
         with self._errors(), self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in _numbered(file, self.path):
                 if not line.isspace():
                     yield number, line
 
@@ -137,7 +145,7 @@ class Csv(RowFile):
         """Yield the number of every row's first line, and its cells or what is wrong with them."""
         csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
         with self._errors(), self.path.open("rb") as file:
-            lines = _Lines(file, str(self.path))
+            lines = _Lines(file, self.path)
             reader = csv.reader(lines, **self._dialect)
             self._columns = self._header(reader, lines)
             while True:
@@ -192,9 +200,9 @@ class Tsv(Csv):
 class _Lines:
     """The lines of a file as texts, with the first fault in those since the last call of `taken_fault`."""
 
-    def __init__(self, file: IO[bytes], name: str) -> None:
-        self._numbered = enumerate(file, 1)
-        self._name = name
+    def __init__(self, file: IO[bytes], path: epath.Path) -> None:
+        self._numbered = _numbered(file, path)
+        self._path = path
         self._fault: UserError | None = None
         self.at_end = False
 
@@ -208,7 +216,7 @@ class _Lines:
             self.at_end = True
             raise
         try:
-            text = decode(line, f"{self._name}, line {number}", REPAIR)
+            text = decode(line, f"{self._path}, line {number}", REPAIR)
         except UserError as error:
             self._fault = self._fault or error
             text = line.decode(errors="replace")

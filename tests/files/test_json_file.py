@@ -1,3 +1,4 @@
+import codecs
 import json
 import math
 
@@ -28,7 +29,10 @@ def test_an_object_is_read_with_and_without_a_byte_order_mark(tmp_path):
         (b"{", "is not valid JSON .*line 1 column 2"),
         (b"{}{}", "is not valid JSON"),
         (b'{"a": "\xff"}', r"is not UTF-8 text \(invalid start byte at byte 7\)"),
-        ('{"a": 1}'.encode("utf-16"), "is not UTF-8 text"),
+        *(
+            (mark + '{"a": 1}'.encode(code), "is UTF-16 text, .* `iconv -f UTF-16 -t UTF-8 FILE > NEW_FILE`")
+            for mark, code in ((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+        ),
         (b'{"a": NaN}', "NaN is not a JSON number"),
         (b'{"a": -Infinity}', "-Infinity is not a JSON number"),
         (b'{"a": 1e999}', "the number '1e999' is too large"),

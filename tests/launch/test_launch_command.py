@@ -220,6 +220,13 @@ def test_a_mistake_in_the_jobs_file_gets_one_line(capsys, text, told):
     assert "job.yaml" in shown
 
 
+def test_a_jobs_file_in_utf16_is_named_with_the_command_that_converts_it(capsys):
+    pathlib.Path("job.yaml").write_text("slice: v5e:4x4", encoding="utf-16")
+    shown = refusal(capsys, "--target=jobset", "--job=job.yaml", "--dry_run", *EVAL)
+    assert "job.yaml is UTF-16 text" in shown
+    assert "iconv -f UTF-16 -t UTF-8" in shown
+
+
 def test_a_jobs_file_that_is_absent_is_named(capsys):
     assert "nowhere.yaml cannot be read" in refusal(capsys, "--target=jobset", "--job=nowhere.yaml", *EVAL)
 

@@ -84,6 +84,10 @@ def test_a_broken_row_is_named_and_the_rows_beside_it_are_read(read, name, conte
         ("t.csv", "", "is empty; its first line must name the columns"),
         ("t.csv", "a,a\n1,2\n", "the header has the column 'a' twice"),
         ("t.csv", b"a,\xe9\n1,2\n", "line 1 is not UTF-8"),
+        *(
+            (f"t.{kind}", text.encode("utf-16"), rf"t\.{kind} is UTF-16 text, .* `iconv -f UTF-16 -t UTF-8")
+            for kind, text in (("jsonl", '{"a": 1}\n'), ("csv", "a,b\n1,2\n"), ("tsv", "a\tb\n1\t2\n"))
+        ),
         ("t.parquet", "no parquet", "is damaged"),
         ("t.arrow", "no arrow", "is damaged"),
     ],
