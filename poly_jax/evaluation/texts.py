@@ -47,7 +47,7 @@ def read_records(path: str) -> list[Record]:
         raise UserError(f"{name} is empty: there is nothing to predict for")
     # splitlines would also cut at rarer line ends, which a text may contain.
     lines = text.removesuffix("\n").split("\n")
-    if path.endswith(".jsonl"):
+    if _is_json(path):
         return [_parse(line, f"{path}, line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     for number, line in enumerate(lines, 1):
         if not line.isascii() and any("\ud800" <= letter <= "\udfff" for letter in line):
@@ -87,7 +87,7 @@ def write_answers(
       predictions: the prediction for each record.
       scores: the log-probability of each prediction.
     """
-    if path.endswith(".jsonl"):
+    if _is_json(path):
         answers = [
             json.dumps(record | dict(zip(_ADDED, answer, strict=True)), ensure_ascii=False, allow_nan=False)
             for record, *answer in zip(records, predictions, scores, strict=True)
@@ -99,6 +99,10 @@ def write_answers(
         sys.stdout.write(text)
     else:
         write_whole(path, text)
+
+
+def _is_json(path: str) -> bool:
+    return path.lower().endswith(".jsonl")
 
 
 def _parse(line: str, place: str) -> Record:

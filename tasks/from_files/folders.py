@@ -8,7 +8,7 @@ from etils import epath
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
-from poly_jax.tasks.from_files.row_files import FILES
+from poly_jax.tasks.from_files.row_files import FILES, is_row_file
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 
@@ -48,7 +48,7 @@ def find_tasks(place: epath.Path) -> dict[str, Splits]:
         tasks, or a description of Hugging Face is broken.
     """
     if place.is_file():
-        if place.suffix not in FILES:
+        if not is_row_file(place):
             raise UserError(
                 f"{place} is not a {_suffixes()} file; convert it, or give a folder of such files"
             )
@@ -62,7 +62,7 @@ def find_tasks(place: epath.Path) -> dict[str, Splits]:
         name, splits = path.name, {}
         if path.is_dir():
             splits = _splits(path)
-        elif path.suffix in FILES:
+        elif is_row_file(path):
             name, splits = path.stem, {TRAIN: (path,)}
         if splits and name in tasks:
             raise UserError(f"{place} has two tasks named {name!r}; rename one")
@@ -86,7 +86,7 @@ def _splits(folder: epath.Path) -> Splits:
     splits: dict[str, tuple[epath.Path, ...]] = {}
     others = []
     places = [folder, folder / "data"] if (folder / "data").is_dir() else [folder]
-    for path in (path for place in places for path in _inside(place) if path.suffix in FILES):
+    for path in (path for place in places for path in _inside(place) if is_row_file(path)):
         if match := _STEM.fullmatch(path.stem):
             split = _split(match[1])
             splits[split] = (*splits.get(split, ()), path)

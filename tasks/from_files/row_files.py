@@ -332,9 +332,14 @@ FILES: Mapping[str, type[RowFile]] = {
     ".parquet": Parquet,
     ".arrow": ArrowStream,
 }
-"""The kind of file by its suffix."""
+"""The kind of file by its suffix in lower case."""
+
+
+def is_row_file(path: epath.Path) -> bool:
+    """Whether the suffix of a file is one of `FILES`, in lower or upper case."""
+    return path.suffix.lower() in FILES
 
 
 def row_file(path: epath.Path) -> RowFile:
     """Return the rows of a file whose suffix is one of `FILES`."""
-    return FILES[path.suffix](path)
+    return FILES[path.suffix.lower()](path)

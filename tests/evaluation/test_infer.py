@@ -10,6 +10,7 @@ from etils import epath
 
 from poly_jax import cli
 from poly_jax.errors import UserError
+from poly_jax.evaluation import texts
 from poly_jax.evaluation.infer import infer, restore
 
 
@@ -25,6 +26,14 @@ def asked(run, tasks):
     pathlib.Path("asked.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     pathlib.Path("asked.txt").write_text("".join(f"{text}\n" for text in inputs))
     return records
+
+
+def test_a_suffix_in_upper_case_is_that_of_json_lines_too(tmp_path):
+    path = str(tmp_path / "asked.JSONL")
+    pathlib.Path(path).write_text('{"input": "x"}\n')
+    assert texts.read_records(path) == [{"input": "x"}]
+    texts.write_answers(path, [{"input": "x"}], ["y"], [-1.0])
+    assert read_jsonl(path) == [{"input": "x", "prediction": "y", "score": -1.0}]
 
 
 @pytest.fixture

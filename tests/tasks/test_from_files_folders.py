@@ -34,6 +34,14 @@ def test_a_file_is_a_task_and_so_is_a_folder_of_files_by_split(files):
     }
 
 
+def test_suffixes_in_upper_case_are_those_in_lower_case(files):
+    assert files("b.JSONL", "c.Tsv", "a/Train.CSV") == {
+        "a": {"train": ["a/Train.CSV"]},
+        "b": {"train": ["b.JSONL"]},
+        "c": {"train": ["c.Tsv"]},
+    }
+
+
 def test_a_split_may_have_several_numbered_files_as_on_the_hub(files):
     names = [f"q/data/train-0000{n}-of-00002.parquet" for n in range(2)]
     assert files(*names, "q/data/validation-00000-of-00001.parquet", "q/README.md") == {

@@ -49,6 +49,10 @@ def test_a_row_of_csv_has_the_number_of_its_first_line(read):
     assert [number for number, _ in read("t.csv", 'q,a\n"one\ntwo",b\n\nc,d\n')] == [2, 5]
 
 
+def test_a_suffix_in_upper_case_says_the_kind_too(read):
+    assert read("t.CSV", "q,a\n1,2\n") == [(2, {"q": "1", "a": "2"})]
+
+
 def test_quotes_of_tsv_are_letters(read):
     rows = read("t.tsv", 'q\ta\n"the "x\ty, z\n')
     assert rows == [(2, {"q": '"the "x', "a": "y, z"})]
