@@ -160,7 +160,7 @@ class Csv(RowFile):
                         raise UserError(
                             f"{self.path}, line {first} opens a quote that the file does not close; repair it"
                         ) from None
-                    yield first, UserError(f"{self.path}, line {first} is not CSV ({error}); {REPAIR}")
+                    yield first, UserError(f"{self.path}, line {first} {_csv_fault(error)}")
                     continue
                 if cells:
                     yield first, lines.taken_fault() or cells
@@ -180,7 +180,7 @@ class Csv(RowFile):
         try:
             columns = next(filter(None, reader), [])
         except csv.Error as error:
-            raise UserError(f"{self.path}: the header is not CSV ({error}); repair it") from None
+            raise UserError(f"{self.path}, line 1, the header, {_csv_fault(error)}") from None
         if fault := lines.taken_fault():
             raise fault
         if not columns:
@@ -189,6 +189,19 @@ class Csv(RowFile):
             if columns.count(column) > 1:
                 raise UserError(f"{self.path}: the header has the column {column!r} twice; rename one")
         return columns
+
+
+# Pieces of the messages of Python's csv module, and what we say instead.
+_CSV_FAULTS = {
+    "new-line character": r"has a carriage return (\r) without a newline after it; end lines with \n or \r\n",
+    "expected after": 'has text behind the quote (") that ends a field; write "" for a quote inside a field',
+    "field limit": f"has a field of more than {_LONGEST_FIELD:,} characters; {REPAIR}",
+}
+
+
+def _csv_fault(error: csv.Error) -> str:
+    said = str(error)
+    return next((ours for piece, ours in _CSV_FAULTS.items() if piece in said), f"is not CSV; {REPAIR}")
 
 
 class Tsv(Csv):

@@ -67,7 +67,13 @@ def test_quotes_of_tsv_are_letters(read):
         ("t.csv", "a,b\n1,2\n1,2,3\n1,2\n", 3, "has 3 columns, and the header of the file has 2"),
         ("t.csv", "a,b\n1,2\n1\n1,2\n", 3, "has 1 columns"),
         ("t.csv", b"a,b\n1,2\n1,\xe9\n1,2\n", 3, "is not UTF-8 text"),
-        ("t.csv", 'a,b\n1,2\n1,"2" 3\n1,2\n', 3, "is not CSV"),
+        ("t.csv", 'a,b\n1,2\n1,"2" 3\n1,2\n', 3, 'has text behind the quote (") that ends a field; write ""'),
+        (
+            "t.csv",
+            "a,b\n1,2\n1,2\r3\n1,2\n",
+            3,
+            r"a carriage return (\r) without a newline after it; end lines",
+        ),
         ("t.tsv", b"a\tb\n1\t2\n1\t\xe9\n1\t2\n", 3, "is not UTF-8 text"),
     ],
 )
@@ -86,6 +92,8 @@ def test_a_broken_row_is_named_and_the_rows_beside_it_are_read(read, name, conte
         # All that follows the quote may be inside it.
         ("t.csv", 'a,b\n1,2\n1,"2\n1,2\n', r"line 3 opens a quote that the file does not close"),
         ("t.csv", "", "is empty; its first line must name the columns"),
+        ("t.csv", "a,b\r1,2\r", r"t\.csv, line 1, the header, has a carriage return"),
+        ("t.csv", '"a" b,c\n1,2\n', r"t\.csv, line 1, the header, has text behind the quote"),
         ("t.csv", "a,a\n1,2\n", "the header has the column 'a' twice"),
         ("t.csv", b"a,\xe9\n1,2\n", "line 1 is not UTF-8"),
         *(
