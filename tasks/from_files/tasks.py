@@ -81,7 +81,7 @@ def register(
       UserError: the folder holds no task, a setting is not right or is for a task that does not exist, or the
         prefix was registered with other arguments.
     """
-    shares = dict(fractions or {})
+    shares = _checked_fractions({} if fractions is None else fractions)
     registration = _Registration(
         os.fspath(folder),
         vocabulary,
@@ -98,7 +98,6 @@ def register(
     if prefix in _registered:
         check_registered_alike(prefix, _registered[prefix], registration)
         return
-    _check_fractions(shares)
     found = find_tasks(epath.Path(folder))
     for setting in ("inputs", "targets", "choices", "metrics"):
         _check_tasks(setting, getattr(registration, setting), found)
@@ -167,7 +166,15 @@ def _check_tasks(setting: str, value: Any, tasks: Mapping[str, Splits]) -> None:
             )
 
 
-def _check_fractions(fractions: Mapping[str, float]) -> None:
+def _checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
+    shares = isinstance(fractions, Mapping) and all(
+        isinstance(each, int | float) for each in fractions.values()
+    )
+    if not shares:
+        raise UserError(
+            f"from_files.register.fractions is {fractions!r}; give a share for each split, such as"
+            " {'test': 0.1}"
+        )
     wrong = [split for split in fractions if split not in (VALIDATION, TEST)]
     if wrong:
         raise UserError(
@@ -179,6 +186,7 @@ def _check_fractions(fractions: Mapping[str, float]) -> None:
             f"from_files.register.fractions is {dict(fractions)}; give shares above 0 that leave some rows "
             f"for {TRAIN!r}"
         )
+    return dict(fractions)
 
 
 def _num_training_rows(task: Any) -> float:

@@ -195,6 +195,8 @@ def test_a_mixture_gives_batches_with_the_ids_of_its_tasks(folder):
         ({"metrics": "zzz"}, "use one of 'exact_match', 'accuracy'"),
         ({"metrics": "rank_accuracy"}, r"ranks answer choices; bind from_files\.register\.choices too"),
         ({"inputs": {"trivai": "x"}}, r"inputs has a value for 'trivai', .* \(did you mean 'trivia'\?\)"),
+        ({"fractions": 0.5}, r"fractions is 0\.5; give a share for each split, such as \{'test': 0\.1\}"),
+        ({"fractions": {"test": "0.1"}}, "give a share for each split"),
         ({"fractions": {"dev": 0.1}}, "has the split 'dev'; give shares for 'validation' and 'test'"),
         ({"fractions": {"test": 1.0}}, "give shares above 0 that leave some rows for 'train'"),
         ({"fractions": {"test": 0.5, "validation": 0.5}}, "leave some rows"),
