@@ -1,13 +1,14 @@
 """Makes an example of a row: its input, its references, and its answer choices."""
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import shown
-from poly_jax.tasks.from_files.row_files import REPAIR, Fields
-from poly_jax.tasks.from_files.texts import RowText, plain_text
+from poly_jax.tasks.from_files.row_files import REPAIR, Fields, RowFile
+from poly_jax.tasks.from_files.texts import RowText, close_columns, plain_text
 
 INPUT_COLUMNS = (
     *("inputs", "input", "question", "prompt", "instruction", "text", "source", "context", "passage"),
@@ -67,6 +68,28 @@ class Columns:
                     f"from_files.register.choices is {list(self.choices)}; give two or more different answers"
                 )
 
+    def check(self, file: RowFile) -> None:
+        """Check that a file has the columns that the settings name.
+
+        Raises:
+          UserError: no row of the file has a column, or a value inside it, that a setting names.
+        """
+        named = [name for name in ("inputs", "targets", "choices") if isinstance(getattr(self, name), str)]
+        first = list(itertools.islice(file.readable(), 1)) if named else []
+        for setting in named:
+            text = RowText(getattr(self, setting), setting)
+            # Rows of JSON may lack a field that others have, so all are read before the setting is refused.
+            if text.absent_field(first) is None or (field := text.absent_field(file.readable())) is None:
+                continue
+            column, advice = field.partition("[")[0], "correct the name"
+            if setting == "choices":
+                advice += ", or give the choices themselves as a tuple, such as ('no', 'yes')"
+            known = "" if column in first[0] else f" ({close_columns(column, list(first[0]))})"
+            raise UserError(
+                f"from_files.register.{setting} names {field!r}, which no row of {file.path} has{known};"
+                f" {advice}"
+            )
+
     def maker(self, columns: Collection[str], file: object) -> "ExampleMaker":
         """Return the function that makes examples of rows with these columns.
 
@@ -110,6 +133,8 @@ class ExampleMaker:
         choices = self.choices
         if isinstance(choices, RowText):
             choices = _texts(choices.value(row, place), "the choices", place, several=True)
+            if twice := _repeated(choices):
+                raise UserError(f"{place}: the choices have {shown(twice)} twice; {REPAIR}")
         label = _label(target, choices, place)
         return Example(text, (choices[label],), choices, label)
 
@@ -130,6 +155,11 @@ def _only(columns: Collection[str], setting: str, known: Sequence[str], file: ob
 
 def _texts(value: Any, name: str, place: str, several: bool = False) -> tuple[str, ...]:
     values = value if isinstance(value, list) else [value]
+    if several and not isinstance(value, list):
+        raise UserError(
+            f"{place}: {name} must be a list of at least two texts, got {shown(value)}; bind"
+            " from_files.register.choices to a column of such lists, or to a tuple of the choices"
+        )
     if several and len(values) < 2:
         raise UserError(f"{place}: {name} must be a list of at least two texts, got {shown(value)}; {REPAIR}")
     texts = []
@@ -143,6 +173,16 @@ def _texts(value: Any, name: str, place: str, several: bool = False) -> tuple[st
     if not texts or not all(map(str.strip, texts)):
         raise UserError(f"{place}: {name} is empty; {REPAIR}")
     return tuple(texts)
+
+
+def _repeated(choices: Sequence[str]) -> str | None:
+    """Return a choice that equals an earlier one up to blanks at its ends; None where all differ."""
+    seen: set[str] = set()
+    for choice in map(str.strip, choices):
+        if choice in seen:
+            return choice
+        seen.add(choice)
+    return None
 
 
 def _label(target: Any, choices: Sequence[str], place: str) -> int:

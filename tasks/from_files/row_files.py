@@ -79,10 +79,20 @@ class RowFile(abc.ABC):
         Raises:
           UserError: the file as a whole cannot be read.
         """
+        return list(next(self.readable(), ()))
+
+    def readable(self) -> Iterator[Fields]:
+        """Yield the fields of every row that is not broken.
+
+        Raises:
+          UserError: the file as a whole cannot be read.
+        """
         for _, raw in self.rows():
-            with contextlib.suppress(UserError):
-                return list(self.fields(raw, str(self.path)))
-        return []
+            try:
+                fields = self.fields(raw, str(self.path))
+            except UserError:
+                continue
+            yield fields
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:

@@ -115,6 +115,7 @@ class FilesSource(seqio.DataSource):
     def _examples(self, split: str, check: RowCheck) -> Iterator[Example]:
         for path in self._files[split]:
             file = row_file(path)
+            self._columns.check(file)
             make = self._columns.maker(file.columns(), path)
             for number, raw in file.rows():
                 place = f"{path}, {file.kind} {number}"

@@ -2,7 +2,7 @@
 
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from poly_jax.errors import UserError
@@ -12,6 +12,11 @@ from poly_jax.tasks.from_files.row_files import REPAIR, Fields
 
 # A column, and maybe keys or places inside its value.
 _FIELD = re.compile(r"([^\[\]]+)((?:\[[^\[\]]+\])*)")
+_Field = tuple[str, list[str]]
+
+
+class _AbsentError(UserError):
+    """A row has no such field."""
 
 
 class RowText:
@@ -31,9 +36,22 @@ class RowText:
     def __init__(self, text: str, setting: str) -> None:
         if not text:
             raise UserError(f"from_files.register.{setting} is empty; give a column or a template")
-        self._parts: list[tuple[str, tuple[str, list[str]] | None]] = [("", (text, []))]
+        self._parts: list[tuple[str, _Field | None]] = [("", (text, []))]
         if "{" in text or "}" in text:
             self._parts = list(_parsed(text, f"from_files.register.{setting}"))
+
+    def absent_field(self, rows: Iterable[Fields]) -> str | None:
+        """Return the first field of the text that none of the rows has; None where there is no row, too."""
+        absent = None
+        for row in rows:
+            fields = self._fields() if absent is None else absent
+            absent = [field for field in fields if _is_absent(row, field)]
+            if not absent:
+                return None
+        return _written(*absent[0]) if absent else None
+
+    def _fields(self) -> list[_Field]:
+        return [field for _, field in self._parts if field is not None]
 
     def value(self, row: Fields, place: str) -> Any:
         """Return the value in the row where the text is one field only, or else the text itself.
@@ -94,20 +112,38 @@ def _parsed(text: str, setting: str) -> Any:
         yield literal, (match[1], re.findall(r"\[([^\[\]]+)\]", match[2]))
 
 
+def close_columns(column: str, columns: Collection[str]) -> str:
+    """Return a phrase for an error message: the columns close to a name, or all of them."""
+    return did_you_mean(close_names(column, columns)) or f"it has {', '.join(map(repr, columns)) or 'none'}"
+
+
 def _found(row: Fields, column: str, keys: list[str], place: str) -> Any:
     if column not in row:
-        known = did_you_mean(close_names(column, row)) or f"it has {', '.join(map(repr, row)) or 'none'}"
-        raise UserError(f"{place} has no field {column!r} ({known}); {REPAIR}")
-    value, path = row[column], column
-    for key in keys:
+        raise _AbsentError(f"{place} has no field {column!r} ({close_columns(column, row)}); {REPAIR}")
+    value = row[column]
+    for number, key in enumerate(keys, 1):
         inside = value
-        path = f"{path}[{key}]"
         if isinstance(inside, Mapping) and key in inside:
             value = inside[key]
         elif isinstance(inside, list) and key.isdecimal() and int(key) < len(inside):
             value = inside[int(key)]
         else:
-            raise UserError(f"{place} has no field {path!r}; {REPAIR}")
+            raise _AbsentError(f"{place} has no field {_written(column, keys[:number])!r}; {REPAIR}")
     if value is None:
-        raise UserError(f"{place}: {path!r} is null; {REPAIR}")
+        raise UserError(f"{place}: {_written(column, keys)!r} is null; {REPAIR}")
     return value
+
+
+def _is_absent(row: Fields, field: _Field) -> bool:
+    """Whether a row lacks a field. A field that is null or cannot be read is there."""
+    try:
+        _found(row, *field, "")
+    except _AbsentError:
+        return True
+    except UserError:
+        return False
+    return False
+
+
+def _written(column: str, keys: Iterable[str]) -> str:
+    return column + "".join(f"[{key}]" for key in keys)

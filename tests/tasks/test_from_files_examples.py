@@ -97,7 +97,13 @@ def test_a_row_may_have_choices_of_its_own():
         (
             {"text": "x", "label": "y", "o": "y"},
             {"choices": "o"},
-            "the choices must be a list of at least two",
+            "the choices must be a list of at least two .*or to a tuple of the choices",
+        ),
+        ({"text": "x", "label": "y", "o": ["y"]}, {"choices": "o"}, "a list of at least two .*; repair"),
+        (
+            {"text": "x", "label": 0, "o": ["a", "b", "a "]},
+            {"choices": "o"},
+            "the choices have 'a' twice; repair",
         ),
     ],
 )

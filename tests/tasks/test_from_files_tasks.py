@@ -249,6 +249,44 @@ def test_too_few_rows_for_the_fractions_and_an_unknown_split_are_named(folder):
         seqio.TaskRegistry.get("other_empty").source.get_dataset("train")
 
 
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        (
+            "inputs",
+            "Q: {qestion}",
+            r"inputs names 'qestion', which no row of .*t\.jsonl has \(did you mean 'question'",
+        ),
+        (
+            "targets",
+            "{answer[txt]}",
+            r"targets names 'answer\[txt\]', which no row of \S* has; correct the name",
+        ),
+        (
+            "choices",
+            "yes",
+            r"choices names 'yes', .*; correct the name, or give the choices themselves as a tuple",
+        ),
+    ],
+)
+def test_a_setting_that_names_no_field_of_a_file_is_blamed_and_not_the_rows(
+    tmp_path, setting, value, message
+):
+    (tmp_path / "t.jsonl").write_text('{"question": "q", "answer": {"text": "a"}}\n' * 2)
+    columns = {"inputs": "question", "targets": "{answer[text]}"}
+    register(str(tmp_path), BYTES, **columns | {setting: value}, max_broken_share=0.5)
+    with pytest.raises(UserError, match=f"^from_files.register.{message}"):
+        seqio.TaskRegistry.get("mine_t").source.get_dataset("train")
+
+
+def test_a_field_that_only_some_rows_have_is_missing_in_the_others(tmp_path):
+    rows = [{"question": "q"}, {"question": "q", "answer": "a"}]
+    (tmp_path / "t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    register(str(tmp_path), BYTES, targets="answer")
+    with pytest.raises(UserError, match=r"t\.jsonl, line 1 has no field 'answer'"):
+        seqio.TaskRegistry.get("mine_t").source.get_dataset("train")
+
+
 REFERENCES = [["the cat"], ["a dog", "2"], ["3.5"], ["yes"]]
 FIRST = [texts[0] for texts in REFERENCES]
 PREDICTIONS = ["cat", "2", "4", "YES"]
