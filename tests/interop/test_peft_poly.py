@@ -109,6 +109,13 @@ def test_a_config_with_other_sizes_is_refused_with_both_shapes(adapter):
         read_poly(adapter(config={"n_tasks": 6}))
 
 
+def test_a_config_with_another_rank_is_refused_with_both_ranks(adapter):
+    with pytest.raises(
+        UserError, match=r"poly_lora_A has rank \d+, .* and adapter_config\.json says rank 77;"
+    ):
+        read_poly(adapter(config={"r": 77}))
+
+
 def test_a_missing_tensor_is_reported_by_name(adapter):
     name = "base_model.model.encoder.block.0.layer.0.SelfAttention.q.poly_lora_B"
     with pytest.raises(UserError, match=rf"1 missing \({name}\)"):

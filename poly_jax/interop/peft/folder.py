@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poly_jax.errors import UserError
@@ -53,6 +53,29 @@ class PeftFolder:
                 " config"
             )
         return value
+
+    def check_ranks(self, stored: Mapping[str, Tensor], ranks: Mapping[str, tuple[int, int]]) -> None:
+        """Check that tensors have the ranks that the configuration says.
+
+        Args:
+          stored: the tensors by name.
+          ranks: for the name of each tensor, the axis of its rank and the rank that the configuration says.
+
+        Raises:
+          UserError: a tensor has another rank.
+        """
+        others = [
+            (name, stored[name].shape[axis], rank)
+            for name, (axis, rank) in sorted(ranks.items())
+            if name in stored and len(stored[name].shape) > axis and stored[name].shape[axis] != rank
+        ]
+        if others:
+            name, found, rank = others[0]
+            more = f", as {len(others) - 1} more" if len(others) > 1 else ""
+            raise UserError(
+                f"{self.file}: {name} has rank {found}{more}, and {CONFIG} says rank {rank}; take both files"
+                " from one adapter"
+            )
 
     def adapter_tensors(self, leaves: Iterable[str], kind: str) -> dict[str, Tensor]:
         """Return the tensors under the names that PEFT uses when it saves an adapter.

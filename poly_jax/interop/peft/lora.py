@@ -86,12 +86,15 @@ def _check_shapes(stored: Mapping[str, Tensor], ranks: Mapping[str, int], folder
     if not ranks:
         raise UserError(f"{folder.file} has no tensors of LoRA on a T5; take the whole adapter")
     expected: dict[str, tuple[int, ...]] = {}
+    axes: dict[str, tuple[int, int]] = {}
     for path, rank in ranks.items():
         # The model decides the widths of the maps, so this check takes them from the file.
         a, b = (tensor_of(path, leaf) for leaf in LEAVES)
         d_in = stored[a].shape[1:2] if a in stored else ()
         d_out = stored[b].shape[:1] if b in stored else ()
         expected |= {a: (rank, *d_in), b: (*d_out, rank)}
+        axes |= {a: (0, rank), b: (1, rank)}
+    folder.check_ranks(stored, axes)
     check_tree(expected, stored, folder.file)
 
 

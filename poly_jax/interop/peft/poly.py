@@ -40,12 +40,15 @@ def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckp
     if not paths:
         raise UserError(f"{folder.file} has no tensors of Poly on a T5; take the whole adapter")
     expected: dict[str, tuple[int, ...]] = {}
+    axes: dict[str, tuple[int, int]] = {}
     for path in paths:
         # The model decides the widths of the maps, so this check takes them from the file.
         a, b, logits = (tensor_of(path, leaf) for leaf in LEAVES)
         d_in = stored[a].shape[2:3] if a in stored else ()
         d_out = stored[b].shape[3:4] if b in stored else ()
         expected |= {a: (h, k, *d_in, r), b: (h, k, r, *d_out), logits: (t, h * k)}
+        axes |= {a: (3, r), b: (2, r)}
+    folder.check_ranks(stored, axes)
     check_tree(expected, stored, folder.file)
     check_targets(folder, paths, dimensions)
 
