@@ -27,6 +27,7 @@ from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
 
 _LOCK = ".prepare.lock"
+_REPORT = "prepare.json"
 _SHOWN = 5
 
 
@@ -53,7 +54,7 @@ def prepare(
 
     Raises:
       UserError: a name is not known, no task can be cached, a task cannot be read, the folder cannot be
-        written, or it holds caches that were made from other data. Finished tasks are kept.
+        written, or it holds other files or caches that were made from other data. Finished tasks are kept.
     """
     if "://" in output_dir:
         raise UserError(
@@ -66,11 +67,12 @@ def prepare(
     names = _cacheable(list(mixture or [data.mixture]))
     place = Place(os.path.abspath(output_dir), data.sequence_length)
     folder = pathlib.Path(place.cache_dir)
+    _check_free(folder, names, output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / _LOCK, timeout=0):
             report = _prepared(names, place, processes or _cpus(), configuration)
-            write_durable(folder / "prepare.json", json_text(report.content(), indent=1) + "\n")
+            write_durable(folder / _REPORT, json_text(report.content(), indent=1) + "\n")
             write_durable(folder / "prepare.html", page(report))
     except filelock.Timeout:
         raise UserError(
@@ -85,6 +87,22 @@ def prepare(
     print(f"report: {folder / 'prepare.html'}")
     print(f"""to train from this cache, add --gin.Data.cache_dir="'{output_dir}'" to the command""")
     return report
+
+
+def _check_free(folder: pathlib.Path, names: Sequence[str], output_dir: str) -> None:
+    """Refuse a folder that holds files, none of which says that an earlier call made it."""
+    # A call that was killed leaves the lock, or at least the folders of tasks.
+    if not folder.exists() or (folder / _LOCK).exists() or (folder / _REPORT).exists():
+        return
+    tasks = {TaskFolder(folder, name).path.relative_to(folder).parts[0] for name in names}
+    others = [
+        path.name for path in sorted(folder.iterdir()) if path.name not in tasks and path.name[0] != "."
+    ]
+    if others:
+        raise UserError(
+            f"--output_dir={output_dir} holds other files ({others[0]}) and no cache of `poly-jax prepare`;"
+            " give a new or an empty folder"
+        )
 
 
 def _cpus() -> int:

@@ -6,6 +6,7 @@ holds the SHA-256 of every other file and what the cache was made from.
 """
 
 import json
+import os
 import pathlib
 import re
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ class TaskFolder:
       task: name of the task.
     """
 
-    def __init__(self, cache_dir: str, task: str) -> None:
+    def __init__(self, cache_dir: str | os.PathLike, task: str) -> None:
         self.path = pathlib.Path(cache_dir, seqio.get_task_dir_from_name(task))
         self._task = task
 

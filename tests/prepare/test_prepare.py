@@ -297,6 +297,25 @@ def test_a_cache_of_another_program_is_refused(project, capsys):
     assert f"{folder} holds a cache that `poly-jax prepare` has not made" in error_line(capsys)
 
 
+def test_a_folder_of_other_files_is_refused_and_left_as_it_is(project, capsys):
+    project.add("one", 4)
+    folder = project.folder / "cache"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+    assert project.prepare() == 1
+    assert "--output_dir=cache holds other files (thesis.tex) and no cache" in error_line(capsys)
+    assert [path.name for path in folder.iterdir()] == ["thesis.tex"]
+
+
+def test_other_files_may_be_added_to_a_cache_that_is_not_finished(project):
+    project.add("one", 4)
+    (project.raw / "bad_train.jsonl").write_text('{"inputs": "no target"}\n')
+    assert project.prepare() == 1
+    (project.folder / "cache" / "notes.txt").write_text("mine")
+    project.add("bad", 4)
+    assert project.prepare() == 0
+
+
 def test_files_of_others_in_a_tasks_folder_stay(project):
     project.add("one", 4)
     folder = project.folder / "cache" / "one"
