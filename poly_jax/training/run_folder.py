@@ -1,10 +1,9 @@
 """The folder of a run: writes its configuration, and checks that the folder belongs to the run."""
 
 import contextlib
-import difflib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import filelock
@@ -71,18 +70,23 @@ def claim(folder: epath.Path, texts: Texts) -> None:
         write_whole(folder / OPERATIVE, texts.operative())
 
 
-def check_folder(folder: epath.Path, texts: Texts) -> None:
+def check_folder(folder: epath.Path, texts: Texts, names: Collection[str] | None = None) -> None:
     """Check that a run may start or be resumed in a folder.
+
+    Args:
+      folder: folder of the run.
+      texts: the configuration of the run.
+      names: the bindings that are known already and are compared, such as "Data.mixture"; None for all.
 
     Raises:
       UserError: the folder holds another run or other files.
     """
     path = folder / CONFIG
     if path.exists():
-        there = _read(path)
-        if _meaning(there) != _meaning(texts.config) and saved_steps(folder):
+        there, here = (_named(_meaning(text), names) for text in (_read(path), texts.config))
+        if there != here and saved_steps(folder):
             raise UserError(
-                f"{folder} holds another run ({_difference(there, texts.config)}); choose another"
+                f"{folder} holds another run ({_difference(there, here)}); choose another"
                 " --output_dir or delete it"
             )
     elif folder.exists() and (not folder.is_dir() or any(file.name != _LOCK for file in folder.iterdir())):
@@ -167,9 +171,19 @@ def _statements(config: str) -> list[str]:
     return [line for line in lines if line and not line.startswith(_WITHOUT_MEANING)]
 
 
-def _difference(there: str, here: str) -> str:
-    lines = difflib.ndiff(_meaning(there), _meaning(here))
-    changed = [line for line in lines if line[:2] in ("- ", "+ ") and line[2:].strip() and line[2] != "#"]
-    old = next((line[2:] for line in changed if line[0] == "-"), "nothing")
-    new = next((line[2:] for line in changed if line[0] == "+"), "nothing")
+def _named(statements: list[str], names: Collection[str] | None) -> list[str]:
+    """Return the statements that bind one of the names; all where no names are given."""
+    return [line for line in statements if names is None or line.partition(" =")[0] in names]
+
+
+def _difference(there: list[str], here: list[str]) -> str:
+    ours, theirs = ({line.partition(" =")[0]: line for line in lines} for lines in (here, there))
+    name = next((name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)), "")
+    old, new = theirs.get(name), ours.get(name)
+    if old is None and new is None:
+        return "it has its bindings in another order"
+    if old is None:
+        return f"it lacks {new!r}"
+    if new is None:
+        return f"it has {old!r}, which this one lacks"
     return f"it has {old!r} where this one has {new!r}"

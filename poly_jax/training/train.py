@@ -1,6 +1,7 @@
 """`poly-jax train`: trains many tasks at once on a frozen backbone, or trains all parameters."""
 
 import dataclasses
+import functools
 
 from etils import epath
 from jax.sharding import Mesh
@@ -17,12 +18,13 @@ from poly_jax.training.batches import Batches
 from poly_jax.training.checkpoints import KEEP
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.host_share import host_share
+from poly_jax.training.hosts import on_first_host
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.periodic_evaluation import Evaluation, PeriodicEvaluation, check_periodic
-from poly_jax.training.run_folder import claimed
+from poly_jax.training.run_folder import check_folder, claimed
 from poly_jax.training.saved_steps import best_checkpoint
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
@@ -96,6 +98,8 @@ def train(
     )
     check_periodic(eval_every, evaluation, keep_best)
     guards.check_microbatches(experiment.data.batch_size, microbatches)
+    folder = epath.Path(output_dir)
+    on_first_host(functools.partial(check_folder, folder, texts))  # Before anything is read.
     mesh = partitioning.mesh()
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
     table = guards.registered_table(experiment, experiment.data.mixture)
@@ -109,7 +113,6 @@ def train(
     start_id = experiment.model.decoder_start_id
     batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
     start = fresh_start(model, experiment.backbone, trainable, seed, mesh)
-    folder = epath.Path(output_dir)
     run = Run(
         folder,
         table,

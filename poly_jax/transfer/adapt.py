@@ -22,11 +22,12 @@ from poly_jax.training import guards
 from poly_jax.training.checkpoints import KEEP, Checkpoints
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.host_share import host_share
+from poly_jax.training.hosts import on_first_host
 from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
-from poly_jax.training.run_folder import claimed
+from poly_jax.training.run_folder import check_folder, claimed
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import Start, describe
 from poly_jax.training.train import host_batches
@@ -105,6 +106,11 @@ def adapt(
     }
     guards.check_counts("adapt", **counts)
     guards.check_seeds("adapt.seed", (seed,))
+    folder = epath.Path(output_dir)
+    given = first_bindings(task, seed, shots, init_router_from)
+    names = [line.partition(" =")[0] for line in given]
+    # Before anything is read. The other bindings follow from the run and the examples.
+    on_first_host(lambda: check_folder(folder, texts.with_bindings(given), names))
     mesh = partitioning.mesh()
     check_batch_size(batch_size, mesh)
     chosen = find(variant) if isinstance(variant, str) else variant
@@ -139,7 +145,6 @@ def adapt(
     data = dataclasses.replace(
         experiment.data, mixture=task, split=split_name, batch_size=batch_size, packing="none"
     )
-    folder = epath.Path(output_dir)
     adapted = AdaptedFrom.chosen(
         start.combination,
         step=str(source.step.absolute()),
@@ -233,6 +238,13 @@ def read_examples(
                 f"{found} example(s); ask for 1 to {found}"
             )
     return first_examples(joined, shots)
+
+
+def first_bindings(task: str, seed: int, shots: int | None, old_tasks: Sequence[str]) -> list[str]:
+    """The lines of the adapted run's `config.gin` that the arguments give before anything is read."""
+    started = AdaptedFrom("", "", seed, shots, tuple(old_tasks))
+    later = ("step", "variant", "skills", "weights", "skill_names")
+    return [f"Data.mixture = {task!r}", *bindings(started, skip=later)]
 
 
 def changed_bindings(

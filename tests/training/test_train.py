@@ -343,7 +343,10 @@ def test_a_folder_without_a_checkpoint_is_reported_by_name(tmp_path, backbone):
 
 
 @pytest.mark.parametrize("holds", ["run", "file"])
-def test_a_folder_with_other_content_is_refused_and_not_changed(run, backbone, tmp_path, holds):
+def test_a_folder_with_other_content_is_refused_before_anything_is_read(
+    run, backbone, tmp_path, monkeypatch, holds
+):
+    monkeypatch.setattr(train_module.guards, "registered_table", lambda *_: pytest.fail("data are read"))
     loaded = configured(backbone.right, "Optimizer.learning_rate = 0.5")
     folder, named = run.folder, "holds another run .*learning_rate = 0.5"
     if holds == "file":
@@ -354,6 +357,13 @@ def test_a_folder_with_other_content_is_refused_and_not_changed(run, backbone, t
         trains(loaded, folder)
     assert "\n  " not in str(caught.value).split("In call to configurable")[0].rstrip()
     assert everything_in(folder) == before
+
+
+def test_the_message_about_another_run_says_which_binding_only_one_of_them_has(run, backbone):
+    with pytest.raises(
+        UserError, match=r"holds another run \(it lacks 'Optimizer.weight_decay = 0.5'\); choose"
+    ):
+        trains(configured(backbone.right, "Optimizer.weight_decay = 0.5"), run.folder)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """An adapted run stores how it started: its initial values can be recomputed, and only it is resumed."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.open_run import open_run
 from poly_jax.training.saved_steps import step_folder
+from poly_jax.transfer import adapt as adapt_module
 from poly_jax.transfer.adapted_from import AdaptedFrom
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
@@ -62,6 +64,18 @@ def test_the_routing_page_reports_how_far_the_skills_moved(short_runs):
     # One step of Adam moves each parameter that has a gradient by the learning rate.
     assert 0 < drift["overall"]["skill lora_b"]["rms"] < 0.1
     assert drift["note"] == ""
+
+
+def test_a_folder_of_other_content_is_refused_before_the_run_is_read(short_runs, capsys, monkeypatch):
+    monkeypatch.setattr(adapt_module, "restore", lambda *_: pytest.fail("the run is read"))
+    pathlib.Path("thesis").mkdir()
+    pathlib.Path("thesis/thesis.tex").touch()
+    for folder, named in (
+        ("thesis", "thesis exists and holds no run of this program"),
+        (short_runs["mhr"], "holds another run (it has"),
+    ):
+        assert adapt(short_runs["mhr"], "mhr", folder=folder) == 1
+        assert named in capsys.readouterr().err
 
 
 def test_an_adapted_run_is_not_resumed_with_other_settings(short_runs, capsys):
