@@ -179,7 +179,7 @@ def test_home_in_flags_is_expanded(monkeypatch, tmp_path, capsys):
     (tmp_path / "runs").mkdir()
     (tmp_path / "mine.gin").write_text("T5Config.emb_dim = 'wide'\n")
     assert cli.main(["eval", "--run=~/runs"]) == 1
-    assert f"--run={tmp_path / 'runs'}: no config.gin" in capsys.readouterr().err
+    assert f"{tmp_path / 'runs'} is not a run: no config.gin" in capsys.readouterr().err
     assert cli.main(["train", "--output_dir=x", "--gin_file=$HOME/mine.gin"]) == 1
     assert "T5Config.emb_dim is 'wide'" in capsys.readouterr().err
 

@@ -177,8 +177,8 @@ def test_wrong_usage_exits_with_2(arguments, calls, capsys):
         (["train", "--output_dir=x", "--gin_file=mine.gin"], "there is no gin file 'mine.gin'"),
         (["train", "--output_dir=x", "--gin.T5Confg.emb_dim=3"], "there is no configurable 'T5Confg'"),
         (["train", "--output_dir=x", "--gin.T5Config.emb_dim=%gin.REQUIRED"], "T5Config.emb_dim is not set"),
-        (["eval", "--run=nowhere"], "--run=nowhere: there is no such folder"),
-        (["infer", "--run=.", "--task=t"], "--run=.: no config.gin"),
+        (["eval", "--run=nowhere"], "there is no folder nowhere; give"),
+        (["infer", "--run=.", "--task=t"], ". is not a run: no config.gin"),
     ],
 )
 def test_a_wrong_value_prints_one_line_and_exits_with_1(arguments, expected, calls, capsys):

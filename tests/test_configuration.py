@@ -175,9 +175,9 @@ def test_a_configuration_loads_the_run_then_the_given_files_then_the_bindings():
 
 def test_a_folder_that_is_not_a_run_is_refused_with_a_clear_error():
     pathlib.Path("empty/folder/deep").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"^--run=nowhere: there is no such folder; .*output folder"):
+    with pytest.raises(UserError, match=r"^there is no folder nowhere; .*output folder"):
         configuration.run_config("nowhere")
-    with pytest.raises(UserError, match=r"^--run=empty/folder/deep: no config\.gin"):
+    with pytest.raises(UserError, match=r"^empty/folder/deep is not a run: no config\.gin"):
         configuration.run_config("empty/folder/deep")
 
 

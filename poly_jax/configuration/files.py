@@ -106,10 +106,11 @@ def run_config(run: str | os.PathLike) -> str:
     """
     folder = epath.Path(run if _REMOTE.match(str(run)) else os.path.abspath(run))
     if not folder.is_dir():
-        raise UserError(f"--run={run}: there is no such folder; give the output folder of a training run")
+        raise UserError(f"there is no folder {run}; give the output folder of a training run")
     for candidate in (folder, folder.parent, folder.parent.parent):
         if (candidate / CONFIG_FILE).is_file():
             return os.fspath(candidate / CONFIG_FILE)
     raise UserError(
-        f"--run={run}: no {CONFIG_FILE} there or above; give the output folder of a run or a step in it"
+        f"{run} is not a run: no {CONFIG_FILE} there or above; give the output folder of a run or a step in"
+        " it"
     )

@@ -150,7 +150,7 @@ def _evaluated_tasks(tasks: list[RoutedTask], name: str, split: str) -> list[Rou
     without_metrics = [task.name for task in with_split if not task.metric_objs]
     if not with_split:
         splits = ", ".join(sorted({each for task in tasks for each in task.splits}))
-        raise UserError(f"no task of {name!r} has a split {split!r}; choose one with --split: {splits}")
+        raise UserError(f"no task of {name!r} has a split {split!r}; choose one of {splits}")
     if len(without_metrics) == len(with_split):
         raise UserError(
             f"no task of {name!r} with a split {split!r} has a metric; register it with metric_fns"

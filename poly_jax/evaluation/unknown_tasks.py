@@ -107,7 +107,7 @@ def check_rows(adapters: Adapters, run: str) -> None:
         own = "private skill" if adapters.private_skill is not None else "matrix of its own"
         raise UserError(
             f"in {run} each task has a {own} beside its row, which an unknown task does not have;"
-            " evaluate with --zero_shot"
+            " evaluate it with `poly-jax eval --zero_shot`"
         )
 
 

@@ -89,7 +89,10 @@ class FewShotBatches:
         self._share = share
         self._step = 0
         if not len(self):
-            raise UserError("there are no examples to adapt to; give a split that has some")
+            raise UserError(
+                "there are no examples to adapt to; give a split that has some (adapt.split_name, or"
+                " sweep.train_split of a sweep)"
+            )
 
     def __len__(self) -> int:
         """The number of examples."""

@@ -48,5 +48,5 @@ def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_
         if is_router(path) or (parts and is_private(path))
     }
     if not rows:
-        raise UserError("the run's router has no rows to start from; leave adapt.init_router_from unset")
+        raise UserError("the run's router has no rows to start from; leave init_router_from unset")
     return traverse_util.unflatten_dict(rows, sep="/")

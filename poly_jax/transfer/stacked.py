@@ -105,7 +105,7 @@ def adapt_many(
         if len(kinds) > 1:
             raise UserError(
                 f"{type(adapters.router).__name__} has a mix of its own for each of {len(set(tasks))} tasks;"
-                " adapt to them one at a time"
+                " adapt to them one at a time (sweep.stack = 1)"
             )
         (adapters,) = kinds
     model = Transformer(source.config, adapters)

@@ -148,8 +148,12 @@ def new_rows(source: Restored, variant: Variant, old_tasks: Sequence[str], n_new
     check_old_tasks(variant, old_tasks)
     if not old_tasks:
         return None
+    try:
+        tasks = [source.table.id(name) for name in old_tasks]
+    except UserError as error:
+        raise UserError(f"init_router_from: {error}; give tasks that the run was trained on") from None
     adapted, _ = split(source.parameters, is_adapter_parameter)
-    return averaged_rows(source.model, adapted, [source.table.id(name) for name in old_tasks], n_new)
+    return averaged_rows(source.model, adapted, tasks, n_new)
 
 
 def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
@@ -160,7 +164,7 @@ def check_old_tasks(variant: Variant, old_tasks: Sequence[str]) -> None:
     """
     if old_tasks and not (variant.routes and variant.skills == "kept" and variant.input_router is None):
         raise UserError(
-            f"adapt.init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
+            f"init_router_from is {tuple(old_tasks)}, and variant {variant.name!r} keeps no rows of the"
             " run's router; use a variant such as 'mhr' or 'mhr-z'"
         )
 

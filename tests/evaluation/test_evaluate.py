@@ -90,7 +90,7 @@ def test_results_among_a_run_s_own_files_or_in_a_file_are_refused_before_anythin
         (
             "evaluation_all",
             "tests",
-            "no task of 'evaluation_all' has a split 'tests'; choose one with --split: empty, test, train",
+            "no task of 'evaluation_all' has a split 'tests'; choose one of empty, test, train",
         ),
         ("evaluation_no_metric", "test", "no task of 'evaluation_no_metric' .* has a metric"),
         ("evaluation_no_test", "empty", "split 'empty' has no example of evaluation_no_test"),

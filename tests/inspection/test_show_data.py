@@ -201,7 +201,7 @@ def test_one_task_and_another_split_can_be_shown(config, capsys):
         (["--task=mine_trivia", "--split=test"], "'mine_trivia' has no split 'test'"),
         (["--gin.from_files.register.folder='absent'"], "there is no folder or file absent"),
         (["--gin.Data.packing='worst-fit'"], "Data.packing is 'worst-fit'"),
-        (["--run=absent"], "--run=absent: there is no such folder"),
+        (["--run=absent"], "there is no folder absent; give"),
     ],
 )
 def test_bad_input_gives_one_line(config, flags, message, capsys):

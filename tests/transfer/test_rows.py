@@ -49,14 +49,18 @@ def test_the_logits_of_scanned_layers_are_averaged_over_tasks_and_not_over_layer
 
 
 def test_an_unknown_task_and_a_variant_without_rows_are_refused(source):
-    with pytest.raises(UserError, match="'e' is not in the table of 4 tasks"):
+    with pytest.raises(
+        UserError, match=r"^init_router_from: task 'e' is not in the table of 4 tasks .*; give"
+    ):
         new_rows(source, VARIANTS["mhr"], ("e",), 1)
     for name in ("mhr-mu", "random", "full"):
-        with pytest.raises(UserError, match=f"variant '{name}' keeps no rows"):
+        with pytest.raises(
+            UserError, match=rf"^init_router_from is \('a',\), and variant '{name}' keeps no rows"
+        ):
             new_rows(source, VARIANTS[name], ("a",), 1)
 
 
 def test_a_router_without_rows_is_refused(many):
     shared = Transformer(many.model.config, dataclasses.replace(many.model.adapters, router=SharedRouter()))
-    with pytest.raises(UserError, match="has no rows to start from"):
+    with pytest.raises(UserError, match="has no rows to start from; leave init_router_from unset"):
         averaged_rows(shared, {}, (0,), 1)
