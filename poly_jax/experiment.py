@@ -72,8 +72,9 @@ class Data:
             if getattr(self, name) not in get_args(choices):
                 known = ", ".join(map(repr, get_args(choices)))
                 raise UserError(f"Data.{name} is {getattr(self, name)!r}; use one of {known}")
-        if self.max_segments < 1:
-            raise UserError(f"Data.max_segments is {self.max_segments}; it must be at least 1")
+        for name in ("batch_size", "max_segments"):
+            if getattr(self, name) < 1:
+                raise UserError(f"Data.{name} is {getattr(self, name)}; it must be at least 1")
 
     @property
     def sequence_length(self) -> dict[str, int]:

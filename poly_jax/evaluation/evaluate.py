@@ -23,6 +23,7 @@ from poly_jax.evaluation.unknown_tasks import (
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
+from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.saved_step import read_table
@@ -78,6 +79,7 @@ def evaluate(
         evaluate because the split, the examples or the metrics are missing.
     """
     mesh = partitioning.mesh()
+    check_counts("evaluate", batch_size=batch_size)
     check_batch_size(batch_size, mesh)
     experiment.data.register_tasks()
     step = step_folder(run)

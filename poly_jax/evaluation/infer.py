@@ -18,6 +18,7 @@ from poly_jax.evaluation.unknown_tasks import (
     with_shares,
 )
 from poly_jax.experiment import Experiment
+from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.saved_step import read_table
@@ -65,6 +66,7 @@ def infer(
       UserError: the run has no such task, the input cannot be read, or the output cannot be written.
     """
     mesh = partitioning.mesh()
+    check_counts("infer", batch_size=batch_size)
     check_batch_size(batch_size, mesh)
     known = read_table(step_folder(run))
     stand_ins = UnknownTasks.of(unknown, descriptions)

@@ -15,6 +15,7 @@ from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import MEAN
 from poly_jax.experiment import Experiment, call_register
 from poly_jax.model.transformer import Transformer
+from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.periodic_evaluation import Scores
 from poly_jax.training.restore import Restored
@@ -54,6 +55,7 @@ class OnlineEvaluation:
           UserError: the mixture is unknown or has tasks that are not trained on, there are no skills to
             average, or the split, the examples or the metrics are missing.
         """
+        check_counts("OnlineEvaluation", batch_size=self.batch_size)
         check_batch_size(self.batch_size, mesh)
         if self.register is not None:
             call_register(self.register, "OnlineEvaluation.register")

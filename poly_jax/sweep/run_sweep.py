@@ -21,7 +21,7 @@ from poly_jax.sweep.progress import SweepProgress
 from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
-from poly_jax.training.guards import check_seeds
+from poly_jax.training.guards import check_counts, check_seeds
 from poly_jax.training.hosts import on_first_host
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
@@ -72,7 +72,8 @@ def sweep(
       UserError: a task, run, variant or metric is unknown or does not fit the others, or the folder holds the
         files of a run or of another program. It is raised before anything is computed.
     """
-    _check_table(tasks, methods, seeds, stack)
+    check_counts("sweep", stack=stack, batch_size=batch_size)
+    _check_table(tasks, methods, seeds)
     check_output_folder(output_dir, "sweep")
     folder, readings = epath.Path(output_dir), Readings()
     results = ResultsFile(folder / RESULTS, writes=jax.process_index() == 0)
@@ -121,7 +122,7 @@ def sweep(
     return summary
 
 
-def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequence[int], stack: int) -> None:
+def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequence[int]) -> None:
     """Raise a UserError if these do not make a table."""
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
@@ -136,8 +137,6 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
             )
     _check_labels(methods)
     check_seeds("a seed of sweep.seeds", seeds)
-    if stack < 1:
-        raise UserError(f"sweep.stack is {stack}; it must be at least 1")
 
 
 def _check_labels(methods: Sequence[Method]) -> None:

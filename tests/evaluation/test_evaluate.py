@@ -102,6 +102,11 @@ def test_a_mixture_that_cannot_be_evaluated_is_refused_by_name(run, mixture, spl
     assert not pathlib.Path("out").exists()
 
 
+def test_a_batch_size_of_0_is_refused_by_the_name_of_its_binding(run):
+    with pytest.raises(UserError, match=r"^evaluate\.batch_size is 0; it must be at least 1$"):
+        evaluate(run.folder, run.experiment, batch_size=0)
+
+
 def test_the_command_evaluates_a_checkpoint_into_its_run_and_prints_the_table(run, evaluated, capfd):
     assert cli.main(["eval", f"--run={run.restored.step}", "--gin.evaluate.batch_size=4"]) == 0
     shown = capfd.readouterr()

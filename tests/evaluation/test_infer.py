@@ -117,6 +117,11 @@ def test_input_that_cannot_be_predicted_is_refused_by_name(here, task, content, 
     assert not pathlib.Path("answers.txt").exists()
 
 
+def test_a_batch_size_of_0_is_refused_by_the_name_of_its_binding(here):
+    with pytest.raises(UserError, match=r"^infer\.batch_size is 0; it must be at least 1$"):
+        infer(here.folder, "evaluation_a", "asked.txt", "answers.txt", here.experiment, batch_size=0)
+
+
 def test_an_output_that_cannot_be_written_is_an_error_before_the_work(here, monkeypatch):
     monkeypatch.setattr("poly_jax.evaluation.infer.restore", lambda *_: pytest.fail("it was too late"))
     with pytest.raises(

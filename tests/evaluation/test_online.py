@@ -94,6 +94,7 @@ def test_a_run_that_was_stopped_has_the_same_evaluations_as_one_that_was_not(run
     ("bindings", "message"),
     [
         (["train.eval_every = -1"], "train.eval_every is -1; it must be at least 1"),
+        (["OnlineEvaluation.batch_size = 0"], "OnlineEvaluation.batch_size is 0; it must be at least 1"),
         (["OnlineEvaluation.split = 'valid'"], "no task of 'evaluation_all' has a split 'valid'"),
         (["OnlineEvaluation.mixture = 'evaluation_al'"], "no seqio mixture or task is .*did you mean"),
         (

@@ -135,6 +135,7 @@ def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
         ([("mhr", "mhr", {}), ("mhr", "mhr", {"steps": 3})], {}, r"give each its own Method.name"),
         ([("mhr", "mhr", {})], {"split": "dev"}, r"has no split 'dev'; it has test, train"),
         ([("mhr", "mhr", {})], {"tasks": ["skillbench_heldout"]}, r"is a mixture"),
+        ([("mhr", "mhr", {})], {"batch_size": 0}, r"sweep.batch_size is 0; it must be at least 1"),
         ([("mhr", "mhr", {})], {"tasks": []}, r"sweep.tasks is \(\); give at least one"),
         ([("mhr", "mhr", {})], {"seeds": (1, 1)}, r"sweep.seeds is \(1, 1\)"),
         ([("mhr", "mhr", {})], {"seeds": (0, -1)}, r"a seed of sweep.seeds is -1; it must be 0 or more"),

@@ -385,6 +385,7 @@ def test_the_message_about_another_run_says_which_binding_only_one_of_them_has(r
         ("train.keep_best = 'mean/x'", "keep_best is 'mean/x', and nothing is evaluated .* train.eval_every"),
         ("Data.mixture = 'train_test_pear'", "train_test_pear"),
         ("Data.packing = 'best'", "packing.* 'best'"),
+        ("Data.batch_size = 0", r"Data\.batch_size is 0; it must be at least 1"),
         ("Data.max_segments = 0", "max_segments is 0; it must be at least 1"),
         ("Adapters.n_splits = 5", "n_splits is 5, which does not divide the width 16"),
         ("Adapters.sites = 'encoder/query'", "'encoder/query', which matches no site"),
