@@ -51,7 +51,7 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
     if missing := [name for name in names if name not in groups]:
         raise UserError(
             f"{path} lacks {len(missing)} task(s) of the run, such as {missing[0]!r}"
-            f" ({close_to(missing[0], groups)}); every task needs a group"
+            f" ({close_to(missing[0], groups, 'the file has all')}); every task needs a group"
         )
     columns = sorted({group for name in names for group in groups[name]})
     matrix = np.array([[int(column in groups[name]) for column in columns] for name in names])

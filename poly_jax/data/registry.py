@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from poly_jax.errors import UserError
-from poly_jax.suggestion import close_names, did_you_mean
+from poly_jax.suggestion import close_names, did_you_mean, nearest_names
 
 if TYPE_CHECKING:
     import seqio
@@ -26,18 +26,26 @@ def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
         return seqio.MixtureRegistry.get(name)
     if name in tasks:
         return seqio.TaskRegistry.get(name)
+    close = close_to(name, [*mixtures, *tasks], "seqio.TaskRegistry.names() has all tasks")
     raise UserError(
-        f"no seqio mixture or task is registered as {name!r} "
-        f"({close_to(name, [*mixtures, *tasks])}); import or register the module that defines it first"
+        f"no seqio mixture or task is registered as {name!r} ({close}); import or register the module that "
+        "defines it first"
     )
 
 
-def close_to(name: str, known: Iterable[str]) -> str:
-    """Return a phrase for an error message: the closest known names, a few known ones, or their number."""
+def close_to(name: str, known: Iterable[str], where: str) -> str:
+    """Return a phrase for an error message: the names that may be meant, or known ones.
+
+    Args:
+      name: the name that is not known.
+      known: the known names.
+      where: the place of all known names, as a clause; for a message that has only the nearest ones.
+    """
     known = list(known)
     otherwise = ", ".join(sorted(known)) or "none is known"
     if len(known) > _FEW:
-        otherwise = f"{len(known)} others are known"
+        nearest = ", ".join(map(repr, nearest_names(name, known, _FEW)))
+        otherwise = f"the nearest of {len(known):,} known names are {nearest}; {where}"
     return did_you_mean(close_names(name, known)) or otherwise
 
 

@@ -69,8 +69,12 @@ class TaskTable:
             return self._ids[name]
         except KeyError:
             raise UserError(
-                f"task {name!r} is not in the table of {len(self)} tasks ({close_to(name, self.names)})"
+                f"task {name!r} is not in the table of {len(self)} tasks ({self.close_to(name)})"
             ) from None
+
+    def close_to(self, name: str) -> str:
+        """Return a phrase for an error message: the tasks that may be meant by an unknown name."""
+        return close_to(name, self.names, "a run has all in checkpoints/STEP/tasks/metadata")
 
     def name(self, id: int) -> str:
         """Return the name of the task with an id.

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.data.registry import close_to
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.task_texts import known_texts, nearest, read_descriptions, regression_shares
@@ -123,7 +122,7 @@ def with_shares(restored: Restored, shares: Shares, table: TaskTable) -> Restore
 def unknown_task(name: str, known: TaskTable) -> UserError:
     """The error about one task that is not known, with the ways to answer for it."""
     return UserError(
-        f"task {name!r} is not in the table of {len(known)} tasks ({close_to(name, known.names)}); give one"
+        f"task {name!r} is not in the table of {len(known)} tasks ({known.close_to(name)}); give one"
         " of them, or say how to answer for a task without a row: --unknown=average (the mean of all rows),"
         " --unknown=nearest (the row of the task with the most similar text) or --unknown=regression (rows"
         " predicted from texts)"

@@ -162,7 +162,7 @@ def _check_tasks(setting: str, value: Any, tasks: Mapping[str, Splits]) -> None:
         if name not in tasks:
             raise UserError(
                 f"from_files.register.{setting} has a value for {name!r}, which is not a task of the folder "
-                f"({close_to(name, tasks)})"
+                f"({close_to(name, tasks, 'the folder has all')})"
             )
 
 

@@ -23,6 +23,16 @@ def test_an_unknown_task_is_named_with_the_closest_known_task():
         TABLE.id("sortinq")
 
 
+def test_an_unknown_name_in_a_long_table_is_answered_by_the_nearest_ones_and_the_place_of_all():
+    table = TaskTable(tuple(f"skill_{letter}" for letter in "abcdefgh"))
+    with pytest.raises(UserError, match=r"\(did you mean 'skill_h' or 'skill_g'\?\)"):
+        table.id("skil_x")
+    with pytest.raises(
+        UserError, match=r"the nearest of 8 known names are 'skill_\w', .*; a run has all in "
+    ):
+        table.id("qqq")
+
+
 @pytest.mark.parametrize("id", [-1, 3, 2**31])
 def test_an_id_out_of_range_is_refused_and_not_clamped(id):
     with pytest.raises(UserError, match=rf"task id {id} is out of range.*0 to 2"):
