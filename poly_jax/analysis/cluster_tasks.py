@@ -4,6 +4,7 @@ import numpy as np
 from jaxtyping import Float
 
 from poly_jax.analysis.skill_similarity import similar_skills, skill_similarity
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import check_writable, write_whole
@@ -38,7 +39,8 @@ def cluster_tasks(run: str, output: str, experiment: Experiment, clusters: int, 
     similarity = skill_similarity(experiment.adapters.skill, opened.skills)
     if silent := [name for name, own in zip(names, np.diag(similarity), strict=True) if own == 0]:
         raise UserError(
-            f"in {run} the skills of {len(silent)} task(s) change nothing ({listing(silent)}); train the run"
+            f"in {run} the skills of {counted(len(silent), 'task')} change nothing ({listing(silent)});"
+            " train the run"
             " longer"
         )
     of_task = similar_skills(similarity, clusters, seed)
@@ -64,4 +66,4 @@ def _line(
         if array.size
     ]
     cosine = f", mean cosine {', '.join(means)}" if means else ""
-    return f"skill {cluster}: {inside.sum()} task(s){cosine}: {members}"
+    return f"skill {cluster}: {counted(int(inside.sum()), 'task')}{cosine}: {members}"

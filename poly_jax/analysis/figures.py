@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 
 from poly_jax.analysis.drift import Drift
 from poly_jax.analysis.statistics import Statistics
+from poly_jax.counted import counted
 from poly_jax.weights.parameter_names import in_order
 
 DPI = 130
@@ -75,7 +76,7 @@ def mark_heads(
     named = range(0, n_splits, -(-n_splits // most_names))
     axes.set_xticks(
         [head * n_skills + (n_skills - 1) / 2 for head in named],
-        [f"head {head}" for head in named] if n_splits > 1 else [f"{n_skills} skill(s)"],
+        [f"head {head}" for head in named] if n_splits > 1 else [counted(n_skills, "skill")],
         fontsize=8,
     )
 

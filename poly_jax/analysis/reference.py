@@ -9,6 +9,7 @@ from etils import epath
 from jaxtyping import Int
 
 from poly_jax.analysis.agreement import of_pairs
+from poly_jax.counted import counted
 from poly_jax.data.registry import close_to
 from poly_jax.errors import UserError
 from poly_jax.files.task_file import csv_pairs, json_pairs
@@ -50,7 +51,7 @@ def read_grouping(path: str, names: Sequence[str]) -> tuple[list[str], Int[np.nd
         groups[name] = found
     if missing := [name for name in names if name not in groups]:
         raise UserError(
-            f"{path} lacks {len(missing)} task(s) of the run, such as {missing[0]!r}"
+            f"{path} lacks {counted(len(missing), 'task')} of the run, such as {missing[0]!r}"
             f" ({close_to(missing[0], groups, 'the file has all')}); every task needs a group"
         )
     columns = sorted({group for name in names for group in groups[name]})

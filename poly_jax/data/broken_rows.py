@@ -5,6 +5,7 @@ import dataclasses
 import sys
 from collections.abc import Iterator
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 
 # Broken rows that a message describes; the message has the number of the others.
@@ -91,7 +92,9 @@ class RowCheck:
         count = len(self._broken)
         allowed = f"max_broken_share {self._most:g}"
         if count == 1:
-            return self._messages[0] + (f" (1 of {self._read:,} rows; {allowed})" if self._most else "")
+            return self._messages[0] + (
+                f" (1 of {counted(self._read, 'row')}; {allowed})" if self._most else ""
+            )
         return f"{count:,} of {self._read:,} rows are broken ({allowed}): {self._named()}"
 
     def _named(self) -> str:

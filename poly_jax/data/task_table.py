@@ -10,6 +10,7 @@ from collections.abc import Mapping
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.data.registry import close_to, mixture_or_task
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
@@ -69,7 +70,7 @@ class TaskTable:
             return self._ids[name]
         except KeyError:
             raise UserError(
-                f"task {name!r} is not in the table of {len(self)} tasks ({self.close_to(name)})"
+                f"task {name!r} is not in the table of {counted(len(self), 'task')} ({self.close_to(name)})"
             ) from None
 
     def close_to(self, name: str) -> str:

@@ -7,6 +7,7 @@ import sys
 import jax
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
@@ -121,7 +122,8 @@ def evaluate(
         for notice in notices:
             print(notice, file=sys.stderr)
         print(
-            f"{done.examples:,} examples in {done.seconds:.1f} s ({done.examples / done.seconds:.1f} "
+            f"{counted(done.examples, 'example')} in {done.seconds:.1f} s"
+            f" ({done.examples / done.seconds:.1f} "
             f"examples/s); results in {folder}",
             file=sys.stderr,
         )
@@ -142,7 +144,8 @@ def _table(experiment: Experiment, run: str, name: str) -> TaskTable:
     unknown = [task for task in wanted.names if task not in table.names]
     if unknown:
         raise UserError(
-            f"{run} does not know {len(unknown)} of the {len(wanted)} tasks of {name!r} ({listing(unknown)});"
+            f"{run} does not know {len(unknown)} of the {counted(len(wanted), 'task')} of {name!r}"
+            f" ({listing(unknown)});"
             f" evaluate one that it knows (--mixture={table.names[0]}), adapt it first"
             f" (poly-jax adapt --run={run} --task={unknown[0]} --output_dir=DIR), or answer with --zero_shot,"
             " --unknown=average, --unknown=nearest or --unknown=regression"

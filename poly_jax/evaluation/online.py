@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from poly_jax.counted import counted
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.mixture_evaluation import Evaluated, MixtureEvaluation
@@ -70,7 +71,8 @@ class OnlineEvaluation:
                 )
         elif unknown and model.adapters is not None:
             raise UserError(
-                f"OnlineEvaluation.mixture is {name!r}, and {len(unknown)} of its {len(wanted)} tasks are "
+                f"OnlineEvaluation.mixture is {name!r}, and {len(unknown)} of its"
+                f" {counted(len(wanted), 'task')} are "
                 f"not trained on ({listing(unknown)}); bind OnlineEvaluation.zero_shot = True"
             )
         # A bare T5 ignores task ids, so that the table may be that of any tasks.
@@ -103,4 +105,5 @@ class OnlineEvaluation:
 
 def _line(said: str, done: Evaluated) -> str:
     means = " ".join(f"{metric} {value:.2f}" for metric, value in done.results[MEAN].items())
-    return f"evaluated {said}: mean over tasks {means}  {done.examples:,} examples in {done.seconds:.1f} s"
+    examples = counted(done.examples, "example")
+    return f"evaluated {said}: mean over tasks {means}  {examples} in {done.seconds:.1f} s"

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from poly_jax.counted import counted
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.user_code import cause, watched
 from poly_jax.errors import UserError
@@ -57,7 +58,8 @@ class TextEncoder:
         cut = sum(row[: len(own)] != own for row, own in zip(encoded, tokens, strict=True))
         if cut:
             print(
-                f"{cut} of {len(texts)} texts were cut to {self.length} tokens; the rest was not read",
+                f"{cut:,} of {counted(len(texts), 'text')} were cut to {counted(self.length, 'token')}; the"
+                " rest was not read",
                 file=sys.stderr,
             )
         rows = np.zeros((len(texts), self.length), np.int32)
@@ -161,7 +163,8 @@ def _run(
     rows = [row[feature][: lengths[feature]].tolist() for row in dataset.as_numpy_iterator()]
     if len(rows) != len(texts):
         raise UserError(
-            f"the preprocessors of task {task.name!r} make {len(rows)} examples of {len(texts)} texts: "
+            f"the preprocessors of task {task.name!r} make {counted(len(rows), 'example')} of"
+            f" {counted(len(texts), 'text')}: "
             "texts cannot be encoded"
         )
     return rows

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.counted import counted
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.task_texts import known_texts, nearest, read_descriptions, regression_shares
@@ -73,7 +74,7 @@ class UnknownTasks:
         found = {name: rows[known.id(name)] for name in wanted.names if name in known.names}
         if unknown and self.how == "average":
             found |= dict.fromkeys(unknown, rows.mean(0))
-            _say(f"{listing(unknown)}: not known, answered by the average of {len(known)} rows")
+            _say(f"{listing(unknown)}: not known, answered by the average of {counted(len(known), 'row')}")
         elif unknown:
             described = read_descriptions(self.descriptions) if self.descriptions else {}
             texts = known_texts(known.names, described, lengths)
@@ -83,7 +84,8 @@ class UnknownTasks:
                     found[name] = regression_shares(texts, text)
                     largest = known.names[int(found[name].argmax())]
                     _say(
-                        f"{name}: not known, answered by regression over {len(known)} rows (the largest share"
+                        f"{name}: not known, answered by regression over {counted(len(known), 'row')}"
+                        " (the largest share"
                         f" is {found[name].max():.2f}, of {largest})"
                     )
                 else:
@@ -122,7 +124,8 @@ def with_shares(restored: Restored, shares: Shares, table: TaskTable) -> Restore
 def unknown_task(name: str, known: TaskTable) -> UserError:
     """The error about one task that is not known, with the ways to answer for it."""
     return UserError(
-        f"task {name!r} is not in the table of {len(known)} tasks ({known.close_to(name)}); give one"
+        f"task {name!r} is not in the table of {counted(len(known), 'task')} ({known.close_to(name)});"
+        " give one"
         " of them, or say how to answer for a task without a row: --unknown=average (the mean of all rows),"
         " --unknown=nearest (the row of the task with the most similar text) or --unknown=regression (rows"
         " predicted from texts)"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.task_file import csv_pairs, json_pairs
 from poly_jax.suggestion import close_names, did_you_mean
@@ -32,7 +33,9 @@ def read_weight_table(path: str, names: Sequence[str]) -> Table:
     table = _read(path)
     if missing := [name for name in names if name not in table]:
         hint = did_you_mean(close_names(missing[0], table)) or "add a row"
-        raise UserError(f"{path} has no row for {len(missing)} task(s), such as {missing[0]!r}; {hint}")
+        raise UserError(
+            f"{path} has no row for {counted(len(missing), 'task')}, such as {missing[0]!r}; {hint}"
+        )
     return tuple(table[name] for name in names)
 
 
@@ -69,7 +72,7 @@ def check_table(path: str, table: Mapping[str, tuple[float, ...]]) -> None:
     for name, row in table.items():
         if len(row) != len(table[first]) or not row:
             raise UserError(
-                f"{path}: {name!r} has {len(row)} weight(s), and {first!r} has {len(table[first])};"
+                f"{path}: {name!r} has {counted(len(row), 'weight')}, and {first!r} has {len(table[first])};"
                 " every task has one for every skill"
             )
         if not all(math.isfinite(weight) and weight >= 0 for weight in row) or not any(row):

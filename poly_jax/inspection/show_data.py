@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from poly_jax.counted import counted
 from poly_jax.data.packing import Packing
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import RoutedMixture, RoutedTask, routed
@@ -59,7 +60,7 @@ def show_data(data: Data, task: str | None = None, examples: int = 1, seed: int 
         for number, example in enumerate(_first(each, data, examples), 1):
             _show_example(each, example, number, data)
     if len(shown) < len(tasks):
-        _say(f"\n{len(tasks) - len(shown):,} other tasks: --task=NAME shows the examples of one.")
+        _say(f"\n{counted(len(tasks) - len(shown), 'other task')}: --task=NAME shows the examples of one.")
     sample = read_sample(task or data.mixture, table, data, seed)
     what = f"task {task}" if task else f"mixture {data.mixture}"
     _show_lengths(sample, data, what)
@@ -85,12 +86,12 @@ def _show_mixture(view: RoutedMixture, data: Data) -> None:
             ]
         )
     print_table(
-        f"{data.mixture}, split {data.split}: {len(rows):,} task(s)",
+        f"{data.mixture}, split {data.split}: {counted(len(rows), 'task')}",
         ("task", "id", "rows", "rate", "share"),
         rows[:_TASKS_LISTED],
     )
     if len(rows) > _TASKS_LISTED:
-        _say(f"... and {len(rows) - _TASKS_LISTED:,} more tasks")
+        _say(f"... and {counted(len(rows) - _TASKS_LISTED, 'more task')}")
 
 
 def _first(task: RoutedTask, data: Data, count: int) -> list[dict[str, Any]]:
@@ -107,7 +108,7 @@ def _show_example(task: RoutedTask, example: Mapping[str, Any], number: int, dat
     for feature, length in data.sequence_length.items():
         vocabulary = task.output_features[feature].vocabulary
         ids = example[feature].tolist()
-        _say(f"{feature}, {len(ids)} of at most {length} tokens", "bold")
+        _say(f"{feature}, {len(ids)} of at most {counted(length, 'token')}", "bold")
         _text(vocabulary.decode(ids))
         _text(_tokens(vocabulary, ids), "dim")
     vocabulary = task.output_features["targets"].vocabulary
@@ -142,7 +143,7 @@ def _show_lengths(sample: Sample, data: Data, what: str) -> None:
     heads = [f"{each} %" for each in PERCENTILES[:-1]]
     _say("")
     print_table(
-        f"tokens of {len(sample.inputs_lengths):,} examples of {what}",
+        f"tokens of {counted(len(sample.inputs_lengths), 'example')} of {what}",
         ("", *heads, "longest", "row", "cut"),
         rows,
     )

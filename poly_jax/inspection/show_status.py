@@ -6,6 +6,7 @@ import datetime
 from etils import epath
 
 from poly_jax.configuration import CONFIG_FILE
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.reporting.output_folder import RESULTS
 from poly_jax.reporting.results_file import read_results
@@ -59,7 +60,7 @@ def _show_run(run: str, status: RunStatus) -> None:
         print(f"newest intact checkpoint: {newest.folder if newest else 'none'}")
     if newest:
         tasks = read_table(newest.folder).names
-        print(f"{len(tasks)} task(s), {listing(tasks)}")
+        print(f"{counted(len(tasks), 'task')}, {listing(tasks)}")
     if status.time is not None:
         _show_time(status.time)
 
@@ -106,6 +107,6 @@ def _show_sweep(run: str, place: epath.Path) -> None:
     summary = place / _SUMMARY
     done = summary.exists() and summary.stat().mtime >= (place / RESULTS).stat().mtime
     end = f"the table is in {summary}" if done else "the table is not written yet"
-    print(f"{run}: a sweep with {len(keys)} scored adaptation(s); {end}")
+    print(f"{run}: a sweep with {counted(len(keys), 'scored adaptation')}; {end}")
     counts = collections.Counter(str(key["method"]) for key in keys)
     print_table("Scored adaptations", ["method", "count"], [[name, str(n)] for name, n in counts.items()])

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.configuration.gin_text import bindings
+from poly_jax.counted import counted
 from poly_jax.data.quiet import seqio
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -83,7 +84,9 @@ class Model:
         """
         table = TaskTable(tuple(sorted(tasks)))
         if adapters.n_tasks != len(table):
-            raise UserError(f"the adapters are for {adapters.n_tasks} tasks, and {len(table)} are named")
+            raise UserError(
+                f"the adapters are for {counted(adapters.n_tasks, 'task')}, and {len(table)} are named"
+            )
         model = Transformer(self.config, adapters.for_tasks(table.names))
         return self._with(model, fresh_parameters(model, seed, self.mesh), table)
 
@@ -112,7 +115,7 @@ class Model:
         adapters = read.adapters(path)
         names = list(tasks) if tasks is not None else numbered(adapters.n_tasks)
         if len(names) != adapters.n_tasks:
-            raise UserError(f"{path} has {adapters.n_tasks} tasks, and {len(names)} are named")
+            raise UserError(f"{path} has {counted(adapters.n_tasks, 'task')}, and {len(names)} are named")
         tree, in_table = in_order(read.tree, names, adapters.router.owns_skills)
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
@@ -141,7 +144,9 @@ class Model:
         """
         inputs, ids = self._inputs(texts, task)
         if len(targets) != len(texts):
-            raise UserError(f"{len(texts)} texts have {len(targets)} targets; give one for each")
+            raise UserError(
+                f"the number of texts is {len(texts)} and that of targets {len(targets)}; give one for each"
+            )
         length = max(len(self._feature.vocabulary.encode(target)) + 1 for target in targets)
         encoded = encoder_of(task, self._feature.vocabulary, length, "targets")(targets)
         return self._predictor.score(inputs, encoded, ids).tolist()

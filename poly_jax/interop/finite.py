@@ -28,7 +28,8 @@ def _checked(name: str, tensor: Tensor, source: object) -> Tensor:
         if jnp.issubdtype(array.dtype, jnp.floating) and not np.isfinite(array).all():
             bad = int(np.size(array) - np.isfinite(array).sum())
             raise UserError(
-                f"{source}: {name} has {bad} of {array.size} numbers that are NaN or infinite; take a"
+                f"{source}: {name} has {bad:,} of {array.size:,} numbers that are NaN or"
+                " infinite; take a"
                 " checkpoint from before the training diverged"
             )
         return array

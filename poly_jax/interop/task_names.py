@@ -4,6 +4,7 @@ import pathlib
 
 import numpy as np
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import parse_json
 from poly_jax.files.text_file import read_text
@@ -39,7 +40,7 @@ def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
     if not names:
         raise UserError(f"{path} names no task; give the names of the adapter's tasks")
     if n_tasks is not None and len(names) != n_tasks:
-        raise UserError(f"{path} names {len(names)} tasks, and the adapter has {n_tasks}")
+        raise UserError(f"{path} names {counted(len(names), 'task')}, and the adapter has {n_tasks}")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path} names {twice!r} twice; give every task a different name")

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from poly_jax.counted import counted
 from poly_jax.planning.collectives import Collective
 from poly_jax.planning.memory import Memory
 from poly_jax.planning.plan import Plan
@@ -108,7 +109,7 @@ class Report:
         if self.largest_batch is not None:
             chips = self.plan.accelerators.chips
             lines.append(
-                f"Largest batch that fits on this mesh: {self.largest_batch:,} rows,"
+                f"Largest batch that fits on this mesh: {counted(self.largest_batch, 'row')},"
                 f" {self.largest_batch / chips:,g} a chip."
                 if self.largest_batch
                 else "No batch fits on this mesh."

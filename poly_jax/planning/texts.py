@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from poly_jax.counted import counted
 from poly_jax.planning.report import Report, gib, memory_rows
 
 _SHOWN = 12
@@ -36,7 +37,7 @@ def headline(report: Report) -> str:
     chips, machines = "chip" if count == 1 else "chips", "host" if hosts == 1 else "hosts"
     return (
         f"{slices}{accelerators.slice.name}: {count} {chips}, {hosts} {machines}; mesh"
-        f" {mesh}; {what} of {plan.batch_size:,} rows"
+        f" {mesh}; {what} of {counted(plan.batch_size, 'row')}"
     )
 
 

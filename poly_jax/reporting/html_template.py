@@ -6,6 +6,8 @@ from typing import Any
 
 import jinja2
 
+from poly_jax.counted import counted
+
 
 def html_template(
     package: str, name: str, filters: Mapping[str, Callable[..., Any]] | None = None
@@ -15,11 +17,11 @@ def html_template(
     Args:
       package: the package that the template's file is in.
       name: the file's name.
-      filters: functions that the template calls, by name.
+      filters: functions that the template calls beside `counted`, by name.
     """
     text = importlib.resources.files(package).joinpath(name).read_text(encoding="utf-8")
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    environment.filters |= filters or {}
+    environment.filters |= {"counted": counted, **(filters or {})}
     return environment.from_string(text)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 
 
@@ -25,8 +26,8 @@ def check_enough(router: object, top_k: int, n_skills: int) -> int:
     """Return the number of skills, after checking that `top_k` of them can be kept."""
     if top_k > n_skills:
         raise UserError(
-            f"{type(router).__name__}.top_k is {top_k}, but there are only {n_skills} skills; bind it to 1 to"
-            f" {n_skills}"
+            f"{type(router).__name__}.top_k is {top_k}, but the inventory has {counted(n_skills, 'skill')};"
+            f" bind it to 1 to {n_skills}"
         )
     return n_skills
 

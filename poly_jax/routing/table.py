@@ -6,6 +6,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.weight_table import check_table, read_weight_table, table_width
 from poly_jax.routing.router import Parameters, Router, Sizes, Uniform
@@ -65,7 +66,9 @@ class TableRouter(GivenRouter):
             return dataclasses.replace(self, rows=read_weight_table(self.path, names))
         assert self.rows is not None
         if len(self.rows) != len(names):
-            raise UserError(f"TableRouter.rows has {len(self.rows)} rows, and there are {len(names)} tasks")
+            raise UserError(
+                f"TableRouter.rows has {counted(len(self.rows), 'row')} for {counted(len(names), 'task')}"
+            )
         return self
 
     def n_skills(self, requested: int, n_tasks: int) -> int:

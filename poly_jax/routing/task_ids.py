@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 
 
@@ -13,5 +14,6 @@ def check_task_ids(task_ids: np.ndarray, n_tasks: int) -> None:
     wrong = task_ids[(task_ids < 0) | (task_ids >= n_tasks)]
     if wrong.size:
         raise UserError(
-            f"task id {int(wrong[0])} is not in the table of {n_tasks} task(s); give ids 0 to {n_tasks - 1}"
+            f"task id {int(wrong[0])} is not in the table of {counted(n_tasks, 'task')}; give ids 0 to"
+            f" {n_tasks - 1}"
         )

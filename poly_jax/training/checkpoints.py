@@ -10,6 +10,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import Mesh, NamedSharding
 
+from poly_jax.counted import counted
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.file_errors import file_error
@@ -126,8 +127,9 @@ class Checkpoints:
         names = read_table(step).names
         if names != table.names:
             raise UserError(
-                f"the checkpoint of step {number} has {len(names)} task(s), and the mixture has {len(table)}"
-                " different task(s); a run cannot change its tasks, choose another --output_dir"
+                f"the checkpoint of step {number} has {counted(len(names), 'task')}, and the mixture has"
+                f" {counted(len(table), 'task')} that differ; a run cannot change its tasks, choose another"
+                " --output_dir"
             )
         read_origin(step)
         restored = [read_tree(step, item, getattr(state, item)) for item in ("trained", "optimizer")]

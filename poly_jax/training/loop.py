@@ -12,6 +12,7 @@ import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 
+from poly_jax.counted import counted
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.program_start import clock
@@ -103,7 +104,8 @@ def fit(
             print(f"{folder}: resumes from step {first}")
         if first > run.steps:
             raise UserError(
-                f"{folder} has taken {first} steps, and this run is to end after {run.steps}; give a larger"
+                f"{folder} has taken {counted(first, 'step')}, and this run is to end after {run.steps};"
+                " give a larger"
                 " number of steps, or another --output_dir"
             )
         with contextlib.ExitStack() as closed:

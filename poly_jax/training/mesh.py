@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.weights.sharding import mesh_axes, rules_for
 
@@ -58,7 +59,7 @@ class Partitioning:
         count, slices = len(devices), len(set(map(_slice, devices)))
         product, per_slice = self.fsdp * self.model, count // slices
         if self.fsdp < 1 or self.model < 1 or per_slice % product:
-            where = f"{count} device(s)" if slices == 1 else f"the {per_slice} devices of each slice"
+            where = counted(count, "device") if slices == 1 else f"the {per_slice} devices of each slice"
             raise UserError(
                 f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {where};"
                 " choose two numbers whose product does"

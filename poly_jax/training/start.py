@@ -8,6 +8,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
+from poly_jax.counted import counted
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.fresh import fresh_parameters
@@ -91,4 +92,4 @@ def fresh_start(
 def describe(tree: Tree) -> str:
     """Return the number of parameters of a tree as a text for people."""
     count = sum(leaf.size for leaf in jax.tree.leaves(tree))
-    return f"{count:,} parameters"
+    return counted(count, "parameter")

@@ -7,6 +7,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from poly_jax.configuration import Texts
+from poly_jax.counted import counted
 from poly_jax.data.batches import train_batches
 from poly_jax.data.offline_cache import use_cache
 from poly_jax.data.task_table import TaskTable
@@ -129,8 +130,8 @@ def train(
     transformation = optimizer.transformation(steps, router_anneal_steps)
     update = Update(dataclasses.replace(model, train=True), loss, transformation, microbatches, prior)
     print(
-        f"{len(table)} task(s), {describe(start.trained)} trained, {describe(start.frozen)} frozen,"
-        f" {mesh.size} device(s)"
+        f"{counted(len(table), 'task')}, {describe(start.trained)} trained, {describe(start.frozen)} frozen,"
+        f" {counted(mesh.size, 'device')}"
     )
     with claimed(folder, texts):
         if experiment.check_backbone:

@@ -12,6 +12,7 @@ from etils import epath
 from poly_jax.adapters.config import Adapters
 from poly_jax.configuration import Texts
 from poly_jax.configuration.gin_text import bindings
+from poly_jax.counted import counted
 from poly_jax.data.batches import eval_batches
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -155,7 +156,7 @@ def adapt(
         skill_names=skill_names(chosen, source),
     )
     lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
-    count = f"{len(batches)} example(s)" if batches else f"{len(table)} task(s)"
+    count = counted(len(batches), "example") if batches else counted(len(table), "task")
     with claimed(folder, texts.with_bindings(lines)):
         kept = "trained" if chosen.trains else "kept"
         print(f"{task}: {count}, {chosen.name}, {describe(start.trained)} {kept}")
@@ -234,8 +235,8 @@ def read_examples(
         found = count_examples(own)
         if not 0 < shots <= found:
             raise UserError(
-                f"{shots} shots were asked for, and split {split_name!r} of {table.name(task_id)} has "
-                f"{found} example(s); ask for 1 to {found}"
+                f"shots is {shots}, and split {split_name!r} of {table.name(task_id)} has "
+                f"{counted(found, 'example')}; ask for 1 to {found}"
             )
     return first_examples(joined, shots)
 

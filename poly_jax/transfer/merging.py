@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from jaxtyping import Float
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
 
@@ -61,8 +62,8 @@ class _Weighted:
         weights = given if isinstance(given, tuple) else (given,) * n_skills
         if len(weights) != n_skills:
             raise UserError(
-                f"{type(self).__name__}.weights has {len(weights)} weight(s), and {n_skills} skills are"
-                " merged; give one for each skill, or one number for all"
+                f"{type(self).__name__}.weights has {counted(len(weights), 'weight')} for"
+                f" {counted(n_skills, 'skill')}; give one for each skill, or one number for all"
             )
         return np.array(weights, np.float32)
 

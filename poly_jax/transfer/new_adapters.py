@@ -8,6 +8,7 @@ from jaxtyping import PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import Skill
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.input_router import InputRouter
@@ -40,8 +41,8 @@ def new_adapters(variant: Variant, trained: Adapters | None, n_tasks: int = 1) -
     variant.check(trained)
     if variant.own_tasks and n_tasks != trained.n_tasks:
         raise UserError(
-            f"variant {variant.name!r} trains on the run's own {trained.n_tasks} tasks, and {n_tasks} task(s)"
-            " are given; adapt the run to its own mixture"
+            f"variant {variant.name!r} trains on the run's own {counted(trained.n_tasks, 'task')}, not on"
+            f" {counted(n_tasks, 'task')}; adapt the run to its own mixture"
         )
     if variant.skills == "combined":
         size = trained.inventory_size

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
 from poly_jax.weights import t5_names as names
@@ -106,7 +107,8 @@ def _check_depth(fields: Mapping[str, Any], weights: Mapping[str, Tensor], confi
     }.items():
         if fields[field] > len(weights):
             raise UserError(
-                f"{config}: {key} is {fields[field]}, and the files hold {len(weights)} tensors; take the"
+                f"{config}: {key} is {fields[field]}, and the files hold"
+                f" {counted(len(weights), 'tensor')}; take the"
                 " model's own config.json"
             )
 

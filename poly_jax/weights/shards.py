@@ -3,6 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
 from poly_jax.weights.tensors import Tensor
@@ -40,5 +41,7 @@ def open_shards(
         found |= dict.fromkeys(there, shard)
     lost = [name for name, shard in places.items() if found.get(name) != shard]
     if lost:
-        raise UserError(f"{index} lists {len(lost)} tensors that their shards do not hold ({listing(lost)})")
+        raise UserError(
+            f"{index} lists {counted(len(lost), 'tensor')} that their shards do not hold ({listing(lost)})"
+        )
     return tensors

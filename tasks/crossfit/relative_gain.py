@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.reporting.results_file import ResultsFile
 
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{len(method)} tasks: ARG of {given.method} over {given.baseline} is {gain:.2f} %")
+    print(f"{counted(len(method), 'task')}: ARG of {given.method} over {given.baseline} is {gain:.2f} %")
     return 0
 
 

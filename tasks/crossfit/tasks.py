@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike
@@ -220,7 +221,8 @@ def _add_mixture(
     found = [task for task in tasks if task in files]
     if len(found) < len(tasks):
         print(
-            f"{place}: {len(found)} of the {len(tasks)} tasks of {name} have files; it leaves out the others",
+            f"{place}: {len(found)} of the {counted(len(tasks), 'task')} of {name} have files; it leaves"
+            " out the others",
             file=sys.stderr,
         )
     if found:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
@@ -125,7 +126,8 @@ def _check_parts(split: str, paths: Sequence[epath.Path]) -> None:
     first = 0 if 0 in numbers else 1
     if missing := sorted(set(range(first, first + count)) - numbers):
         raise UserError(
-            f"{paths[0].parent} lacks {len(missing)} of the {count} files of the split {split!r}, the first"
+            f"{paths[0].parent} lacks {len(missing)} of the {counted(count, 'file')} of the split"
+            f" {split!r}, the first"
             f" with number {missing[0]}; copy them, or rename the files that are there"
         )
 

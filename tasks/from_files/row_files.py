@@ -13,6 +13,7 @@ import pyarrow
 import pyarrow.parquet
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import parse_json
 from poly_jax.files.text_file import decode, refuse_utf16
@@ -181,7 +182,8 @@ class Csv(RowFile):
             raise raw
         if len(raw) != len(self._columns):
             raise UserError(
-                f"{place} has {len(raw)} columns, and the header of the file has {len(self._columns)}; "
+                f"{place} has {counted(len(raw), 'column')}, and the header of the file has"
+                f" {len(self._columns)}; "
                 f"{REPAIR}"
             )
         return dict(zip(self._columns, raw, strict=True))

@@ -7,6 +7,7 @@ import numpy as np
 from etils import epath
 from jaxtyping import Int
 
+from poly_jax.counted import counted
 from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.errors import UserError
@@ -137,7 +138,7 @@ class FilesSource(seqio.DataSource):
         sizes = {part: max(1, round(share * count)) for part, share in self._cut.items()}
         if sum(sizes.values()) >= count:
             raise UserError(
-                f"task {self._task!r} has {count} rows, which are too few to cut {' and '.join(sizes)} from "
+                f"task {self._task!r} has {counted(count, 'row')}, too few to cut {' and '.join(sizes)} from "
                 "them; change from_files.register.fractions"
             )
         order = np.random.default_rng(self._seed).permutation(count)

@@ -18,6 +18,7 @@ from typing import Any
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.tasks.super_natural_instructions.reading import read_names
@@ -123,7 +124,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{len(counts)} tasks with {sum(counts.values()):,} instances in {given.output}")
+    print(
+        f"{counted(len(counts), 'task')} with {counted(sum(counts.values()), 'instance')} in {given.output}"
+    )
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, get_args
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.data.broken_rows import checked_share
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import check_registered_alike, mixture_or_task
@@ -150,7 +151,8 @@ def register(
         found = sorted({task_name(stem, prefix) for stem in stems if stem in files})
         if len(found) < len(stems):
             print(
-                f"{folder}: {len(found)} of the {len(stems)} tasks of the {split} list have a file; "
+                f"{folder}: {len(found)} of the {counted(len(stems), 'task')} of the {split} list have a"
+                " file; "
                 f"{prefix}_{split} leaves out the others",
                 file=sys.stderr,
             )

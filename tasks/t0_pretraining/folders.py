@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 
 from etils import epath
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.files.json_file import read_json
@@ -99,7 +100,7 @@ def _shards(
     there = sum(name.startswith(f"{split}.tfrecord-") for name in present)
     if there != count:
         raise UserError(
-            f"{info}: num_shards is {count}, and the folder has {there} files {split}.tfrecord-*; "
+            f"{info}: num_shards is {count}, and the folder has {counted(there, 'file')} {split}.tfrecord-*; "
             "fetch the folder again"
         )
     return [folder / f"{split}.tfrecord-{shard:05d}-of-{count:05d}" for shard in range(count)]

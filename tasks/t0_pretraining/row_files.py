@@ -11,6 +11,7 @@ from etils import epath
 from google.protobuf.message import DecodeError
 from jaxtyping import Int
 
+from poly_jax.counted import counted
 from poly_jax.data.broken_rows import BrokenRow, RowCheck
 from poly_jax.data.quiet import tf
 from poly_jax.errors import UserError
@@ -230,6 +231,6 @@ def _values(
     """Return the values of a field of a record, which must be of this kind and number."""
     values = list(getattr(features[field], kind).value) if field in features else []
     if len(values) != count:
-        what = "text" if kind == "bytes_list" else f"{count} number(s)"
+        what = "text" if kind == "bytes_list" else counted(count, "number")
         raise UserError(f"{name} has no {what} {field!r}; {FETCH}")
     return values

@@ -144,7 +144,7 @@ def test_fixed_routers_have_no_parameters_and_set_the_size_of_the_inventory(rout
         ({"n_splits": 5}, "n_splits is 5, which does not divide the width 16 of encoder/attention/query"),
         # Both stacks' widths are 16, 24 and 40.
         ({"n_splits": 16}, "n_splits is 16, which does not divide the width 24 .*; use a divisor of 8,"),
-        ({"router": LearnedRouter(scores="softmax", top_k=4)}, "top_k is 4, but there are only 3 skills"),
+        ({"router": LearnedRouter(scores="softmax", top_k=4)}, "top_k is 4, but the inventory has 3 skills"),
     ],
 )
 def test_settings_that_do_not_fit_the_model_are_refused_before_anything_runs(settings, named):

@@ -137,7 +137,7 @@ def test_training_goes_on_from_the_table_to_one_skill_for_each_cluster(make_run,
     ("bindings", "added", "flags", "message"),
     [
         ((), None, ("--clusters=2",), "has no private skill for each task, which is what is clustered"),
-        (PRIVATE, None, ("--clusters=2",), "the skills of 4 task(s) change nothing (routing_a, routing_b"),
+        (PRIVATE, None, ("--clusters=2",), "the skills of 4 tasks change nothing (routing_a, routing_b"),
         (PRIVATE, alike, ("--clusters=5",), "4 skills, 4 of them different, which do not make 5 clusters"),
         (PRIVATE, alike, ("--clusters=2", "--output=table.csv"), "give a file that ends in .json"),
         (PRIVATE, lambda *_: np.nan, ("--clusters=2",), "the skills have numbers that are not finite"),

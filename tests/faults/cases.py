@@ -138,7 +138,7 @@ def _stops_before_the_first_step(run: str, text: str) -> Callable[[Place], None]
 
 
 for _phase, _run, _text in (
-    ("start-up", "early", "task(s)"),
+    ("start-up", "early", "tasks, "),
     ("first compilation", "compiling", "compiling the training step"),
 ):
     case("SIGTERM", "train", _phase, "exit code 42 in 25 s; a rerun begins anew")(

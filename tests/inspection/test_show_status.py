@@ -66,7 +66,7 @@ def test_it_shows_step_speed_checkpoints_and_time(run, capsys):
         "checkpoint 20, mean/accuracy 90.5 (best): intact",
         f"newest intact checkpoint: {run / 'checkpoints' / '40'}",
     ]
-    assert shown[6] == "2 task(s), a, b"
+    assert shown[6] == "2 tasks, a, b"
     assert shown[7].startswith("1 program from 1970-01-12 ")
     for row in (
         "start up 0:20 10.0%",
@@ -126,7 +126,7 @@ def test_a_sweep_shows_how_many_adaptations_are_scored(tmp_path, capsys):
         file.write('{"key": ')  # A program is writing the next line.
     before = (tmp_path / "results.jsonl").read_bytes()
     shown = status(tmp_path, capsys)
-    assert shown[0] == f"{tmp_path}: a sweep with 3 scored adaptation(s); the table is not written yet"
+    assert shown[0] == f"{tmp_path}: a sweep with 3 scored adaptations; the table is not written yet"
     assert {"mhr 2", "full 1"} <= set(shown)
     assert (tmp_path / "results.jsonl").read_bytes() == before
     (tmp_path / "summary.md").write_text("table")

@@ -200,7 +200,10 @@ def test_another_systems_adapters_are_attached_by_name(bare, tmp_path):
         (lambda model, bare: model.predict(["a"], task="d"), "task 'd' is not in the table of 3 tasks"),
         (lambda model, bare: model.predict("a", task="a"), "texts is a single text, 'a'; give a list"),
         (lambda model, bare: bare.predict(["a"], task="a"), "task is 'a', and the T5 has no adapters"),
-        (lambda model, bare: model.score(["a"], ["b", "c"], task="a"), "1 texts have 2 targets"),
+        (
+            lambda model, bare: model.score(["a"], ["b", "c"], task="a"),
+            "number of texts is 1 and that of targets 2",
+        ),
         (lambda model, bare: bare.attach(MHR, ["a"]), "adapters are for 3 tasks, and 1 are named"),
         (lambda model, bare: bare.attach(MHR, ["a", "a", "b"]), "'a' is there twice"),
         (lambda model, bare: bare.save("run"), "a bare T5 is saved already"),

@@ -148,7 +148,7 @@ def test_skills_of_other_ranks_scales_and_sites_compute_what_their_folders_compu
         in shown
     )
     assert "large: LoRA of rank 3, scale 2 multiplied in, from loras/large" in shown
-    assert "run: a run of 3 skill(s), large, rooted, small" in shown
+    assert "run: a run of 3 skills, large, rooted, small" in shown
 
 
 def test_factors_with_one_scale_are_kept_as_they_are(lora):

@@ -42,7 +42,7 @@ def test_the_commands_of_the_page_work_one_after_another(short_runs, capsys):
         done.append(words[0])
     assert done == ["import", "eval", "adapt", "eval", "infer", "routing", "sweep"]
     shown = capsys.readouterr().out
-    assert "runs/inventory: a run of 3 skill(s), skillbench_rvz, skillbench_tkn, skillbench_zpl" in shown
+    assert "runs/inventory: a run of 3 skills, skillbench_rvz, skillbench_tkn, skillbench_zpl" in shown
     found = json.loads(pathlib.Path("routing/routing.json").read_text())
     assert found["skill_names"] == ["skillbench_rvz", "skillbench_tkn", "skillbench_zpl"]
     assert "skillbench_zpl" in pathlib.Path("routing/routing.html").read_text()

@@ -202,7 +202,7 @@ def test_vectors_of_another_model_are_refused_with_both_shapes(shared_data):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"shared.weight": normal(9, 4)}, r"1 tensors that are not adapters of a T5 \(shared\.weight\)"),
+        ({"shared.weight": normal(9, 4)}, r"1 tensor besides the adapters of a T5 \(shared\.weight\)"),
         ({f"{QUERIES[0]}.multi_lora_b": normal(6)}, "adapts its maps in different or unknown ways"),
         (
             {f"model.{QUERIES[0]}.selector.module_logits": normal(T, 7)},

@@ -86,10 +86,10 @@ def test_with_relu_a_vector_on_the_input_of_wo_is_moved_through_if_it_is_positiv
     ("tensors", "message"),
     [
         ({WI.format("wi_0"): normal(1, 4)}, "rescales the input of wi_0; only the input of wo can be"),
-        ({WI.format("wi_1"): normal(8, 1)}, r"1 maps that adapter_config\.json does not adapt .*mlp/wi_1"),
+        ({WI.format("wi_1"): normal(8, 1)}, r"1 map that adapter_config\.json does not adapt .*mlp/wi_1"),
         ({KEY: normal(6, 1), KEY.replace("ia3_l", "ia3_l.b"): normal(6, 1)}, "twice, as .*ia3_l.b too"),
-        ({"base_model.model.lm_head.ia3_l": normal(9, 1)}, r"1 tensors that are not \(IA\)\^3's on a T5"),
-        ({KEY: normal(6)}, r"1 tensors that are not \(IA\)\^3's on a T5"),
+        ({"base_model.model.lm_head.ia3_l": normal(9, 1)}, r"1 tensor besides \(IA\)\^3's on a T5"),
+        ({KEY: normal(6)}, r"1 tensor besides \(IA\)\^3's on a T5"),
     ],
 )
 def test_vectors_that_cannot_be_applied_are_reported_by_name(folder, tensors, message):

@@ -181,7 +181,7 @@ def test_a_kind_of_skill_without_a_form_for_tokens_is_refused():
 
 @pytest.mark.parametrize("router", [TokenRouter, ArrowRouter, PHATGOOSERouter])
 def test_more_skills_than_there_are_cannot_be_kept(router):
-    with pytest.raises(UserError, match=r"top_k is 5, but there are only 4 skills"):
+    with pytest.raises(UserError, match=r"top_k is 5, but the inventory has 4 skills"):
         router(top_k=5).n_skills(4, 2)
     with pytest.raises(UserError, match=r"top_k is -1"):
         router(top_k=-1)

@@ -277,5 +277,5 @@ def test_impossible_settings_are_refused_by_name(settings, named):
 def test_keeping_more_skills_than_there_are_is_refused():
     router = LearnedRouter(scores="softmax", top_k=4)
     assert router.n_skills(4, 1) == 4
-    with pytest.raises(UserError, match="top_k is 4, but there are only 3 skills"):
+    with pytest.raises(UserError, match="top_k is 4, but the inventory has 3 skills"):
         router.n_skills(3, 1)

@@ -65,7 +65,7 @@ def test_quotes_of_tsv_are_letters(read):
         ("t.jsonl", b'{"a": 1}\n{"a": "\xff"}\n{"a": 2}\n', 2, "is not UTF-8 text"),
         ("t.jsonl", '{"a": 1}\n[1]\n{"a": 2}\n', 2, "holds a list where an object is needed"),
         ("t.csv", "a,b\n1,2\n1,2,3\n1,2\n", 3, "has 3 columns, and the header of the file has 2"),
-        ("t.csv", "a,b\n1,2\n1\n1,2\n", 3, "has 1 columns"),
+        ("t.csv", "a,b\n1,2\n1\n1,2\n", 3, "has 1 column,"),
         ("t.csv", b"a,b\n1,2\n1,\xe9\n1,2\n", 3, "is not UTF-8 text"),
         ("t.csv", 'a,b\n1,2\n1,"2" 3\n1,2\n', 3, 'has text behind the quote (") that ends a field; write ""'),
         (

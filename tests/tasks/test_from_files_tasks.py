@@ -239,7 +239,7 @@ def test_too_few_rows_for_the_fractions_and_an_unknown_split_are_named(folder):
     (folder / "small.jsonl").write_text('{"input": "x", "output": "y"}\n')
     register(str(folder), BYTES, fractions={"test": 0.1})
     source = seqio.TaskRegistry.get("mine_small").source
-    with pytest.raises(UserError, match="task 'small' has 1 rows, which are too few to cut test from them"):
+    with pytest.raises(UserError, match="task 'small' has 1 row, too few to cut test from them"):
         source.get_dataset("train")
     with pytest.raises(UserError, match="task 'small' has no split 'validation'; it has train, test"):
         source.get_dataset("validation")

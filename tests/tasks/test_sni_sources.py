@@ -179,7 +179,7 @@ def test_tfds_s_own_reader_is_used(checkout, tmp_path, capsys):
     tfds.folder_dataset.write_metadata(data_dir=str(folder), features=features)
     words = [f"--splits={checkout / 'splits' / 'default'}", f"--data_dir={tmp_path}"]
     assert main([*words, "--tfds=own/natural_instructions", f"--output={tmp_path / 'out'}"]) == 0
-    assert "1 tasks with 2 instances" in capsys.readouterr().out
+    assert "1 task with 2 instances" in capsys.readouterr().out
     assert main([*words, "--tfds=own/natural_instructions", f"--output={tmp_path / 'out'}"]) == 1
     assert "out exists; choose another output" in capsys.readouterr().err
 

@@ -147,7 +147,7 @@ def test_a_mixture_of_drawn_and_single_targets_keeps_the_examples_of_tasks_separ
     assert examples["task_ids"].tolist() == [0] * 8 + [1] * 4
     two = read_examples(experiment, TaskTable.of("sni_test"), "sni_test", "train", shots=2)
     assert two["task_ids"].tolist() == [0] * 4 + [1] * 2
-    refused = r"5 shots were asked for, and split 'train' of sni_task3_d has 4 .*; ask for 1 to 4"
+    refused = r"shots is 5, and split 'train' of sni_task3_d has 4 .*; ask for 1 to 4"
     with pytest.raises(UserError, match=refused):
         read_examples(experiment, TaskTable.of("sni_test"), "sni_test", "train", shots=5)
 

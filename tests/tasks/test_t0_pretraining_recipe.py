@@ -40,7 +40,7 @@ def test_the_tiny_recipe_trains_on_rendered_rows_and_its_run_can_be_read(tmp_pat
         rows = [{"inputs": f"{name} {n}", "targets": "x"} for n in range(6)]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     train(folder)
-    assert "2 task(s)" in capsys.readouterr().out
+    assert "2 tasks" in capsys.readouterr().out
     loaded = Configuration().load(run="out")
     assert loaded.experiment().data.mixture == "t0_train"
     assert loaded.make("Optimizer").algorithm == "adafactor"
@@ -52,7 +52,7 @@ def test_the_tiny_recipe_trains_on_real_rows_with_a_data_set_as_a_task(shared_da
     for name in ("glue_mrpc_equivalent", "glue_mrpc_replace", "samsum_Summarize_"):
         shutil.copy(shared_data / "t0" / "p3_rendered" / f"{name}.jsonl", folder)
     train(folder, "--gin.t0_pretraining.register.task_identity='data_set'")
-    assert "2 task(s)" in capsys.readouterr().out
+    assert "2 tasks" in capsys.readouterr().out
     assert TaskTable.of("t0_train").names == ("t0_glue_mrpc", "t0_samsum")
 
 

@@ -271,7 +271,7 @@ def test_a_broken_description_of_a_split_is_named(published, content, message):
 
 def test_a_missing_shard_is_noticed_at_once(published):
     (published / "data" / "trec_trec1" / "train.tfrecord-00001-of-00002").unlink()
-    with pytest.raises(UserError, match=r"trec_trec1/info\.train\.json: num_shards is 2, and .* has 1 files"):
+    with pytest.raises(UserError, match=r"trec_trec1/info\.train\.json: num_shards is 2, and .* has 1 file "):
         register(published, BYTES)
 
 

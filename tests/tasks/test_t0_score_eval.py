@@ -232,7 +232,7 @@ def test_weights_several_right_choices_and_none_count_as_in_t5s_metric(tmp_path)
         ([record(7, 0, True, "a", "b"), record(7, 1, True, "c", "d")], "example 7 has choices of several in"),
         ([record(0, 0, True, "a", " ")], "record 1 has empty targets"),
         ([b"\xff\xff"], "record 1 is no tf.train.Example"),
-        ([tf.train.Example().SerializeToString()], r"record 1 has no 2 number\(s\) 'idx'"),
+        ([tf.train.Example().SerializeToString()], r"record 1 has no 2 numbers 'idx'"),
     ],
 )
 def test_a_broken_row_is_named_with_its_file(tmp_path, shard, message):

@@ -106,7 +106,7 @@ def test_runs_that_routing_by_input_does_not_fit_are_refused_with_what_to_use(ma
         ("arrow", ours, r"routes whole skills, and this run mixes 2 splits of them; use 'mhr'"),
         ("arrow", dataclasses.replace(one, skill=IA3()), r"reads LoRA's factors.* are IA3; use 'phatgoose'"),
         ("phatgoose", one, r"in this run tasks share skills; use 'arrow', or a run with routers/private.gin"),
-        ("phatgoose", private, r"trains on the run's own 4 tasks, and 1 task\(s\) are given"),
+        ("phatgoose", private, r"trains on the run's own 4 tasks, not on 1 task;"),
         ("routed", one, r"LearnedRouter looks at tasks; use 'arrow' to make one"),
         ("poly", arrow, r"ArrowRouter was made for the run's skills; use 'routed' to keep it"),
         ("poly-z", arrow, r"ArrowRouter was made for the run's skills"),
@@ -116,7 +116,7 @@ def test_runs_that_routing_by_input_does_not_fit_are_refused_with_what_to_use(ma
         with pytest.raises(UserError, match=message):
             new_adapters(VARIANTS[name], adapters)
     few = new_adapters(VARIANTS["arrow"], dataclasses.replace(one, n_skills=2))
-    with pytest.raises(UserError, match=r"top_k is 3, but there are only 2 skills; bind it to 1 to 2"):
+    with pytest.raises(UserError, match=r"top_k is 3, but the inventory has 2 skills; bind it to 1 to 2"):
         few.check({"encoder/attention/query": (16, 16), "decoder/mlp/wo": (24, 16)})
     assert usual(arrow) == "routed"
     assert usual(dataclasses.replace(one, router=TokenRouter())) == "poly"

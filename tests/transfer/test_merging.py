@@ -161,7 +161,7 @@ def test_the_zeros_of_a_padded_rank_do_not_count_as_kept(skills):
         (lambda: Ties(density=0.0), "Ties.density is 0.0; it must be above 0 and at most 1"),
         (lambda: DareTies(density=1.5), "DareTies.density is 1.5"),
         (lambda: Ties(majority_sign="sum"), "Ties.majority_sign is 'sum'; use one of total, frequency"),
-        (lambda: Ties(weights=(1.0, 2.0)).skill_weights(3), r"has 2 weight\(s\), and 3 skills are merged"),
+        (lambda: Ties(weights=(1.0, 2.0)).skill_weights(3), r"has 2 weights for 3 skills"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, told):

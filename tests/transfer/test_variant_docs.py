@@ -43,7 +43,7 @@ def test_the_command_on_the_page_adapts_a_run_with_the_variant_on_it(page, short
     pathlib.Path("runs/quick").symlink_to(short_runs["mhr"])
     short = ["--gin.adapt.steps=2", "--gin.adapt.report_every=1", "--gin.SearchedWeights.evaluations=1"]
     assert cli.main([*shlex.split(printed.replace("\\\n", "")), *short]) == 0
-    told = r"skillbench_txz: 16 example\(s\), lorahub-trained, .* trained"
+    told = r"skillbench_txz: 16 examples, lorahub-trained, .* trained"
     assert re.search(told, capsys.readouterr().out)
     out = pathlib.Path("runs/txz_lorahub_trained")
     config = (out / "config.gin").read_text()

@@ -228,7 +228,7 @@ def test_a_shard_that_lacks_a_tensor_of_the_index_is_refused(model, write_huggin
     tensors = load_file(shard)
     lost = sorted(tensors)[0]
     save_file({name: array for name, array in tensors.items() if name != lost}, shard)
-    with pytest.raises(UserError, match=f"lists 1 tensors that their shards do not hold .{re.escape(lost)}"):
+    with pytest.raises(UserError, match=f"lists 1 tensor that their shards do not hold .{re.escape(lost)}"):
         read(folder)
 
 

@@ -5,6 +5,7 @@ import sys
 
 from poly_jax.cli.command import Command, path
 from poly_jax.configuration import Configuration
+from poly_jax.counted import counted
 
 
 class Import(Command):
@@ -76,7 +77,7 @@ class Import(Command):
 
             names = [usual_name(place) for place in args.source]
             table = import_inventory(sources, args.output, config, args.backbone, args.tasks, names)
-            print(f"{args.output}: a run of {len(table)} skill(s), {listing(table.names)}")
+            print(f"{args.output}: a run of {counted(len(table), 'skill')}, {listing(table.names)}")
             return
         source = sources[0]
         if of_t5x or holds_adapters(source):
@@ -84,7 +85,7 @@ class Import(Command):
 
             bring_in = import_t5x_run if of_t5x else import_adapters
             table = bring_in(source, args.output, config, args.backbone, args.tasks)
-            print(f"{args.output}: a run of {len(table)} task(s), {listing(table.names)}")
+            print(f"{args.output}: a run of {counted(len(table), 'task')}, {listing(table.names)}")
             return
         loaded = config.load()
         from poly_jax.interop.import_backbone import import_backbone

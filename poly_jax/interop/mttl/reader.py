@@ -15,6 +15,7 @@ import numpy as np
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.skill import Skill
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import (
     AdapterCheckpoint,
@@ -83,8 +84,8 @@ def mttl_adapters(
             maps.setdefault(path, {})[m[2]] = tensor.load()
     if unknown or not maps:
         raise UserError(
-            f"{source} has {len(unknown)} tensors that are not adapters of a T5 ({listing(unknown)}); keep "
-            "only lora_a, lora_b, multi_lora_b and selector.module_logits"
+            f"{source} has {counted(len(unknown), 'tensor')} besides the adapters of a T5"
+            f" ({listing(unknown)}); keep only lora_a, lora_b, multi_lora_b and selector.module_logits"
         )
     tables = {path: arrays.pop("selector.module_logits", None) for path, arrays in maps.items()}
     kinds = {path: _kind(arrays) for path, arrays in maps.items()}

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
 from poly_jax.interop.adapter_checkpoint import map_of_module
@@ -111,7 +112,8 @@ class PeftFolder:
             known[whole] = tensor
         if unknown:
             raise UserError(
-                f"{self.file} has {len(unknown)} tensors that are not {kind}'s on a T5 ({listing(unknown)})"
+                f"{self.file} has {counted(len(unknown), 'tensor')} besides {kind}'s on a T5"
+                f" ({listing(unknown)})"
             )
         for several in (adapters, prefixes):
             if len(several) > 1:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from poly_jax.adapters.ia3 import IA3
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import AdapterCheckpoint, adapted_sites, with_every_layer
 from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
@@ -38,7 +39,7 @@ def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpo
     stored = folder.adapter_tensors([LEAF], "(IA)^3")
     if odd := [name for name, tensor in stored.items() if len(tensor.shape) != 2 or 1 not in tensor.shape]:
         raise UserError(
-            f"{folder.file} has {len(odd)} tensors that are not (IA)^3's on a T5 ({listing(odd)})"
+            f"{folder.file} has {counted(len(odd), 'tensor')} besides (IA)^3's on a T5 ({listing(odd)})"
         )
     paths = maps_of(stored)
     if not paths:

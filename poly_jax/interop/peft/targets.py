@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import in_every_layer, refuse_missing_layers
 from poly_jax.interop.peft.folder import PeftFolder
@@ -32,7 +33,8 @@ def check_targets(folder: PeftFolder, adapted: Collection[str], dimensions: T5Di
     says = _adapts(folder)
     if ignored := [path for path in adapted if not says(str(names.to_hugging_face(path)))]:
         raise UserError(
-            f"{folder.file} has tensors of {len(ignored)} maps that {folder.config_file.name} does not adapt"
+            f"{folder.file} has tensors of {counted(len(ignored), 'map')} that {folder.config_file.name}"
+            " does not adapt"
             f" ({listing(ignored)}); PEFT ignores them: take the config that was saved with them"
         )
     expected = (

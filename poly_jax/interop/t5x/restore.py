@@ -6,6 +6,7 @@ from typing import Any
 from flax import traverse_util
 from t5x import state_utils
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import listing
@@ -36,7 +37,7 @@ def backbone_only(
     findings = {"lacks": wanted.keys() - stored.keys(), "has unknown": stored.keys() - wanted.keys()}
     if any(findings.values()):
         text = "; ".join(
-            f"{verb} {len(names)} parameter(s) ({listing(names)})"
+            f"{verb} {counted(len(names), 'parameter')} ({listing(names)})"
             for verb, names in findings.items()
             if names
         )
