@@ -58,6 +58,16 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _embedded_benchmark() -> None:
+    """Import the embedded benchmark's tasks before the first test.
+
+    They are registered when their module is first imported. A test that undoes its registrations, and is the
+    first to import them, would take them away from all later tests of the process.
+    """
+    import poly_jax.tasks.skillbench.tasks  # noqa: F401
+
+
 @pytest.fixture
 def own_folder(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the test in an empty folder."""
