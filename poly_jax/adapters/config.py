@@ -51,8 +51,8 @@ class Adapters:
         for field in ("n_tasks", "n_skills", "n_splits"):
             if getattr(self, field) < 1:
                 raise UserError(f"Adapters.{field} is {getattr(self, field)}; it must be at least 1")
-        if isinstance(self.router, InputRouter):
-            self._check_input_router(self.router)
+        if self.router.reads_inputs:
+            self._check_input_router()
         if isinstance(self.skill, TaskSkill):
             self._check_task_skill()
         if isinstance(self.private_skill, TaskSkill):
@@ -68,7 +68,7 @@ class Adapters:
                 f"Adapters.private_skill is {type(self.private_skill).__name__}, and with {name} each task"
                 " has parameters of its own already; bind Adapters.private_skill = None"
             )
-        if isinstance(self.router, InputRouter):
+        if self.router.reads_inputs:
             raise UserError(
                 f"{router} needs no task, and {name} has parameters of each task; use LoRA, or a router of"
                 " tasks such as LearnedRouter"
@@ -79,8 +79,8 @@ class Adapters:
                 " LoRA, or a router such as LearnedRouter"
             )
 
-    def _check_input_router(self, router: InputRouter) -> None:
-        name = type(router).__name__
+    def _check_input_router(self) -> None:
+        name = type(self.router).__name__
         if self.granularity != "fine":
             raise UserError(
                 f"Adapters.granularity is {self.granularity!r}, and {name} reads the input of each site; bind"
@@ -101,6 +101,11 @@ class Adapters:
     def routes_tokens(self) -> bool:
         """Whether each position has weights of its own."""
         return isinstance(self.router, InputRouter) and not self.router.pools
+
+    @property
+    def router_follows_skills(self) -> bool:
+        """Whether the router is made for skills that are there already, and no task's loss trains it."""
+        return isinstance(self.router, InputRouter) and not self.router.learned
 
     @property
     def tasks_own_parameters(self) -> bool:

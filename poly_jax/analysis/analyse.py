@@ -17,7 +17,6 @@ from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.open_run import open_run
 from poly_jax.training.restore import restore
@@ -64,8 +63,7 @@ def analyse_routing(
     grouping = None if reference is None else read_grouping(reference, names)
     if gradients is not None and len(names) < 2:
         raise UserError(f"--gradients={gradients} compares tasks, and {run} has only one; leave it out")
-    looks = isinstance(adapters.router, InputRouter)
-    if examples is not None and not looks:
+    if examples is not None and not adapters.router.reads_inputs:
         raise UserError(
             f"--examples={examples} is for routers that look at inputs, and {run} has a"
             f" {type(adapters.router).__name__}, whose weights do not depend on examples; leave it out"
@@ -75,11 +73,11 @@ def analyse_routing(
     if adapters.router.owns_skills:
         skill_names = names
     load = None
-    if looks or gradients is not None:
+    if adapters.router.reads_inputs or gradients is not None:
         experiment.data.register_tasks()
         mesh = Partitioning().mesh()
         restored = restore(experiment, run, mesh)
-        if looks:
+        if adapters.router.reads_inputs:
             load = measure_load(restored, experiment.data, mesh, examples or _EXAMPLES)
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def allocations(adapters: Adapters, parameters: dict[str, Any]) -> Weights | Non
     It is None for a router without such an allocation. The arguments are the same as in `mixing_weights`.
     """
     router = adapters.router
-    if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):
+    if not isinstance(router, LearnedRouter) or not router.allocates:
         return None
     found = {}
     for place, leaves in router_leaves(parameters).items():

@@ -9,7 +9,6 @@ from jaxtyping import Array, Int
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.route import Route, RouterTable
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.weights.parameter_names import ROUTER, Granularity
 from poly_jax.weights.t5_dimensions import sites
 
@@ -57,7 +56,7 @@ class Context:
         adapters = self.adapters
         if adapters is None or route is None or adapters.granularity != level:
             return route
-        if isinstance(adapters.router, InputRouter):
+        if adapters.router.reads_inputs:
             return route  # The projection calls it, which has the input.
         below = (site for site in sites(self.config) if site == place or site.startswith(place + "/"))
         if not any(adapters.adapts(site) for site in below):

@@ -17,7 +17,6 @@ from poly_jax.model.fan_out import FanOut
 from poly_jax.model.route import Route, constrain_weights
 from poly_jax.model.site_router import SiteRouter
 from poly_jax.routing.fixed import PrivateRouter
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Sizes
 from poly_jax.weights.parameter_names import INPUT_ROUTER, PRIVATE, SKILLS
 from poly_jax.weights.parameter_spec import Initializer, ParameterSpec
@@ -219,7 +218,7 @@ class Projection(nn.Module):
         """The route with the weights of the router that is nearest above the skills, or beside them."""
         adapters = self.context.adapters
         assert adapters is not None
-        if isinstance(adapters.router, InputRouter):
+        if adapters.router.reads_inputs:
             router = SiteRouter(adapters, self.site, self.context.train, name=INPUT_ROUTER)
             return dataclasses.replace(route, weights=router(x, route))
         # A router sits on the way to every adapted site, whatever the granularity.

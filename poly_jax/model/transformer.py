@@ -19,7 +19,6 @@ from poly_jax.model.route import Route, RouterTable
 from poly_jax.model.scoring import decoder_inputs
 from poly_jax.model.segments import Segments
 from poly_jax.model.site_router import example_means
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.weights.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
@@ -177,7 +176,7 @@ class Transformer(nn.Module):
             return None
         if task_ids is None:
             raise ValueError("a model with adapters needs task_ids")
-        if isinstance(self.adapters.router, InputRouter):
+        if self.adapters.router.reads_inputs:
             if (examples := segments) is None:
                 if targets is None:
                     targets = jnp.zeros((inputs.shape[0], 0), bool)

@@ -25,6 +25,7 @@ class InputRouter(Router):
     """
 
     serves_any_task: ClassVar[bool] = True
+    reads_inputs: ClassVar[bool] = True
     pools: ClassVar[bool] = False
     learned: ClassVar[bool] = True
 

@@ -56,6 +56,11 @@ class LearnedRouter(Router):
         if self.top_k and self.scores != "softmax":
             raise UserError(f"LearnedRouter.top_k is {self.top_k}; it needs LearnedRouter.scores = 'softmax'")
 
+    @property
+    def allocates(self) -> bool:
+        """Whether each score is a sigmoid of its own logit: the degree to which the task uses the skill."""
+        return self.scores in ("sigmoid", "straight_through")
+
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """The number that is requested, which must allow for `top_k`."""
         return check_enough(self, self.top_k, requested)
@@ -70,7 +75,7 @@ class LearnedRouter(Router):
     ) -> Float[Array, "*rows splits skills"]:
         """The mixing weights of each row's task; see `Router.weights`."""
         logits = task_rows(parameters["logits"], task_ids).astype(jnp.float32)
-        if self.sampling and uniform is not None and self.scores in ("sigmoid", "straight_through"):
+        if self.sampling and uniform is not None and self.allocates:
             logits = _relaxed_bernoulli_logits(logits, uniform(logits.shape))
         scores = self._scores(logits)
         if uniform is not None and self.logit_dropout:

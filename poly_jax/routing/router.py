@@ -41,11 +41,13 @@ class Router(abc.ABC):
         inventory's axis of skills is then the axis of tasks, in their order.
       names_tasks: whether weights depend on the tasks' names, which `for_tasks` then passes on.
       serves_any_task: whether weights do not depend on the task, so that a task needs no row to be answered.
+      reads_inputs: whether weights come from the inputs of each site, as those of an `InputRouter` do.
     """
 
     owns_skills: ClassVar[bool] = False
     names_tasks: ClassVar[bool] = False
     serves_any_task: ClassVar[bool] = False
+    reads_inputs: ClassVar[bool] = False
 
     def for_tasks(self, names: tuple[str, ...]) -> "Router":
         """The router for the tasks of these names, in the order of their ids: a row may depend on the name.

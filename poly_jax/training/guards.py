@@ -10,7 +10,6 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import Loss
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.training.annealing import check_uniform_at_zero
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.training.vocabulary_room import check_vocabularies
@@ -90,7 +89,7 @@ def check_routers(adapters: Adapters | None, prior: IBPPrior | None, router_anne
     """Raise a UserError if a prior on the routers, or their annealing, does not fit the adapters."""
     if router_anneal_steps < 0:
         raise UserError(f"train.router_anneal_steps is {router_anneal_steps}; it must be 0 (none) or more")
-    if adapters is not None and isinstance(adapters.router, InputRouter) and not adapters.router.learned:
+    if adapters is not None and adapters.router_follows_skills:
         raise UserError(
             f"Adapters.router is @{type(adapters.router).__name__}(), which is made for trained skills; train"
             " skills with routers/private.gin, and adapt that run with --variant=arrow or phatgoose"

@@ -76,7 +76,7 @@ class IBPPrior:
 
     def check(self, router: Router) -> None:
         """Raise a UserError if the router has no allocation that the prior applies to."""
-        if not isinstance(router, LearnedRouter) or router.scores not in ("sigmoid", "straight_through"):
+        if not isinstance(router, LearnedRouter) or not router.allocates:
             kind = type(router).__name__
             scores = f" with scores {router.scores!r}" if isinstance(router, LearnedRouter) else ""
             raise UserError(

@@ -40,20 +40,7 @@ def _average_of(adapters: "Adapters") -> str:
 
 
 def _has_rows(adapters: "Adapters") -> bool:
-    return bool(adapters.router.parameters(adapters.sizes)) or _has_input_router(adapters)
-
-
-def _has_input_router(adapters: "Adapters") -> bool:
-    from poly_jax.routing.input_router import InputRouter
-
-    return isinstance(adapters.router, InputRouter)
-
-
-def made_after_its_skills(adapters: "Adapters") -> bool:
-    """Whether the router was made for skills that existed before, and no loss trains it."""
-    from poly_jax.routing.input_router import InputRouter
-
-    return isinstance(adapters.router, InputRouter) and not adapters.router.learned
+    return bool(adapters.router.parameters(adapters.sizes)) or adapters.router.reads_inputs
 
 
 def _has_lora(adapters: "Adapters") -> bool:
@@ -113,7 +100,7 @@ WHOLE_SKILLS = Requirement(
     ),
 )
 TRAINED_ROUTER = Requirement(
-    lambda adapters: not made_after_its_skills(adapters),
+    lambda adapters: not adapters.router_follows_skills,
     lambda adapters: (
         f"trains a router, and {type(adapters.router).__name__} was made for the run's skills; use 'routed'"
         " to keep it, or adapt the run that has the skills"
@@ -134,7 +121,7 @@ LORA_SKILLS = Requirement(
     ),
 )
 LOOKS_AT_INPUTS = Requirement(
-    _has_input_router,
+    lambda adapters: adapters.router.reads_inputs,
     lambda adapters: (
         "keeps a router that looks at inputs, and this run's"
         f" {type(adapters.router).__name__} looks at tasks; use 'arrow' to make one, or 'zero-shot'"

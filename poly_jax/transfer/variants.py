@@ -27,7 +27,6 @@ from poly_jax.transfer.requirements import (
     WHOLE_SKILLS,
     Requirement,
     family,
-    made_after_its_skills,
 )
 from poly_jax.weights.parameter_names import Trainable
 
@@ -193,6 +192,6 @@ def usual(adapters: "Adapters | None") -> str:
         return "full"
     if adapters.inventory_size == 1:
         return "shared"
-    if made_after_its_skills(adapters):
+    if adapters.router_follows_skills:
         return "routed"
     return "soup" if adapters.router.owns_skills else family(adapters)
