@@ -1,6 +1,7 @@
 """(IA)^3 skills: learned vectors that rescale a projection's output."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,12 @@ class IA3:
     """`y = (x W0) * v` with v mixed per split (T-Few, arXiv 2205.05638, section 3.3). v starts at 1.
 
     Averaging the outputs of skills would give the same, since they are linear in v.
+
+    Attributes:
+      neutral: value of every parameter of a skill that changes nothing.
     """
+
+    neutral: ClassVar[float] = 1.0
 
     def parameters(self, n_splits: int, n_skills: int, d_in: int, d_out: int) -> dict[str, ParameterSpec]:
         """`ia3` [splits, skills, d_out/splits]."""

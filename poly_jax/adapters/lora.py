@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,11 @@ class LoRA:
       init: the distribution of a fresh A. "mhr" is U(-g, g) / sqrt(d_in) with g = sqrt(1/3), as in the MHR
         paper's code. "kaiming" is U(-1, 1) / sqrt(d_in / splits), as in PEFT's Poly and, with one split, its
         LoRA. "gaussian" is N(0, 1 / rank^2), as in PEFT's LoRA with `init_lora_weights="gaussian"`.
+      neutral: value of every parameter of a skill that changes nothing. With both factors at 0 it also stays
+        as it is in training.
     """
 
+    neutral: ClassVar[float] = 0.0
     rank: int = 1
     alpha: float = 1.0
     dropout: float = 0.0

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.adapters.skill import Skill
+from poly_jax.adapters.ia3 import IA3
+from poly_jax.adapters.lora import LoRA
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer, parameter_shapes
@@ -36,7 +37,7 @@ class AdapterCheckpoint:
     """
 
     tree: ParameterTree
-    skill: Skill
+    skill: LoRA | IA3
     router: Router | None
     n_tasks: int | None
     n_skills: int
@@ -129,15 +130,14 @@ def refuse_missing_layers(missing: Iterable[str], source: object) -> None:
 
 
 def with_every_layer(
-    leaves: Mapping[str, np.ndarray], dimensions: T5Dimensions, fill: float
+    leaves: Mapping[str, np.ndarray], dimensions: T5Dimensions, skill: LoRA | IA3
 ) -> dict[str, np.ndarray]:
     """Add adapters that change nothing to the layers that have no adapter.
 
     Args:
       leaves: arrays by '/'-joined name, such as `encoder/layers_0/attention/query/skills/lora_a`.
       dimensions: dimensions of the T5 that they adapt.
-      fill: value of every number of an adapter that changes nothing: 1 for (IA)^3, and 0 for LoRA, whose
-        factors then stay at 0 in further training.
+      skill: kind of the skills, whose `neutral` value fills the added arrays.
     """
     below: dict[str, dict[str, np.ndarray]] = {}
     adapted = {name: place for name in leaves if (place := _place(name)) is not None}
@@ -146,7 +146,7 @@ def with_every_layer(
     filled = dict(leaves)
     for place in set(in_every_layer(adapted.values(), dimensions)) - set(adapted.values()):
         for name, leaf in below[names.site(place)].items():
-            filled[f"{place}/{name}"] = np.full_like(leaf, fill)
+            filled[f"{place}/{name}"] = np.full_like(leaf, skill.neutral)
     return filled
 
 

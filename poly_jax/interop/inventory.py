@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
@@ -30,7 +31,7 @@ class Inventory(NamedTuple):
     """
 
     names: tuple[str, ...]
-    skill: Skill
+    skill: LoRA | IA3
     n_splits: int
     sites: tuple[str, ...]
     leaves: Arrays
@@ -69,10 +70,7 @@ def join(sources: Sequence[SkillSource], dimensions: T5Dimensions, n_splits: int
     for path in paths:
         d_in, d_out = widths[t5_names.site(path)]
         for name, spec in skill.parameters(n_splits, len(names), d_in, d_out).items():
-            # LoRA's factors of 0, and (IA)^3's vectors of 1, change nothing.
-            leaves[f"{skills_of(path)}/{name}"] = np.full(
-                spec.shape, 0.0 if isinstance(skill, LoRA) else 1.0, np.float32
-            )
+            leaves[f"{skills_of(path)}/{name}"] = np.full(spec.shape, skill.neutral, np.float32)
     for source in sources:
         places = [names.index(name) for name in source.names]
         for name, array in source.leaves.items():
@@ -118,7 +116,7 @@ def _n_splits(sources: Sequence[SkillSource], wanted: int | None) -> int:
     return several.n_splits
 
 
-def _kind(sources: Sequence[SkillSource]) -> Skill:
+def _kind(sources: Sequence[SkillSource]) -> LoRA | IA3:
     """Return the kind of skill of the inventory."""
     first = sources[0]
     for source in sources:

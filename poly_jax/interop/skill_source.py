@@ -45,7 +45,7 @@ class SkillSource:
 
     path: str
     names: tuple[str, ...]
-    skill: Skill
+    skill: LoRA | IA3
     n_splits: int
     leaves: Mapping[str, np.ndarray]
 
@@ -131,13 +131,11 @@ def _of_run(path: str, name: str) -> SkillSource:
     run = open_run(path, experiment)
     adapters = run.adapters
     assert adapters is not None
-    for kind in (adapters.skill, adapters.private_skill):
-        if not isinstance(kind, LoRA | IA3 | None):
-            raise UserError(
-                f"{path} has skills of the kind {type(kind).__name__}; only LoRA and IA3 are read"
-            )
+    skill = _readable(adapters.skill, path)
+    if adapters.private_skill is not None:
+        _readable(adapters.private_skill, path)
     if len(run.table) == 1:
-        return _of_task(path, name, run, adapters)
+        return _of_task(path, name, run, adapters, skill)
     if adapters.private_skill is not None:
         raise UserError(
             f"{path} has a private skill for each task beside its inventory; export the tasks that you need"
@@ -145,28 +143,34 @@ def _of_run(path: str, name: str) -> SkillSource:
         )
     names = run.table.names if adapters.router.owns_skills else _numbered(name, adapters.inventory_size)
     leaves = {place: leaf for place, leaf in _finite(run, path).items() if is_inventory(place)}
-    return SkillSource(path, tuple(names), adapters.skill, adapters.n_splits, leaves)
+    return SkillSource(path, tuple(names), skill, adapters.n_splits, leaves)
 
 
-def _of_task(path: str, name: str, run: OpenRun, adapters: Adapters) -> SkillSource:
+def _readable(skill: Skill, path: str) -> LoRA | IA3:
+    if not isinstance(skill, LoRA | IA3):
+        raise UserError(f"{path} has skills of the kind {type(skill).__name__}; only LoRA and IA3 are read")
+    return skill
+
+
+def _of_task(path: str, name: str, run: OpenRun, adapters: Adapters, skill: LoRA | IA3) -> SkillSource:
     """Return the adapter of a run's only task as one skill."""
     _finite(run, path)
     leaves: Arrays = {}
-    if isinstance(adapters.skill, LoRA) and isinstance(adapters.private_skill, LoRA | None):
-        rank, scale = adapters.skill.rank, adapters.skill.alpha / adapters.skill.rank
+    if isinstance(skill, LoRA) and isinstance(adapters.private_skill, LoRA | None):
+        rank, scale = skill.rank, skill.alpha / skill.rank
         for place, (a, b) in task_lora(run, adapters, 0).items():
             leaves[f"{skills_of(place)}/lora_a"] = a[None, None]
             leaves[f"{skills_of(place)}/lora_b"] = b[None, None]
             rank = a.shape[1]
-        skill = LoRA(rank, rank * scale, adapters.skill.dropout)
-        return SkillSource(path, (name,), skill, 1, leaves)
+        joint = LoRA(rank, rank * scale, skill.dropout)
+        return SkillSource(path, (name,), joint, 1, leaves)
     if adapters.private_skill is not None:
         raise UserError(
             f"{path} has an (IA)^3 vector beside another adapter of its task, which one skill does not hold"
         )
     for place in adapted_paths(run):
         leaves[f"{skills_of(place)}/ia3"] = mixed(run, adapters, place, 0)["ia3"][None, None]
-    return SkillSource(path, (name,), adapters.skill, 1, leaves)
+    return SkillSource(path, (name,), skill, 1, leaves)
 
 
 def _finite(run: OpenRun, path: str) -> Arrays:

@@ -41,6 +41,12 @@ def test_fresh_vectors_are_all_ones():
     np.testing.assert_array_equal(spec.init(jax.random.key(0), spec.shape), np.ones(spec.shape))
 
 
+def test_a_vector_of_the_neutral_value_changes_nothing(case):
+    ia3, _, x, kernel = case
+    skills, weights = {"ia3": np.full_like(ia3, IA3.neutral)}, np.full(ia3.shape[:2], 1 / ia3.shape[1])
+    np.testing.assert_allclose(apply(skills, weights, x, kernel), x @ kernel, rtol=1e-5, atol=1e-5)
+
+
 def test_every_row_is_rescaled_by_the_mix_of_its_task(case):
     ia3, weights, x, kernel = case
     got = apply({"ia3": ia3}, weights, x, kernel)

@@ -89,6 +89,13 @@ def test_fresh_skills_change_nothing(rng):
     np.testing.assert_array_equal(apply(skills, weights, x, kernel), jnp.asarray(x) @ kernel)
 
 
+def test_factors_of_the_neutral_value_change_nothing(rng):
+    skills = {name: np.full_like(array, LoRA.neutral) for name, array in drawn(0, 4, 3).items()}
+    x, kernel = normal(rng, 2, 5, D_IN), normal(rng, D_IN, D_OUT)
+    weights = rng.uniform(size=(2, 4, 3)).astype(np.float32)
+    np.testing.assert_array_equal(apply(skills, weights, x, kernel), jnp.asarray(x) @ kernel)
+
+
 @pytest.mark.parametrize(("n_splits", "n_skills"), SHAPES)
 def test_every_row_is_adapted_by_its_own_mix(rng, n_splits, n_skills):
     skills = drawn(0, n_splits, n_skills)

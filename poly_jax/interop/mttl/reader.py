@@ -14,7 +14,6 @@ import numpy as np
 
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
-from poly_jax.adapters.skill import Skill
 from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.interop.adapter_checkpoint import (
@@ -120,12 +119,12 @@ def _kind(arrays: Arrays) -> Kind | None:
 
 def _skills(
     kind: Kind, maps: dict[str, Arrays], config: T5Config, source: object
-) -> tuple[Skill, int, int, Arrays]:
+) -> tuple[LoRA | IA3, int, int, Arrays]:
     """Return the kind of skill, the numbers of splits and skills, and the checked `skills/...` by name."""
     first_path, first = next(iter(maps.items()))
     widths = sites(config)
     n_splits = n_skills = 1
-    skill: Skill = IA3()
+    skill: LoRA | IA3 = IA3()
     if kind == "routed LoRA":
         n_splits, n_skills, _, rank = first["lora_a"].shape
         skill = LoRA(rank=rank)

@@ -65,8 +65,9 @@ def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpo
         leaves[leaf] = leaves[leaf] * vector if leaf in leaves else vector
     check_targets(folder, paths, dimensions)
     sites = adapted_sites(name.removesuffix("/skills/ia3") for name in leaves)
-    tree = unflatten(with_every_layer(leaves, dimensions, 1))
-    return AdapterCheckpoint(tree, IA3(), SharedRouter(), 1, 1, 1, sites)
+    skill = IA3()
+    tree = unflatten(with_every_layer(leaves, dimensions, skill))
+    return AdapterCheckpoint(tree, skill, SharedRouter(), 1, 1, 1, sites)
 
 
 def _before(path: str, dimensions: T5Dimensions, tensor: str, folder: PeftFolder) -> str:

@@ -68,7 +68,7 @@ def lora_adapters(folder: PeftFolder, dimensions: T5Dimensions, backbone: Tensor
         a, b = _at(update, rank, scale or 1.0)
         leaves[f"{skills_of(path)}/lora_a"] = np.ascontiguousarray(a)[None, None]
         leaves[f"{skills_of(path)}/lora_b"] = np.ascontiguousarray(b)[None, None]
-    tree = unflatten(with_every_layer(leaves, dimensions, 0))
+    tree = unflatten(with_every_layer(leaves, dimensions, skill))
     return AdapterCheckpoint(tree, skill, SharedRouter(), 1, 1, 1, adapted_sites(paths))
 
 

@@ -57,5 +57,6 @@ def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckp
         for theirs, ours in LEAVES.items():
             array = stored[tensor_of(path, theirs)].load()
             leaves[f"{path}/{ours}"] = array.reshape(t, h, k) if ours == "router/logits" else array
-    tree = unflatten(with_every_layer(leaves, dimensions, 0))
-    return AdapterCheckpoint(tree, LoRA(rank=r), LearnedRouter(), t, k, h, adapted_sites(paths))
+    skill = LoRA(rank=r)
+    tree = unflatten(with_every_layer(leaves, dimensions, skill))
+    return AdapterCheckpoint(tree, skill, LearnedRouter(), t, k, h, adapted_sites(paths))
