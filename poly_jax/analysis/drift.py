@@ -2,14 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
 
-from poly_jax.weights.parameter_names import Axis, is_inventory, is_private, is_router, layer_of, leaf
 from poly_jax.weights.parameter_names import axis as axis_of
+from poly_jax.weights.parameter_names import is_inventory, is_private, is_router, layer_of, leaf
 
 Arrays = Mapping[str, np.ndarray]
 Key = TypeVar("Key", bound=Hashable)
@@ -82,16 +82,33 @@ def by_kind(initial: Arrays, trained: Arrays) -> dict[str, Drift]:
     return _summed(initial, trained, kind_of)
 
 
-def by_task(initial: Arrays, trained: Arrays, n_tasks: int) -> dict[str, Float[np.ndarray, "tasks"]]:
-    """RMS change of each task's own parameters, by kind: routers' rows and private skills."""
-    return _along(initial, trained, n_tasks, "tasks")
+def by_task(
+    initial: Arrays, trained: Arrays, router_axes: Mapping[str, Sequence[str]]
+) -> dict[str, Float[np.ndarray, "tasks"]]:
+    """RMS change of each task's own parameters, by kind: routers' rows and private skills.
+
+    Args:
+      initial: initial values by '/'-joined name, with layers apart.
+      trained: trained values of the same names, and possibly of others.
+      router_axes: logical axis names of the router's parameters, by their names.
+    """
+    axes = {
+        path: axis_of(path, "tasks", router_axes.get(leaf(path)) if is_router(path) else None)
+        for path in initial
+    }
+    return _along(initial, trained, axes)
 
 
 def by_skill(initial: Arrays, trained: Arrays, n_skills: int) -> dict[str, Float[np.ndarray, "skills"]]:
     """RMS change of each skill of the inventory, by the kind of its parameters."""
-    return _along(
-        {path: array for path, array in initial.items() if is_inventory(path)}, trained, n_skills, "skills"
-    )
+    axes = {path: axis_of(path, "skills") for path in initial if is_inventory(path)}
+    # All skills of MTL-LoRA share one A, whose axis of skills has size 1.
+    own = {
+        path: axis
+        for path, axis in axes.items()
+        if axis is not None and initial[path].shape[axis] == n_skills
+    }
+    return _along(initial, trained, own)
 
 
 def _summed(initial: Arrays, trained: Arrays, key: Callable[[str], Key]) -> dict[Key, Drift]:
@@ -101,15 +118,18 @@ def _summed(initial: Arrays, trained: Arrays, key: Callable[[str], Key]) -> dict
     return found
 
 
-def _along(initial: Arrays, trained: Arrays, size: int, along: Axis) -> dict[str, Float[np.ndarray, "size"]]:
+def _along(
+    initial: Arrays, trained: Arrays, axes: Mapping[str, int | None]
+) -> dict[str, Float[np.ndarray, "size"]]:
+    """RMS change along one axis of each array, by kind; arrays without an axis do not count."""
     squares: dict[str, Float[np.ndarray, "size"]] = {}
     counts: dict[str, int] = {}
-    for path, before in initial.items():
-        kind, axis = kind_of(path), axis_of(path, along)
-        if axis is None or before.ndim <= axis or before.shape[axis] != size:
+    for path, axis in axes.items():
+        if axis is None:
             continue
+        kind, before = kind_of(path), initial[path]
         square = (np.asarray(trained[path], np.float64) - np.asarray(before, np.float64)) ** 2
-        rows = np.moveaxis(square, axis, 0).reshape(size, -1)
-        squares[kind] = squares.get(kind, np.zeros(size)) + rows.sum(1)
+        rows = np.moveaxis(square, axis, 0).reshape(before.shape[axis], -1)
+        squares[kind] = squares.get(kind, np.zeros(len(rows))) + rows.sum(1)
         counts[kind] = counts.get(kind, 0) + rows.shape[1]
     return {kind: np.sqrt(total / counts[kind]) for kind, total in squares.items()}

@@ -158,6 +158,7 @@ def find(
         layer: mean(one for place, one in places.items() if layer_of(place) == layer)
         for layer in in_order({layer_of(place) for place in weights})
     }
+    router_axes = {name: spec.axes for name, spec in adapters.router.parameters(adapters.sizes).items()}
     vectors = task_vectors(weights)
     alike = similarity(vectors)
     return Findings(
@@ -173,7 +174,7 @@ def find(
         representative(weights),
         drifts.by_layer(initial.arrays, trained),
         drifts.by_kind(initial.arrays, trained),
-        drifts.by_task(initial.arrays, trained, len(names)),
+        drifts.by_task(initial.arrays, trained, router_axes),
         drifts.by_skill(initial.arrays, trained, adapters.inventory_size),
         initial.note,
         None if grouping is None else _compared(vectors, alike, *grouping),

@@ -79,12 +79,13 @@ def _heads(found: Findings) -> dict[str, Any]:
     """
     order = found.clusters.order
     first = found.weights[found.shown]
+    _, splits, skills = first.shape
     places = [found.shown, *(place for place in found.weights if place != found.shown)]
     room = max(1, _MOST_WEIGHTS // first.size)
     return {
         "tasks": [found.names[task] for task in order],
-        "splits": first.shape[1],
-        "skills": first.shape[2],
+        "splits": splits,
+        "skills": skills,
         "skill_names": found.skill_names,
         "routers": [{"place": place, **_packed(found.weights[place][order])} for place in places[:room]],
     }

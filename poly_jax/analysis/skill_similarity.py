@@ -11,7 +11,8 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.skill import Skill
 from poly_jax.analysis.agreement import cosines
 from poly_jax.errors import UserError
-from poly_jax.weights.parameter_names import is_inventory, leaf, module
+from poly_jax.weights.parameter_names import axis as axis_of
+from poly_jax.weights.parameter_names import by_module, is_inventory
 
 _COMPONENTS = 64
 _STARTS = 10
@@ -38,11 +39,12 @@ def skill_similarity(skill: Skill, arrays: Mapping[str, np.ndarray]) -> Float[np
     """
     if not isinstance(skill, LoRA | IA3):
         raise UserError(f"the skills are {type(skill).__name__}; only LoRA and IA3 skills are compared")
-    sites: dict[str, dict[str, np.ndarray]] = {}
-    for path, array in arrays.items():
-        if is_inventory(path):
-            sites.setdefault(module(path), {})[leaf(path)] = np.moveaxis(array, 1, 0).astype(np.float64)
-    products = np.sum([_products(leaves) for leaves in sites.values()], axis=0)
+    by_skill = {
+        path: np.moveaxis(array, axis, 0).astype(np.float64)
+        for path, array in arrays.items()
+        if is_inventory(path) and (axis := axis_of(path, "skills")) is not None
+    }
+    products = np.sum([_products(leaves) for leaves in by_module(by_skill).values()], axis=0)
     if not np.isfinite(products).all():
         raise UserError("the skills have numbers that are not finite; give an earlier checkpoint")
     if len(products) > _COMPONENTS:

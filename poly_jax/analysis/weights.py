@@ -11,9 +11,8 @@ from scipy.special import expit
 from poly_jax.adapters.config import Adapters
 from poly_jax.errors import UserError
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.weights import parameter_names as names
 from poly_jax.weights.layer_trees import unstack_layers
-from poly_jax.weights.parameter_names import MODEL, in_order, is_router, router_place
+from poly_jax.weights.parameter_names import MODEL, by_module, in_order, is_router, router_place
 from poly_jax.weights.tree import flatten, split
 
 Weights = dict[str, Float[np.ndarray, "tasks splits skills"]]
@@ -64,10 +63,9 @@ def allocations(adapters: Adapters, parameters: dict[str, Any]) -> Weights | Non
 
 def router_leaves(parameters: dict[str, Any]) -> dict[str, Mapping[str, Any]]:
     """The parameters of every router in a tree, by the router's place, from the input to the output."""
-    places: dict[str, dict[str, Any]] = {}
     routers, _ = split(parameters, is_router)
-    for path, leaf in flatten(unstack_layers(routers)).items():
-        places.setdefault(router_place(path), {})[names.leaf(path)] = leaf
+    modules = by_module(flatten(unstack_layers(routers)))
+    places = {router_place(module): leaves for module, leaves in modules.items()}
     return {place: places[place] for place in in_order(places)}
 
 

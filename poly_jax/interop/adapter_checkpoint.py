@@ -1,7 +1,6 @@
 """Another system's adapters in this project's form: skills and routers by T5X's names, and settings."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -16,7 +15,13 @@ from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.router import Router
 from poly_jax.weights import t5_names as names
 from poly_jax.weights.layer_trees import stack_layers
-from poly_jax.weights.parameter_names import Granularity, is_adapter_parameter, layer_number, numbered_layer
+from poly_jax.weights.parameter_names import (
+    Granularity,
+    is_adapter_parameter,
+    layer_number,
+    place_of,
+    stack_of,
+)
 from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import ParameterTree, check_tree, split
 
@@ -106,8 +111,7 @@ def in_every_layer(paths: Iterable[str], dimensions: T5Dimensions) -> list[str]:
     depths = {"encoder": dimensions.num_encoder_layers, "decoder": dimensions.num_decoder_layers}
     places = []
     for site in adapted_sites(paths):
-        stack, rest = site.split("/", 1)
-        places += [f"{stack}/{numbered_layer(layer)}/{rest}" for layer in range(depths[stack])]
+        places += [names.in_layer(site, layer) for layer in range(depths[stack_of(site)])]
     return places
 
 
@@ -120,7 +124,7 @@ def refuse_missing_layers(missing: Iterable[str], source: object) -> None:
     """Raise a UserError with the sites and layers of the maps that lack tensors, if there are any."""
     layers: dict[str, list[int]] = {}
     for path in missing:
-        layers.setdefault(names.site(path), []).append(layer_number(path.split("/")[1]) or 0)
+        layers.setdefault(names.site(path), []).append(layer_number(path) or 0)
     if layers:
         found = [f"{site} in layers {sorted(numbers)}" for site, numbers in sorted(layers.items())]
         raise UserError(
@@ -140,17 +144,11 @@ def with_every_layer(
       skill: kind of the skills, whose `neutral` value fills the added arrays.
     """
     below: dict[str, dict[str, np.ndarray]] = {}
-    adapted = {name: place for name in leaves if (place := _place(name)) is not None}
-    for name, place in adapted.items():
-        below.setdefault(names.site(place), {})[name.removeprefix(f"{place}/")] = leaves[name]
+    adapted = {place_of(name) for name in leaves}
+    for name, leaf in leaves.items():
+        below.setdefault(names.site(place_of(name)), {})[name.removeprefix(f"{place_of(name)}/")] = leaf
     filled = dict(leaves)
-    for place in set(in_every_layer(adapted.values(), dimensions)) - set(adapted.values()):
+    for place in set(in_every_layer(adapted, dimensions)) - adapted:
         for name, leaf in below[names.site(place)].items():
             filled[f"{place}/{name}"] = np.full_like(leaf, skill.neutral)
     return filled
-
-
-def _place(name: str) -> str | None:
-    """Return the adapted map to which a skill, or a router for this map alone, belongs."""
-    m = re.fullmatch(r"(.+/layers_\d+/.+)/(?:skills|router)/\w+", name)
-    return m[1] if m else None

@@ -6,8 +6,7 @@ from typing import Any, Optional
 import flax.struct
 from jaxtyping import Array, Bool, Int
 
-# The sites that read the encoder's output from inside the decoder.
-_READ_ENCODED = ("decoder/encoder_decoder_attention/key", "decoder/encoder_decoder_attention/value")
+from poly_jax.weights.t5_dimensions import reads_encoder_positions
 
 
 @flax.struct.dataclass
@@ -34,7 +33,7 @@ class Segments:
 
     def at(self, site: str) -> Int[Array, "batch length"]:
         """The example of every position that the site at this path reads and writes."""
-        if site.startswith("encoder/") or site in _READ_ENCODED:
+        if reads_encoder_positions(site):
             return self.inputs
         return self.targets
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 from jax.scipy.special import gammaln
 from jaxtyping import Array, Float
 
 from poly_jax.errors import UserError
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.router import Router
-from poly_jax.weights.parameter_names import is_router, leaf
+from poly_jax.weights.parameter_names import axis, is_router, leaf
+from poly_jax.weights.tree import flatten
 
 
 def ibp_negative_log_prior(
@@ -87,11 +87,14 @@ class IBPPrior:
     def __call__(self, trained: dict[str, Any]) -> Float[Array, ""]:
         """Return the mean negative log-prior of the routers in a tree, without its weight."""
         total, count = jnp.zeros(()), 0
-        for path, logits in traverse_util.flatten_dict(trained, sep="/").items():
+        for path, logits in flatten(trained).items():
             if not (is_router(path) and leaf(path) == "logits"):
                 continue
             soft = jax.nn.sigmoid(logits.astype(jnp.float32))
             hard = soft + jax.lax.stop_gradient(jnp.round(soft) - soft)
-            priors = ibp_negative_log_prior(jnp.moveaxis(hard, -3, -2), self.concentration)
+            tasks, splits = axis(path, "tasks"), axis(path, "splits")
+            assert tasks is not None
+            assert splits is not None
+            priors = ibp_negative_log_prior(jnp.moveaxis(hard, tasks, splits), self.concentration)
             total, count = total + priors.sum(), count + priors.size
         return total / max(count, 1)

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
-from flax import traverse_util
 from jax.tree_util import DictKey
 from jaxtyping import Array, Float
 
@@ -16,6 +15,7 @@ from poly_jax.literal_fields import check_literal_fields
 from poly_jax.training.annealing import anneal_to_zero
 from poly_jax.training.per_layer import per_layer
 from poly_jax.weights.parameter_names import is_router
+from poly_jax.weights.tree import flatten, unflatten
 
 Algorithm = Literal["adamw", "adafactor"]
 Decay = Literal["linear", "cosine", "constant", "rsqrt"]
@@ -141,19 +141,17 @@ def like_parameters(state: Any, parameters: Any, values: Any, otherwise: Any) ->
       values: a tree of the same form with a value for each parameter.
       otherwise: the value for counters and for statistics with another shape than their parameter.
     """
-    shapes = {path: leaf.shape for path, leaf in traverse_util.flatten_dict(parameters).items()}
-    found = traverse_util.flatten_dict(values)
+    shapes = {path: leaf.shape for path, leaf in flatten(parameters).items()}
+    found = flatten(values)
 
     def value(path: tuple[Any, ...], leaf: Any) -> Any:
         # The path of a moment ends with the path of its parameter, after the optimizer's own names.
         names = itertools.takewhile(lambda key: isinstance(key, DictKey), reversed(path))
-        parameter = tuple(key.key for key in names)[::-1]
+        parameter = "/".join(reversed([key.key for key in names]))
         return found[parameter] if shapes.get(parameter) == leaf.shape else otherwise
 
     return jax.tree_util.tree_map_with_path(value, state)
 
 
 def _groups(tree: dict[str, Any]) -> dict[str, Any]:
-    flat = traverse_util.flatten_dict(tree, sep="/")
-    groups = {path: "router" if is_router(path) else "other" for path in flat}
-    return traverse_util.unflatten_dict(groups, sep="/")
+    return unflatten({path: "router" if is_router(path) else "other" for path in flatten(tree)})

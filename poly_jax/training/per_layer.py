@@ -4,9 +4,9 @@ from typing import Any
 
 import jax
 import optax
-from flax import traverse_util
 
-from poly_jax.weights.parameter_names import STACKED
+from poly_jax.weights.parameter_names import is_stacked
+from poly_jax.weights.tree import flatten, merge, unflatten
 
 
 def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -34,10 +34,8 @@ def per_layer(rule: optax.GradientTransformation) -> optax.GradientTransformatio
         done = {
             name: _over(name, rule.update)(gradients[name], state[name], part) for name, part in parts.items()
         }
-        flat: dict[Any, Any] = {}
-        for new, _ in done.values():
-            flat.update(traverse_util.flatten_dict(new))
-        return traverse_util.unflatten_dict(flat), {name: after for name, (_, after) in done.items()}
+        new = merge(*(part for part, _ in done.values()))
+        return new, {name: after for name, (_, after) in done.items()}
 
     return optax.GradientTransformation(init, update)
 
@@ -51,9 +49,9 @@ def _over(name: str, function: Any) -> Any:
 
 def _parts(tree: Any) -> dict[str, Any]:
     """Split a tree into arrays without layers, and stacked arrays by depth, because vmap needs one size."""
-    parts: dict[str, dict[Any, Any]] = {_APART: {}}
-    for path, leaf in traverse_util.flatten_dict(tree).items():
+    parts: dict[str, dict[str, Any]] = {_APART: {}}
+    for path, leaf in flatten(tree).items():
         # Optax's masks leave nodes that hold no array.
-        stacked = STACKED in path and not isinstance(leaf, optax.MaskedNode)
+        stacked = is_stacked(path) and not isinstance(leaf, optax.MaskedNode)
         parts.setdefault(f"stacks_of_{leaf.shape[0]}" if stacked else _APART, {})[path] = leaf
-    return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}
+    return {name: unflatten(part) for name, part in parts.items()}

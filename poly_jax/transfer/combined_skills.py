@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import traverse_util
 from jaxtyping import Float, PRNGKeyArray
 
 from poly_jax.adapters.skill import Skill
@@ -15,7 +14,7 @@ from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.merging import Merging
 from poly_jax.weights import parameter_names as names
 from poly_jax.weights.parameter_names import axis as axis_of
-from poly_jax.weights.parameter_names import module
+from poly_jax.weights.tree import flatten, unflatten
 
 Tree = dict[str, Any]
 
@@ -44,21 +43,17 @@ def pick(skills: Tree, combination: Combination) -> Tree:
         shape = [-1 if i == axis else 1 for i in range(taken.ndim)]
         return taken * jnp.reshape(combination.factors, shape)
 
-    leaves = traverse_util.flatten_dict(skills, sep="/")
-    return traverse_util.unflatten_dict({path: picked(path, leaf) for path, leaf in leaves.items()}, sep="/")
+    return unflatten({path: picked(path, leaf) for path, leaf in flatten(skills).items()})
 
 
 def average_skills(skills: Tree, skill: Skill) -> Tree:
     """Make the single skill at every site that equals all K skills at equal weights; see `Skill.average`."""
-    sites: dict[str, dict[str, jax.Array]] = {}
-    for path, leaf in traverse_util.flatten_dict(skills, sep="/").items():
-        sites.setdefault(module(path), {})[names.leaf(path)] = leaf
     means = {
-        f"{site}/{name}": mean
-        for site, leaves in sites.items()
+        f"{module}/{name}": mean
+        for module, leaves in names.by_module(flatten(skills)).items()
         for name, mean in skill.average(leaves).items()
     }
-    return traverse_util.unflatten_dict(means, sep="/")
+    return unflatten(means)
 
 
 def merge_skills(skills: Tree, merging: Merging, key: PRNGKeyArray) -> Tree:
@@ -92,5 +87,4 @@ def merge_skills(skills: Tree, merging: Merging, key: PRNGKeyArray) -> Tree:
         own = jax.random.fold_in(key, zlib.crc32(path.encode()))
         return merging.merge(tensors, roots, functools.partial(jax.random.uniform, own))
 
-    leaves = traverse_util.flatten_dict(skills, sep="/")
-    return traverse_util.unflatten_dict({path: one(path, leaf) for path, leaf in leaves.items()}, sep="/")
+    return unflatten({path: one(path, leaf) for path, leaf in flatten(skills).items()})

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 from jaxtyping import PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
@@ -15,7 +14,13 @@ from poly_jax.routing.input_router import InputRouter
 from poly_jax.transfer.combination import Combination
 from poly_jax.transfer.combined_skills import average_skills, merge_skills, pick
 from poly_jax.transfer.variants import Variant
-from poly_jax.weights.parameter_names import INPUT_ROUTER, adapted_map, is_input_router, is_inventory, leaf
+from poly_jax.weights.parameter_names import (
+    INPUT_ROUTER,
+    adapted_map,
+    by_module,
+    is_input_router,
+    is_inventory,
+)
 from poly_jax.weights.tree import flatten, merge, split, unflatten
 
 Tree = dict[str, Any]
@@ -109,13 +114,10 @@ def initial_parameters(
 
 def _made_routers(router: InputRouter, skills: Tree) -> Tree:
     """The parameters of input routers that follow from the skills at every site."""
-    sites: dict[str, dict[str, jax.Array]] = {}
-    for path, array in flatten(skills).items():
-        sites.setdefault(adapted_map(path), {})[leaf(path)] = array
     return unflatten(
         {
-            f"{site}/{INPUT_ROUTER}/{name}": array
-            for site, arrays in sites.items()
+            f"{adapted_map(module)}/{INPUT_ROUTER}/{name}": array
+            for module, arrays in by_module(flatten(skills)).items()
             for name, array in router.from_skills(arrays).items()
         }
     )

@@ -5,12 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
 
 from poly_jax.adapters.skill import TaskSkill
 from poly_jax.errors import UserError
 from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.weights.parameter_names import axis as axis_of
 from poly_jax.weights.parameter_names import is_private, is_router
+from poly_jax.weights.tree import flatten, unflatten
 
 Tree = dict[str, Any]
 
@@ -31,22 +32,21 @@ def averaged_rows(model: Transformer, parameters: Tree, tasks: Sequence[int], n_
       UserError: the router has no rows.
     """
     _, axes = parameter_shapes(model)
-    names = {path: tuple(spec) for path, spec in traverse_util.flatten_dict(axes, sep="/").items()}
+    names = flatten(axes)
 
     def start(path: str, leaf: jax.Array) -> jax.Array:
-        if "tasks" not in names[path]:
+        axis = axis_of(path, "tasks", tuple(names[path]))
+        if axis is None:
             return leaf
-        axis = names[path].index("tasks")
         row = jnp.take(leaf, jnp.asarray(tasks), axis=axis).mean(axis=axis, keepdims=True)
         return jnp.repeat(row, n_new, axis=axis)
 
-    leaves = traverse_util.flatten_dict(parameters, sep="/")
     parts = model.adapters is not None and isinstance(model.adapters.skill, TaskSkill)
     rows = {
         path: start(path, leaf)
-        for path, leaf in leaves.items()
+        for path, leaf in flatten(parameters).items()
         if is_router(path) or (parts and is_private(path))
     }
     if not rows:
         raise UserError("the run's router has no rows to start from; leave init_router_from unset")
-    return traverse_util.unflatten_dict(rows, sep="/")
+    return unflatten(rows)

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from poly_jax.errors import UserError
+from poly_jax.weights.parameter_names import STACKED, STACKS, numbered_layer
 from poly_jax.weights.tensors import Tensor
 
-_STACKED = re.compile(r"(?P<stack>encoder|decoder)/(?:(?P=stack)|layers)/(?P<rest>.+)")
+_STACKED = re.compile(rf"(?P<stack>{'|'.join(STACKS)})/(?:(?P=stack)|{STACKED})/(?P<rest>.+)")
 _JOINED_OUT = re.compile(r".*attention/(?:query|key|value)/kernel")
 _JOINED_IN = re.compile(r".*attention/out/kernel")
 # The smallest parameters that every layer has; their shapes tell which axis holds the layers.
@@ -56,7 +57,7 @@ def layers_apart(tensors: Mapping[str, Tensor], source: object, axis: int | None
         for layer in range(depth):
             load = functools.partial(stack.take, layer)
             shape = tensor.shape[:axis] + tensor.shape[axis + 1 :]
-            place = f"{m['stack']}/layers_{layer}/{m['rest']}"
+            place = f"{m['stack']}/{numbered_layer(layer)}/{m['rest']}"
             apart[place] = _two_axes(place, Tensor(shape, tensor.dtype, load))
     return apart
 

@@ -15,8 +15,8 @@ it has the layers on its first axis. The place of a router depends on the granul
 """
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 SKILLS = "skills"
 ROUTER = "router"
@@ -31,8 +31,9 @@ MODEL = "model"
 Trainable = Literal["adapters", "skills", "router", "all"]
 Axis = Literal["tasks", "splits", "skills"]
 Granularity = Literal["fine", "layer", "block", "stack", "coarse"]
+Leaf = TypeVar("Leaf")
 
-_LAYER = re.compile(r"layers_(\d+)")
+_LAYER = re.compile(r"(?:^|/)layers_(\d+)(?=/|\Z)")
 _LAYER_OF_STACK = re.compile(r"(encoder|decoder)/layers_\d+(?=/|$)")
 # The number of leading parts of a map's path that are the place of its router.
 _KEPT: dict[str, int | None] = {"fine": None, "layer": -1, "block": 2, "stack": 1, "coarse": 0}
@@ -90,10 +91,23 @@ def module(path: str) -> str:
     return path.rpartition("/")[0]
 
 
+def by_module(leaves: Mapping[str, Leaf]) -> dict[str, dict[str, Leaf]]:
+    """Group leaves by the module that owns them: by its path, then by the last parts of their own paths."""
+    modules: dict[str, dict[str, Leaf]] = {}
+    for path, one in leaves.items():
+        modules.setdefault(module(path), {})[leaf(path)] = one
+    return modules
+
+
 def adapted_map(path: str) -> str:
     """Return the map that a skill's parameter adapts, such as `encoder/layers_0/attention/query`."""
     parts = path.split("/")
     return "/".join(parts[: parts.index(SKILLS)])
+
+
+def place_of(path: str) -> str:
+    """Return the place of a skill's or router's parameter: the map that is adapted, or `router_place`."""
+    return adapted_map(path) if is_skill(path) else router_place(path)
 
 
 def router_place(path: str) -> str:
@@ -118,25 +132,40 @@ def is_stacked(path: str) -> bool:
     return STACKED in path.split("/")
 
 
-def axis(path: str, name: Axis) -> int | None:
+def axis(path: str, name: Axis, axes: Sequence[str | None] | None = None) -> int | None:
     """Return the axis of tasks, splits or skills in a skill's or router's array; None if it has none.
 
     Axes are counted from the front, and the axis of stacked layers, where there is one, counts too.
+
+    Args:
+      path: path of the array.
+      name: name of the axis.
+      axes: the array's logical axis names; None for the array of a file, which does not state them. Its axes
+        then follow from its path, as at the top of this module. All skills, all routers that read inputs, and
+        `LearnedRouter` have these axes.
     """
-    # Each task has one private skill, so the skills' axis of these arrays is the axis of tasks.
-    axes: tuple[str, ...] = ("tasks", "splits", "skills") if is_router(path) else ("splits", "skills")
+    if axes is None:
+        axes = _axes_of_files(path)
+    return axes.index(name) if name in axes else None
+
+
+def _axes_of_files(path: str) -> tuple[str, ...]:
+    axes: tuple[str, ...] = ()
     if is_private(path):
+        # Each task has one private skill, so the skills' axis of these arrays is the axis of tasks.
         axes = ("splits", "tasks")
+    elif is_skill(path):
+        axes = ("splits", "skills")
     elif is_input_router(path):
         axes = ("skills",)
-    if not is_adapter_parameter(path) or name not in axes:
-        return None
-    return axes.index(name) + is_stacked(path)
+    elif is_router(path):
+        axes = ("tasks", "splits", "skills")
+    return (STACKED, *axes) if is_stacked(path) else axes
 
 
-def layer_number(part: str) -> int | None:
-    """Return the number in a part of a path such as `layers_3`; None for any other part."""
-    found = _LAYER.fullmatch(part)
+def layer_number(path: str) -> int | None:
+    """Return the number of the layer that a path names or lies in, such as `layers_3`; None for any other."""
+    found = _LAYER.search(path)
     return int(found[1]) if found else None
 
 
@@ -157,6 +186,11 @@ def layer_of(path: str) -> str:
     """
     if found := _LAYER_OF_STACK.match(path):
         return found[0]
+    return stack_of(path)
+
+
+def stack_of(path: str) -> str:
+    """Return the stack that holds a place, a site or a parameter; `MODEL` outside both stacks."""
     stack = path.split("/")[0]
     return stack if stack in STACKS else MODEL
 
@@ -167,7 +201,7 @@ def in_order(paths: Iterable[str]) -> list[str]:
     def key(path: str) -> tuple:
         parts = re.split(r"(\d+)", path)
         numbered = [int(part) if i % 2 else part for i, part in enumerate(parts)]
-        stack = path.split("/")[0]
+        stack = stack_of(path)
         return (STACKS.index(stack) if stack in STACKS else -1, *numbered)
 
     return sorted(paths, key=key)

@@ -94,6 +94,10 @@ def _check(field: dataclasses.Field, value: Any) -> None:
 DIMENSIONS = tuple(field.name for field in dataclasses.fields(T5Dimensions))
 
 
+# The sites that read the encoder's output from inside the decoder.
+_READ_ENCODED = ("decoder/encoder_decoder_attention/key", "decoder/encoder_decoder_attention/value")
+
+
 def sites(dimensions: T5Dimensions) -> dict[str, tuple[int, int]]:
     """Return the input and output width of every projection, by site path.
 
@@ -117,3 +121,8 @@ def sites(dimensions: T5Dimensions) -> dict[str, tuple[int, int]]:
         "decoder/mlp": mlp,
     }
     return {f"{sub}/{name}": shape for sub, maps in sublayers.items() for name, shape in maps.items()}
+
+
+def reads_encoder_positions(site: str) -> bool:
+    """Whether a site reads the positions of the encoder, as sites of the decoder that read its output do."""
+    return site.startswith("encoder/") or site in _READ_ENCODED

@@ -54,8 +54,35 @@ def test_drift_is_reported_by_kind_layer_task_and_skill():
     assert layers["router logits", "encoder/layers_0"].rms == pytest.approx(math.sqrt(1 / 2))
     assert layers["router logits", "encoder/layers_1"].rms == pytest.approx(5)
     assert by_kind(INITIAL, TRAINED)["router logits"].count == 12
-    tasks = by_task(INITIAL, TRAINED, 2)
+    tasks = by_task(INITIAL, TRAINED, {"logits": ("tasks", "splits", "skills")})
     assert set(tasks) == {"router logits", "own skill lora_a"}
     np.testing.assert_allclose(tasks["router logits"], [1, math.sqrt(49 / 2)])
     np.testing.assert_allclose(tasks["own skill lora_a"], [3, 4])
     np.testing.assert_allclose(by_skill(INITIAL, TRAINED, 3)["skill lora_a"], [0, 1, 2])
+
+
+def test_the_drift_of_tasks_follows_the_axes_that_the_router_names():
+    initial = {
+        "router/logits": np.zeros((2, 1, 2)),
+        "router/gate": np.zeros(2),
+        # As many skills as tasks, but an array that all tasks share.
+        "router/bias": np.zeros((2,)),
+    }
+    trained = {
+        "router/logits": np.zeros((2, 1, 2)),
+        "router/gate": np.array([3.0, 4]),
+        "router/bias": np.ones(2),
+    }
+    axes = {"logits": ("tasks", "splits", "skills"), "gate": ("tasks",), "bias": ("skills",)}
+    tasks = by_task(initial, trained, axes)
+    assert set(tasks) == {"router logits", "router gate"}
+    np.testing.assert_allclose(tasks["router gate"], [3, 4])
+
+
+def test_a_factor_that_all_skills_share_is_no_drift_of_a_skill():
+    initial = {
+        "encoder/mlp/wo/skills/lora_a": np.zeros((1, 1, 4, 2)),
+        "encoder/mlp/wo/skills/lora_b": np.zeros((1, 3, 2, 4)),
+    }
+    trained = {path: array + 1 for path, array in initial.items()}
+    assert set(by_skill(initial, trained, 3)) == {"skill lora_b"}

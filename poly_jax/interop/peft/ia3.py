@@ -10,7 +10,7 @@ from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
 from poly_jax.interop.peft.options import IA3 as OPTIONS
 from poly_jax.interop.peft.targets import check_targets
 from poly_jax.routing.fixed import SharedRouter
-from poly_jax.weights.parameter_names import skills_of
+from poly_jax.weights.parameter_names import adapted_map, skills_of
 from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import listing, unflatten
 
@@ -64,7 +64,7 @@ def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpo
             )
         leaves[leaf] = leaves[leaf] * vector if leaf in leaves else vector
     check_targets(folder, paths, dimensions)
-    sites = adapted_sites(name.removesuffix("/skills/ia3") for name in leaves)
+    sites = adapted_sites(map(adapted_map, leaves))
     skill = IA3()
     tree = unflatten(with_every_layer(leaves, dimensions, skill))
     return AdapterCheckpoint(tree, skill, SharedRouter(), 1, 1, 1, sites)

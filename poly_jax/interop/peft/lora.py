@@ -23,8 +23,8 @@ from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tensors import Tensor, Tensors
 from poly_jax.weights.tree import check_tree, unflatten
 
-# PEFT's names of the tensors beside an adapted map, and this project's names.
-LEAVES = {"lora_A.weight": "skills/lora_a", "lora_B.weight": "skills/lora_b"}
+# PEFT's names of the tensors beside an adapted map.
+LEAVES = ("lora_A.weight", "lora_B.weight")
 
 
 @dataclasses.dataclass(frozen=True)

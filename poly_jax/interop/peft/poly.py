@@ -7,15 +7,12 @@ from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
 from poly_jax.interop.peft.options import POLY
 from poly_jax.interop.peft.targets import check_targets
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.weights.parameter_names import router_of, skills_of
 from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import check_tree, unflatten
 
-# PEFT's names of the tensors beside an adapted map, and this project's names.
-LEAVES = {
-    "poly_lora_A": "skills/lora_a",
-    "poly_lora_B": "skills/lora_b",
-    "poly_router.module_logits": "router/logits",
-}
+# PEFT's names of the tensors beside an adapted map.
+LEAVES = ("poly_lora_A", "poly_lora_B", "poly_router.module_logits")
 
 
 def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpoint:
@@ -54,9 +51,10 @@ def poly_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckp
 
     leaves = {}
     for path in paths:
-        for theirs, ours in LEAVES.items():
-            array = stored[tensor_of(path, theirs)].load()
-            leaves[f"{path}/{ours}"] = array.reshape(t, h, k) if ours == "router/logits" else array
+        factor_a, factor_b, table = (stored[tensor_of(path, leaf)].load() for leaf in LEAVES)
+        leaves[f"{skills_of(path)}/lora_a"] = factor_a
+        leaves[f"{skills_of(path)}/lora_b"] = factor_b
+        leaves[f"{router_of(path, 'fine')}/logits"] = table.reshape(t, h, k)
     skill = LoRA(rank=r)
     tree = unflatten(with_every_layer(leaves, dimensions, skill))
     return AdapterCheckpoint(tree, skill, LearnedRouter(), t, k, h, adapted_sites(paths))

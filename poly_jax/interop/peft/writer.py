@@ -23,7 +23,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.open_run import OpenRun
 from poly_jax.weights import t5_names as names
-from poly_jax.weights.parameter_names import numbered_layer, router_of, skills_of
+from poly_jax.weights.parameter_names import router_of, skills_of
 from poly_jax.weights.safetensors_writer import write_file
 from poly_jax.weights.t5_dimensions import sites
 from poly_jax.weights.tensors import of_tree
@@ -161,8 +161,7 @@ def _targets(paths: Iterable[str], config: T5Config) -> list[str]:
 
 
 def _last(site: str) -> str:
-    stack, rest = site.split("/", 1)
-    return str(names.to_hugging_face(f"{stack}/{numbered_layer(0)}/{rest}")).rsplit(".", 1)[1]
+    return str(names.to_hugging_face(names.in_layer(site, 0))).rsplit(".", 1)[1]
 
 
 def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:
