@@ -1,4 +1,4 @@
-"""`poly-jax cluster`: a table that gives tasks with similar private skills one skill to train together."""
+"""`poly-jax cluster`: a table that gives tasks with similar skills one skill to train together."""
 
 import numpy as np
 from jaxtyping import Float
@@ -14,7 +14,7 @@ from poly_jax.weights.tree import listing
 
 
 def cluster_tasks(run: str, output: str, experiment: Experiment, clusters: int, seed: int = 0) -> None:
-    """Cluster the tasks of a run by their private skills, and write the clusters as a `TableRouter`'s file.
+    """Cluster the tasks of a run by the skill of each, and write the clusters as a `TableRouter`'s file.
 
     Args:
       run: folder of a run with a skill for each task, or of one of its checkpoints.
@@ -24,7 +24,8 @@ def cluster_tasks(run: str, output: str, experiment: Experiment, clusters: int, 
       seed: seed of k-means.
 
     Raises:
-      UserError: the run has no private skills, or they cannot be clustered; or the file cannot be written.
+      UserError: the run has no skill of its own for each task, its skills cannot be clustered, or the file
+        cannot be written.
     """
     if not output.endswith(".json"):
         raise UserError(f"--output is {output!r}; give a file that ends in .json")

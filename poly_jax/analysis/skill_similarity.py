@@ -1,4 +1,4 @@
-"""How similar the private skills of tasks are, and clusters of tasks whose skills are similar."""
+"""How similar the skills of an inventory are, and clusters of similar skills."""
 
 from collections.abc import Mapping
 

@@ -73,7 +73,7 @@ def import_adapters(
     n_tasks = read.n_tasks
     if n_tasks is None:
         router = loaded.make(Adapters, n_tasks=read.n_skills).router
-        # A task's private skill has the task's number, so there are as many tasks as skills.
+        # A task owns the skill of its own number, so there are as many tasks as skills.
         n_tasks = read.n_skills if router.owns_skills else None
     names = _names(source, tasks, n_tasks)
     adapters = loaded.make(Adapters, n_tasks=len(names))

@@ -53,18 +53,18 @@ def numbered(n_tasks: int) -> list[str]:
     return [f"task_{number:0{width}}" for number in range(n_tasks)]
 
 
-def in_order(tree: ParameterTree, names: list[str], private: bool) -> tuple[ParameterTree, tuple[str, ...]]:
+def in_order(tree: ParameterTree, names: list[str], owned: bool) -> tuple[ParameterTree, tuple[str, ...]]:
     """Sort adapters by the names of their tasks, as in a task table; return them and the sorted names.
 
     Args:
       tree: skills and routers, one per layer.
       names: names of the tasks, in the order of the tree's tables.
-      private: whether every task has the skill of its number; skills are then sorted with their tasks.
+      owned: whether every task owns the skill of its number; skills are then sorted with their tasks.
     """
     order = sorted(range(len(names)), key=names.__getitem__)
     leaves = {}
     for name, leaf in flatten(tree).items():
-        # With private skills the inventory has one skill for each task.
-        axis = axis_of(name, "tasks" if not private or is_router(name) else "skills")
+        # Where tasks own skills, the inventory has one skill for each task.
+        axis = axis_of(name, "tasks" if not owned or is_router(name) else "skills")
         leaves[name] = leaf if axis is None else np.take(leaf, order, axis=axis)
     return unflatten(leaves), tuple(names[place] for place in order)

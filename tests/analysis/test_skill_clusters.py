@@ -1,4 +1,4 @@
-"""`poly-jax cluster`: tasks whose private skills are similar share a skill of a table."""
+"""`poly-jax cluster`: tasks whose own skills are similar share a skill of a table."""
 
 import json
 

@@ -7,10 +7,10 @@ from poly_jax.configuration import Configuration
 
 
 class Cluster(Command):
-    """Cluster tasks by their private skills."""
+    """Cluster tasks by the skill that each of them has."""
 
     name = "cluster"
-    help = "cluster the tasks of a run by their private skills, as a table for one skill per cluster"
+    help = "cluster the tasks of a run by the skill of each, as a table for one skill per cluster"
     example = "poly-jax cluster --run=runs/private --clusters=8 --output=clusters.json"
     hosts = "first"
 
