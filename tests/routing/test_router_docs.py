@@ -1,10 +1,15 @@
-"""The router of docs/new_router.md: its file and its gin lines are enough to build and to train a model."""
+"""The router of docs/new_router.md: its file and its gin lines are enough to build and to train a model.
 
+Run as a program, this compares the router's gradient on eight devices with that of one.
+"""
+
+import json
 import sys
 
 import jax
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
@@ -12,7 +17,8 @@ from poly_jax.analysis.weights import mixing_weights
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
-from poly_jax.routing.router import Router
+from poly_jax.routing.router import Router, Sizes
+from poly_jax.training.mesh import Partitioning, on_mesh, shardings
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.update import Update, start
 from poly_jax.weights.parameter_names import is_router, selects
@@ -69,3 +75,41 @@ def test_the_router_on_the_page_needs_one_file_and_one_binding(adapters):
     assert names
     assert all(is_router(name) for name in names)
     assert {name.rsplit("/", 1)[1] for name in names} == {"logits", "gate"}
+
+
+@pytest.mark.slow
+def test_the_router_on_the_page_has_the_same_gradient_on_a_mesh(tmp_path, page_block, on_eight_devices):
+    (tmp_path / "my_router.py").write_text(page_block("new_router", "python"))
+    found = on_eight_devices(__file__, str(tmp_path))
+    assert found.keys() == {"logits", "gate"}
+    assert max(found.values()) < 1e-5
+
+
+def main(folder):
+    """Print as JSON how far each gradient on a mesh of three axes is from that of one device."""
+    sys.path.insert(0, folder)
+    from my_router import GatedRouter
+
+    router, sizes, rng = (
+        GatedRouter(bias=1.0),
+        Sizes(n_tasks=8, n_splits=4, n_skills=4),
+        np.random.default_rng(0),
+    )
+    specs = router.parameters(sizes)
+    parameters = {name: rng.normal(size=spec.shape).astype(np.float32) for name, spec in specs.items()}
+    axes = {name: PartitionSpec(*spec.axes) for name, spec in specs.items()}
+    ids, wanted = np.arange(8) * 3 % 8, rng.normal(size=(8, 4, 4)).astype(np.float32)
+
+    def loss(parameters):
+        return (router.weights(parameters, ids, sizes, None) * wanted).sum()
+
+    one = jax.grad(loss)(parameters)
+    mesh = Partitioning(fsdp=2, model=2).mesh()
+    placed = jax.device_put(parameters, shardings(parameters, axes, mesh))
+    with on_mesh(mesh):
+        many = jax.jit(jax.grad(loss))(placed)
+    print(json.dumps({name: float(np.abs(one[name] - many[name]).max()) for name in one}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
