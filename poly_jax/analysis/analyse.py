@@ -5,7 +5,7 @@ import dataclasses
 from etils import epath
 
 from poly_jax.analysis import figures
-from poly_jax.analysis.findings import Findings, find, plain
+from poly_jax.analysis.findings import Findings, findings_of, plain
 from poly_jax.analysis.gradient_alignment import measure_alignment
 from poly_jax.analysis.initial_values import initial_values
 from poly_jax.analysis.load import measure_load
@@ -81,7 +81,7 @@ def analyse_routing(
             load = measure_load(restored, experiment.data, mesh, examples or _EXAMPLES)
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    found = find(adapters, names, opened.skills, initial, grouping, skill_names, load)
+    found = findings_of(adapters, names, opened.skills, initial, grouping, skill_names, load)
     if gradients is not None:
         aligned = measure_alignment(restored, experiment.data, mesh, gradients, folder)
         found = dataclasses.replace(found, alignment=aligned)

@@ -128,7 +128,7 @@ class Findings:
         return [(int(head), int(skill), float(part[head, skill])) for head, skill in places]
 
 
-def find(
+def findings_of(
     adapters: Adapters,
     names: tuple[str, ...],
     trained: Mapping[str, np.ndarray],

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from poly_jax.analysis.agreement import cosines, of_pairs
-from poly_jax.analysis.first_examples import first_examples
+from poly_jax.analysis.first_batches import first_batches
 from poly_jax.experiment import Data
 from poly_jax.model.loss import TokenLoss
 from poly_jax.training.mesh import on_mesh, to_mesh
@@ -99,7 +99,7 @@ def measure_alignment(
             for i, (layer, size) in enumerate(sizes.items())
         }
         for task, name in enumerate(restored.table.names):
-            for batch in first_examples(restored, data, mesh, name, n_examples):
+            for batch in first_batches(restored, data, mesh, name, n_examples):
                 with on_mesh(mesh):
                     found = gradient(shared, rest, to_mesh(batch, mesh))
                 for layer, vector in _by_layer(jax.device_get(found)).items():

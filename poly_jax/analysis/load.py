@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from poly_jax.analysis.first_examples import first_examples
+from poly_jax.analysis.first_batches import first_batches
 from poly_jax.analysis.weights import Weights, router_leaves
 from poly_jax.errors import UserError
 from poly_jax.experiment import Data
@@ -59,7 +59,7 @@ def measure_load(restored: Restored, data: Data, mesh: Mesh, n_examples: int) ->
     tasks: list[dict[str, Any]] = []
     for task in restored.table.names:
         found: dict[str, list[Any]] = {}
-        for batch in first_examples(restored, data, mesh, task, n_examples):
+        for batch in first_batches(restored, data, mesh, task, n_examples):
             with on_mesh(mesh):
                 sown = jax.device_get(loads(restored.parameters, to_mesh(batch, mesh)))
             for place, load in router_leaves(sown).items():

@@ -24,7 +24,7 @@ from poly_jax.evaluation.text_encoding import encoder_of
 from poly_jax.interface.vocabulary import feature
 from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
-from poly_jax.interop.task_names import in_order, numbered
+from poly_jax.interop.task_names import numbered, sorted_by_task
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer, parameter_shapes
@@ -116,7 +116,7 @@ class Model:
         names = list(tasks) if tasks is not None else numbered(adapters.n_tasks)
         if len(names) != adapters.n_tasks:
             raise UserError(f"{path} has {counted(adapters.n_tasks, 'task')}, and {len(names)} are named")
-        tree, in_table = in_order(read.tree, names, adapters.router.owns_skills)
+        tree, in_table = sorted_by_task(read.tree, names, adapters.router.owns_skills)
         model = Transformer(self.config, adapters)
         shapes, axes = parameter_shapes(model)
         places = shardings(split(shapes, is_adapter_parameter)[0], axes, self.mesh)

@@ -101,7 +101,7 @@ def lay_out(tree: dict[str, Any], model: Transformer, source: object) -> dict[st
 def map_of_module(module: str) -> str | None:
     """Return T5X's path of a map that can be adapted, from Hugging Face's name; None for other modules."""
     path = names.to_t5x(module)
-    if path is None or names.site(path) == path or names.leaf(path)[0] != "kernel":
+    if path is None or names.site(path) == path or names.weight_of(path)[0] != "kernel":
         return None
     return path
 

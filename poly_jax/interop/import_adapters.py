@@ -14,7 +14,7 @@ from poly_jax.files.new_output import check_new
 from poly_jax.interop.adapter_checkpoint import lay_out
 from poly_jax.interop.adapters import read_adapters
 from poly_jax.interop.peft.folder import CONFIG
-from poly_jax.interop.task_names import FILE, in_order, numbered, read_names
+from poly_jax.interop.task_names import FILE, numbered, read_names, sorted_by_task
 from poly_jax.model.config import NUMERICS, T5Config
 from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.hashed import hash_with_progress
@@ -77,7 +77,7 @@ def import_adapters(
         n_tasks = read.n_skills if router.owns_skills else None
     names = _names(source, tasks, n_tasks)
     adapters = loaded.make(Adapters, n_tasks=len(names))
-    tree, names_in_order = in_order(read.tree, names, adapters.router.owns_skills)
+    tree, names_in_order = sorted_by_task(read.tree, names, adapters.router.owns_skills)
     tree = lay_out(tree, Transformer(loaded.make(T5Config), adapters.for_tasks(names_in_order)), source)
     digest = hash_with_progress(base.tensors)
     table = TaskTable(names_in_order)

@@ -39,7 +39,7 @@ def adapted_paths(run: OpenRun) -> list[str]:
     return sorted({adapted_map(name) for name in run.skills if is_skill(name)})
 
 
-def mixing_weights(run: OpenRun, adapters: Adapters, path: str, task: int) -> jax.Array:
+def task_weights(run: OpenRun, adapters: Adapters, path: str, task: int) -> jax.Array:
     """Return the weights [splits, skills] of a task at an adapted map, in evaluation."""
     place = router_of(path, adapters.granularity)
     return adapters.router.weights(leaves_below(run.skills, place), jnp.asarray(task), adapters.sizes, None)
@@ -47,7 +47,7 @@ def mixing_weights(run: OpenRun, adapters: Adapters, path: str, task: int) -> ja
 
 def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:
     """Return the adapter of a task at an adapted map, as `Skill.mix` gives it."""
-    weights = mixing_weights(run, adapters, path, task)
+    weights = task_weights(run, adapters, path, task)
     with jax.default_matmul_precision("highest"):
         adapter = adapters.skill.mix(leaves_below(run.skills, skills_of(path)), weights)
         if isinstance(adapters.skill, TaskSkill):

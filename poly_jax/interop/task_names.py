@@ -53,7 +53,9 @@ def numbered(n_tasks: int) -> list[str]:
     return [f"task_{number:0{width}}" for number in range(n_tasks)]
 
 
-def in_order(tree: ParameterTree, names: list[str], owned: bool) -> tuple[ParameterTree, tuple[str, ...]]:
+def sorted_by_task(
+    tree: ParameterTree, names: list[str], owned: bool
+) -> tuple[ParameterTree, tuple[str, ...]]:
     """Sort adapters by the names of their tasks, as in a task table; return them and the sorted names.
 
     Args:

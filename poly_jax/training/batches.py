@@ -29,13 +29,8 @@ class Batches(Protocol):
         ...
 
 
-def count_examples(batch: dict[str, np.ndarray]) -> int:
-    """Return the number of examples in a batch, which are several to a row where rows are packed."""
-    return len(example_tasks(batch))
-
-
 def example_tasks(batch: dict[str, np.ndarray]) -> Int[np.ndarray, "examples"]:
-    """Return the task id of every example in a batch."""
+    """Return the task id of every example in a batch; several examples share a row where rows are packed."""
     ids = np.asarray(batch["task_ids"])
     if "decoder_segment_ids" not in batch:
         return ids

@@ -18,7 +18,7 @@ from poly_jax.errors import UserError
 from poly_jax.program_start import clock
 from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
-from poly_jax.training.batches import Batches, count_examples
+from poly_jax.training.batches import Batches, example_tasks
 from poly_jax.training.checkpoints import KEEP, Checkpoints, explained
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
@@ -186,7 +186,7 @@ def _steps(
         if progress is None:
             progress = Progress(step, run.steps)
         else:
-            progress.add(count_examples(batch) * len(placed["task_ids"]) // len(batch["task_ids"]))
+            progress.add(len(example_tasks(batch)) * len(placed["task_ids"]) // len(batch["task_ids"]))
         reports = step % run.report_every == 0 or step == run.steps
         saves = step % run.save_every == 0 or step == run.steps or stops
         evaluates = evaluation is not None and evaluation.is_due(step, run.steps) and not stops

@@ -91,12 +91,12 @@ def turned_shape(name: str, shape: tuple[T, ...]) -> tuple[T, ...]:
 
     It is the same in either direction.
     """
-    return shape[::-1] if names.leaf(name.rsplit("/", 1)[0])[1] else shape
+    return shape[::-1] if names.weight_of(name.rsplit("/", 1)[0])[1] else shape
 
 
 def turned(name: str, array: np.ndarray) -> np.ndarray:
     """Convert a parameter between Hugging Face's layout and T5X's, in either direction, in C order."""
-    return np.ascontiguousarray(array.T if names.leaf(name.rsplit("/", 1)[0])[1] else array)
+    return np.ascontiguousarray(array.T if names.weight_of(name.rsplit("/", 1)[0])[1] else array)
 
 
 def _check_depth(fields: Mapping[str, Any], weights: Mapping[str, Tensor], config: pathlib.Path) -> None:

@@ -98,7 +98,7 @@ def paths(
     ]
 
 
-def leaf(path: str) -> tuple[str, bool]:
+def weight_of(path: str) -> tuple[str, bool]:
     """Return T5X's name of the array in a module, and whether Hugging Face's `weight` is its transpose."""
     module = path.rsplit("/", 1)[-1]
     if module.endswith("norm"):

@@ -31,7 +31,7 @@ def t5_parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
     widths = sites(dimensions)
     shapes: dict[str, Shape] = {}
     for path in paths:
-        leaf, _ = names.leaf(path)
+        leaf, _ = names.weight_of(path)
         match leaf:
             case "embedding":
                 shape: Shape = (dimensions.vocab_size, dimensions.emb_dim)

@@ -13,7 +13,7 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
-from poly_jax.interop.task_mix import mixing_weights
+from poly_jax.interop.task_mix import task_weights
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
@@ -75,7 +75,7 @@ def test_the_exported_logits_give_the_mixing_weights_of_every_router(router, tmp
     assert logits.shape == (3, 2 * size)
     got = poly_weights(logits, 2, size)
     for task in range(3):
-        expected = np.broadcast_to(mixing_weights(run, adapters, QUERY, task), (2, size))
+        expected = np.broadcast_to(task_weights(run, adapters, QUERY, task), (2, size))
         np.testing.assert_allclose(got[task], expected, atol=1e-6)
 
 

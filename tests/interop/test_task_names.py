@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.interop.task_names import in_order, numbered, read_names
+from poly_jax.interop.task_names import numbered, read_names, sorted_by_task
 
 
 @pytest.mark.parametrize("text", ['["b", "a"]', '{"tasks": ["b", "a"]}', "b\n a \n\n"])
@@ -43,7 +43,7 @@ def test_router_rows_move_with_their_names_and_skills_stay():
     tree = {
         "a": {"router": {"logits": np.arange(3)[:, None, None]}, "skills": {"lora_a": np.arange(3)[None]}}
     }
-    got, names = in_order(tree, ["c", "a", "b"], owned=False)
+    got, names = sorted_by_task(tree, ["c", "a", "b"], owned=False)
     assert names == ("a", "b", "c")
     assert got["a"]["router"]["logits"].ravel().tolist() == [1, 2, 0]
     assert got["a"]["skills"]["lora_a"].ravel().tolist() == [0, 1, 2]
@@ -51,5 +51,5 @@ def test_router_rows_move_with_their_names_and_skills_stay():
 
 def test_private_skills_move_with_their_tasks():
     tree = {"a": {"skills": {"lora_a": np.arange(3)[None]}}}
-    got, _ = in_order(tree, ["c", "a", "b"], owned=True)
+    got, _ = sorted_by_task(tree, ["c", "a", "b"], owned=True)
     assert got["a"]["skills"]["lora_a"].ravel().tolist() == [1, 2, 0]

@@ -11,7 +11,7 @@ from poly_jax.experiment import Data
 from poly_jax.training.restore import Restored
 
 
-def first_examples(
+def first_batches(
     restored: Restored, data: Data, mesh: Mesh, task: str, n_examples: int
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches of equal size with a task's first examples, from the split that the run was trained on.
