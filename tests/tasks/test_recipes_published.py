@@ -21,8 +21,14 @@ def test_super_natural_instructions_is_trained_as_published():
     arguments = loaded(SNI, "sni/pretrain").arguments("train", output_dir="x")
     experiment, optimizer, loss = (arguments[name] for name in ("experiment", "optimizer", "loss"))
     data = experiment.data
-    assert (arguments["steps"], arguments["eval_every"]) == (25_000, 5_000)
-    assert (data.batch_size, data.inputs_length, data.targets_length) == (8, 1024, 128)
+    # Published: 25,000 steps of 8 examples, one in a row. Here a step is two packed rows of six each.
+    assert (arguments["steps"], arguments["eval_every"]) == (16_500, 3_300)
+    assert (data.packing, data.batch_size, data.inputs_length, data.targets_length) == (
+        "best-fit",
+        2,
+        1024,
+        128,
+    )
     assert (optimizer.algorithm, optimizer.learning_rate, optimizer.router_learning_rate) == (
         "adamw",
         1e-3,
