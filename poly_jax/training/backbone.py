@@ -6,13 +6,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, Sharding
+from jax.sharding import Mesh
 from jaxtyping import Float, PRNGKeyArray
 from numpy.typing import DTypeLike
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
-from poly_jax.training.backbone_parts import read_parts
+from poly_jax.training.backbone_parts import Layout, read_parts
 from poly_jax.training.hosts import of_first_host
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import put, shardings
@@ -74,28 +74,27 @@ def load_backbone(
     check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
-    layers = _layers(_names(backbone.tensors, model.config)) if model.config.scan_layers else {}
-    shapes, places = flatten(shapes), flatten(places)
-    quantization = model.config.quantization
+    layout = Layout(
+        _layers(_names(backbone.tensors, model.config)) if model.config.scan_layers else {},
+        flatten(shapes),
+        flatten(places),
+        model.config.quantization,
+        dtype,
+    )
     # The hash needs every byte, which host 0 reads. The other hosts read what their devices hold.
     if jax.process_index() == 0:
-        placed, digest = _read_whole(backbone, layers, shapes, places, quantization, dtype)
+        placed, digest = _read_whole(backbone, layout)
     else:
-        parts = read_parts(backbone.tensors, layers, shapes, places, quantization, dtype, backbone.at_once)
-        placed, digest = parts, ""
+        placed, digest = read_parts(backbone.tensors, layout, backbone.at_once), ""
     return unflatten(placed), of_first_host(digest)
 
 
-def _read_whole(
-    backbone: Backbone,
-    layers: dict[str, list[str]],
-    shapes: dict[str, jax.ShapeDtypeStruct],
-    places: dict[str, Sharding],
-    quantization: Quantization,
-    dtype: DTypeLike,
-) -> tuple[dict[str, jax.Array], str]:
+def _read_whole(backbone: Backbone, layout: Layout) -> tuple[dict[str, jax.Array], str]:
     """Put all arrays onto the mesh while they are hashed."""
-    stack_of = {layer: (stack, number) for stack, of in layers.items() for number, layer in enumerate(of)}
+    quantization, dtype, places = layout.quantization, layout.dtype, layout.places
+    stack_of = {
+        layer: (stack, number) for stack, of in layout.layers.items() for number, layer in enumerate(of)
+    }
     contents, placed, stacks = ContentHash(), {}, {}
     # Each array is put on the mesh before the next is read: a host never holds all arrays, or two copies.
     for read, array in backbone.read_each(None if quantization != "none" else dtype):
@@ -107,7 +106,7 @@ def _read_whole(
                 continue
             stack, number = stack_of[name]
             if stack not in stacks:
-                stacks[stack] = np.empty(shapes[stack].shape, part.dtype)
+                stacks[stack] = np.empty(layout.shapes[stack].shape, part.dtype)
             stacks[stack][number] = part
     for name in tuple(stacks):
         placed[name] = put(stacks.pop(name), places[name]).block_until_ready()

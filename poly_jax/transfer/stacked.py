@@ -137,9 +137,10 @@ def adapt_many(
         out_shardings=(place, _everywhere(mesh)),
     )
     losses = [jnp.zeros((0, len(seeds)))]
+    ends = jnp.asarray(counts)
     for step in range(most):
         batch = _batches(examples, seeds, batch_size, step)
-        states, metrics = step_function(states, frozen, batch, keys, rates, jnp.asarray(counts))
+        states, metrics = step_function(states, frozen, batch, keys, rates, ends)
         losses.append(metrics["loss"][None])
         if advance is not None:
             advance()
