@@ -23,8 +23,8 @@ from poly_jax.tasks.skillbench.compositions import benchmark, skill_matrix, task
 
 _COLUMNS = ("method", "trained on 32 tasks", "seen tasks", "adapts", "per new task", "held-out tasks")
 _LEFT_OUT = (
-    "This is one seed, and training stops before its full 400 steps, which costs the shared LoRA and Poly most;"
-    " docs/heads.md has five seeds."
+    "This is one seed, and training stops before its full 400 steps, which costs the shared LoRA and Poly"
+    " most; docs/heads.md has five seeds."
 )
 _SHORTER = ("train.steps = 280", "train.report_every = 40")
 
