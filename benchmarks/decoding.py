@@ -13,7 +13,8 @@ from typing import Any
 import jax
 import numpy as np
 from measuring import in_turn, model_arguments, report_speeds
-from programs import adapters, float32_config, hugging_face_t5, peft_model
+from peft_programs import hugging_face_t5, peft_model
+from programs import adapters, float32_config, hugging_face_settings
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
@@ -42,7 +43,8 @@ def _ours(config: T5Config, method: str, tokens: np.ndarray, length: int, beams:
 def _pefts(config: T5Config, method: str, tokens: np.ndarray, length: int, beams: int) -> Callable[[], float]:
     import torch
 
-    model = hugging_face_t5(config) if method == "full" else peft_model(config, method, TASKS)
+    settings = hugging_face_settings(config)
+    model = hugging_face_t5(settings) if method == "full" else peft_model(settings, method, TASKS)
     model = model.eval()
     given: dict[str, Any] = {"input_ids": torch.tensor(tokens).long()}
     if method == "MHR":

@@ -3,9 +3,11 @@
     python benchmarks/memory.py [--model=t5_1_1_small] [--batch_size=8] [--inputs=128] [--targets=32]
 
 The largest resident size counts everything: the libraries, the compilation, the weights, and three steps.
-Each program runs a second time with the compiled programs of the first.
+Neither program reads data, so seqio with TensorFlow is left out here, and Hugging Face's datasets there. Each
+program runs a second time with the compiled programs of the first.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -13,19 +15,31 @@ import resource
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from measuring import model_arguments, report
-from programs import float32_config, ours, pefts
-from train_step import TASKS, random_batch
+from settings import TASKS, random_batch
 
-PROGRAMS = {"LoRA": ours, "MHR": ours, "PEFT LoRA": pefts, "PEFT MHR": pefts}
+NAMES = ("LoRA", "MHR", "PEFT LoRA", "PEFT MHR")
 
 
-def _train(name: str, model: str, shape: tuple[int, int, int]) -> None:
-    """Take three steps and print the most memory of this process, in MiB."""
-    config = float32_config(model)
-    batches = itertools.repeat(random_batch(config.vocab_size, *shape))
-    step = PROGRAMS[name](config, name.split()[-1], TASKS, batches)
+def _train(name: str, settings: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    """Take three steps and print the most memory of this process, in MiB.
+
+    Only what the program needs is imported here: no JAX for PEFT, and no TensorFlow for either.
+    """
+    method = name.split()[-1]
+    batches = itertools.repeat(random_batch(settings["vocab_size"], *shape))
+    if name.startswith("PEFT"):
+        from peft_programs import pefts
+
+        step = pefts(settings, method, TASKS, batches)
+    else:
+        from programs import ours
+
+        from poly_jax.model.config import T5Config
+
+        step = ours(T5Config(**settings), method, TASKS, batches)
     for _ in range(3):
         step()
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
@@ -35,18 +49,25 @@ def main() -> None:
     """Print the table."""
     parser = model_arguments(__doc__)
     parser.add_argument("--targets", type=int, default=32, help="tokens of a target")
-    parser.add_argument("--only", choices=PROGRAMS, help="take three steps of this program and print its MiB")
+    parser.add_argument("--only", choices=NAMES, help="take three steps of this program and print its MiB")
+    parser.add_argument("--settings", type=json.loads, help="the settings of the T5, as JSON, for --only")
     args = parser.parse_args()
     shape = (args.batch_size, args.inputs, args.targets)
     if args.only:
-        _train(args.only, args.model, shape)
+        _train(args.only, args.settings, shape)
         return
+    # The settings come from gin, which brings TensorFlow along, so the programs get them as text.
+    from programs import float32_config, hugging_face_settings
+
+    config = float32_config(args.model)
+    ours, theirs = (json.dumps(each) for each in (dataclasses.asdict(config), hugging_face_settings(config)))
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": folder}
-        for name, _ in itertools.product(PROGRAMS, range(2)):
+        for name, _ in itertools.product(NAMES, range(2)):
             done = subprocess.run(
-                [sys.executable, __file__, f"--only={name}", f"--model={args.model}"]
+                [sys.executable, __file__, f"--only={name}"]
+                + [f"--settings={theirs if name.startswith('PEFT') else ours}"]
                 + [f"--{flag}={getattr(args, flag)}" for flag in ("batch_size", "inputs", "targets")],
                 env=environment,
                 capture_output=True,

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 from measuring import arguments, in_turn, report, report_speeds
-from programs import ours, pefts
+from peft_programs import pefts
+from programs import hugging_face_settings, ours
 
 from poly_jax import configuration
 from poly_jax.data.batches import train_batches
@@ -93,7 +94,8 @@ def main() -> None:
         "unpacked": ours(config, "MHR", len(table), read(args.batch_size), args.rank),
     }
     try:
-        programs["PEFT"] = pefts(config, "MHR", len(table), read(args.batch_size), args.rank)
+        settings = hugging_face_settings(config)
+        programs["PEFT"] = pefts(settings, "MHR", len(table), read(args.batch_size), args.rank)
     except ImportError as error:
         print(f"PEFT is left out: {error}\n")
     first, _, speeds = in_turn(programs, args.rounds)

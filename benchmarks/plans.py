@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-_RECIPE = (
+RECIPE = (
     "--gin_file=recipes/t0/pretrain.gin",
     "--tasks=313",
     "--gin.Data.packing='none'",
@@ -17,30 +17,36 @@ _RECIPE = (
     "--gin.Data.targets_length=64",
     "--gin.T5Config.remat='full'",
 )
-_MODELS = {
+MODELS = {
     "XL": (),
     "XXL": ("--gin_file=models/t5_1_1_xxl.gin",),
 }
 _ROWS_PER_DEVICE = 8
-_SLICES = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:4x4": 16, "v7x:2x2x1": 8}
+SLICES = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:4x4": 16, "v7x:2x2x1": 8}
 """The number of JAX devices of each slice, over which the parameters are sharded."""
+
+
+def mesh(name: str) -> tuple[str, ...]:
+    """The flags that shard the parameters over all devices of a slice."""
+    devices = SLICES[name]
+    return f"--gin.Partitioning.fsdp={devices}", f"--gin.Data.batch_size={_ROWS_PER_DEVICE * devices}"
+
+
+def arguments(description: str | None, slices: list[str]) -> argparse.ArgumentParser:
+    """A parser of models and slices."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--slices", nargs="+", choices=SLICES, default=slices)
+    return parser
 
 
 def main() -> None:
     """Plan each slice in a process of its own, because a process compiles for one machine."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--models", nargs="+", choices=_MODELS, default=list(_MODELS))
-    parser.add_argument("--slices", nargs="+", choices=_SLICES, default=list(_SLICES))
-    args = parser.parse_args()
+    args = arguments(__doc__, list(SLICES)).parse_args()
     for model in args.models:
         for name in args.slices:
-            devices = _SLICES[name]
-            mesh = (
-                f"--gin.Partitioning.fsdp={devices}",
-                f"--gin.Data.batch_size={_ROWS_PER_DEVICE * devices}",
-            )
             command = [
                 sys.executable,
                 "-m",
@@ -50,7 +56,10 @@ def main() -> None:
                 "--format=markdown",
             ]
             done = subprocess.run(
-                [*command, *_RECIPE, *_MODELS[model], *mesh], stdout=subprocess.PIPE, text=True, check=True
+                [*command, *RECIPE, *MODELS[model], *mesh(name)],
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
             )
             head, line, row = done.stdout.splitlines()
             if (model, name) == (args.models[0], args.slices[0]):

@@ -1,5 +1,6 @@
-"""Training steps of this project and of PEFT on the same batches, for the benchmarks beside this file."""
+"""Training steps of this project, for the benchmarks beside this file."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from settings import RANK, RATE, SKILLS, SPLITS, Batch, Step, tokens_in
 
 from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
@@ -18,25 +20,16 @@ from poly_jax.model.loss import TokenLoss
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
-from poly_jax.training.update import Update, start
-from poly_jax.weights.parameter_names import selects
+from poly_jax.training.backbone import RANDOM
+from poly_jax.training.compiled_step import compiled_step
+from poly_jax.training.memory import return_freed_memory
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.start import begin, fresh_start
+from poly_jax.training.update import Update
 from poly_jax.weights.tree import merge, split
 
-METHODS = ("full", "LoRA", "Poly", "MHR", "IA3")
-SKILLS, SPLITS, RANK = 8, 8, 16
 # The seven kinds of projection that PEFT finds by these names in every layer.
 SITES = ("query", "key", "value", "out", "wi_0", "wi_1", "wo")
-PEFT_SITES = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
-RATE = 1e-3
-
-Batch = dict[str, np.ndarray]
-Step = Callable[[], float]
-"""Takes a training step and returns the number of tokens in it that are not padding."""
-
-
-def tokens_in(batch: Batch) -> float:
-    """Number of tokens that are not padding."""
-    return float((batch["encoder_input_tokens"] > 0).sum() + (batch["decoder_target_tokens"] > 0).sum())
 
 
 def float32_config(model: str) -> T5Config:
@@ -65,22 +58,31 @@ def training(
     config: T5Config, adapters: Adapters | None, batches: Iterator[Batch]
 ) -> tuple[Step, Callable[[], int]]:
     """A step of training on the next batch, and a function: the bytes that its program takes at most."""
-    model = Transformer(config, adapters, train=True)
-    selected = selects("all" if adapters is None else "adapters")
-    trained, frozen = split(init_parameters(model, jax.random.key(0))[0], selected)
-    optimizer = optax.adamw(RATE)
-    state, key = start(trained, optimizer), jax.random.key(0)
-    update = jax.jit(Update(model, TokenLoss(), optimizer), donate_argnums=0)
+    model = Transformer(config, adapters)
+    trainable = "all" if adapters is None else "adapters"
+    mesh = Partitioning().mesh()
+    given = fresh_start(model, RANDOM, trainable, 0, mesh)
+    update = Update(dataclasses.replace(model, train=True), TokenLoss(), optax.adamw(RATE))
+    state, frozen, key = begin(given.trained, update, mesh), given.frozen, jax.random.key(0)
+    del given
+    return_freed_memory()
+    program, number = compiled_step(update, "stop", state), np.int32(0)
 
     def step() -> float:
-        nonlocal state
+        nonlocal state, number
         batch = next(batches)
-        state, metrics = update(state, frozen, batch, key)
+        number += 1
+        if number == 1:
+            # As `poly_jax.training.loop.fit` does.
+            program.lower(state, frozen, batch, key, number).compile()
+            return_freed_memory()
+        state, metrics = program(state, frozen, batch, key, number)
         jax.block_until_ready(metrics)
         return tokens_in(batch)
 
     def peak() -> int:
-        found = update.lower(state, frozen, next(batches), key).compile().memory_analysis()
+        compiled = program.lower(state, frozen, next(batches), key, number).compile()
+        found = compiled.memory_analysis()
         given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
         return given + found.temp_size_in_bytes
 
@@ -112,71 +114,6 @@ def frozen_pass(config: T5Config, batches: Iterator[Batch]) -> Step:
     return step
 
 
-def hugging_face_t5(config: T5Config) -> Any:
-    """A T5 of transformers of this shape, with random weights.
-
-    Raises:
-      ImportError: transformers is not installed (extra `interop`).
-    """
-    import transformers
-
-    settings = hugging_face_config(config, np.dtype(np.float32))
-    return transformers.T5ForConditionalGeneration(transformers.T5Config(**settings))
-
-
-def peft_model(config: T5Config, method: str, n_tasks: int, rank: int = RANK) -> Any:
-    """PEFT's model of a method; for "full" the T5 itself.
-
-    Raises:
-      ImportError: PEFT or transformers is not installed (extra `interop`).
-    """
-    import peft
-
-    t5 = hugging_face_t5(config)
-    if method == "full":
-        return t5
-    common: dict[str, Any] = {"task_type": "SEQ_2_SEQ_LM", "target_modules": list(PEFT_SITES)}
-    if method == "IA3":
-        adapter: Any = peft.IA3Config(**common, feedforward_modules=[])
-    elif method == "LoRA":
-        adapter = peft.LoraConfig(**common, r=rank)
-    else:
-        splits = SPLITS if method == "MHR" else 1
-        adapter = peft.PolyConfig(**common, r=rank, n_tasks=n_tasks, n_skills=SKILLS, n_splits=splits)
-    return peft.get_peft_model(t5, adapter)
-
-
-def pefts(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch], rank: int = RANK) -> Step:
-    """A step of PEFT's training on the next batch, padded to its longest example.
-
-    Raises:
-      ImportError: PEFT or transformers is not installed (extra `interop`).
-    """
-    import torch
-
-    model = peft_model(config, method, n_tasks, rank).train()
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, RATE)
-
-    def step() -> float:
-        batch = next(batches)
-        tokens = torch.tensor(_without_padding(batch["encoder_input_tokens"])).long()
-        labels = torch.tensor(_without_padding(batch["decoder_target_tokens"])).long()
-        tasks = {"task_ids": torch.tensor(batch["task_ids"]).long()} if method in ("MHR", "Poly") else {}
-        out = model(
-            input_ids=tokens,
-            attention_mask=(tokens > 0).long(),
-            labels=labels.masked_fill(labels == 0, -100),
-            **tasks,
-        )
-        optimizer.zero_grad()
-        out.loss.backward()
-        optimizer.step()
-        return tokens_in(batch)
-
-    return step
-
-
-def _without_padding(tokens: np.ndarray) -> np.ndarray:
-    """The columns up to the last one in which any row has a token."""
-    return tokens[:, : (tokens > 0).any(axis=0).nonzero()[0].max() + 1]
+def hugging_face_settings(config: T5Config) -> dict[str, Any]:
+    """The arguments of transformers' `T5Config` for this shape."""
+    return hugging_face_config(config, np.dtype(np.float32))

@@ -15,8 +15,8 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 from measuring import in_turn, model_arguments, report
-from programs import SITES, Batch, float32_config, training
-from train_step import TASKS, random_batch
+from programs import SITES, float32_config, training
+from settings import TASKS, Batch, random_batch
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3

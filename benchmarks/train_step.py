@@ -11,25 +11,10 @@ all weights. PEFT is left out where it is not installed (extra `interop`).
 import dataclasses
 import itertools
 
-import numpy as np
 from measuring import in_turn, model_arguments, report
-from programs import METHODS, Batch, Step, float32_config, frozen_pass, ours, pefts
-
-TASKS = 16
-
-
-def random_batch(vocabulary: int, rows: int, inputs: int, targets: int) -> Batch:
-    """Rows without padding."""
-    rng = np.random.default_rng(0)
-    tokens = rng.integers(2, vocabulary, (rows, inputs)).astype(np.int32)
-    answers = rng.integers(2, vocabulary, (rows, targets)).astype(np.int32)
-    return {
-        "encoder_input_tokens": tokens,
-        "decoder_input_tokens": np.pad(answers, ((0, 0), (1, 0)))[:, :-1],
-        "decoder_target_tokens": answers,
-        "decoder_loss_weights": np.ones_like(answers),
-        "task_ids": np.arange(rows, dtype=np.int32) % TASKS,
-    }
+from peft_programs import pefts
+from programs import float32_config, frozen_pass, hugging_face_settings, ours
+from settings import METHODS, TASKS, Step, random_batch
 
 
 def main() -> None:
@@ -50,7 +35,7 @@ def main() -> None:
             programs[f"{method}, scanned"] = ours(scanned, method, TASKS, batches)
     try:
         for method in args.methods:
-            programs[f"PEFT {method}"] = pefts(config, method, TASKS, batches)
+            programs[f"PEFT {method}"] = pefts(hugging_face_settings(config), method, TASKS, batches)
     except ImportError as error:
         print(f"PEFT is left out: {error}\n")
     first, medians, _ = in_turn(programs, args.rounds)

@@ -23,6 +23,7 @@ from poly_jax.training.checkpoints import KEEP, Checkpoints, explained
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
+from poly_jax.training.memory import return_freed_memory
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
 from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
@@ -93,6 +94,7 @@ def fit(
     """
     began = clock() if run.began is None else run.began
     state, folder = begin(start.trained, update, run.mesh), run.folder
+    return_freed_memory()
     # The checkpoints are closed even if the run is interrupted, so that a write that has begun is completed.
     with Deferral() as deferral, _checkpoints(run) as checkpoints:
         restored = checkpoints.restore(
@@ -174,6 +176,10 @@ def _steps(
         check_task_ids(batch["task_ids"], len(run.table))
         with on_mesh(run.mesh), contextlib.nullcontext() if progress else compiling():
             placed = to_mesh(batch, run.mesh)
+            if progress is None:
+                # JAX keeps the program for the call. What its compilation freed need not lie beside the step.
+                step_function.lower(state, start.frozen, placed, key, np.int32(step)).compile()
+                return_freed_memory()
             state, metrics = step_function(state, start.frozen, placed, key, np.int32(step))
             if progress is None:
                 # The first step compiles, so the measured speed does not include it.

@@ -1,5 +1,7 @@
-"""Whether arrays fit into the memory of the devices, before anything is allocated."""
+"""The memory of the devices and of this process: whether arrays fit, and what is given back."""
 
+import ctypes
+import gc
 import math
 import os
 from typing import Any
@@ -38,3 +40,15 @@ def _memory(place: NamedSharding) -> float:
     if "bytes_limit" in stats:
         return stats["bytes_limit"]
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / len(devices)
+
+
+def return_freed_memory() -> None:
+    """Give the memory that this process has freed back to the operating system, where the C library can.
+
+    Compilers allocate and free many small blocks, and glibc keeps the pages for later blocks. Arrays get
+    pages of their own, so that without this call the most that a process holds is the sum of both.
+    """
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,97 @@
+"""Fresh adapters are what Flax draws, on one device and on several; layers share the drawing programs."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from poly_jax.adapters.config import Adapters
+from poly_jax.adapters.lora import LoRA
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.fresh import fresh_parameters
+from poly_jax.training.mesh import Partitioning
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import flatten, split
+
+
+def _model(layers=1, **changes):
+    config = T5Config(
+        vocab_size=40,
+        emb_dim=16,
+        num_heads=2,
+        head_dim=8,
+        mlp_dim=24,
+        num_encoder_layers=layers,
+        num_decoder_layers=layers,
+    )
+    adapters = Adapters(LoRA(rank=2), LearnedRouter(), n_tasks=3, n_splits=2, n_skills=3)
+    return Transformer(dataclasses.replace(config, **changes), adapters)
+
+
+@pytest.mark.parametrize("scanned", [False, True])
+def test_they_are_what_flax_draws_in_one_program(scanned):
+    model = _model(layers=2, scan_layers=scanned)
+    drawn = flatten(fresh_parameters(model, 3, Partitioning().mesh()))
+    whole = jax.jit(lambda key: init_parameters(model, key)[0])(jax.random.key(3))
+    expected = flatten(split(whole, is_adapter_parameter)[0])
+    assert drawn.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_array_equal(drawn[name], array, err_msg=name)
+
+
+def test_a_part_is_drawn_as_it_is_in_the_whole():
+    model, mesh = _model(), Partitioning().mesh()
+    whole = flatten(fresh_parameters(model, 0, mesh, lambda name: True))
+    part = flatten(fresh_parameters(model, 0, mesh, lambda name: name.endswith("lora_a")))
+    assert part
+    assert all(name.endswith("lora_a") for name in part)
+    for name, array in part.items():
+        np.testing.assert_array_equal(array, whole[name], err_msg=name)
+
+
+def test_further_layers_compile_nothing():
+    compiled = []
+
+    def listen(name, seconds, **details):
+        if name.endswith("backend_compile_duration"):
+            compiled.append(details)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    mesh = Partitioning().mesh()
+    jax.clear_caches()
+    fresh_parameters(_model(layers=1), 0, mesh)
+    assert compiled
+    compiled.clear()
+    fresh_parameters(_model(layers=3), 0, mesh)
+    assert not compiled
+
+
+def test_two_devices_draw_the_same_bits():
+    script = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import jax, numpy as np
+from test_fresh import _model, digests
+assert jax.device_count() == 2
+print(json.dumps(digests(fsdp=2)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, os.path.dirname(__file__)],
+        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == digests(fsdp=1)
+
+
+def digests(fsdp):
+    drawn = flatten(fresh_parameters(_model(), 0, Partitioning(fsdp=fsdp).mesh()))
+    return {name: np.asarray(array).tobytes().hex() for name, array in drawn.items()}
