@@ -64,12 +64,16 @@ class Partitioning:
                 f"Partitioning.fsdp {self.fsdp} x Partitioning.model {self.model} does not divide {where};"
                 " choose two numbers whose product does"
             )
-        shape, types = (per_slice // product, self.fsdp, self.model), (AxisType.Auto,) * 3
+        shape = (per_slice // product, self.fsdp, self.model)
+        # An axis of the mesh gets whole axes of the slice's torus where the sizes allow it, and a part of one
+        # elsewhere. `jax.make_mesh` allows parts on v5e only.
         if slices == 1:
-            return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
-        return Mesh(
-            mesh_utils.create_hybrid_device_mesh(shape, (slices, 1, 1), devices), AXES, axis_types=types
-        )
+            arranged = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        else:
+            arranged = mesh_utils.create_hybrid_device_mesh(
+                shape, (slices, 1, 1), devices, allow_split_physical_axes=True
+            )
+        return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _slice(device: Any) -> int:

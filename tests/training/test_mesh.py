@@ -11,6 +11,7 @@ import pytest
 from jax.sharding import AbstractMesh, PartitionSpec
 
 from poly_jax.errors import UserError
+from poly_jax.training import mesh
 from poly_jax.training.mesh import Partitioning, check_batch_size, shardings
 
 
@@ -27,6 +28,30 @@ def test_the_default_mesh_uses_all_devices_for_data(one):
 def test_mesh_shapes_that_do_not_divide_the_devices_are_refused(shape):
     with pytest.raises(UserError, match=r"Partitioning\.fsdp .* does not divide 1 device"):
         Partitioning(**shape).mesh()
+
+
+@pytest.mark.parametrize("kind", ["TPU v4", "TPU v5 lite", "TPU v6 lite", "TPU7x"])
+@pytest.mark.parametrize(("fsdp", "model"), [(2, 1), (2, 2), (1, 8), (8, 2), (4, 4), (16, 1)])
+def test_a_mesh_may_divide_an_axis_of_the_torus(monkeypatch, kind, fsdp, model):
+    # jax.make_mesh refuses, for example, 4 x 2 x 2 on a torus of 4 x 4.
+    torus = [
+        SimpleNamespace(
+            platform="tpu",
+            device_kind=kind,
+            id=4 * y + x,
+            process_index=0,
+            coords=(x, y, 0),
+            core_on_chip=0,
+            num_cores=1,
+            slice_index=0,
+        )
+        for y in range(4)
+        for x in range(4)
+    ]
+    monkeypatch.setattr(mesh, "Mesh", lambda devices, axes, axis_types: devices)
+    arranged = Partitioning(fsdp, model).mesh(torus)
+    assert arranged.shape == (16 // (fsdp * model), fsdp, model)
+    assert sorted(device.id for device in arranged.flat) == list(range(16))
 
 
 class _Mesh:
