@@ -61,6 +61,7 @@ def adapt(
     non_finite: NonFinite = "stop",
     *,
     texts: Texts,
+    before: AdaptedFrom | None = None,
 ) -> TrainState:
     """Train the adapters of a new task from those of a run; the same call resumes a run that was stopped.
 
@@ -89,6 +90,7 @@ def adapt(
       keep_checkpoints: number of newest checkpoints that the run keeps.
       non_finite: "stop" or "skip"; see `train`.
       texts: the source's configuration as texts, from which the adapted run's are made; see `train`.
+      before: how the source itself was adapted, where it was; skills that are kept keep their names.
 
     Returns:
       The state after the last step.
@@ -153,7 +155,7 @@ def adapt(
         seed=seed,
         shots=shots,
         init_router_from=tuple(init_router_from),
-        skill_names=skill_names(chosen, source),
+        skill_names=skill_names(chosen, source, before),
     )
     lines = changed_bindings(source.model.adapters, start.model.adapters, task, adapted)
     count = counted(len(batches), "example") if batches else counted(len(table), "task")
@@ -181,12 +183,17 @@ def adapt(
         return fit(start, update, stream, settings)
 
 
-def skill_names(variant: Variant, source: Restored) -> tuple[str, ...]:
-    """The names of the skills that a new task's row mixes: those of the tasks that own them, if any do."""
+def skill_names(variant: Variant, source: Restored, before: AdaptedFrom | None) -> tuple[str, ...]:
+    """The names of the skills that a new task's row mixes: those of the tasks that own them, if any do.
+
+    Skills that `source` kept from an earlier run (`before`) keep the names that they had there.
+    """
     adapters = source.model.adapters
-    if adapters is None or not adapters.router.owns_skills or not variant.routes:
+    if adapters is None or not variant.routes:
         return ()
-    return source.table.names
+    if adapters.router.owns_skills:
+        return source.table.names
+    return before.skill_names if before is not None and variant.skills == "kept" else ()
 
 
 def save_untrained(start: Start, folder: epath.Path, table: TaskTable) -> TrainState:

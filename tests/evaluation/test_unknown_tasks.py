@@ -18,8 +18,12 @@ from poly_jax.evaluation.evaluate import evaluate
 from poly_jax.evaluation.infer import infer
 from poly_jax.evaluation.task_texts import nearest, read_descriptions, regression_shares
 from poly_jax.evaluation.unknown_tasks import UnknownTasks, serves_any_task, with_shares
+from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.routing.phatgoose import PHATGOOSERouter
+from poly_jax.routing.smear import SMEARRouter
+from poly_jax.routing.token_router import TokenRouter
 
 
 def answers(run, task, source="asked.txt", **options):
@@ -118,6 +122,10 @@ def test_adapters_that_do_not_depend_on_the_task_need_no_row():
         (AverageRouter(), True),
         (LearnedRouter(), False),
         (PrivateRouter(), False),
+        (ArrowRouter(), True),
+        (PHATGOOSERouter(), True),
+        (SMEARRouter(), True),
+        (TokenRouter(), True),
     ):
         assert serves_any_task(Adapters(LoRA(), router, n_tasks=2)) is fits
     assert not serves_any_task(Adapters(LoRA(), SharedRouter(), n_tasks=2, private_skill=LoRA()))

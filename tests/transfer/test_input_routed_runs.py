@@ -26,6 +26,7 @@ from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
 from poly_jax.training.saved_step import read_origin
 from poly_jax.training.saved_steps import step_folder
+from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.variants import VARIANTS, usual
 from poly_jax.weights.parameter_names import is_adapter_parameter
@@ -146,17 +147,25 @@ def test_arrow_and_phatgoose_runs_refer_to_the_skills_and_can_be_evaluated(short
     assert adapt(private, TASK, "arrow", "arrow", "--gin.ArrowRouter.top_k=2") == 0
     assert adapt(private, "skillbench_train", "phatgoose", "gates", "--gin.adapt.steps=2") == 0
     assert adapt("gates", TASK, "routed", "routed") == 0
-    skills = str(step_folder(private).absolute())
+    skills, mesh = str(step_folder(private).absolute()), Partitioning().mesh()
     for folder, router in (("arrow", ArrowRouter(top_k=2)), ("routed", PHATGOOSERouter())):
         assert read_origin(step_folder(folder)).adapters == skills
         experiment = Configuration().load(run=folder).experiment()
-        run = restore(experiment, folder, Partitioning().mesh())
+        run = restore(experiment, folder, mesh)
         assert run.model.adapters.router == router
         assert len(run.table) == 1
         assert any("skills" in path for path in flat(run.parameters))
     pathlib.Path("in.txt").write_text("abc defg\n")
-    assert cli.main(["infer", "--run=arrow", f"--task={TASK}", "--input=in.txt", "--output=out.txt"]) == 0
-    assert len(pathlib.Path("out.txt").read_text().splitlines()) == 1
+    # The router reads the text, so that a task which the run does not know gets the same answer.
+    for task in (TASK, "unknown"):
+        words = ["infer", "--run=arrow", f"--task={task}", "--input=in.txt", f"--output={task}.txt"]
+        assert cli.main(words) == 0
+    answer = pathlib.Path(f"{TASK}.txt").read_text()
+    assert len(answer.splitlines()) == 1
+    assert pathlib.Path("unknown.txt").read_text() == answer
+    # The gates' run keeps the skills of the 32 tasks that own them, and their names.
+    names = Configuration().load(run="routed").make(AdaptedFrom).skill_names
+    assert names == restore(Configuration().load(run=private).experiment(), private, mesh).table.names
     capsys.readouterr()
     assert adapt(private, TASK, "phatgoose", "wrong") == 1
     assert "is not the mixture of the run's 32 tasks" in capsys.readouterr().err

@@ -14,7 +14,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer
+from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.mesh import Partitioning, replicated
@@ -24,6 +24,7 @@ from poly_jax.training.saved_step import Origin
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.transfer.few_shot import FewShotBatches
+from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import start_from
 from poly_jax.transfer.variants import VARIANTS
@@ -143,6 +144,31 @@ def test_each_task_is_predicted_with_its_own_adapters(many, new_tasks):
     for i in range(2):
         own = jax.tree.map(lambda leaf, i=i: leaf[i], stack.trained)
         np.testing.assert_array_equal(predicted[i], decode(merge(stack.frozen, own), inputs[i]))
+
+
+def test_a_router_that_looks_at_inputs_predicts_stacked_as_it_does_alone(many, new_tasks):
+    adapters = dataclasses.replace(many.model.adapters, router=PrivateRouter(), n_tasks=3, n_splits=1)
+    model, rng = Transformer(many.model.config, adapters), np.random.default_rng(0)
+    drawn = jax.tree.map(
+        lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), parameter_shapes(model)[0]
+    )
+    source = Restored(model, drawn, TaskTable(tuple("abc")), epath.Path("run"), Origin("weights", "hash"))
+    arrow, decoding = VARIANTS["arrow"], Decoding(max_length=4)
+    stack = adapt_many(
+        model, drawn, arrow, new_tasks, SEEDS, steps=STEPS, batch_size=2, optimizer=OPTIMIZER
+    )
+    inputs = np.stack([task["encoder_input_tokens"][:3] for task in new_tasks])
+    predicted = stack.predict(inputs, decoding)
+    new = new_adapters(arrow, adapters)
+    started = initial_parameters(arrow, split(drawn, is_adapter_parameter)[0], {}, adapters.skill)
+    routed = Transformer(many.model.config, new)
+    decode = jax.jit(lambda p, x: generate(routed, p, x, x[:, 0] * 0, decoding).tokens)
+    backbone, _ = split(drawn, lambda path: not is_adapter_parameter(path))
+    for tokens, rows in zip(predicted, inputs, strict=True):
+        np.testing.assert_array_equal(tokens, decode(merge(backbone, started), rows))
+    # The skills matter, so that equal tokens say something.
+    bare = jax.jit(lambda p, x: generate(Transformer(many.model.config), p, x, x[:, 0] * 0, decoding).tokens)
+    assert (predicted[0] != bare(backbone, inputs[0])).any()
 
 
 def test_trained_parameters_are_stacked_and_frozen_parameters_are_shared(stacked):

@@ -67,6 +67,7 @@ class Adapt(Command):
         loaded = config.load(run=args.run)
         from poly_jax.training.recorded_mesh import arguments_here
         from poly_jax.transfer.adapt import adapt
+        from poly_jax.transfer.adapted_from import AdaptedFrom
         from poly_jax.transfer.settings import configured
         from poly_jax.transfer.variants import find
 
@@ -74,7 +75,8 @@ class Adapt(Command):
         arguments = arguments_here(loaded, "adapt", **flags)
         if arguments.get("variant") is not None:
             arguments["variant"] = configured(find(arguments["variant"]), loaded)
-        adapt(**arguments)
+        before = loaded.make(AdaptedFrom) if loaded.bound("AdaptedFrom") else None
+        adapt(**arguments, before=before)
 
 
 def _by_what_is_trained() -> str:
