@@ -69,7 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def program() -> NoReturn:
     """Run the command of this process's arguments, and end the process with its exit code."""
-    code = main()
+    try:
+        code = main()
+    except Exception as error:
+        if not many_hosts.name():
+            raise
+        # Otherwise JAX would wait for the other hosts for minutes, and they for this one.
+        traceback.print_exception(error)
+        print(f"poly-jax: {many_hosts.name()}ended by the error above", file=sys.stderr, flush=True)
+        os._exit(1)
     # The command is done, and what is left takes no time: its exit code should say how it ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)

@@ -12,6 +12,7 @@ from typing import Any
 
 from poly_jax import stopping
 from poly_jax.cli.command import Command
+from poly_jax.cli.platforms import has_tpu
 from poly_jax.errors import UserError
 
 _VARIABLES = {
@@ -29,13 +30,17 @@ _LOST = re.compile(
     r"|socket closed|unhealthy",
     re.IGNORECASE,
 )
-# On these, JAX knows how to find the other processes (jax.distributed.initialize).
+# On these, JAX knows how to find the other processes (jax.distributed.initialize): Slurm, Open MPI and GKE.
 _CLUSTERS = (
     "SLURM_STEP_NODELIST",
     "OMPI_MCA_orte_hnp_uri",
     "TPU_WORKER_HOSTNAMES",
     "MEGASCALE_COORDINATOR_ADDRESS",
 )
+# What Slurm and Open MPI call the number of a process and the number of processes.
+_RANKS = (("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"))
+# What JAX says where no cluster is found: a TPU in a machine of its own, without the cloud's metadata.
+_NO_CLUSTER = re.compile(r"coordinator_address should be defined|metadata", re.IGNORECASE)
 
 
 def add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
@@ -71,12 +76,14 @@ def runs_here(command: Command, args: argparse.Namespace) -> bool:
       UserError: the flags are incomplete or contradict each other, or the command needs to be alone.
     """
     given = _given(args)
-    if command.hosts == "one" and given.get("num_processes", 1) > 1:
+    number, count = given.get("process_id"), given.get("num_processes")
+    if count is None:
+        number, count = _place_in_cluster()
+    if command.hosts == "one" and count > 1:
         raise UserError(
-            f"poly-jax {command.name} runs in one process; start it on one host, without --coordinator,"
-            " --num_processes and --process_id"
+            f"poly-jax {command.name} runs in one process, and was started in {count}; start it on one host"
         )
-    return command.hosts == "together" or not given.get("process_id")
+    return command.hosts == "together" or not number
 
 
 @contextlib.contextmanager
@@ -91,20 +98,25 @@ def joined(command: Command, args: argparse.Namespace) -> Iterator[None]:
     if command.hosts != "together":
         yield
         return
-    if not given and not any(name in os.environ for name in _CLUSTERS):
+    told = bool(given) or any(name in os.environ for name in _CLUSTERS)
+    # On the machines of a TPU slice nothing is in the environment: JAX asks the cloud's metadata server.
+    if not told and not (has_tpu() and os.environ.get("JAX_PLATFORMS", "tpu").startswith("tpu")):
         yield
         return
+    found = True
     try:
         _initialize(given)
     except Exception as error:
-        if _LOST.search(str(error)):
+        found = told or not _NO_CLUSTER.search(str(error))
+        if found and _LOST.search(str(error)):
             raise LostHostError(
                 f"not all processes started within {_START} s ({_first_line(error)})"
             ) from error
-        raise
+        if found:
+            raise
     import jax
 
-    if jax.process_count() == 1:
+    if not found or jax.process_count() == 1:
         yield
         return
     try:
@@ -128,6 +140,17 @@ def name() -> str:
 
 
 _number: int | None = None
+
+
+def _place_in_cluster() -> tuple[int, int]:
+    """The number of this process and the number of processes by the environment; 0 and 1 if it is silent."""
+    for rank, size in _RANKS:
+        if os.environ.get(rank, "").isdecimal() and os.environ.get(size, "").isdecimal():
+            return int(os.environ[rank]), int(os.environ[size])
+    hosts = len(os.environ.get("TPU_WORKER_HOSTNAMES", "localhost").split(","))
+    slices = int(os.environ.get("MEGASCALE_NUM_SLICES") or 1)
+    in_slice = int(os.environ.get("TPU_WORKER_ID") or 0)
+    return in_slice + hosts * int(os.environ.get("MEGASCALE_SLICE_ID") or 0), hosts * slices
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
@@ -177,7 +200,7 @@ def _initialize(given: dict[str, Any]) -> None:
         heartbeat_timeout_seconds=_HEARTBEAT,
         cluster_detection_method="deactivate" if given else None,
     )
-    _number = jax.process_index()
+    _number = jax.process_index() if jax.process_count() > 1 else None
 
 
 def _end_at_abort() -> None:

@@ -15,12 +15,13 @@ def leave_out_tpu() -> None:
     Users have libtpu on such a machine for `poly-jax plan`. JAX would load it all the same when it starts,
     and libtpu would warn at length. Nothing is said where JAX has a plugin for another accelerator.
     """
-    if importlib.util.find_spec("libtpu") is None or _has_tpu() or _plugins():
+    if importlib.util.find_spec("libtpu") is None or has_tpu() or _plugins():
         return
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 
-def _has_tpu() -> bool:
+def has_tpu() -> bool:
+    """Return whether this machine has a TPU, which is a PCI device of Google."""
     return any(_text(path) == _GOOGLE for path in _DEVICES.glob("*/vendor"))
 
 

@@ -1,5 +1,6 @@
 """`poly-jax sweep`: resumable adaptations over tasks, methods and seeds, as a table and a bar plot."""
 
+import contextlib
 import dataclasses
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from poly_jax.training.guards import check_counts, check_seeds
 from poly_jax.training.hosts import on_first_host
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.restore import restore
+from poly_jax.training.run_folder import locked
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.new_adapters import new_adapters
@@ -98,9 +100,15 @@ def sweep(
                 _check_metric(metric, names, cell)
             if key not in results:
                 jobs.append(Job(method, settings, cell))
-    # Every host has read the same results before the first new one is written.
-    on_first_host(lambda: folder.mkdir(parents=True, exist_ok=True))
-    with SweepProgress(len(keys) - len(jobs), len(keys)) as progress:
+    with contextlib.ExitStack() as held:
+
+        def take() -> None:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder))
+
+        # Every host has read the same results before the first new one is written.
+        on_first_host(take)
+        progress = held.enter_context(SweepProgress(len(keys) - len(jobs), len(keys)))
         for sharing in _sharing(jobs):
             adapting = _restore(sharing[0], split, train_split, batch_size)
             progress.begin(sharing)

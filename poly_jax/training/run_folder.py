@@ -45,7 +45,7 @@ def claimed(folder: epath.Path, texts: Texts) -> Iterator[None]:
         def take() -> None:
             check_folder(folder, texts)
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(_locked(folder))
+            held.enter_context(locked(folder))
             claim(folder, texts)
 
         on_first_host(take)
@@ -94,8 +94,12 @@ def check_folder(folder: epath.Path, texts: Texts, names: Collection[str] | None
 
 
 @contextlib.contextmanager
-def _locked(folder: epath.Path) -> Iterator[None]:
-    """Hold the lock of a local folder, which the operating system releases when the process ends."""
+def locked(folder: epath.Path) -> Iterator[None]:
+    """Hold the lock of a local folder, which the operating system releases when the process ends.
+
+    Raises:
+      UserError: another program holds it.
+    """
     if "://" in os.fspath(folder):
         yield
         return

@@ -232,11 +232,11 @@ def _kills_one_of_two(place: Place) -> None:
         same_run(place / run, place / "two")
 
 
-@case("kill -9", "launch, 2 processes", "a step", "all are started again; the end is that of 2 processes")
+@case("kill -9", "launch, 4 processes", "a step", "all are started again; the end is that of 4 processes")
 def _kills_one_that_is_launched(place: Place) -> None:
-    for done in on_hosts(place.folder, train_words("started"), 2):
+    for done in on_hosts(place.folder, train_words("started"), 4):
         succeeds(done)
-    words = ["launch", "--target=local", "--name=job", "--processes=2", "--", *train_words("launched")]
+    words = ["launch", "--target=local", "--name=job", "--processes=4", "--", *train_words("launched")]
     with started(place.folder, *words, SLOW="0.3") as program:
         program.wait_for("step 3/6")
         children = pathlib.Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children")
@@ -415,10 +415,21 @@ def _flips_a_bit_before_eval(place: Place) -> None:
 @case("a changed digit in a position", "train", "resuming", "an earlier checkpoint is used; bit-equal")
 def _changes_a_position(place: Place) -> None:
     run = place.copy("position")
-    shutil.rmtree(run / "checkpoints" / "6")
-    path = run / "data" / "4-host0.json"
+    path = run / "data" / "6-host0.json"
     path.write_text(path.read_text().replace('"draws": [', '"draws": [1'))
-    fails_in_one_line(ran(place.folder, *train_words("position")), "4-host0.json has changed")
+    done = ran(place.folder, *train_words("position"))
+    succeeds(done)
+    assert "resumes from step 4" in done.stdout
+    same_run(run, place.whole)
+
+
+@case("changed digits in all positions", "train", "resuming", "one line, exit code 1; the position is named")
+def _changes_all_positions(place: Place) -> None:
+    run = place.copy("positions")
+    for step in (4, 6):
+        path = run / "data" / f"{step}-host0.json"
+        path.write_text(path.read_text().replace('"draws": [', '"draws": [1'))
+    fails_in_one_line(ran(place.folder, *train_words("positions")), "-host0.json has changed")
 
 
 @case("a missing file", "train", "resuming", "an earlier checkpoint is used; the end is bit-equal")

@@ -4,6 +4,7 @@ import json
 import pathlib
 
 import pytest
+from etils import epath
 
 from poly_jax import cli
 from poly_jax.configuration import Configuration
@@ -14,6 +15,7 @@ from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
+from poly_jax.training.run_folder import locked
 
 TASKS = [registered_name(task.name) for task in benchmark().heldout[:2]]
 SHORT = ("adapt.steps = 2", "adapt.batch_size = 4", "SearchedWeights.evaluations = 1")
@@ -69,6 +71,16 @@ def test_a_sweep_writes_results_tables_and_a_plot_and_computes_nothing_twice(
     named = {"tasks": TASKS[:1], "seeds": (0,), "metric": "exact_match"}
     sweep(short_runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), **named)
     assert computed == [("mhr mhr-z", [(TASKS[0], 0)])]
+
+
+@pytest.mark.slow
+def test_a_second_sweep_in_a_folder_says_so_and_writes_nothing(short_runs, tmp_path):
+    with (
+        locked(epath.Path(tmp_path)),
+        pytest.raises(UserError, match=r"another program is working in .*; wait until it ends"),
+    ):
+        sweep(short_runs, tmp_path, ("mhr", "mhr-z", {}))
+    assert {file.name for file in tmp_path.iterdir()} <= {".lock"}
 
 
 @pytest.mark.slow

@@ -152,11 +152,8 @@ def test_a_router_that_looks_at_inputs_predicts_stacked_as_it_does_alone(many, n
     drawn = jax.tree.map(
         lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), parameter_shapes(model)[0]
     )
-    source = Restored(model, drawn, TaskTable(tuple("abc")), epath.Path("run"), Origin("weights", "hash"))
     arrow, decoding = VARIANTS["arrow"], Decoding(max_length=4)
-    stack = adapt_many(
-        model, drawn, arrow, new_tasks, SEEDS, steps=STEPS, batch_size=2, optimizer=OPTIMIZER
-    )
+    stack = adapt_many(model, drawn, arrow, new_tasks, SEEDS, steps=STEPS, batch_size=2, optimizer=OPTIMIZER)
     inputs = np.stack([task["encoder_input_tokens"][:3] for task in new_tasks])
     predicted = stack.predict(inputs, decoding)
     new = new_adapters(arrow, adapters)
