@@ -4,9 +4,11 @@ import pathlib
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
@@ -20,6 +22,13 @@ def tool(name):
     found = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
     assert found, f"{name} is not installed; run pip install -e '.[test]'"
     return found
+
+
+def test_the_image_pins_every_package_that_the_project_names():
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    lines = (ROOT / "launch" / "constraints.txt").read_text().splitlines()
+    pinned = {line.partition("==")[0] for line in lines if "==" in line}
+    assert {Requirement(line).name for line in named} <= pinned
 
 
 SCRIPTS = [
