@@ -62,7 +62,7 @@ class TooLarge:
 
 
 def bytes_on_device(tree: Any) -> int:
-    """Bytes of each device's share of arrays, given their dtypes, shapes and shardings; a byte has two int4."""
+    """Bytes of each device's share of arrays, given dtypes, shapes and shardings; two int4 are a byte."""
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * jax.dtypes.itemsize_bits(leaf.dtype) // 8
         for leaf in jax.tree.leaves(tree)
