@@ -40,7 +40,7 @@ def test_the_commands_of_the_page_work_one_after_another(short_runs, capsys):
             short = ["--gin.adapt.steps=2"] if words[0] == "adapt" else []
             assert cli.main([*words, *short]) == 0, words
         done.append(words[0])
-    assert done == ["import", "eval", "adapt", "eval", "infer", "routing", "sweep"]
+    assert done == ["import", "eval", "adapt", "eval", "infer", "routing", "sweep", "adapt", "infer"]
     shown = capsys.readouterr().out
     assert "runs/inventory: a run of 3 skills, skillbench_rvz, skillbench_tkn, skillbench_zpl" in shown
     found = json.loads(pathlib.Path("routing/routing.json").read_text())
