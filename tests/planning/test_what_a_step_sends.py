@@ -42,7 +42,7 @@ def _run(data, fsdp, model):
 def main():
     """Print as JSON what is sent on each mesh."""
     found = {}
-    for shape in ((1, 8, 1), (1, 1, 8), (2, 2, 2)):
+    for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)):
         plan = make_plan(_run(*shape), table_of(TASKS), Accelerators.named("v5e:2x4", simulate=True))
         found[str(shape)] = {
             "sent": [
@@ -88,6 +88,25 @@ def test_fsdp_gathers_every_weight_at_most_once_in_each_direction(found):
     embeddings = 2 * VOCAB * EMBED
     # The mixing weights that go back to the rows of each device are small beside the weights.
     assert _bytes(sent, "all-gather") <= 1.05 * 2 * FLOAT * (_KERNELS + _SKILLS + embeddings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", ["(8, 1, 1)", "(1, 8, 1)"])
+def test_the_skills_gradients_are_added_up_once_and_no_frozen_weight_has_one(found, shape):
+    sent = found[shape]["sent"]
+    added = _bytes(sent, "all-reduce") + _bytes(sent, "reduce-scatter")
+    # Beside them there are only the loss and a few other numbers.
+    assert FLOAT * _SKILLS <= added <= 1.01 * FLOAT * _SKILLS
+
+
+@pytest.mark.slow
+def test_data_parallelism_sends_no_weights_and_no_activations(found):
+    sent = found["(8, 1, 1)"]["sent"]
+    assert {each["kind"] for each in sent} <= {"all-reduce", "all-gather", "all-to-all"}
+    assert _bytes(sent, "all-gather") < EMBED * FLOAT * 4
+    # The mixing weights of every row's task, and their gradients.
+    rows = 8 * ROWS
+    assert _bytes(sent, "all-to-all") <= 2 * FLOAT * LAYERS * 18 * rows * SPLITS * SKILLS / 8
 
 
 @pytest.mark.slow
