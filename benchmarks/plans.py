@@ -2,7 +2,7 @@
 
     python benchmarks/plans.py [--models XL] [--slices v5e:4x4 v4:2x2x2] > plans.md
 
-It needs libtpu (extra `plan`) and 3 to 10 minutes of one CPU for each row.
+It needs libtpu (extra `plan`) and 2 to 6 minutes of one CPU for each row.
 """
 
 import argparse
