@@ -5,9 +5,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
+from poly_jax.errors import UserError
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.reporting.results_file import Result
 from poly_jax.sweep.cells import Cell
@@ -83,6 +85,9 @@ class Adapting:
           jobs: what to adapt; they share a program.
           readings: the tasks' examples.
           advance: called with the work done: 1 for each step of an adaptation, and 1 for its evaluation.
+
+        Raises:
+          UserError: the loss of a job was not finite; it is raised when the other jobs are scored.
         """
         settings, cells = jobs[0].settings, [job.cell for job in jobs]
         variant = settings.variant
@@ -121,7 +126,13 @@ class Adapting:
         adapted = dataclasses.replace(source, model=stack.model, parameters={}, table=_TABLE)
         predictor = Predictor(adapted, settings.experiment.decoding, self.mesh, self.batch_size)
         count = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(cells)
+        diverged = None
         for i, job in enumerate(jobs):
+            finite = np.isfinite(stack.losses[: job.steps, i])
+            if not finite.all():
+                # The others are scored first, so that a rerun has them already.
+                diverged = diverged or (job, int(np.argmin(finite)) + 1)
+                continue
             scorer = readings.scorer(settings.experiment, job.cell.seqio_task, self.split)
             metrics = scorer(predictor.with_parameters(merge(stack.frozen, stack.one(i))))
             advance(1)
@@ -133,6 +144,12 @@ class Adapting:
                     "trained": count if variant.trains else 0,
                     "steps": job.steps,
                 },
+            )
+        if diverged is not None:
+            job, number = diverged
+            raise UserError(
+                f"{job.method.label}, {job.cell.column}, seed {job.cell.seed}: the loss of step {number} is"
+                " not finite; give the method a lower learning rate. The other results are kept"
             )
 
     def _with_trainable_backbone(self, settings: Settings) -> Restored:

@@ -84,6 +84,17 @@ def test_a_second_sweep_in_a_folder_says_so_and_writes_nothing(short_runs, tmp_p
 
 
 @pytest.mark.slow
+def test_a_method_that_diverges_ends_the_sweep_when_the_others_are_scored(short_runs, tmp_path):
+    methods = [
+        ("mhr", "mhr-mu", {"name": "wild", "steps": 4, "learning_rate": 1e38}),
+        ("mhr", "mhr-mu", {"name": "mild"}),
+    ]
+    with pytest.raises(UserError, match=r"wild, .*, seed 0: the loss of step [2-4] is not finite; give"):
+        sweep(short_runs, tmp_path, *methods, tasks=TASKS[:1], seeds=(0,))
+    assert [line["key"]["method"] for line in lines(tmp_path)] == ["mild"]
+
+
+@pytest.mark.slow
 def test_methods_that_differ_in_rates_and_steps_share_a_program_and_keep_their_results(
     short_runs, tmp_path, monkeypatch
 ):
