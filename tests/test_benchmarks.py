@@ -8,7 +8,7 @@ import sys
 import pytest
 
 BENCHMARKS = pathlib.Path(__file__).resolve().parents[1] / "benchmarks"
-MODULES = ("measuring", "programs")
+MODULES = ("measuring", "peft_programs", "programs", "settings")
 SCRIPTS = sorted(path.stem for path in BENCHMARKS.glob("*.py") if path.stem not in MODULES)
 
 

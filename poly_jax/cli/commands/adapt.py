@@ -75,8 +75,9 @@ class Adapt(Command):
         arguments = arguments_here(loaded, "adapt", **flags)
         if arguments.get("variant") is not None:
             arguments["variant"] = configured(find(arguments["variant"]), loaded)
-        before = loaded.make(AdaptedFrom) if loaded.bound("AdaptedFrom") else None
-        adapt(**arguments, before=before)
+        if loaded.bound("AdaptedFrom"):
+            arguments["before"] = loaded.make(AdaptedFrom)
+        adapt(**arguments)
 
 
 def _by_what_is_trained() -> str:
