@@ -15,12 +15,13 @@ import numpy as np
 from measuring import in_turn, model_arguments, report_speeds
 from peft_programs import hugging_face_t5, peft_model
 from programs import adapters, float32_config, hugging_face_settings
+from settings import TASKS
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.transformer import Transformer, init_parameters
 
-TASKS, BEAMS, NO_TOKEN = 16, 4, -1
+BEAMS, NO_TOKEN = 4, -1
 
 
 def _ours(config: T5Config, method: str, tokens: np.ndarray, length: int, beams: int) -> Callable[[], float]:

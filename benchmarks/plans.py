@@ -9,7 +9,7 @@ import argparse
 import subprocess
 import sys
 
-RECIPE = (
+_RECIPE = (
     "--gin_file=recipes/t0/pretrain.gin",
     "--tasks=313",
     "--gin.Data.packing='none'",
@@ -26,7 +26,7 @@ SLICES = {"v4:2x2x2": 8, "v5e:4x4": 16, "v5p:2x2x2": 8, "v6e:4x4": 16, "v7x:2x2x
 """The number of JAX devices of each slice, over which the parameters are sharded."""
 
 
-def mesh(name: str) -> tuple[str, ...]:
+def _mesh(name: str) -> tuple[str, ...]:
     """The flags that shard the parameters over all devices of a slice."""
     devices = SLICES[name]
     return f"--gin.Partitioning.fsdp={devices}", f"--gin.Data.batch_size={_ROWS_PER_DEVICE * devices}"
@@ -42,26 +42,19 @@ def arguments(description: str | None, slices: list[str]) -> argparse.ArgumentPa
     return parser
 
 
+def planned(model: str, name: str, form: str, *flags: str) -> str:
+    """What `poly-jax plan` prints for a slice; a process of its own, as each compiles for one machine."""
+    command = [sys.executable, "-m", "poly_jax.cli", "plan", f"--topology={name}", f"--format={form}"]
+    words = [*command, *_RECIPE, *MODELS[model], *_mesh(name), *flags]
+    return subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
 def main() -> None:
-    """Plan each slice in a process of its own, because a process compiles for one machine."""
+    """Print each row as soon as it is known."""
     args = arguments(__doc__, list(SLICES)).parse_args()
     for model in args.models:
         for name in args.slices:
-            command = [
-                sys.executable,
-                "-m",
-                "poly_jax.cli",
-                "plan",
-                f"--topology={name}",
-                "--format=markdown",
-            ]
-            done = subprocess.run(
-                [*command, *RECIPE, *MODELS[model], *mesh(name)],
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            head, line, row = done.stdout.splitlines()
+            head, line, row = planned(model, name, "markdown").splitlines()
             if (model, name) == (args.models[0], args.slices[0]):
                 print(f"| model {head}", f"| --- {line}", sep="\n")
             print(f"| {model} {row}", flush=True)

@@ -8,10 +8,8 @@ over all chips (fsdp), 8 rows of 256/64 tokens for each device, recomputing all 
 """
 
 import json
-import subprocess
-import sys
 
-from plans import MODELS, RECIPE, arguments, mesh
+from plans import arguments, planned
 
 from poly_jax.planning.collectives import KINDS
 from poly_jax.planning.peaks import PEAKS
@@ -24,14 +22,6 @@ METHODS = {
 }
 SENT_ON = ("v4:2x2x2", "v5e:4x4", "v6e:4x4")
 _MS = 1e3
-
-
-def planned(model: str, method: str, name: str) -> dict:
-    """Plan a step in a process of its own, because a process compiles for one kind of machine."""
-    command = [sys.executable, "-m", "poly_jax.cli", "plan", f"--topology={name}", "--format=json"]
-    flags = [*RECIPE, *MODELS[model], *METHODS[method], *mesh(name)]
-    done = subprocess.run([*command, *flags], stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
 
 
 def row(model: str, method: str, name: str, plan: dict) -> list[str]:
@@ -62,7 +52,8 @@ def main() -> None:
     for model in args.models:
         for name in args.slices:
             for method in args.methods:
-                table = markdown_table(columns, [row(model, method, name, planned(model, method, name))])
+                plan = json.loads(planned(model, name, "json", *METHODS[method]))
+                table = markdown_table(columns, [row(model, method, name, plan)])
                 print(*table.splitlines()[2 if lines else 0 :], sep="\n", flush=True)
                 lines += 1
 

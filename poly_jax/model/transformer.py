@@ -1,6 +1,7 @@
 """T5 with adapters: the encoder-decoder as one module."""
 
 import dataclasses
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -230,11 +231,17 @@ def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:
 
 def parameter_shapes(model: Transformer) -> tuple[dict, dict]:
     """Shape and dtype of every parameter, and its logical axis names; nothing is allocated."""
+    draw, axes = drawing(model)
+    return jax.eval_shape(draw, jax.random.key(0)), axes
+
+
+def drawing(model: Transformer) -> tuple[Callable[[PRNGKeyArray], dict], dict]:
+    """A function that draws the parameters from a key, and a dict that it fills with their axis names."""
     axes: dict = {}
 
-    def trace(key: PRNGKeyArray) -> dict:
+    def draw(key: PRNGKeyArray) -> dict:
         parameters, names = init_parameters(model, key)
         axes.update(names)
         return parameters
 
-    return jax.eval_shape(trace, jax.random.key(0)), axes
+    return draw, axes

@@ -7,20 +7,17 @@ import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import Mesh
-from jaxtyping import PRNGKeyArray
 
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.transformer import Transformer, drawing
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import on_mesh, shardings
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import flatten, split, unflatten
 
-Tree = dict[str, Any]
-
 
 def fresh_parameters(
     model: Transformer, seed: int, mesh: Mesh, wanted: Callable[[str], bool] = is_adapter_parameter
-) -> Tree:
+) -> dict[str, Any]:
     """Draw a part of a model's initial parameters, by default its adapters, from a seed.
 
     The backbone is not drawn with the adapters: computations whose results are not returned are left out.
@@ -28,13 +25,7 @@ def fresh_parameters(
     Raises:
       UserError: the parameters do not fit into memory.
     """
-    axes: Tree = {}
-
-    def draw(key: PRNGKeyArray) -> Tree:
-        parameters, names = init_parameters(model, key)
-        axes.update(names)
-        return parameters
-
+    draw, axes = drawing(model)
     key = jax.random.key(seed)
     traced, shapes = jax.make_jaxpr(draw, return_shape=True)(key)
     chosen, _ = split(shapes, wanted)

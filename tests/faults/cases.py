@@ -389,18 +389,24 @@ def _skips(place: Place) -> None:
     assert saved(place / "skipping") == {4, 6}
 
 
+def _uses_step_4(place: Place, run: pathlib.Path) -> subprocess.CompletedProcess:
+    """Resume a run whose checkpoint of step 6 cannot be used; it ends as the uninterrupted run."""
+    done = ran(place.folder, *train_words(run.name))
+    succeeds(done)
+    assert "resumes from step 4" in done.stdout
+    same_run(run, place.whole)
+    return done
+
+
 @case(
     "one flipped bit", "train", "resuming", "an earlier checkpoint is used; the end is bit-equal", sample=True
 )
 def _flips_a_bit(place: Place) -> None:
     run = place.copy("flipped")
     _flip(run / "checkpoints" / "6" / "optimizer")
-    done = ran(place.folder, *train_words("flipped"))
-    succeeds(done)
-    assert "resumes from step 4" in done.stdout
+    done = _uses_step_4(place, run)
     assert "6/optimizer" in done.stderr
     assert {path.name for path in (run / "damaged").iterdir()} == {"6"}
-    same_run(run, place.whole)
 
 
 @case("one flipped bit", "eval", "reading", "exit code 1; the file's step and an intact one are named")
@@ -412,23 +418,23 @@ def _flips_a_bit_before_eval(place: Place) -> None:
     assert not (place / "flipped-results").exists()
 
 
+def _change_position(run: pathlib.Path, step: int) -> None:
+    path = run / "data" / f"{step}-host0.json"
+    path.write_text(path.read_text().replace('"draws": [', '"draws": [1'))
+
+
 @case("a changed digit in a position", "train", "resuming", "an earlier checkpoint is used; bit-equal")
 def _changes_a_position(place: Place) -> None:
     run = place.copy("position")
-    path = run / "data" / "6-host0.json"
-    path.write_text(path.read_text().replace('"draws": [', '"draws": [1'))
-    done = ran(place.folder, *train_words("position"))
-    succeeds(done)
-    assert "resumes from step 4" in done.stdout
-    same_run(run, place.whole)
+    _change_position(run, 6)
+    _uses_step_4(place, run)
 
 
 @case("changed digits in all positions", "train", "resuming", "one line, exit code 1; the position is named")
 def _changes_all_positions(place: Place) -> None:
     run = place.copy("positions")
     for step in (4, 6):
-        path = run / "data" / f"{step}-host0.json"
-        path.write_text(path.read_text().replace('"draws": [', '"draws": [1'))
+        _change_position(run, step)
     fails_in_one_line(ran(place.folder, *train_words("positions")), "-host0.json has changed")
 
 
@@ -436,10 +442,7 @@ def _changes_all_positions(place: Place) -> None:
 def _loses_a_file(place: Place) -> None:
     run = place.copy("missing")
     shutil.rmtree(run / "checkpoints" / "6" / "checksums")
-    done = ran(place.folder, *train_words("missing"))
-    succeeds(done)
-    assert "resumes from step 4" in done.stdout
-    same_run(run, place.whole)
+    _uses_step_4(place, run)
 
 
 @case("full disk", "train", "saving", "one line, exit code 1; the rerun with room is bit-equal")

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 
 import jax
@@ -73,25 +71,14 @@ def test_further_layers_compile_nothing():
     assert not compiled
 
 
-def test_two_devices_draw_the_same_bits():
-    script = """
-import json, sys
-sys.path.insert(0, sys.argv[1])
-import jax, numpy as np
-from test_fresh import _model, digests
-assert jax.device_count() == 2
-print(json.dumps(digests(fsdp=2)))
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", script, os.path.dirname(__file__)],
-        env={**os.environ, "JAX_NUM_CPU_DEVICES": "2"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == digests(fsdp=1)
+def test_eight_devices_draw_the_same_bits(on_eight_devices):
+    assert on_eight_devices(__file__, "2") == _bits(fsdp=1)
 
 
-def digests(fsdp):
+def _bits(fsdp):
     drawn = flatten(fresh_parameters(_model(), 0, Partitioning(fsdp=fsdp).mesh()))
     return {name: np.asarray(array).tobytes().hex() for name, array in drawn.items()}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_bits(fsdp=int(sys.argv[1]))))

@@ -1,4 +1,4 @@
-"""What cannot fit into memory is refused before anything is allocated."""
+"""What cannot fit into memory is refused before anything is allocated, and freed memory is given back."""
 
 import platform
 import subprocess
