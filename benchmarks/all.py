@@ -24,6 +24,7 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "commands": (),
     "stacked_adaptation": (),
     "token_routing": ("--rounds=2",),
+    "mixing_forms": (),
     "arrow_prototypes": (),
     "packing": ("--rounds=2",),
 }

@@ -4,15 +4,14 @@
 
 K skills of rank r, all projections, AdamW, float32, random tokens without padding. A LoRA of rank K r does
 the same two products as the skills side by side, which is how tokens are routed. "By task" are the weights of
-a table of tasks, which are the same along a row or a segment: mixed first into a copy of the factors for each
-row or segment, or side by side as if each token had weights of its own. The largest size is that of the
-compiled program: its arguments, its results and what it keeps between.
+a table of tasks, which are the same along an example. They mix the factors of skills, or their outputs: those
+either with a weighted copy of B for each example, or side by side, as if each token had weights of its own.
+The largest size is that of the compiled program: its arguments, its results and what it keeps between.
 """
 
 import dataclasses
 import itertools
 
-import jax.numpy as jnp
 import numpy as np
 from measuring import in_turn, model_arguments, report
 from programs import SITES, float32_config, training
@@ -22,26 +21,21 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.routing.fixed import SharedRouter
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.phatgoose import PHATGOOSERouter
 from poly_jax.routing.smear import SMEARRouter
 from poly_jax.routing.token_router import TokenRouter
-from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
 
 
 @dataclasses.dataclass(frozen=True)
-class _TaskRouter(InputRouter):
-    """A table of tasks in the form of weights of tokens."""
+class _ByToken(LoRA):
+    """LoRA skills whose outputs are averaged, side by side or mixed first as told."""
 
-    def input_parameters(self, sizes, width):
-        return {
-            "logits": ParameterSpec((sizes.n_skills, sizes.n_tasks), uniform_init(1e-3), ("skills", "tasks"))
-        }
+    merge_after: bool = True
+    side_by_side_always: bool = True
 
-    def input_weights(self, parameters, inputs, task_ids, sizes, uniform):
-        scores = 1 / (1 + jnp.exp(-parameters["logits"].T[task_ids]))
-        return scores / scores.sum(-1, keepdims=True)
+    def cheaper_by_token(self, n_splits: int, mixes: int) -> bool:
+        return self.side_by_side_always
 
 
 def cases(skills: int, rank: int) -> dict[str, Adapters]:
@@ -61,11 +55,9 @@ def cases(skills: int, rank: int) -> dict[str, Adapters]:
         "PHATGOOSE's gates": adapters(skill, PHATGOOSERouter()),
         "SMEAR": adapters(skill, SMEARRouter()),
         "MoV": adapters(IA3(), TokenRouter()),
-        "by task, mixed first": adapters(skill, by_task),
-        "by task, outputs mixed first": adapters(
-            LoRA(rank=rank, merge_after=True), LearnedRouter(sampling=False)
-        ),
-        "by task, side by side": adapters(skill, _TaskRouter()),
+        "by task, factors": adapters(skill, by_task),
+        "by task, outputs mixed first": adapters(_ByToken(rank, side_by_side_always=False), by_task),
+        "by task, outputs side by side": adapters(_ByToken(rank), by_task),
     }
 
 

@@ -51,20 +51,27 @@ class IA3:
             v = jnp.take_along_axis(v, jnp.maximum(segments - 1, 0)[..., None], axis=1)
         return (outputs.astype(jnp.float32) * v).astype(outputs.dtype)
 
+    def cheaper_by_token(self, n_splits: int, mixes: int) -> bool:
+        """Never: to take a mixed vector costs less than to mix one for each position."""
+        return False
+
     def side_by_side(self, parameters: Mixed) -> Mixed:
         """`ia3` [skills, d_out]."""
-        return {"ia3": parameters["ia3"][0]}
+        v = parameters["ia3"]
+        return {"ia3": v.transpose(1, 0, 2).reshape(v.shape[1], -1)}
 
     def apply_by_token(
         self,
         stacked: Mixed,
-        weights: Float[Array, "batch length skills"],
+        weights: Float[Array, "batch length splits skills"],
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
         """Rescale the frozen output of each position by its own mix of vectors, in float32 (MoV)."""
-        return (outputs.astype(jnp.float32) * (weights @ stacked["ia3"])).astype(outputs.dtype)
+        _, _, splits, skills = weights.shape
+        v = jnp.einsum("blhk,kho->blho", weights, stacked["ia3"].reshape(skills, splits, -1))
+        return (outputs.astype(jnp.float32) * v.reshape(outputs.shape)).astype(outputs.dtype)
 
     def kept(self, mixed: Mixed, dtype: jnp.dtype) -> Mixed:
         """The whole mix, in float32."""

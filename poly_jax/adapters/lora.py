@@ -92,9 +92,8 @@ class LoRA:
         rows = weights.shape[:-2]
         a, b = parameters["lora_a"], parameters["lora_b"]
         if self.merge_after:
-            rank = a.shape[1] * self.rank
-            b = jnp.einsum("...hk,hkro->...krho", weights, b)
-            return {"lora_a": a.transpose(0, 2, 1, 3).reshape(-1, rank), "lora_b": b.reshape(*rows, rank, -1)}
+            b = jnp.einsum("...hk,hkro->...krho", weights, b).reshape(*rows, a.shape[1] * self.rank, -1)
+            return {**self.side_by_side(parameters), "lora_b": b}
         a = jnp.einsum("...hk,hkir->...hir", weights, a)
         b = jnp.einsum("...hk,hkro->...rho", weights, b)
         return {"lora_a": a.reshape(*rows, -1, self.rank), "lora_b": b.reshape(*rows, self.rank, -1)}
@@ -126,33 +125,48 @@ class LoRA:
         hidden = own * ((inputs @ a)[:, :, None] if shared else jnp.einsum("bli,bsir->blsr", inputs, a))
         return outputs + jnp.einsum("blsr,bsro->blo", hidden, b)
 
+    def cheaper_by_token(self, n_splits: int, mixes: int) -> bool:
+        """Only for averaged outputs, and with no more splits than mixes.
+
+        A position multiplies by `n_splits * skills * rank` columns of skills side by side, and by
+        `mixes * skills * rank` of mixed ones. Mixed factors have `mixes * rank`, and were never slower in
+        benchmarks/token_routing.py.
+        """
+        return self.merge_after and n_splits <= mixes
+
     def side_by_side(self, parameters: Mixed) -> Mixed:
         """`lora_a` [d_in, skills * rank] and `lora_b` [skills * rank, d_out]."""
-        a, b = parameters["lora_a"][0], parameters["lora_b"][0]
+        a, b = parameters["lora_a"], parameters["lora_b"]
+        rank = a.shape[1] * self.rank
         return {
-            "lora_a": a.transpose(1, 0, 2).reshape(a.shape[1], -1),
-            "lora_b": b.reshape(-1, b.shape[-1]),
+            "lora_a": a.transpose(0, 2, 1, 3).reshape(-1, rank),
+            "lora_b": b.transpose(1, 2, 0, 3).reshape(rank, -1),
         }
 
     def apply_by_token(
         self,
         stacked: Mixed,
-        weights: Float[Array, "batch length skills"],
+        weights: Float[Array, "batch length splits skills"],
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,
     ) -> Float[Array, "batch length d_out"]:
-        """Add `(alpha / rank) sum_k w[k] (x A[k]) B[k]`: two dense products of width skills * rank.
+        """Add `(alpha / rank) sum_k w[q,k] (x A[k]) B[q,k]`, the A of all splits of a skill stacked.
 
-        The outputs of skills are averaged, with or without `merge_after`.
+        These are two dense products, of width skills * rank and splits * skills * rank. The outputs of skills
+        are averaged, with or without `merge_after`.
         """
         inputs = self._dropped(inputs, uniform)
         a = stacked["lora_a"].astype(inputs.dtype)
         b = (stacked["lora_b"] * (self.alpha / self.rank)).astype(inputs.dtype)
         flat = inputs.reshape(-1, inputs.shape[-1])
-        each = weights.astype(inputs.dtype).reshape(len(flat), -1, 1)
-        hidden = each * (flat @ a).reshape(len(flat), -1, self.rank)
-        return outputs + (hidden.reshape(len(flat), -1) @ b).reshape(outputs.shape)
+        _, _, splits, skills = weights.shape
+        each = weights.astype(inputs.dtype).reshape(-1, splits, skills, 1)
+        hidden = each * (flat @ a).reshape(-1, 1, skills, self.rank)
+        if splits == 1:
+            return outputs + (hidden.reshape(len(flat), -1) @ b).reshape(outputs.shape)
+        hidden, b = hidden.reshape(len(flat), splits, -1), b.reshape(len(b), splits, -1)
+        return outputs + jnp.einsum("nhr,rho->nho", hidden, b).reshape(outputs.shape)
 
     def _dropped(
         self, inputs: Float[Array, "batch length d_in"], uniform: Uniform | None

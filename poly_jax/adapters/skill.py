@@ -98,13 +98,21 @@ class TokenSkill(Skill, Protocol):
     No position has a mixed copy of the skills. They stand side by side, as one adapter that all rows share.
     """
 
+    def cheaper_by_token(self, n_splits: int, mixes: int) -> bool:
+        """Whether `apply_by_token` equals `apply` and takes less work, for weights that belong to tasks.
+
+        Args:
+          n_splits: number of splits that mix on their own.
+          mixes: number of mixes in a row, one for each of its examples.
+        """
+
     def side_by_side(self, parameters: Mixed) -> Mixed:
-        """All skills of a site with one split as one adapter, which `apply_by_token` and `kept` take."""
+        """All skills of a site as one adapter, which `apply_by_token` and `kept` take."""
 
     def apply_by_token(
         self,
         stacked: Mixed,
-        weights: Float[Array, "batch length skills"],
+        weights: Float[Array, "batch length splits skills"],
         inputs: Float[Array, "batch length d_in"],
         outputs: Float[Array, "batch length d_out"],
         uniform: Uniform | None = None,

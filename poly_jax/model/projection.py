@@ -1,6 +1,7 @@
 """A site: one frozen linear map and, where it is selected, the skills that adapt it."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import flax.linen as nn
@@ -33,15 +34,15 @@ class Skills(nn.Module):
     kernel_axes: tuple[str, str]
 
     @nn.compact
-    def __call__(self, route: Route) -> dict[str, Mixed]:
+    def __call__(self, route: Route, side_by_side: bool) -> dict[str, Mixed]:
         """For every row the mix of the inventory, and as `private` the skill of its task.
 
-        Where each position has weights of its own, all rows share the skills side by side instead of a mix.
+        Instead of a mix, all rows may share the skills side by side, which each position weighs on its own.
         """
         cfg, sizes = self.adapters, self.adapters.sizes
         specs = cfg.skill.parameters(sizes.n_splits, sizes.n_skills, self.d_in, self.d_out)
         parameters = _parameters(specs, cfg.router.owns_skills)
-        if cfg.routes_tokens:
+        if side_by_side:
             assert isinstance(cfg.skill, TokenSkill)
             stacked = cfg.skill.side_by_side(parameters)
             mixed = {"inventory": _like_kernel(stacked, specs, self.kernel_axes, rows=(None,))}
@@ -87,6 +88,26 @@ class TaskParameters(nn.Module):
         """The mix of every row, changed by the parameters of its task."""
         own = _parameters(self.skill.task_parameters(self.n_tasks), True)
         return self.skill.with_task(mixed, own, _chosen(task_ids, self.n_tasks)[..., 0, :])
+
+
+def _by_token(adapters: Adapters, route: Route) -> bool:
+    """Whether each position weighs the skills anew: it has weights of its own, or this takes less work."""
+    if adapters.routes_tokens or not isinstance(adapters.skill, TokenSkill):
+        return adapters.routes_tokens
+    assert route.weights is not None
+    mixes_of_a_row = math.prod(route.task_ids.shape[1:])
+    return route.weights.ndim > 2 and adapters.skill.cheaper_by_token(adapters.n_splits, mixes_of_a_row)
+
+
+def _at_positions(
+    weights: Float[Array, "*rows splits skills"],
+    length: int,
+    segments: Int[Array, "batch length"] | None,
+) -> Float[Array, "batch length splits skills"]:
+    """The weights of the example that each position belongs to; those of padding are any example's."""
+    if segments is None:
+        return jnp.broadcast_to(weights[:, None], (weights.shape[0], length, *weights.shape[1:]))
+    return jnp.take_along_axis(weights, jnp.maximum(segments - 1, 0)[..., None, None], axis=1)
 
 
 def _chosen(task_ids: Int[Array, "*rows"], n_tasks: int) -> Float[Array, "*rows 1 tasks"]:
@@ -193,11 +214,13 @@ class Projection(nn.Module):
         kept = cursor is not None and self.has_variable("prefill", "mixed")
         if adapters.routes_tokens or not kept:
             route = self._routed(x, route)
+        # Decoding mixes for all its steps once, whatever the form of a mix.
+        by_token = adapters.routes_tokens if cursor is not None else _by_token(adapters, route)
         if kept:
             # An earlier step mixed for the same rows.
             mixed: dict[str, Mixed] = self.get_variable("prefill", "mixed")
         else:
-            mixed = Skills(adapters, d_in, self.features, self.kernel_axes, name=SKILLS)(route)
+            mixed = Skills(adapters, d_in, self.features, self.kernel_axes, name=SKILLS)(route, by_token)
             if cursor is not None:
                 mixed = {name: skills[name].kept(leaves, x.dtype) for name, leaves in mixed.items()}
                 self.put_variable("prefill", "mixed", mixed)
@@ -206,10 +229,13 @@ class Projection(nn.Module):
         uniform = self._uniform if self.context.train else None
         for name, leaves in mixed.items():
             skill = skills[name]
-            if name == "inventory" and adapters.routes_tokens:
+            if name == "inventory" and by_token:
                 assert isinstance(skill, TokenSkill)
                 assert route.weights is not None
-                y = skill.apply_by_token(leaves, route.weights[..., 0, :], x, y, uniform)
+                weights = route.weights
+                if not adapters.routes_tokens:
+                    weights = _at_positions(weights, x.shape[1], packed.get("segments"))
+                y = skill.apply_by_token(leaves, weights, x, y, uniform)
             else:
                 y = skill.apply(leaves, x, y, uniform, **packed)
         return y

@@ -54,6 +54,7 @@ def test_arrow_has_the_prototypes_and_the_outputs_of_peft():
         signs = np.sign((found * prototypes).sum(-1, keepdims=True))
         np.testing.assert_allclose(signs * found, prototypes, atol=1e-5)
         weights = router.input_weights(parameters, jnp.asarray(x), np.zeros((3, 7), int), sizes, None)
+        weights = weights[:, :, None]
         skill = LoRA(rank=RANK, alpha=alpha)
         frozen = jnp.zeros((3, 7, D_OUT))
         outputs = skill.apply_by_token(skill.side_by_side(skills), weights, jnp.asarray(x), frozen)

@@ -34,6 +34,7 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
 from poly_jax.model.scoring import sequence_scores
 from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.phatgoose import PHATGOOSERouter
@@ -73,6 +74,7 @@ CASES = {
     "tokens": _adapters(LoRA(rank=2), TokenRouter(), n_splits=1),
     "vectors of tokens": _adapters(IA3(), TokenRouter(top_k=2), n_splits=1),
     "gates": _adapters(LoRA(rank=2), PHATGOOSERouter(), n_skills=TASKS, n_splits=1),
+    "prototypes": _adapters(LoRA(rank=2), ArrowRouter(), n_splits=1),
     "pooled": _adapters(LoRA(rank=2), SMEARRouter(), n_splits=1, private_skill=IA3()),
     "matrices of tasks": _adapters(MTLLoRA(rank=2), LearnedRouter(scores="softmax"), n_splits=2),
     "private_skill": _adapters(LoRA(rank=2), LearnedRouter(), private_skill=IA3(), granularity="layer"),

@@ -75,6 +75,7 @@ CASES = [
     *(adapters(router, "ia3") for router in ("tokens", "smear")),
     *(adapters("learned", skill) for skill in ("merge_after", "mtl_lora", "ia3")),
     *(adapters("learned", "lora", granularity=each) for each in ("layer", "block", "stack", "coarse")),
+    adapters("learned", "merge_after", n_splits=1),
     adapters("shared", "mtl_lora"),
     adapters("learned", "lora", private_skill=IA3()),
     adapters("shared", "ia3", private_skill=LoRA(rank=1)),
@@ -209,6 +210,18 @@ def check(model):
 @pytest.mark.parametrize("adapters", CASES, ids=lambda a: f"{a.router}-{a.skill}-{a.granularity}"[:60])
 def test_losses_and_gradients_of_packed_examples_are_those_of_the_examples_alone(adapters):
     check(model_of(adapters))
+
+
+def test_skills_whose_outputs_are_averaged_are_not_copied_for_each_packed_example():
+    model = model_of(adapters("learned", "merge_after"))
+    variables, alone = {"params": parameters_of(model)}, examples()
+    programs = [
+        str(jax.make_jaxpr(lambda variables, batch=batch: token_losses(model, variables, batch))(variables))
+        for batch in (alone, packed(alone))
+    ]
+    # B of all skills is 3 skills x rank 2 = 6 high and 8 wide; there are 5 examples, or 2 rows of 4 examples.
+    assert "f32[5,6,8]" in programs[0]
+    assert "f32[2,4,6,8]" not in programs[1]
 
 
 @pytest.mark.parametrize(

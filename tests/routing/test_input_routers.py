@@ -125,24 +125,29 @@ def test_smear_is_the_softmax_of_the_standardized_mean():
     np.testing.assert_allclose(found, softmax(standardize(mean) @ kernel.T), rtol=1e-5)
 
 
-def test_lora_adds_the_weighted_outputs_of_skills_at_every_token():
+@pytest.mark.parametrize("h", [1, 2])
+def test_lora_adds_the_weighted_outputs_of_skills_at_every_token(h):
     skill = LoRA(rank=2, alpha=3.0)
-    a, b = draw(1, 3, 5, 2), draw(1, 3, 2, 4, seed=1)
-    x, y, w = draw(2, 6, 5, seed=2), draw(2, 6, 4, seed=3), softmax(draw(2, 6, 3, seed=4))
+    a, b = draw(h, 3, 6 // h, 2), draw(h, 3, 2, 4 // h, seed=1)
+    x, y, w = draw(2, 5, 6, seed=2), draw(2, 5, 4, seed=3), softmax(draw(2, 5, h, 3, seed=4))
     expected = y.copy()
-    for row, token, k in np.ndindex(2, 6, 3):
-        expected[row, token] += 1.5 * w[row, token, k] * (x[row, token] @ a[0, k] @ b[0, k])
+    for row, token, k in np.ndindex(2, 5, 3):
+        hidden = x[row, token] @ np.concatenate(a[:, k])
+        each = [w[row, token, q, k] * hidden @ b[q, k] for q in range(h)]
+        expected[row, token] += 1.5 * np.concatenate(each)
     arrays = {"lora_a": jnp.asarray(a, jnp.float32), "lora_b": jnp.asarray(b, jnp.float32)}
     x, y, w = (jnp.asarray(array, jnp.float32) for array in (x, y, w))
     stacked = skill.side_by_side(arrays)
-    np.testing.assert_allclose(skill.apply_by_token(stacked, w, x, y), expected, rtol=1e-4, atol=1e-5)
-    kept = skill.kept(stacked, x.dtype)
-    np.testing.assert_allclose(skill.apply_by_token(kept, w, x, y), expected, rtol=1e-4, atol=1e-5)
+    for form in (stacked, skill.kept(stacked, x.dtype)):
+        np.testing.assert_allclose(skill.apply_by_token(form, w, x, y), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_ia3_rescales_every_token_by_its_own_mix_of_vectors():
-    v, y, w = draw(1, 3, 4), draw(2, 6, 4, seed=1), softmax(draw(2, 6, 3, seed=2))
-    expected = np.stack([[y[row, token] * (w[row, token] @ v[0]) for token in range(6)] for row in range(2)])
+@pytest.mark.parametrize("h", [1, 2])
+def test_ia3_rescales_every_token_by_its_own_mix_of_vectors(h):
+    v, y, w = draw(h, 3, 4 // h), draw(2, 6, 4, seed=1), softmax(draw(2, 6, h, 3, seed=2))
+    expected = y.copy()
+    for row, token in np.ndindex(2, 6):
+        expected[row, token] *= np.concatenate([w[row, token, q] @ v[q] for q in range(h)])
     stacked = IA3().side_by_side({"ia3": jnp.asarray(v, jnp.float32)})
     y, w = jnp.asarray(y, jnp.float32), jnp.asarray(w, jnp.float32)
     np.testing.assert_allclose(IA3().apply_by_token(stacked, w, None, y), expected, rtol=1e-5, atol=1e-6)
