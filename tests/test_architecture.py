@@ -129,5 +129,12 @@ def test_the_diagram_leaves_out_only_shortcuts(found, drawn):
     assert picture(found) == f"flowchart TD\n{drawn}"
 
 
+def test_the_files_that_explain_the_method_are_short_enough_for_an_hour():
+    section = PAGE.read_text().partition("## The method in an hour")[2].partition("\n## ")[0]
+    files = re.findall(r"`(\w+/\w+\.py)`", section)
+    assert len(files) >= 10
+    assert sum(len((ROOT / "poly_jax" / file).read_text().splitlines()) for file in files) < 1500
+
+
 if __name__ == "__main__":
     PAGE.write_text(BLOCK.sub(lambda _: picture(arrows()), PAGE.read_text()))

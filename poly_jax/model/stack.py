@@ -9,7 +9,7 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float
 
 from poly_jax.model.context import Context
-from poly_jax.model.projection import PRODUCT
+from poly_jax.model.frozen_product import PRODUCT
 from poly_jax.weights.parameter_names import STACKED, numbered_layer
 
 _POLICIES: dict[str, Callable[..., Any]] = {
