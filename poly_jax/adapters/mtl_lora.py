@@ -97,6 +97,6 @@ class MTLLoRA:
 
 
 def _identities(
-    key: PRNGKeyArray, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32
+    key: PRNGKeyArray, shape: tuple[int, ...], dtype=jnp.float32
 ) -> Float[Array, "1 tasks rank rank"]:
     return jnp.broadcast_to(jnp.eye(shape[-1], dtype=dtype), shape)

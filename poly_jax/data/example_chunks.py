@@ -68,7 +68,7 @@ def _stacked(arrays: Sequence[Int[np.ndarray, "_ ..."]]) -> Int[np.ndarray, "row
     largest = np.max([array.shape[1:] for array in arrays], axis=0)
 
     def filled(array: Int[np.ndarray, "_ ..."]) -> Int[np.ndarray, "_ ..."]:
-        missing = largest - array.shape[1:]
-        return np.pad(array, [(0, 0), *((0, int(count)) for count in missing)])
+        missing: list[int] = np.subtract(largest, array.shape[1:]).tolist()
+        return np.pad(array, [(0, 0), *((0, count) for count in missing)])
 
     return np.concatenate([filled(array) for array in arrays])
