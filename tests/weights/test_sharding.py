@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 
 from poly_jax.adapters.config import Adapters
@@ -91,7 +92,7 @@ def constraints(jaxpr):
     for equation in jaxpr.eqns:
         if equation.primitive.name == "sharding_constraint":
             found[kind_of(equation.invars[0].aval.shape), equation.params["sharding"].spec] += 1
-        for inner in jax.core.jaxprs_in_params(equation.params):
+        for inner in jaxprs_in_params(equation.params):
             found += constraints(inner)
     return found
 
