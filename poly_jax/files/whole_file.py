@@ -10,6 +10,8 @@ from poly_jax.errors import UserError
 
 def check_writable(path: epath.PathLike) -> None:
     """Raise a UserError where a file surely cannot be written, before any work is done for it."""
+    if not os.fspath(path):
+        raise UserError("the path of the file to write is empty; give the path of a file")
     place = _behind_links(path)
     # epath treats a pipe or a device as a file.
     if place.is_dir() or (os.path.exists(place) and not os.path.isfile(place)):

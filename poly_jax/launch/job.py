@@ -69,7 +69,9 @@ class Job:
             if getattr(self, field) < least:
                 raise UserError(f"{field} is {getattr(self, field)}; it must be at least {least}")
         if self.bucket is not None and not _SCHEME.match(self.bucket):
-            raise UserError(f"bucket {self.bucket!r} has no scheme; write gs://{self.bucket.lstrip('/')}")
+            name = self.bucket.rpartition("://")[2].strip("/") or "my-bucket"
+            lacks = "name" if "://" in self.bucket else "scheme"
+            raise UserError(f"bucket {self.bucket!r} has no {lacks}; write gs://{name}")
         self._check_variables()
 
     def _check_variables(self) -> None:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import IO
 
+from poly_jax.launch import ends_with_parent
 from poly_jax.launch.exit_codes import FINISHED, calls_for_restart
 from poly_jax.launch.targets.target import GRACE_SECONDS
 
@@ -22,7 +23,8 @@ class Supervisor:
     """Starts the processes of a job, watches them, and starts all of them again after a preemption.
 
     A process that fails ends the others: they would wait for it. Signals that reach this process are passed
-    on, and the job is then not started again.
+    on, and the job is then not started again. On Linux the processes end with this one, even where it is
+    killed: otherwise they would go on unseen, and keep the run's folder from the next start.
     """
 
     def __init__(
@@ -108,7 +110,7 @@ class Supervisor:
     def _start(self, index: int, coordinator: str) -> subprocess.Popen:
         # A session of its own: Ctrl-C in the terminal reaches only this process, which passes it on once.
         return subprocess.Popen(
-            self._command,
+            _ended_with_this(self._command),
             env={**os.environ, **self._env, **process_variables(coordinator, self._processes, index)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -149,6 +151,15 @@ def process_variables(coordinator: str, processes: int, index: int) -> dict[str,
         "POLY_JAX_NUM_PROCESSES": str(processes),
         "POLY_JAX_PROCESS_ID": str(index),
     }
+
+
+def _ended_with_this(command: Sequence[str]) -> list[str]:
+    """The command of a process that does not outlive this one, where the system can do that."""
+    if sys.platform != "linux":
+        return [*command]
+    # -S, -E: the little program needs no packages. `preexec_fn` would do the same between fork and exec, and
+    # JAX warns of it, because its threads do not exist there.
+    return [sys.executable, "-S", "-E", str(ends_with_parent.__file__), str(os.getpid()), *command]
 
 
 def _tell(processes: Sequence[subprocess.Popen], number: int) -> None:

@@ -1,30 +1,48 @@
-"""Whether a run's mesh and batch can be laid over the chips that are to be rented."""
+"""Whether a run's mesh and its batches can be laid over the chips that are to be rented."""
 
+import math
 from typing import Any
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 
 
-def check_mesh(partitioning: Any, batch_size: int, microbatches: int, devices: int, slices: str) -> None:
-    """Raise a UserError if training would refuse its mesh or its batch on these devices.
+def check_mesh(partitioning: Any, devices: int, slice_: str) -> None:
+    """Raise a UserError if a run would refuse its mesh on slices of this size; only `data` crosses them.
 
     Args:
       partitioning: the run's `Partitioning`, which says how many devices share parameters and examples.
-      batch_size: number of rows in a step.
-      microbatches: number of parts that a batch is split into.
-      devices: number of JAX devices of all slices.
-      slices: what they are, for the message.
+      devices: number of JAX devices of one slice.
+      slice_: name of the slice, for the message.
     """
-    product = partitioning.fsdp * partitioning.model
-    if product < 1 or devices % product:
+    sizes = (partitioning.fsdp, partitioning.model)
+    if min(sizes) < 1 or devices % math.prod(sizes):
         raise UserError(
             f"Partitioning.fsdp {partitioning.fsdp} x Partitioning.model {partitioning.model} does not divide"
-            f" the {devices} devices of {slices}; choose two numbers whose product does"
+            f" the {counted(devices, 'device')} of {slice_}; choose two numbers whose product does"
         )
+
+
+def check_rows(
+    name: str, batch_size: int, partitioning: Any, devices: int, slices: str, microbatches: int = 1
+) -> None:
+    """Raise a UserError if a batch cannot be split into its microbatches and divided over these devices.
+
+    Args:
+      name: the setting that is the batch size, for the message.
+      batch_size: number of rows over all devices.
+      partitioning: as in `check_mesh`, which has been called before.
+      devices: number of JAX devices of all slices.
+      slices: what the slices are, for the message.
+      microbatches: number of parts that a batch is split into.
+    """
+    for setting, count in ((name, batch_size), ("train.microbatches", microbatches)):
+        if count < 1:
+            raise UserError(f"{setting} is {count}; it must be at least 1")
     rows = devices // partitioning.model
     if batch_size % (rows * microbatches):
         parts = "" if microbatches == 1 else f" in {microbatches} microbatches"
         raise UserError(
-            f"Data.batch_size {batch_size}{parts} cannot be divided over the {rows} devices of {slices} that"
-            f" take rows; choose a multiple of {rows * microbatches}"
+            f"{name} {batch_size}{parts} cannot be divided over the {counted(rows, 'device')} of {slices}"
+            f" that take rows; choose a multiple of {rows * microbatches}"
         )

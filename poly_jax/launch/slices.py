@@ -176,9 +176,8 @@ def parse_slice(text: str) -> Slice:
             f" {question or 'write KIND:TOPOLOGY, as in v5e:4x4'} (known: {', '.join(known)})"
         )
     if not _TOPOLOGY.fullmatch(topology):
-        raise UserError(
-            f"slice {text!r} has no topology; write {kind}:{'2x8' if kind in GPUS else '4x4x4'} or the like"
-        )
+        usual = "2x8" if kind in GPUS else "4x4" if GENERATIONS[kind].flat else "4x4x4"
+        raise UserError(f"slice {text!r} has no topology; write {kind}:{usual} or the like")
     if kind in GPUS:
         return _gpus(text, kind, topology)
     generation, chips = GENERATIONS[kind], _product(topology)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import check_writable, write_whole
-from poly_jax.launch.mesh_check import check_mesh
+from poly_jax.launch.mesh_check import check_mesh, check_rows
 from poly_jax.planning import texts
 from poly_jax.planning.abstract_run import AbstractRun, table_of
 from poly_jax.planning.formats import Format
@@ -47,8 +47,8 @@ def plan(
       programs: what to compile.
       decode_batch_size: number of rows that the evaluation predicts at once.
       share_of_peak: share of a chip's peak that matrix products are assumed to reach.
-      search: whether to find the largest batch and to compile the suggestion, which takes several
-        compilations.
+      search: whether to find the largest batch of each program and to compile the suggestion, which takes
+        several compilations.
       format: form of what is printed; "markdown" gives the rows of a table, without advice.
       html: path of an HTML page to write too.
 
@@ -63,14 +63,7 @@ def plan(
     if html is not None:
         check_writable(html)
     run.check()
-    name = accelerators.slice.name
-    check_mesh(
-        run.partitioning,
-        run.data.batch_size,
-        run.microbatches,
-        accelerators.devices,
-        name if accelerators.slices == 1 else f"{accelerators.slices} slices {name}",
-    )
+    _check_layout(run, accelerators, programs, decode_batch_size)
     table = table_of(tasks) if tasks is not None else registered_table(run.experiment, run.data.mixture)
     reports = [
         _report(
@@ -82,6 +75,21 @@ def plan(
     if html is not None:
         write_whole(html, page(reports))
     return reports
+
+
+def _check_layout(
+    run: AbstractRun, accelerators: Accelerators, programs: tuple[Program, ...], decode_batch_size: int
+) -> None:
+    """Refuse what cannot be laid over the devices, before a program is compiled, which takes minutes."""
+    name, devices = accelerators.slice.name, accelerators.devices
+    slices = name if accelerators.slices == 1 else f"{accelerators.slices} slices {name}"
+    check_mesh(run.partitioning, accelerators.slice.devices, name)
+    if "train" in programs:
+        check_rows(
+            "Data.batch_size", run.data.batch_size, run.partitioning, devices, slices, run.microbatches
+        )
+    if "decode" in programs:
+        check_rows("evaluate.batch_size", decode_batch_size, run.partitioning, devices, slices)
 
 
 def _report(
@@ -98,16 +106,15 @@ def _report(
     with _told(f"compiling the {program} step for {name}"):
         found = make_plan(run, table, accelerators, program, decode_batch_size)
     layout = Layout.of(run)
-    if program == "decode" or not advise:
-        return Report(found, run.steps, share_of_peak, layout)
-    suggestion = suggest(run, table, found, share_of_peak)
-    suggested = largest = None
-    if search:
-        if suggestion is not None and suggestion.layout != layout:
+    suggestion = suggested = largest = None
+    if advise and program == "train":
+        suggestion = suggest(run, table, found, share_of_peak)
+        if search and suggestion is not None and suggestion.layout != layout:
             with _told("compiling the suggestion"):
                 suggested = make_plan(suggestion.layout.applied(run), table, accelerators)
+    if advise and search:
         with _told("searching for the largest batch"):
-            largest = largest_batch(run, table, accelerators, found)
+            largest = largest_batch(run, table, found)
     return Report(found, run.steps, share_of_peak, layout, suggestion, suggested, largest)
 
 

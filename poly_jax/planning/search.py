@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.planning.abstract_run import AbstractRun
-from poly_jax.planning.plan import Accelerators, Plan, make_plan
+from poly_jax.planning.plan import Plan, make_plan
 
 _MOST_TRIALS = 8
 _MOST_GROWTH = 8
@@ -28,19 +28,19 @@ class Trial:
     fits: bool
 
 
-def largest_batch(run: AbstractRun, table: TaskTable, accelerators: Accelerators, plan: Plan) -> int:
-    """Find the largest batch size of a run on its mesh, to within a 32nd.
+def largest_batch(run: AbstractRun, table: TaskTable, plan: Plan) -> int:
+    """Find the largest batch size of one of a run's programs on its mesh, to within a 32nd.
 
     Args:
       run: the run.
       table: its tasks.
-      accelerators: what it is to run on.
-      plan: its plan with its own batch size.
+      plan: the program's plan with its own batch size.
 
     Returns:
       The number of rows of a step over all chips; 0 if not even one row a device fits.
     """
-    unit = accelerators.devices // run.partitioning.model * run.microbatches
+    accelerators, trains = plan.accelerators, plan.program == "train"
+    unit = accelerators.devices // run.partitioning.model * (run.microbatches if trains else 1)
 
     def tried(plan: Plan, units: int) -> Trial:
         return Trial(units, plan.memory.peak, plan.fits)
@@ -49,10 +49,10 @@ def largest_batch(run: AbstractRun, table: TaskTable, accelerators: Accelerators
         data = dataclasses.replace(run.data, batch_size=units * unit)
         experiment = dataclasses.replace(run.experiment, data=data)
         changed = dataclasses.replace(run, experiment=experiment)
-        return tried(make_plan(changed, table, accelerators), units)
+        return tried(make_plan(changed, table, accelerators, plan.program, units * unit), units)
 
     limit = plan.available or accelerators.peaks.hbm_bytes
-    return unit * largest_size(attempt, tried(plan, run.data.batch_size // unit), limit)
+    return unit * largest_size(attempt, tried(plan, plan.batch_size // unit), limit)
 
 
 def largest_size(attempt: Callable[[int], Trial], first: Trial, limit: int) -> int:
@@ -71,10 +71,12 @@ def largest_size(attempt: Callable[[int], Trial], first: Trial, limit: int) -> i
         low = max((trial for trial in trials if trial.fits), key=lambda trial: trial.size, default=None)
         high = min((trial for trial in trials if not trial.fits), key=lambda trial: trial.size, default=None)
         fitting = low.size if low else 0
-        if high is not None and high.size - fitting <= max(1, fitting // _RESOLUTION):
+        step = max(1, fitting // _RESOLUTION)
+        if high is not None and high.size - fitting <= step:
             break
-        most = high.size - 1 if high is not None else _MOST_GROWTH * fitting
-        trials.append(attempt(min(max(_guess(trials, limit), fitting + 1), most)))
+        # A guess that is close to a size that fits is probably right: trying one step more ends the search.
+        least, most = fitting + step, high.size - 1 if high is not None else _MOST_GROWTH * fitting
+        trials.append(attempt(min(max(_guess(trials, limit), least), most)))
     return max((trial.size for trial in trials if trial.fits), default=0)
 
 

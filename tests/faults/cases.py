@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 import pathlib
 import random
 import shutil
@@ -230,20 +229,6 @@ def _kills_one_of_two(place: Place) -> None:
         for done in on_hosts(place.folder, words, 2):
             succeeds(done)
         same_run(place / run, place / "two")
-
-
-@case("kill -9", "launch, 4 processes", "a step", "all are started again; the end is that of 4 processes")
-def _kills_one_that_is_launched(place: Place) -> None:
-    for done in on_hosts(place.folder, train_words("started"), 4):
-        succeeds(done)
-    words = ["launch", "--target=local", "--name=job", "--processes=4", "--", *train_words("launched")]
-    with started(place.folder, *words, SLOW="0.3") as program:
-        program.wait_for("step 3/6")
-        children = pathlib.Path(f"/proc/{program.process.pid}/task/{program.process.pid}/children")
-        os.kill(int(children.read_text().split()[1]), signal.SIGKILL)
-        assert program.code() == 0, program.stdout
-    assert "restart 1 of at most" in program.stdout
-    same_run(place / "launched", place / "started")
 
 
 @case("SIGTERM", "train, 2 processes", "between checkpoints", "both save one step and end with 42")

@@ -1,6 +1,8 @@
 """The JobSet: it satisfies Kubernetes' schemas and GKE's table, and the checks that say so catch mistakes."""
 
 import copy
+import pathlib
+import re
 
 import pytest
 import yaml
@@ -118,8 +120,14 @@ def test_the_checks_catch(make_job, mistake):
     assert problems(changed(manifest(make_job(slices=2)), path, value)), mistake
 
 
-def test_at_least_thirty_mistakes_are_tried():
-    assert len(MISTAKES) >= 30
+def test_the_mistakes_are_as_many_as_the_page_says_and_each_is_the_only_one(make_job):
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launching.md").read_text()
+    (told,) = re.findall(r"all of (\d+) mistakes", " ".join(page.split()))
+    assert len(MISTAKES) == int(told) >= 30
+    right = manifest(make_job(slices=2))
+    assert problems(right) == []
+    made = [changed(right, path, value) for path, value in MISTAKES.values()]
+    assert all(other not in made[:index] for index, other in enumerate(made))
 
 
 def test_the_file_holds_the_manifest_and_no_value_of_a_secret(make_job, monkeypatch):

@@ -37,6 +37,10 @@ def without(flag, words=(*JOB, *PLACE)):
 MISTAKES = {
     "an unknown topology": (["--slice=v5e:4x5"], "slice 'v5e:4x5' does not exist"),
     "more chips than a slice": (["--slice=v5e:32x16"], "512 chips, and the largest v5e slice has 256"),
+    "a kind without its topology": (["--slice=v5e"], "has no topology; write v5e:4x4 or the like"),
+    "a bucket without name": (["--bucket=gs://"], "bucket 'gs://' has no name; write gs://my-bucket"),
+    "a bucket that is a folder": (["--bucket=/mnt/x"], "bucket '/mnt/x' has no scheme; write gs://mnt/x"),
+    "an empty image": (["--image="], "target jobset needs --image, a container image such as"),
     "a bucket without scheme": (
         ["--bucket=acme/runs"],
         "bucket 'acme/runs' has no scheme; write gs://acme/runs",
@@ -62,18 +66,42 @@ def test_a_mistake_gets_one_line(capsys, mistake):
     assert "hf_value" not in shown
 
 
+NEEDED = {
+    "cluster_toolkit": ("name", "slice", "image", "project", "location", "cluster"),
+    "jobset": ("name", "slice", "image"),
+    "xpk": ("name", "slice", "image", "project", "location", "cluster"),
+    "tpu_vm": ("name", "slice", "image", "project", "location"),
+    "skypilot": ("name", "slice", "image"),
+    # Without an image, the job uses the environment in which it is submitted.
+    "slurm": ("name", "slice"),
+}
+
+
+@pytest.mark.parametrize(("target", "flag"), [(name, flag) for name in NEEDED for flag in NEEDED[name]])
+def test_a_missing_field_is_named(capsys, target, flag):
+    assert f"--{flag}" in refusal(capsys, f"--target={target}", *without(flag), "--dry_run", *EVAL)
+
+
 @pytest.mark.parametrize(
-    ("flag", "target"),
+    ("target", "flags", "told"),
     [
-        ("name", "jobset"),
-        ("image", "jobset"),
-        ("slice", "xpk"),
-        ("project", "tpu_vm"),
-        ("cluster", "cluster_toolkit"),
+        ("cluster_toolkit", ["--slice=h100:2x8"], "slice h100:2x8 has GPUs, and this target has TPUs"),
+        ("xpk", ["--slice=h100:2x8"], "slice h100:2x8 has GPUs, and this target has TPUs"),
+        ("tpu_vm", ["--slice=h100:2x8"], "slice h100:2x8 has GPUs, and this target has TPUs"),
+        ("slurm", ["--slice=v5e:4x4"], "slice v5e:4x4 has TPUs, and target slurm has GPUs; choose"),
+        ("slurm", ["--slice=h100:2x8", "--slices=2"], "slurm has no slices; write the number of hosts"),
+        ("skypilot", ["--slices=2"], "target skypilot has no multislice; use one slice"),
+        ("skypilot", ["--queue=q"], "neither a queue nor a service account of a job; leave them out"),
+        ("skypilot", ["--slice=v7x:2x2x1"], "the Cloud TPU API does not offer v7x; use --target=jobset"),
+        ("tpu_vm", ["--slice=v7x:2x2x1"], "the Cloud TPU API does not offer v7x; use --target=jobset"),
+        ("tpu_vm", ["--slice=v5p:4x4x16"], "slice v5p:4x4x16 has no accelerator type"),
+        ("tpu_vm", ["--queue=q"], "target tpu_vm has no queue of its own; leave --queue out"),
+        ("xpk", ["--slice=v5e:2x2"], "xpk does not have slice v5e:2x2; choose v5e:2x4 or larger"),
+        ("xpk", ["--service_account=a"], "takes the queue and the service account from its cluster"),
     ],
 )
-def test_a_missing_field_is_named(capsys, flag, target):
-    assert f"--{flag}" in refusal(capsys, f"--target={target}", *without(flag), "--dry_run", *EVAL)
+def test_what_a_target_does_not_have_gets_one_line(capsys, target, flags, told):
+    assert told in refusal(capsys, f"--target={target}", *JOB, *PLACE, *flags, "--dry_run", *EVAL)
 
 
 @pytest.mark.parametrize(
@@ -88,11 +116,25 @@ def test_a_missing_field_is_named(capsys, flag, target):
             "train.microbatches=4",
             "Data.batch_size 32 in 4 microbatches cannot be divided over the 16 devices",
         ),
+        ("Data.batch_size=0", "Data.batch_size is 0; it must be at least 1"),
+        ("train.microbatches=0", "train.microbatches is 0; it must be at least 1"),
         ("Data.batchsize=24", "batchsize"),
     ],
 )
 def test_a_run_that_the_slice_would_refuse_is_refused_here(capsys, binding, told):
     assert told in refusal(capsys, "--target=jobset", *JOB, "--dry_run", *TRAIN, f"--gin.{binding}")
+
+
+def test_two_negative_sides_of_a_mesh_are_refused_though_their_product_divides_the_devices(capsys):
+    sides = ["--gin.Partitioning.fsdp=-4", "--gin.Partitioning.model=-4"]
+    told = refusal(capsys, "--target=jobset", *JOB, "--dry_run", *TRAIN, *sides)
+    assert "Partitioning.fsdp -4 x Partitioning.model -4 does not divide the 16 devices of v5e:4x4" in told
+
+
+def test_a_mesh_that_fits_on_all_slices_together_but_not_on_one_is_refused(capsys):
+    words = ["--target=jobset", *JOB, "--slices=2", "--dry_run", *TRAIN, "--gin.Partitioning.fsdp=32"]
+    told = refusal(capsys, *words)
+    assert "Partitioning.fsdp 32 x Partitioning.model 1 does not divide the 16 devices of v5e:4x4" in told
 
 
 def test_several_slices_share_a_batch(capsys):

@@ -8,7 +8,7 @@ import shlex
 import pytest
 
 from poly_jax import cli
-from poly_jax.launch.choices import PLACES
+from poly_jax.launch.choices import ACTIONS, PLACES
 from poly_jax.launch.launching import LOCAL
 from poly_jax.launch.targets import TARGETS
 
@@ -19,6 +19,11 @@ SHOWN = [
     for (language, command), (_, output) in itertools.pairwise(BLOCKS)
     if language == "sh"
 ]
+MISTAKES = re.findall(r"^    \$ poly-jax (.*)\n    (poly-jax: error: .*)$", PAGE, re.MULTILINE)
+
+
+def value(flag, words):
+    return next((word.partition("=")[2] for word in words if word.startswith(f"--{flag}=")), None)
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -34,11 +39,17 @@ def test_a_command_prints_what_the_page_shows(capsys, number):
     assert re.fullmatch(expected, printed), printed
 
 
-def test_every_target_has_a_section_that_shows_it():
+def test_every_target_has_a_section_that_shows_how_a_job_is_started():
     assert set(PLACES) == {*TARGETS, LOCAL}
     for target in PLACES:
         assert f"`--target={target}`\n" in PAGE
-        assert any(f"--target={target}" in words for words, _ in SHOWN)
+        assert any((value("target", words), value("action", words)) == (target, None) for words, _ in SHOWN)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_page_shows_the_commands_for_a_started_job_of_every_target(target):
+    shown = {value("action", words) for words, _ in SHOWN if value("target", words) == target}
+    assert shown >= {*ACTIONS} - {"submit"}
 
 
 def test_each_command_is_followed_by_its_output():
@@ -46,10 +57,18 @@ def test_each_command_is_followed_by_its_output():
     assert languages.count("sh") == languages.count("text") == len(SHOWN)
 
 
+def test_the_page_shows_mistakes_in_the_slice_the_bucket_and_the_action():
+    assert [re.search(r"slice|bucket|--action", told)[0] for _, told in MISTAKES] == [
+        "slice",
+        "bucket",
+        "--action",
+    ]
+
+
 @pytest.mark.usefixtures("own_folder")
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", range(len(MISTAKES)))
 def test_the_mistakes_on_the_page_get_the_line_that_it_shows(capsys, number):
-    words, told = re.findall(r"^    \$ poly-jax (.*)\n    (poly-jax: error: .*)$", PAGE, re.MULTILINE)[number]
+    words, told = MISTAKES[number]
     pathlib.Path("job.yaml").write_text(dict(BLOCKS)["yaml"])
     assert cli.main(shlex.split(words)) == 1
     assert capsys.readouterr().err == f"{told}\n"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -111,6 +112,34 @@ def test_signals_are_passed_on_and_nothing_is_started_again(tmp_path, number, ex
     guard.cancel()
     assert sorted(ready) == ["[0] ready\n", "[1] ready\n"]
     assert (process.wait(), rest) == (expected, "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends processes with their parent")
+def test_no_process_outlives_a_supervisor_that_is_killed():
+    program = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    supervise = (
+        "import sys; from poly_jax.launch.local import Supervisor\n"
+        f"sys.exit(Supervisor([sys.executable, '-c', {program!r}], 2, {{}}, 3).run())"
+    )
+    with subprocess.Popen([sys.executable, "-c", supervise], stdout=subprocess.PIPE, text=True) as process:
+        running = [int(process.stdout.readline().split()[1]) for _ in range(2)]
+        assert all(map(_is_alive, running))
+        process.kill()
+    end = time.monotonic() + 30
+    while any(map(_is_alive, running)) and time.monotonic() < end:
+        time.sleep(0.05)
+    left = [number for number in running if _is_alive(number)]
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    assert left == []
+
+
+def _is_alive(number):
+    """Whether a process has not ended; one that nobody has waited for has."""
+    try:
+        return pathlib.Path(f"/proc/{number}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
 
 
 def test_no_process_is_left_behind(tmp_path):

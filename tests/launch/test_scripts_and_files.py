@@ -1,5 +1,6 @@
 """The linters of each kind of file find nothing in what targets write, nor in the image's recipe."""
 
+import importlib.metadata
 import pathlib
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import tomllib
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from yamllint import linter
 from yamllint.config import YamlLintConfig
 
@@ -24,11 +26,46 @@ def tool(name):
     return found
 
 
-def test_the_image_pins_every_package_that_the_project_names():
-    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+def _pinned():
     lines = (ROOT / "launch" / "constraints.txt").read_text().splitlines()
-    pinned = {line.partition("==")[0] for line in lines if "==" in line}
-    assert {Requirement(line).name for line in named} <= pinned
+    return dict(line.split("==") for line in lines if "==" in line)
+
+
+def _named():
+    named = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return [Requirement(line) for line in named]
+
+
+def _installed(name):
+    try:
+        return importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _needed(requirement):
+    """What an installed package of the image's version needs; other versions may need other packages."""
+    found = _installed(requirement.name)
+    if found is None or found.version != _pinned().get(canonicalize_name(requirement.name)):
+        return []
+    inner = [Requirement(line) for line in found.requires or ()]
+    extras = requirement.extras or {""}
+    return [
+        each
+        for each in inner
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in extras)
+    ]
+
+
+def test_the_image_pins_every_package_that_the_project_needs():
+    waiting, seen = _named(), set()
+    while waiting:
+        requirement = waiting.pop()
+        key = (canonicalize_name(requirement.name), frozenset(requirement.extras))
+        if key not in seen:
+            seen.add(key)
+            waiting += _needed(requirement)
+    assert {name for name, _ in seen} - {*_pinned()} == set()
 
 
 SCRIPTS = [

@@ -4,7 +4,9 @@ import dataclasses
 import html.parser
 import importlib.util
 import json
+import math
 import os
+import re
 import subprocess
 import sys
 
@@ -17,6 +19,7 @@ from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.planning import plan as plan_module
 from poly_jax.planning.abstract_run import abstract_batch, table_of, train_program
+from poly_jax.planning.collectives import KINDS
 from poly_jax.planning.memory import Memory
 from poly_jax.planning.page import page
 from poly_jax.planning.plan import Accelerators, make_plan
@@ -243,6 +246,17 @@ def test_the_sharded_step_sends_within_its_layers(sharded):
     assert any(count % 3 == 0 for count in counts)
     assert {each["network"] for each in sharded["collectives"]} == {"ici"}
     assert any("attention" in each["source"] for each in sharded["collectives"])
+
+
+def test_each_collective_has_the_documented_fields_and_the_bytes_of_its_shape(sharded):
+    for each in sharded["collectives"]:
+        assert list(each) == ["kind", "count", "bytes", "shape", "source", "network"]
+        assert each["kind"] in KINDS
+        dtype, sides = re.fullmatch(r"(\w+)\[([\d,]*)\]", each["shape"]).groups()
+        size = {"pred": 1, "bf16": 2, "f32": 4, "s32": 4, "u32": 4}[dtype]
+        array = math.prod(int(side) for side in sides.split(",") if side) * size
+        # An operation may combine several arrays, of which `shape` is the largest.
+        assert each["bytes"] >= each["count"] * array > 0
 
 
 @pytest.mark.slow

@@ -123,7 +123,7 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
 def _check_command(job: Any) -> None:
     """Check the job's command as it would be checked on the rented machine, where a mistake costs money."""
     from poly_jax.cli.arguments import parse
-    from poly_jax.launch.mesh_check import check_mesh
+    from poly_jax.launch.mesh_check import check_mesh, check_rows
 
     command, args, config = parse(job.words[1:])
     if command.name == Launch.name:
@@ -134,9 +134,10 @@ def _check_command(job: Any) -> None:
     if job.slice is None:
         return
     slices = job.slice.name if job.slices == 1 else f"{job.slices} slices {job.slice.name}"
-    data = settings["experiment"].data
-    devices = job.slices * job.slice.devices
-    check_mesh(settings["partitioning"], data.batch_size, settings.get("microbatches", 1), devices, slices)
+    batch_size, microbatches = settings["experiment"].data.batch_size, settings.get("microbatches", 1)
+    partitioning, devices = settings["partitioning"], job.slices * job.slice.devices
+    check_mesh(partitioning, job.slice.devices, job.slice.name)
+    check_rows("Data.batch_size", batch_size, partitioning, devices, slices, microbatches)
 
 
 COMMAND = Launch()

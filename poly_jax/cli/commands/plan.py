@@ -52,8 +52,8 @@ class Plan(Command):
         parser.add_argument(
             "--search",
             action="store_true",
-            help="also find the largest batch that fits, and compile the suggested mesh: up to ten times as"
-            " long",
+            help="also find the largest batch that each program can have, and compile the suggested mesh: up"
+            " to ten times as long",
         )
         parser.add_argument(
             "--share_of_peak",

@@ -30,7 +30,7 @@ class Slurm(Target):
 
     def status(self, job: Job) -> Steps:
         """Return the steps that show how far a job is."""
-        return Steps([["squeue", "--me", f"--name={job.name}"]])
+        return Steps([["squeue", "--me", f"--name={job.name}", "--states=all"]])
 
     def logs(self, job: Job) -> Steps:
         """Return the steps that follow a job's output."""

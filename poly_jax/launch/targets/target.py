@@ -56,7 +56,7 @@ class Target(abc.ABC):
     def check(self, job: Job, action: str) -> None:
         """Raise a UserError if the job lacks a field that the action needs, or has a malformed one."""
         for field in (*self.needs, *(self.submit_needs if action == "submit" else ())):
-            if getattr(job, field) is None:
+            if not getattr(job, field):
                 raise UserError(f"target {self.name} needs --{field}{_EXAMPLES[field]}")
         if action == "submit":
             if not self.keeps_disk:
