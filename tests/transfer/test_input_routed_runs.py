@@ -194,6 +194,13 @@ def test_arrow_and_phatgoose_runs_refer_to_the_skills_and_can_be_evaluated(short
     # The gates' run keeps the skills of the 32 tasks that own them, and their names.
     names = Configuration().load(run="routed").make(AdaptedFrom).skill_names
     assert names == restore(Configuration().load(run=private).experiment(), private, mesh).table.names
+    # Its one task uses no mix that is one skill, so that an import takes the skills.
+    assert cli.main(["import", "--from=arrow", "--output=again"]) == 0
+    again = restore(Configuration().load(run="again").experiment(), "again", mesh)
+    assert again.table.names == tuple(f"arrow_{number:02}" for number in range(32))
+    kept = flat(restore(Configuration().load(run=private).experiment(), private, mesh).parameters)
+    for path, leaf in flat(again.parameters).items():
+        np.testing.assert_array_equal(leaf, kept[path])
     capsys.readouterr()
     assert adapt(private, TASK, "phatgoose", "wrong") == 1
     assert "is not the mixture of the run's 32 tasks" in capsys.readouterr().err
