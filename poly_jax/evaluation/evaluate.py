@@ -68,7 +68,7 @@ def evaluate(
       unknown: how to answer for tasks that the run does not know: "average" (the mean of all tasks' mixing
         weights), "nearest" (those of the task whose text is most similar to the inputs of the split, or to
         the task's description) or "regression" (those that ridge regression predicts from such texts); None
-        for an error. A run whose adapters do not depend on the task needs none.
+        for an error. A run whose adapters do not depend on the task needs none, and refuses it.
       descriptions: file of texts that describe tasks for "nearest" and "regression"; see
         `poly_jax.evaluation.infer.infer`.
 
@@ -91,7 +91,7 @@ def evaluate(
         )
     stand_ins = UnknownTasks.of(unknown, descriptions)
     table = TaskTable.of(name) if zero_shot or stand_ins else _table(experiment, run, name)
-    if stand_ins is not None and experiment.adapters is not None:
+    if stand_ins is not None:
         check_rows(experiment.adapters, run)
     check_vocabularies(name, experiment.model)
     evaluation = MixtureEvaluation(name, table, split)
@@ -104,7 +104,7 @@ def evaluate(
     restored = restore(experiment, run, mesh)
     if zero_shot:
         restored = averaged(restored, table)
-    elif stand_ins is None or serves_any_task(experiment.adapters):
+    elif stand_ins is None:
         restored = dataclasses.replace(restored, table=table)
     else:
         lengths = experiment.data.sequence_length

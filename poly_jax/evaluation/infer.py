@@ -58,7 +58,7 @@ def infer(
       unknown: how to answer where the run does not know the task: "average" (the mean of all tasks' mixing
         weights), "nearest" (those of the task whose text is most similar to the texts, or to the task's
         description) or "regression" (those that ridge regression predicts from such texts); None for an
-        error. A run whose adapters do not depend on the task needs no row.
+        error. A run whose adapters do not depend on the task needs no row, and refuses it.
       descriptions: file of texts that describe tasks for "nearest" and "regression", a JSON object by the
         tasks' names; None to describe the run's tasks by their training examples.
 
@@ -71,11 +71,10 @@ def infer(
     known = read_table(step_folder(run))
     stand_ins = UnknownTasks.of(unknown, descriptions)
     needs_row = task not in known.names and not serves_any_task(experiment.adapters)
-    if needs_row:
-        if stand_ins is None:
-            raise unknown_task(task, known)
-        assert experiment.adapters is not None
+    if stand_ins is not None:
         check_rows(experiment.adapters, run)
+    elif needs_row:
+        raise unknown_task(task, known)
     check_output(output, input)
     records = read_records(input)
     experiment.data.register_tasks()

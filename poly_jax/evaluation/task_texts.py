@@ -51,8 +51,8 @@ def nearest(known: Mapping[str, str], text: str) -> Nearest:
     best = max(range(len(cosines)), key=cosines.__getitem__)
     if not cosines[best] > 0:
         raise UserError(
-            f"no known task has a word in common with {text[:60]!r}, so none is the nearest; describe the"
-            " tasks with --descriptions=FILE, or use --unknown=average"
+            f"no known task has a word in common with {text[:60]!r}, so none is the nearest; describe"
+            " the known tasks and the unknown one with --descriptions=FILE, or use --unknown=average"
         )
     return Nearest(list(known)[best], cosines[best])
 
@@ -80,7 +80,8 @@ def regression_shares(known: Mapping[str, str], text: str) -> Float[np.ndarray, 
     if not (vectors @ asked.T).nnz:
         raise UserError(
             f"no known task has letters in common with {text[:60]!r}, so there is nothing to predict a row"
-            " from; describe the tasks with --descriptions=FILE, or use --unknown=average"
+            " from; describe the known tasks and the unknown one with --descriptions=FILE, or use"
+            " --unknown=average"
         )
     # The regression is linear in the rows: a row of the identity stands for each known task's.
     return Ridge(alpha=_RIDGE).fit(vectors, np.eye(len(known))).predict(asked)[0]

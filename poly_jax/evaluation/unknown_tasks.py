@@ -102,8 +102,18 @@ def serves_any_task(adapters: Adapters | None) -> bool:
     return adapters is None or (adapters.router.serves_any_task and not adapters.tasks_own_parameters)
 
 
-def check_rows(adapters: Adapters, run: str) -> None:
-    """Raise a UserError where a task has more of its own than a row, which an unknown task does not have."""
+def check_rows(adapters: Adapters | None, run: str) -> None:
+    """Raise a UserError where an unknown task needs no row, or needs more than a row.
+
+    Args:
+      adapters: settings of the run's adapters; None for a run without adapters.
+      run: folder of the run, for messages.
+    """
+    if adapters is None or serves_any_task(adapters):
+        raise UserError(
+            f"--unknown finds a row of the router for a task that {run} does not know, and this run answers"
+            " any task without one; leave it out"
+        )
     if adapters.tasks_own_parameters:
         own = "private skill" if adapters.private_skill is not None else "matrix of its own"
         raise UserError(

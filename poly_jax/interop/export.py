@@ -20,6 +20,7 @@ from poly_jax.interop.task_mix import merged, task_id
 from poly_jax.model.config import T5Config
 from poly_jax.reporting.byte_progress import byte_progress
 from poly_jax.reporting.output_folder import check_output_file
+from poly_jax.routing.input_router import no_single_adapter
 from poly_jax.training.open_run import OpenRun, open_run
 from poly_jax.training.saved_step import read_origin, read_table
 from poly_jax.training.saved_steps import step_folder
@@ -57,7 +58,15 @@ def export_run(
       UserError: the run cannot be written in this format, or `output` is in use.
     """
     _check_output(output, format)
-    one = format in ("t5x", "hugging_face", "peft_lora") and experiment.adapters is not None
+    adapters, own_backbone = experiment.adapters, format == "backbone" and task is None
+    if (
+        adapters is not None
+        and adapters.router.reads_inputs
+        and format != "t5x_adapters"
+        and not own_backbone
+    ):
+        raise no_single_adapter(adapters.router)
+    one = format in ("t5x", "hugging_face", "peft_lora") and adapters is not None
     if one or task is not None:
         # This check comes before the backbone is read, which takes long.
         task_id(read_table(step_folder(run)), task)
@@ -68,7 +77,7 @@ def export_run(
         _write_t5x_adapters(run, output, experiment, task)
         return
     frozen = read_origin(step_folder(run)).backbone
-    if format == "backbone" and task is None and frozen is not None:
+    if own_backbone and frozen is not None:
         raise UserError(
             f"{run} trained adapters and left its backbone {frozen} as it was; only the backbone of a run"
             " with train.trainable 'all' can be exported, or one with --task merged into it"

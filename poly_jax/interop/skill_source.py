@@ -29,6 +29,8 @@ from poly_jax.weights.tree import flatten
 
 Arrays = dict[str, np.ndarray]
 
+_SOURCES = "give PEFT folders, files of the reference implementation, or runs"
+
 
 @dataclasses.dataclass(frozen=True)
 class SkillSource:
@@ -94,7 +96,8 @@ def read_source(
     """Read the skills at a path, without its routers.
 
     A run with one task, and an adapter folder with one adapter, are one skill. A run whose tasks have a skill
-    each gives these skills, under the names of the tasks. Any other inventory gives its skills, numbered.
+    each gives these skills, under the names of the tasks. Any other inventory gives its skills, numbered, and
+    so does a run whose router looks at inputs.
 
     Args:
       path: path of a run, or for `read_adapters`.
@@ -110,12 +113,12 @@ def read_source(
     if is_run(path):
         return _of_run(path, name)
     folder = pathlib.Path(path).expanduser()
+    if not folder.exists():
+        raise UserError(f"{path} does not exist; {_SOURCES}")
     if any(folder.glob(f"{pathlib.Path(WEIGHTS).stem}.*")) and not (folder / CONFIG).exists():
         raise UserError(f"{path} has weights and no {CONFIG}; copy the one that was saved with them")
     if not holds_adapters(path):
-        raise UserError(
-            f"{path} holds no adapters; give PEFT folders, files of the reference implementation, or runs"
-        )
+        raise UserError(f"{path} holds no adapters; {_SOURCES}")
     read = read_adapters(path, config, backbone, granularity)
     skill = read.skill
     if isinstance(skill, LoRA) and alpha is not None and not pathlib.Path(path).expanduser().is_dir():
@@ -134,7 +137,8 @@ def _of_run(path: str, name: str) -> SkillSource:
     skill = _readable(adapters.skill, path)
     if adapters.private_skill is not None:
         _readable(adapters.private_skill, path)
-    if len(run.table) == 1:
+    # A task that is routed by its input uses no mix of skills that is one skill.
+    if len(run.table) == 1 and not adapters.router.reads_inputs:
         return _of_task(path, name, run, adapters, skill)
     if adapters.private_skill is not None:
         raise UserError(

@@ -40,7 +40,7 @@ def read_names(path: pathlib.Path, n_tasks: int | None) -> list[str]:
     if not names:
         raise UserError(f"{path} names no task; give the names of the adapter's tasks")
     if n_tasks is not None and len(names) != n_tasks:
-        raise UserError(f"{path} names {counted(len(names), 'task')}, and the adapter has {n_tasks}")
+        raise UserError(f"{path} has {counted(len(names), 'name')}, and {n_tasks} are needed")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise UserError(f"{path} names {twice!r} twice; give every task a different name")

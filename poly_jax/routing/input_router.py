@@ -75,8 +75,13 @@ class InputRouter(Router):
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None
     ) -> Float[Array, "*rows_or_none splits skills"]:
         """Raise the error of a program that asks for the mix of a task."""
-        raise UserError(
-            f"{type(self).__name__} mixes skills by their input, so that no task has one adapter or one row"
-            " of weights: it cannot be merged or exported as one adapter; evaluate the run"
-            " as it is, or average its skills with the variant 'zero-shot'"
-        )
+        raise no_single_adapter(self)
+
+
+def no_single_adapter(router: Router) -> UserError:
+    """The error about a run that has a router of inputs, where a program needs one adapter for a task."""
+    return UserError(
+        f"{type(router).__name__} mixes skills by their input, so that no task has one adapter or one row"
+        " of weights: it cannot be merged or exported as one adapter; evaluate the run"
+        " as it is, or average its skills with the variant 'zero-shot'"
+    )

@@ -115,6 +115,17 @@ def test_a_task_with_a_private_skill_of_its_own_is_refused(run, asked):
         infer(run.folder, "unknown", "asked.txt", "answers.txt", experiment, unknown="average")
 
 
+@pytest.mark.parametrize("router", [SharedRouter(), ArrowRouter(), None])
+def test_a_way_to_find_a_row_is_refused_where_no_task_needs_one(run, asked, router):
+    adapters = router and Adapters(LoRA(), router, n_tasks=4)
+    experiment = dataclasses.replace(run.experiment, adapters=adapters)
+    told = "--unknown finds a row .* and this run answers any task without one; leave it out"
+    with pytest.raises(UserError, match=told):
+        infer(run.folder, "unknown", "asked.txt", "answers.txt", experiment, unknown="average")
+    with pytest.raises(UserError, match=told):
+        evaluate(run.folder, experiment, mixture="evaluation_strange", unknown="nearest")
+
+
 def test_adapters_that_do_not_depend_on_the_task_need_no_row():
     assert serves_any_task(None)
     for router, fits in (
@@ -139,7 +150,10 @@ def test_the_most_similar_text_shares_the_rarest_words():
 
 
 def test_texts_without_a_common_word_have_no_nearest_task():
-    with pytest.raises(UserError, match=r"no known task has a word in common with 'xyz'.* --unknown=average"):
+    advice = (
+        r"with 'xyz'.*; describe the known tasks and the unknown one with --desc.*, or use --unknown=average"
+    )
+    with pytest.raises(UserError, match=rf"no known task has a word in common {advice}"):
         nearest({"a": "one", "b": "two"}, "xyz")
     with pytest.raises(UserError, match="no known task has a word in common"):
         nearest({"a": "?", "b": "!"}, "...")

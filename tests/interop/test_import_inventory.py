@@ -338,6 +338,7 @@ def test_adapters_without_a_backbone_are_refused(lora, capsys):
 def test_a_path_without_adapters_is_refused(lora, base, capsys):
     line = refused(capsys, lora("a"), str(base))
     assert f"{base} holds no adapters; give PEFT folders" in line
+    assert "nowhere does not exist; give PEFT folders" in refused(capsys, "a", "nowhere")
 
 
 def test_weights_without_their_configuration_are_refused(lora, capsys):

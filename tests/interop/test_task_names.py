@@ -16,7 +16,7 @@ def test_names_are_read_from_json_or_from_lines(tmp_path, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a", "names 1 task, and the adapter has 2"),
+        ("a", "has 1 name, and 2 are needed"),
         ("a\na", "names 'a' twice"),
         ("[1, 2]", "does not hold a list of names"),
         ("[", "is not valid JSON"),

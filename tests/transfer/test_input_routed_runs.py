@@ -12,19 +12,24 @@ from poly_jax import cli
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
-from poly_jax.configuration import Configuration
+from poly_jax.configuration import Configuration, Texts
+from poly_jax.configuration.gin_text import bindings
+from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.model.transformer import parameter_shapes
+from poly_jax.model.config import T5Config
+from poly_jax.model.transformer import Transformer, parameter_shapes
 from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.phatgoose import PHATGOOSERouter
+from poly_jax.routing.smear import SMEARRouter
 from poly_jax.routing.token_router import TokenRouter
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.guards import check_routers
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.restore import restore
-from poly_jax.training.saved_step import read_origin
+from poly_jax.training.run_folder import write_run
+from poly_jax.training.saved_step import Origin, read_origin
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.transfer.adapted_from import AdaptedFrom
 from poly_jax.transfer.new_adapters import initial_parameters, new_adapters
@@ -129,6 +134,29 @@ def test_a_router_that_is_made_for_trained_skills_is_not_trained_with_them(route
         check_routers(Adapters(LoRA(), router, n_tasks=3), None, 0)
 
 
+@pytest.mark.parametrize("router", [ArrowRouter(), PHATGOOSERouter(), SMEARRouter(), TokenRouter()])
+def test_a_run_with_a_router_of_inputs_is_not_exported_as_one_adapter(router, own_folder, capsys):
+    config = T5Config(
+        emb_dim=4, num_heads=2, head_dim=2, mlp_dim=8, num_encoder_layers=1, num_decoder_layers=1
+    )
+    adapters = Adapters(LoRA(rank=1), router, n_tasks=2, n_skills=3)
+    shapes = adapter_shapes(Transformer(config, adapters))
+    trained = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
+    lines = ["Experiment.model = @T5Config()", *bindings(config), "Experiment.data = @Data()"]
+    lines += ["Experiment.adapters = @Adapters", *bindings(adapters, skip=("n_tasks",))]
+    text = Texts("").with_bindings(lines).config
+    write_run("routed", trained, TaskTable(("a", "b")), Origin("t5.safetensors", "0"), text)
+    line = f"poly-jax: error: {type(router).__name__} mixes skills by their input, so that no task has one"
+    for format in ("peft_lora", "peft_poly", "t5x", "hugging_face", "backbone"):
+        for more in ([], ["--task=a"])[format == "backbone" :]:
+            words = ["export", "--run=routed", f"--format={format}", "--output=out.safetensors", *more]
+            assert cli.main(words) == 1
+            told = capsys.readouterr().err
+            assert told.startswith(line), format
+            assert len(told.splitlines()) == 1
+            assert not pathlib.Path("out.safetensors").exists()
+
+
 @pytest.mark.slow
 def test_arrow_and_phatgoose_runs_refer_to_the_skills_and_can_be_evaluated(short_runs, own_folder, capsys):
     def adapt(run, task, variant, folder, *flags):
@@ -166,8 +194,13 @@ def test_arrow_and_phatgoose_runs_refer_to_the_skills_and_can_be_evaluated(short
     # The gates' run keeps the skills of the 32 tasks that own them, and their names.
     names = Configuration().load(run="routed").make(AdaptedFrom).skill_names
     assert names == restore(Configuration().load(run=private).experiment(), private, mesh).table.names
+    # Its one task uses no mix that is one skill, so that an import takes the skills.
+    assert cli.main(["import", "--from=arrow", "--output=again"]) == 0
+    again = restore(Configuration().load(run="again").experiment(), "again", mesh)
+    assert again.table.names == tuple(f"arrow_{number:02}" for number in range(32))
+    kept = flat(restore(Configuration().load(run=private).experiment(), private, mesh).parameters)
+    for path, leaf in flat(again.parameters).items():
+        np.testing.assert_array_equal(leaf, kept[path])
     capsys.readouterr()
     assert adapt(private, TASK, "phatgoose", "wrong") == 1
     assert "is not the mixture of the run's 32 tasks" in capsys.readouterr().err
-    assert cli.main(["export", "--run=arrow", "--format=peft_lora", "--output=folder"]) == 1
-    assert "ArrowRouter mixes skills by their input" in capsys.readouterr().err
