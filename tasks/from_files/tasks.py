@@ -189,5 +189,12 @@ def _checked_fractions(fractions: Mapping[str, float]) -> dict[str, float]:
     return dict(fractions)
 
 
-def _num_training_rows(task: Any) -> float:
-    return float(task.num_input_examples(TRAIN)) if TRAIN in task.splits else 0.0
+def _num_training_rows(task: seqio.Task) -> float:
+    """The number of training rows, which an offline cache knows without reading the files again."""
+    if TRAIN not in task.splits:
+        return 0.0
+    if task.cache_dir is not None:
+        statistics = epath.Path(seqio.utils.get_cached_stats_path(task.cache_dir, TRAIN))
+        if statistics.exists():
+            return float(task.get_cached_stats(TRAIN)["examples"])
+    return float(task.num_input_examples(TRAIN))

@@ -96,6 +96,20 @@ def test_tasks_from_files_with_choices_and_a_broken_row(tmp_path):
     assert [file["name"] for file in manifest["splits"]["train"]["files"]] == ["quiz.jsonl"]
 
 
+def test_the_rate_of_a_task_with_a_cache_takes_no_second_reading_of_its_files(tmp_path):
+    folder, cache = tmp_path / "mine", tmp_path / "cache"
+    folder.mkdir()
+    row = json.dumps({"input": "question", "target": "answer"})
+    (folder / "quiz.jsonl").write_text(f"{row}\n" * 7)
+    from_files.register(folder, vocabularies.byte(), prefix=PREFIX)
+    make_task(f"{PREFIX}_quiz", Place(str(cache), LENGTHS))
+    from_files.register(folder, vocabularies.byte(), prefix="again")
+    (cache / f"{PREFIX}_quiz").rename(cache / "again_quiz")
+    (folder / "quiz.jsonl").write_text("no row")
+    seqio.set_global_cache_dirs([str(cache)])
+    assert seqio.MixtureRegistry.get("again").get_rate(seqio.TaskRegistry.get("again_quiz")) == 7
+
+
 def test_crossfit(tmp_path):
     folder = tmp_path / "crossfit"
     (folder / "splits").mkdir(parents=True)
