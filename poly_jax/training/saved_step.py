@@ -15,6 +15,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields, check_items
 from poly_jax.files.json_file import read_json
+from poly_jax.files.whole_file import write_whole
 from poly_jax.training.checksums import checksums, verified
 from poly_jax.training.mesh import put
 from poly_jax.training.retention import Score
@@ -121,6 +122,22 @@ def read_score(step: epath.Path) -> Score | None:
     score = Score(fields.take("metric", str), fields.take("value", float))
     _check_digest(step, "score", dataclasses.asdict(score))
     return score
+
+
+def write_score(step: epath.Path, score: Score) -> None:
+    """Add the metric of a complete checkpoint that was saved without it.
+
+    Raises:
+      UserError: the checkpoint is damaged, or the files cannot be written.
+    """
+    content = dataclasses.asdict(score)
+    path = step / "checksums" / "metadata"
+    # The checksum comes first: a checksum without a score is that of a program which ended here. Checkpoints
+    # of earlier versions have no checksums.
+    if path.exists():
+        write_whole(path, json.dumps({**read_json(path, advice=_DAMAGED), "score": _digest(content)}))
+    (step / "score").mkdir(exist_ok=True)
+    write_whole(step / "score" / "metadata", json.dumps(content))
 
 
 def open_trained(step: epath.Path) -> dict[str, Tensor]:
