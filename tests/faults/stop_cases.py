@@ -152,7 +152,7 @@ def _stops_inference(place: Place) -> None:
     assert len((place / "answers.txt").read_text().splitlines()) == 2
 
 
-@case("SIGTERM", "export", "writing", "exit code 42 in 25 s; nothing is left; the rerun's files are the same")
+@case("SIGTERM", "export", "writing", "exit code 42 in 25 s; no file is left; the rerun's files are the same")
 def _stops_exports(place: Place) -> None:
     task = json.loads((place.whole / "checkpoints/6/tasks/metadata").read_text())[0]
     outputs = {"backbone": "{}.safetensors", "hugging_face": "{}", "t5x": "{}", "t5x_adapters": "{}"}
@@ -167,8 +167,9 @@ def _stops_exports(place: Place) -> None:
         with started(place.folder, *words(output), SLOW_EXPORT="2") as program:
             program.wait_for("exporting\n", times=2)
             stops(program)
-        left = {path.name for path in place.folder.iterdir()} - before
-        assert not left, (format, [str(path) for each in left for path in (place / each).rglob("*")])
+        new = {path.name for path in place.folder.iterdir()} - before
+        assert not [path for name in new for path in (place / name).rglob("*")], format
+        assert not [name for name in new if (place / name).is_file()], format
         succeeds(ran(place.folder, *words(output)))
         succeeds(ran(place.folder, *words(whole)))
         assert _contents(place / output) == _contents(place / whole)
