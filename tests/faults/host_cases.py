@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from place import Place, case, fails_in_one_line, succeeds
-from programs import losses, on_hosts, ran, train_words
+from programs import contents, losses, on_hosts, ran, train_words, trained_arrays
 
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
@@ -31,8 +31,7 @@ def _evaluates_with_two(place: Place) -> None:
         return ["eval", f"--run={place.whole}", f"--output_dir={results}", "--gin.evaluate.batch_size=24"]
 
     succeeds(ran(place.folder, *words("by-one")))
-    for done in on_hosts(place.folder, words("by-two"), 2):
-        succeeds(done)
+    place.on_two(words("by-two"))
     by_one, by_two = (
         json.loads((place / name / "metrics.json").read_text()) for name in ("by-one", "by-two")
     )
@@ -73,6 +72,74 @@ def _sweeps_with_two(place: Place) -> None:
         assert result["loss"] == (None if loss is None else pytest.approx(loss, rel=1e-5))
         assert result["metrics"] == pytest.approx(by_two[key]["metrics"], rel=1e-5)
     assert (place / "swept-by-one/summary.md").read_text() == (place / "swept-by-two/summary.md").read_text()
+
+
+@case("none", "adapt, 2 processes", "mhr, mhr-z, mhr-mu", "the losses and parameters of one process, to 1e-5")
+def _adapts_with_two(place: Place) -> None:
+    for variant in ("mhr", "mhr-z", "mhr-mu"):
+
+        def words(run: str, variant: str = variant) -> list[str]:
+            name = f"{run}-{variant}"
+            return [
+                "adapt",
+                f"--run={place.whole}",
+                "--task=two_tasks",
+                f"--variant={variant}",
+                f"--output_dir={name}",
+            ]
+
+        succeeds(ran(place.folder, *words("adapted-by-one")))
+        place.on_two(words("adapted-by-two"))
+        by_one, by_two = (place / f"adapted-by-{count}-{variant}" for count in ("one", "two"))
+        assert len(losses(by_one)) == 4
+        np.testing.assert_allclose(losses(by_one), losses(by_two), rtol=1e-5)
+        ours, theirs = trained_arrays(by_one), trained_arrays(by_two)
+        assert ours.keys() == theirs.keys()
+        for name, array in ours.items():
+            np.testing.assert_allclose(array, theirs[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@case("none", "infer, 2 processes", "an uneven last batch", "the answers and scores of one process, to 1e-5")
+def _infers_with_two(place: Place) -> None:
+    (place / "eleven.jsonl").write_text("".join(f'{{"input": "abc{n}"}}\n' for n in range(11)))
+    task = json.loads((place.whole / "checkpoints/6/tasks/metadata").read_text())[0]
+
+    def words(output: str) -> list[str]:
+        return [
+            "infer",
+            f"--run={place.whole}",
+            f"--task={task}",
+            "--input=eleven.jsonl",
+            f"--output={output}",
+        ]
+
+    succeeds(ran(place.folder, *words("one.jsonl")))
+    place.on_two(words("two.jsonl"))
+    by_one, by_two = (
+        [json.loads(line) for line in (place / name).read_text().splitlines()]
+        for name in ("one.jsonl", "two.jsonl")
+    )
+    assert [line["prediction"] for line in by_one] == [line["prediction"] for line in by_two]
+    scores = [line["score"] for line in by_one]
+    assert len(set(scores)) == 11
+    assert scores == pytest.approx([line["score"] for line in by_two], rel=1e-5)
+
+
+@case("none", "export, routing, 2 processes", "writing", "the first writes the files of one process")
+def _writes_with_one_of_two(place: Place) -> None:
+    task = json.loads((place.whole / "checkpoints/6/tasks/metadata").read_text())[0]
+    for name, words in (
+        ("export", ["--format=hugging_face", f"--task={task}", "--output={}"]),
+        ("routing", ["--gradients=4", "--output_dir={}"]),
+    ):
+        for count in ("one", "two"):
+            output = f"{name}-by-{count}"
+            program = [name, f"--run={place.whole}", *(word.format(output) for word in words)]
+            if count == "one":
+                succeeds(ran(place.folder, *program))
+            else:
+                place.on_two(program)
+        assert contents(place / f"{name}-by-one") == contents(place / f"{name}-by-two")
 
 
 @case("fewer devices", "eval, infer, adapt", "reading", "a run of model=2 is used on one device, to 1e-5")

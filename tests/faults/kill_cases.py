@@ -56,19 +56,37 @@ def _counts_lost_time(place: Place) -> None:
 
 
 @case("kill -9", "train, 2 processes", "random moments", "exit code 42 of the other; the rerun is bit-equal")
-def _kills_one_of_two(place: Place) -> None:
-    for number, (index, step) in enumerate([(1, 3), (0, 4)]):
+def _kills_one_or_both_of_two(place: Place) -> None:
+    whole = place.of_two
+    chosen = random.Random(1)
+    for number in range(10):
         run = f"two-killed-{number}"
         words = train_words(run, "train.save_every=1")
+        moments = ["tasks, ", "compiling the training step", *(f"step {step}/6" for step in range(1, 6))]
+        killed = chosen.choice([[0], [1], [0, 1]])
         with contextlib.ExitStack() as stack:
             hosts = start_hosts(stack, place.folder, words, 2, SLOW="0.2")
-            hosts[0].wait_for(f"step {step}/6")
-            hosts[index].process.kill()
-            other = hosts[1 - index]
-            assert other.code(within=60) == 42, other.stderr
-            assert "Traceback" not in other.stderr
+            hosts[0].wait_for(chosen.choice(moments))
+            time.sleep(chosen.uniform(0, 0.15))
+            for index in killed:
+                hosts[index].process.kill()
+            for index in {0, 1}.difference(killed):
+                assert hosts[index].code(within=60) == 42, hosts[index].stderr
+                assert "Traceback" not in hosts[index].stderr, hosts[index].stderr
         place.on_two(words)
-        same_run(place / run, place.of_two)
+        same_run(place / run, whole)
+
+
+@case("kill -9", "train", "the first evaluation", "no step is lost; the rerun is bit-equal")
+def _kills_while_it_evaluates(place: Place) -> None:
+    words = train_words("first-evaluation", "train.eval_every=3", "train.save_every=1000")
+    with started(place.folder, *words, SLOW_BATCHES="5") as program:
+        program.wait_for("predicting")
+        program.wait_for_file(place / "first-evaluation/checkpoints/3")
+        program.process.kill()
+    succeeds(ran(place.folder, *words))
+    succeeds(ran(place.folder, *(word.replace("first-", "whole-") for word in words)))
+    same_run(place / "first-evaluation", place / "whole-evaluation")
 
 
 @case("kill -9", "launch, 4 processes", "a step", "all are started again; the end is that of 4 processes")

@@ -231,3 +231,9 @@ _TIMED = re.compile("per_second|^time/|^goodput$")
 def losses(run: pathlib.Path) -> list[tuple[int, float]]:
     """The step and the loss of every report, in the order of the lines."""
     return [(line["step"], line["loss"]) for line in metrics(run) if "loss" in line]
+
+
+def contents(path: pathlib.Path) -> dict[str, bytes]:
+    """The files of a folder by their path in it, or the one file that the path is."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}

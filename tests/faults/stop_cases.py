@@ -2,14 +2,13 @@
 
 import contextlib
 import json
-import pathlib
 import signal
 import time
 from collections.abc import Callable, Sequence
 
 import pytest
 from place import Place, case, same_run, succeeds
-from programs import Program, ran, saved, start_hosts, started, train_words
+from programs import Program, contents, ran, saved, start_hosts, started, train_words
 
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
@@ -172,12 +171,7 @@ def _stops_exports(place: Place) -> None:
         assert not [name for name in new if (place / name).is_file()], format
         succeeds(ran(place.folder, *words(output)))
         succeeds(ran(place.folder, *words(whole)))
-        assert _contents(place / output) == _contents(place / whole)
-
-
-def _contents(path: pathlib.Path) -> dict[str, bytes]:
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return {str(file.relative_to(path)): file.read_bytes() for file in files}
+        assert contents(place / output) == contents(place / whole)
 
 
 @case("SIGTERM", "sweep", "scoring", "exit code 42 in 25 s; what is scored is kept; the rerun adds the rest")
