@@ -221,7 +221,8 @@ def _steps(
             progress.add(len(example_tasks(batch)) * len(placed["task_ids"]) // len(batch["task_ids"]))
         reports = step % run.report_every == 0 or step == run.steps
         saves = step % run.save_every == 0 or step == run.steps or stops
-        evaluates = evaluation is not None and evaluation.is_due(step, run.steps) and not stops
+        due = evaluation is not None and evaluation.is_due(step, run.steps)
+        evaluates = due and not stops
         try:
             # A step is waited for when the next one has begun, so that the devices always have work.
             taken.add(step, metrics, batch)
@@ -240,6 +241,7 @@ def _steps(
                 # is ended during that time goes on from here.
                 saved, was_evaluated = save(), True
                 spent.add("save_stall")
+                spent.settle_step()
             # Other evaluations come before the checkpoint, so that a run which resumes from it has their
             # metrics.
             began = time.perf_counter()
@@ -267,7 +269,7 @@ def _steps(
             spent.add("save_stall")
             spent.settle_step()
         spent.write_sometimes()
-        if stops and step < run.steps:
+        if stops and (due or step < run.steps):
             checkpoints.wait()
             spent.add("save_stall")
             raise stop(f"step {step} of {run.steps} is saved, and the same command goes on from there")

@@ -215,9 +215,11 @@ def _checksums(step: epath.Path) -> Fields | None:
     """Read the checksums of a checkpoint; None where it was saved before checkpoints had any."""
     path = step / "checksums" / "metadata"
     if not path.exists():
+        # Every complete checkpoint has the list of its items, which was written after them.
         manifest = step / "_CHECKPOINT_METADATA"
-        known = read_json(manifest, advice=_DAMAGED) if manifest.exists() else {}
-        if "checksums" not in (known.get("item_handlers") or {}):
+        listed = Fields(read_json(manifest, advice=_DAMAGED), manifest, _DAMAGED).inside("item_handlers")
+        if "checksums" not in listed:
+            listed.take("trained", object)
             return None
     return Fields(read_json(path, advice=_DAMAGED), path, _DAMAGED)
 
