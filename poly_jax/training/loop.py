@@ -20,6 +20,7 @@ from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, example_tasks
 from poly_jax.training.checkpoints import KEEP, Checkpoints, explained
+from poly_jax.training.checksums import checksums
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
@@ -210,8 +211,11 @@ def _steps(
             if progress is None:
                 # The first step compiles, so the measured speed does not include it.
                 jax.block_until_ready(metrics)
-                spent.add("compile")
-                deferral.begin()
+        if progress is None:
+            # The programs that sum a checkpoint's arrays are compiled here, so that no save waits for that.
+            checksums((state.trained, state.optimizer))
+            spent.add("compile")
+            deferral.begin()
         # Hosts agree on a step to stop after. One host need not wait for the others' answers.
         asked_before, asked = asked, any_host(run.mesh, requested())
         stops = bool(asked if jax.process_count() == 1 else asked_before)
