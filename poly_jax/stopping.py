@@ -82,11 +82,11 @@ class Deferral:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Inside this block, a signal raises `Stopped` again."""
-        _received.deferred = False
+        before, _received.deferred = _received.deferred, False
         try:
             yield
         finally:
-            _received.deferred = True
+            _received.deferred = before
 
     def __enter__(self) -> "Deferral":
         return self

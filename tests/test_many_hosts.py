@@ -106,6 +106,26 @@ def test_a_tpu_outside_of_a_cloud_is_used_alone(environment, asked, monkeypatch)
         pass
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError("Timed out while waiting for async_write_complete barrier."),
+        ValueError("UNKNOWN: Gloo AllReduce failed: Connection closed by peer [127.0.0.1]:4711"),
+        RuntimeError("UNAVAILABLE: The following tasks are unhealthy (stopped sending heartbeats): 1"),
+    ],
+)
+def test_an_error_by_which_a_library_tells_that_another_host_is_gone_is_taken_for_that(
+    environment, asked, monkeypatch, error
+):
+    environment({"POLY_JAX_COORDINATOR": "a:1", "POLY_JAX_NUM_PROCESSES": "2", "POLY_JAX_PROCESS_ID": "0"})
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    with pytest.raises(many_hosts.LostHostError), many_hosts.joined(TRAIN, NO_FLAGS):
+        raise error
+    # An error of this host's disk is its own.
+    with pytest.raises(TimeoutError, match="the disk"), many_hosts.joined(TRAIN, NO_FLAGS):
+        raise TimeoutError("the disk does not answer")
+
+
 def test_an_unexpected_error_ends_one_of_several_hosts_at_once_and_names_it(monkeypatch, capsys):
     ended = []
 

@@ -24,10 +24,11 @@ _START = 120
 """Seconds in which all processes have to start."""
 _HEARTBEAT = 30
 """Seconds without a sign of life after which a process counts as lost."""
-# What XLA, Gloo and JAX's coordination service say when a connection to another process ends.
+# What XLA, Gloo and JAX's coordination service say when a connection to another process ends, and Orbax where
+# another process does not arrive at a barrier.
 _LOST = re.compile(
     r"gloo|UNAVAILABLE|DEADLINE_EXCEEDED|ABORTED|CANCELLED|heartbeat|coordination|connection (closed|reset)"
-    r"|socket closed|unhealthy",
+    r"|socket closed|unhealthy|barrier",
     re.IGNORECASE,
 )
 # On these, JAX knows how to find the other processes (jax.distributed.initialize): Slurm, Open MPI and GKE.

@@ -4,6 +4,7 @@ from poly_jax.configuration.explanation import explain_unset_bindings, one_line
 from poly_jax.configuration.files import CONFIG_FILE, find, gin_root, run_config, shipped
 from poly_jax.configuration.loaded import Loaded, current
 from poly_jax.configuration.loading import Configuration, load
+from poly_jax.configuration.seal import sealed
 from poly_jax.configuration.texts import Texts
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "load",
     "one_line",
     "run_config",
+    "sealed",
     "shipped",
 ]

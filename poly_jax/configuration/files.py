@@ -11,8 +11,9 @@ import gin
 from etils import epath
 from gin import resource_reader
 
+from poly_jax.configuration.seal import check_seal
 from poly_jax.errors import UserError
-from poly_jax.files.text_file import read_text
+from poly_jax.files.text_file import COPY, read_text
 from poly_jax.suggestion import close_names, did_you_mean
 
 CONFIG_FILE = "config.gin"
@@ -102,14 +103,17 @@ def run_config(run: str | os.PathLike) -> str:
       run: the output folder of a run, or a step in it.
 
     Raises:
-      UserError: the folder does not exist, or neither it nor the two folders above it hold a `config.gin`.
+      UserError: the folder does not exist, neither it nor the two folders above it hold a `config.gin`, or
+        that file has changed since the run wrote it.
     """
     folder = epath.Path(run if _REMOTE.match(str(run)) else os.path.abspath(run))
     if not folder.is_dir():
         raise UserError(f"there is no folder {run}; give the output folder of a training run")
     for candidate in (folder, folder.parent, folder.parent.parent):
         if (candidate / CONFIG_FILE).is_file():
-            return os.fspath(candidate / CONFIG_FILE)
+            path = os.fspath(candidate / CONFIG_FILE)
+            check_seal(read_text(path, advice=COPY), path)
+            return path
     raise UserError(
         f"{run} is not a run: no {CONFIG_FILE} there or above; give the output folder of a run or a step in"
         " it"

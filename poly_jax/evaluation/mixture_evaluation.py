@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -104,24 +104,34 @@ class MixtureEvaluation:
                 f"{self._mixture!r}"
             )
 
-    def __call__(self, predictor: Predictor, keep_bar: bool = True) -> Evaluated:
+    def __call__(
+        self, predictor: Predictor, keep_bar: bool = True, after_batch: Callable[[], None] = lambda: None
+    ) -> Evaluated:
         """Predict the examples that `read` has read, and compute their tasks' metrics.
 
         Args:
           predictor: a model with the task table of the evaluation.
           keep_bar: whether the progress bar stays on the terminal at the end.
+          after_batch: called after every batch, on all hosts after the same one. An exception that it raises
+            ends the evaluation.
 
         Raises:
           UserError: a metric fails, or the model's scores are not numbers.
         """
         assert self._evaluator is not None, "read() comes first"
         began = time.perf_counter()
-        metrics = self._run(self._evaluator, predictor, keep_bar)
+        metrics = self._run(self._evaluator, predictor, keep_bar, after_batch)
         results, notices = summarised(with_mean(metrics), [task.unrouted for task in self._tasks], metrics)
         seconds = time.perf_counter() - began
         return Evaluated(results, metrics, notices, sum(self._examples.values()), seconds)
 
-    def _run(self, evaluator: seqio.Evaluator, predictor: Predictor, keep_bar: bool) -> dict[str, Any]:
+    def _run(
+        self,
+        evaluator: seqio.Evaluator,
+        predictor: Predictor,
+        keep_bar: bool,
+        after_batch: Callable[[], None],
+    ) -> dict[str, Any]:
         kinds = {
             task.name: {metric.model_output_type for metric in task.metric_objs}
             for task in evaluator.eval_tasks
@@ -138,7 +148,12 @@ class MixtureEvaluation:
         hidden = jax.process_index() != 0 or not (keep_bar or console.is_terminal)
         with bars.Progress(*columns, console=console, disable=hidden, transient=not keep_bar) as progress:
             bar = progress.add_task("evaluating", total=work)
-            functions = model_functions(predictor, lambda count: progress.advance(bar, count))
+
+            def advance(count: int) -> None:
+                progress.advance(bar, count)
+                after_batch()
+
+            functions = model_functions(predictor, advance)
             with own_errors():
                 metrics, _ = evaluator.evaluate(compute_metrics=True, model_fns=functions)
         return metrics.result()

@@ -83,7 +83,9 @@ class OnlineEvaluation:
         said = f"{name}, {self.split}{', zero-shot' if self.zero_shot else ''}"
         predictors: list[Predictor] = []
 
-        def scores(trained: dict[str, Any], frozen: dict[str, Any]) -> dict[str, float]:
+        def scores(
+            trained: dict[str, Any], frozen: dict[str, Any], after_batch: Callable[[], None]
+        ) -> dict[str, float]:
             restored = Restored(model, merge(frozen, trained), table, "this run", Origin())
             if self.zero_shot:
                 restored = averaged(restored, ids)
@@ -91,7 +93,8 @@ class OnlineEvaluation:
                 # It is kept without parameters, so that those of this step do not stay in memory.
                 kept = dataclasses.replace(restored, parameters={}, table=ids)
                 predictors.append(Predictor(kept, experiment.decoding, mesh, self.batch_size))
-            done = evaluation(predictors[0].with_parameters(restored.parameters), keep_bar=False)
+            predictor = predictors[0].with_parameters(restored.parameters)
+            done = evaluation(predictor, keep_bar=False, after_batch=after_batch)
             if jax.process_index() == 0:
                 print(_line(said, done), file=sys.stderr, flush=True)
             return {

@@ -17,7 +17,7 @@ from poly_jax.files.file_errors import file_error
 from poly_jax.training.hosts import any_host, on_first_host
 from poly_jax.training.mesh import put
 from poly_jax.training.retention import NewestAndBest, Score
-from poly_jax.training.saved_step import Origin, items, read_origin, read_table, read_tree
+from poly_jax.training.saved_step import Origin, items, read_origin, read_table, read_tree, write_score
 from poly_jax.training.saved_steps import FOLDER, saved_scores, saved_steps
 from poly_jax.training.update import TrainState
 
@@ -84,6 +84,24 @@ class Checkpoints:
                 int(state.step),
                 args=items(state.trained, table, origin, score, optimizer=state.optimizer),
             )
+
+    def add_score(self, step: int, value: float | None) -> None:
+        """Add the value of the metric `keep_best` to a checkpoint that was saved before it was known.
+
+        Args:
+          step: step of the checkpoint, which may still be in the background.
+          value: the value; None where it is not known.
+
+        Raises:
+          UserError: the checkpoint or its score cannot be written.
+        """
+        if self._metric is None or value is None:
+            return
+        score = self._scores[step] = Score(self._metric, value)
+        with explained(self._run):
+            self._manager.wait_until_finished()
+            folder = epath.Path(self._manager.directory) / str(step)
+            on_first_host(lambda: write_score(folder, score))
 
     def restore(
         self, state: TrainState, table: TaskTable, also: Callable[[int], None] = lambda step: None

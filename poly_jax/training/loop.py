@@ -20,12 +20,15 @@ from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.stopping import Deferral, Stopped, requested, stop
 from poly_jax.training.batches import Batches, example_tasks
 from poly_jax.training.checkpoints import KEEP, Checkpoints, explained
+from poly_jax.training.checksums import checksums
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
 from poly_jax.training.memory import return_freed_memory
 from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import scalar_writer
+from poly_jax.training.metrics_file import FILE as METRICS
+from poly_jax.training.metrics_file import is_evaluated
 from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
@@ -162,8 +165,32 @@ def _steps(
         forget_positions(run.folder, but={step, *checkpoints.steps()})
         return step
 
+    def evaluate(evaluation: PeriodicEvaluation) -> Mapping[str, float]:
+        """Evaluate the state; where a host is asked to stop, all hosts raise Stopped after the same batch."""
+
+        def end_if_asked() -> None:
+            if any_host(run.mesh, requested()):
+                raise Stopped("an evaluation during training is left out")
+
+        with deferral.paused() if jax.process_count() == 1 else contextlib.nullcontext():
+            return evaluation.scores(state.trained, start.frozen, end_if_asked)
+
+    def value_of(scores: Mapping[str, float]) -> float | None:
+        return None if run.keep_best is None else score_named(run.keep_best, scores)
+
+    def log_evaluation(step: int, scores: Mapping[str, float]) -> None:
+        log(step, {name: each for name, each in scores.items() if isfinite(each)})
+
+    # A program that was stopped has saved its last step without the evaluation.
+    if evaluation is not None and first and evaluation.is_due(first, run.steps):
+        left_out = jax.process_index() == 0 and not is_evaluated(run.folder / METRICS, first)
+        if any_host(run.mesh, left_out):
+            scores = evaluate(evaluation)
+            checkpoints.add_score(first, value_of(scores))
+            log_evaluation(first, scores)
     progress = None
     taken = TakenSteps(run.non_finite)
+    was_evaluated = False
     asked: Any = np.asarray(False)
     spent.add("start_up")
     if first < run.steps:
@@ -184,8 +211,11 @@ def _steps(
             if progress is None:
                 # The first step compiles, so the measured speed does not include it.
                 jax.block_until_ready(metrics)
-                spent.add("compile")
-                deferral.begin()
+        if progress is None:
+            # The programs that sum a checkpoint's arrays are compiled here, so that no save waits for that.
+            checksums((state.trained, state.optimizer))
+            spent.add("compile")
+            deferral.begin()
         # Hosts agree on a step to stop after. One host need not wait for the others' answers.
         asked_before, asked = asked, any_host(run.mesh, requested())
         stops = bool(asked if jax.process_count() == 1 else asked_before)
@@ -195,7 +225,8 @@ def _steps(
             progress.add(len(example_tasks(batch)) * len(placed["task_ids"]) // len(batch["task_ids"]))
         reports = step % run.report_every == 0 or step == run.steps
         saves = step % run.save_every == 0 or step == run.steps or stops
-        evaluates = evaluation is not None and evaluation.is_due(step, run.steps) and not stops
+        due = evaluation is not None and evaluation.is_due(step, run.steps)
+        evaluates = due and not stops
         try:
             # A step is waited for when the next one has begun, so that the devices always have work.
             taken.add(step, metrics, batch)
@@ -209,32 +240,40 @@ def _steps(
             log(step, {**progress.report(step, taken.means()), **spent.scalars()})
         value = None
         if evaluation is not None and evaluates:
-            # This comes before the checkpoint, so that a run which resumes from it has these metrics.
+            if not was_evaluated:
+                # The first evaluation of a program is compiled, which no signal interrupts. A program that
+                # is ended during that time goes on from here.
+                saved, was_evaluated = save(), True
+                spent.add("save_stall")
+                spent.settle_step()
+            # Other evaluations come before the checkpoint, so that a run which resumes from it has their
+            # metrics.
             began = time.perf_counter()
             try:
-                with deferral.paused() if jax.process_count() == 1 else contextlib.nullcontext():
-                    scores = evaluation.scores(state.trained, start.frozen)
+                scores = evaluate(evaluation)
             except Stopped:
-                # An evaluation may take long. Its metrics of this step are left out.
+                # An evaluation may take long. The program that goes on from this step makes it again.
                 stops = saves = True
             else:
-                log(step, {name: each for name, each in scores.items() if isfinite(each)})
                 progress.leave_out(time.perf_counter() - began)
-                if run.keep_best is not None:
-                    try:
-                        value = score_named(run.keep_best, scores)
-                    except UserError:
+                try:
+                    value = value_of(scores)
+                except UserError:
+                    if saved < step:
                         save()
-                        raise
-                    is_best = value is not None and checkpoints.is_best(value)
-                    saves |= bool(any_host(run.mesh, is_best))
+                    raise
+                if saved == step:
+                    checkpoints.add_score(step, value)
+                log_evaluation(step, scores)
+                is_best = value is not None and checkpoints.is_best(value)
+                saves |= bool(any_host(run.mesh, is_best))
             spent.add("evaluation")
-        if saves:
+        if saves and saved < step:
             saved = save(value)
             spent.add("save_stall")
             spent.settle_step()
         spent.write_sometimes()
-        if stops and step < run.steps:
+        if stops and (due or step < run.steps):
             checkpoints.wait()
             spent.add("save_stall")
             raise stop(f"step {step} of {run.steps} is saved, and the same command goes on from there")

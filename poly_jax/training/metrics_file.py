@@ -48,6 +48,22 @@ def last_report(run: epath.Path) -> LastReport | None:
     return None
 
 
+def is_evaluated(path: epath.Path, step: int) -> bool:
+    """Whether the file holds the metrics of an evaluation after a step.
+
+    Raises:
+      UserError: the file holds something other than metrics.
+    """
+    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
+    *lines, _ = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        place = f"{path}, line {number}"
+        fields = Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE)
+        if any(name.startswith("eval/") for name in fields) and fields.take("step", int) == step:
+            return True
+    return False
+
+
 def forget_after(path: epath.Path, step: int) -> None:
     """Delete the lines of later steps, and half a line at the end of the file.
 

@@ -17,10 +17,11 @@ from poly_jax.weights.tree import listing
 
 Tree = dict[str, Any]
 
-Scores = Callable[[Tree, Tree], Mapping[str, float]]
+Scores = Callable[[Tree, Tree, Callable[[], None]], Mapping[str, float]]
 """A function from the trained and the frozen parameters to metrics by name; it changes neither.
 
-The names are `eval/<task>/<metric>`, and values may be NaN.
+The third argument is called after every batch, on all hosts after the same one, and ends the evaluation where
+it raises an exception. The names are `eval/<task>/<metric>`, and values may be NaN.
 """
 
 

@@ -11,7 +11,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from poly_jax.configuration import CONFIG_FILE as CONFIG
-from poly_jax.configuration import Texts
+from poly_jax.configuration import Texts, sealed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
@@ -65,7 +65,7 @@ def claim(folder: epath.Path, texts: Texts) -> None:
     path = folder / CONFIG
     # Without a checkpoint, nothing is lost if the configuration of an earlier start is replaced.
     if not path.exists() or _meaning(_read(path)) != _meaning(texts.config) or _changed(path, texts):
-        write_whole(path, texts.config)
+        write_whole(path, sealed(texts.config))
     if texts.operative is not None:
         write_whole(folder / OPERATIVE, texts.operative())
 

@@ -15,6 +15,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields, check_items
 from poly_jax.files.json_file import read_json
+from poly_jax.files.whole_file import write_whole
 from poly_jax.training.checksums import checksums, verified
 from poly_jax.training.mesh import put
 from poly_jax.training.retention import Score
@@ -123,6 +124,22 @@ def read_score(step: epath.Path) -> Score | None:
     return score
 
 
+def write_score(step: epath.Path, score: Score) -> None:
+    """Add the metric of a complete checkpoint that was saved without it.
+
+    Raises:
+      UserError: the checkpoint is damaged, or the files cannot be written.
+    """
+    content = dataclasses.asdict(score)
+    path = step / "checksums" / "metadata"
+    # The checksum comes first: a checksum without a score is that of a program which ended here. Checkpoints
+    # of earlier versions have no checksums.
+    if path.exists():
+        write_whole(path, json.dumps({**read_json(path, advice=_DAMAGED), "score": _digest(content)}))
+    (step / "score").mkdir(exist_ok=True)
+    write_whole(step / "score" / "metadata", json.dumps(content))
+
+
 def open_trained(step: epath.Path) -> dict[str, Tensor]:
     """Open the parameters of a checkpoint's trained tree by '/'-joined path, without reading them.
 
@@ -198,9 +215,11 @@ def _checksums(step: epath.Path) -> Fields | None:
     """Read the checksums of a checkpoint; None where it was saved before checkpoints had any."""
     path = step / "checksums" / "metadata"
     if not path.exists():
+        # Every complete checkpoint has the list of its items, which was written after them.
         manifest = step / "_CHECKPOINT_METADATA"
-        known = read_json(manifest, advice=_DAMAGED) if manifest.exists() else {}
-        if "checksums" not in (known.get("item_handlers") or {}):
+        listed = Fields(read_json(manifest, advice=_DAMAGED), manifest, _DAMAGED).inside("item_handlers")
+        if "checksums" not in listed:
+            listed.take("trained", object)
             return None
     return Fields(read_json(path, advice=_DAMAGED), path, _DAMAGED)
 

@@ -11,7 +11,12 @@ import pytest
 from poly_jax import configuration
 from poly_jax.errors import UserError
 from poly_jax.evaluation.evaluate import evaluate
+from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
+from poly_jax.stopping import Stopped
+from poly_jax.training import loop
 from poly_jax.training.progress import Progress
+from poly_jax.training.retention import Score
+from poly_jax.training.saved_steps import saved_scores, saved_steps
 from poly_jax.training.train import train
 
 EVERY_SECOND = ("train.eval_every = 2", "OnlineEvaluation.split = 'test'", "train.report_every = 1")
@@ -88,6 +93,34 @@ def test_a_run_that_was_stopped_has_the_same_evaluations_as_one_that_was_not(run
     resumed = trains(run, tmp_path / "stopped", *bindings)
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
     assert lines(tmp_path / "stopped") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_evaluation_that_a_signal_ends_is_made_when_the_run_goes_on(run, plain, tmp_path, number):
+    bindings = (*EVERY_SECOND, "train.eval_every = 1", "train.keep_best = 'mean/overlap'")
+    bindings += ("train.save_every = 1000", "train.keep_checkpoints = 3")
+    evaluations, evaluate_once = [], MixtureEvaluation.__call__
+
+    def counted(self, *arguments, **named):
+        evaluations.append(True)
+        return evaluate_once(self, *arguments, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MixtureEvaluation, "__call__", counted)
+        # The signal comes during the first batch of this evaluation.
+        patch.setattr(loop, "requested", lambda: len(evaluations) == number)
+        with pytest.raises(Stopped, match=f"step {number} of 3 is saved"):
+            trains(run, tmp_path / "ended", *bindings)
+    assert list(lines(tmp_path / "ended").evaluations) == list(range(1, number))
+    assert max(saved_steps(tmp_path / "ended")) == number
+    resumed = trains(run, tmp_path / "ended", *bindings)
+    jax.tree.map(np.testing.assert_array_equal, resumed, plain.trained)
+    found = lines(tmp_path / "ended")
+    assert found.losses == lines(plain.folder).losses
+    assert list(found.evaluations) == [1, 2, 3]
+    # The checkpoint that was saved without the metric has it now.
+    values = {step: line["eval/mean/overlap"] for step, line in found.evaluations.items()}
+    assert saved_scores(tmp_path / "ended")[number] == Score("mean/overlap", values[number])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Sequence
 
-from cases import Place, case, same_run, succeeds
+from place import Place, case, same_run, succeeds
 from programs import Program, on_hosts, ran, saved, started, train_words
 
 

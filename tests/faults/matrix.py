@@ -11,7 +11,6 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-import launched_cases  # noqa: F401 - adds its rows
 from cases import CASES, Place
 
 

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -58,54 +60,6 @@ Adapters.n_skills = 3
 Adapters.n_splits = 2
 Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
 """
-# A mixture of two tasks, because reading a mixture takes time for each task. `SLOW` makes a step take long.
-TASKS = """
-import os, time
-import seqio
-from poly_jax.tasks.skillbench import compositions, tasks
-
-names = [tasks.registered_name(task.name) for task in compositions.benchmark().train[:2]]
-if "two_tasks" not in seqio.MixtureRegistry.names():
-    seqio.MixtureRegistry.add("two_tasks", names, default_rate=1.0)
-if "SLOW" in os.environ:
-    from poly_jax.training import loop
-
-    taken = loop.check_task_ids
-
-    def slowly(*arguments):
-        time.sleep(float(os.environ["SLOW"]))
-        return taken(*arguments)
-
-    loop.check_task_ids = slowly
-if "SLOW_PREDICTIONS" in os.environ:
-    from poly_jax.evaluation.predict import Predictor
-
-    predicts = Predictor.predict
-
-    def predicts_slowly(*arguments, **named):
-        print("predicting", flush=True)
-        time.sleep(float(os.environ["SLOW_PREDICTIONS"]))
-        return predicts(*arguments, **named)
-
-    Predictor.predict = predicts_slowly
-if "NAN_AT" in os.environ:
-    import numpy as np
-    from poly_jax.training import loop
-
-    moves, drawn = loop.to_mesh, []
-
-    def poisons(batch, mesh):
-        # An input weight of infinity makes the loss of one batch infinite.
-        drawn.append(batch)
-        if len(drawn) == int(os.environ["NAN_AT"]):
-            weights = batch["decoder_loss_weights"].astype(np.float32)
-            batch = {**batch, "decoder_loss_weights": weights * np.float32(np.inf)}
-        else:
-            batch = {**batch, "decoder_loss_weights": batch["decoder_loss_weights"].astype(np.float32)}
-        return moves(batch, mesh)
-
-    loop.to_mesh = poisons
-"""
 # Background commands of a shell ignore SIGINT, and so would the programs.
 PROGRAM = """
 import signal
@@ -134,12 +88,12 @@ class Program:
         for line in getattr(self.process, name):
             setattr(self, name, getattr(self, name) + line)
 
-    def wait_for(self, text: str) -> None:
-        """Wait until the process has written a text."""
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until the process has written a text a number of times."""
         end = time.monotonic() + PATIENCE
-        while text not in self.stdout + self.stderr:
+        while (self.stdout + self.stderr).count(text) < times:
             ended = self.process.poll() is not None
-            if ended and text not in self.stdout + self.stderr:
+            if ended and (self.stdout + self.stderr).count(text) < times:
                 raise AssertionError(f"ended ({self.process.returncode}) without {text!r}: {self.stderr}")
             if time.monotonic() > end:
                 raise AssertionError(f"no {text!r} in {PATIENCE} s: {self.stderr}")
@@ -167,7 +121,7 @@ class Program:
 def prepare(folder: pathlib.Path) -> None:
     """Write the recipe and its tasks into a folder, in which the programs are then run."""
     (folder / "run.gin").write_text(RECIPE)
-    (folder / "two_tasks.py").write_text(TASKS)
+    shutil.copy(pathlib.Path(__file__).with_name("two_tasks.py"), folder)
 
 
 @contextlib.contextmanager
@@ -265,7 +219,21 @@ def saved(run: pathlib.Path) -> set[int]:
     )
 
 
-def losses(run: pathlib.Path) -> list[tuple[int, float]]:
-    """The step and the loss of every line of metrics, in the order of the lines."""
+def metrics(run: pathlib.Path) -> list[dict[str, float]]:
+    """Every line of metrics, in the order of the lines, without those that depend on the time."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [(line["step"], line["loss"]) for line in lines]
+    return [{name: value for name, value in line.items() if not _TIMED.search(name)} for line in lines]
+
+
+_TIMED = re.compile("per_second|^time/|^goodput$")
+
+
+def losses(run: pathlib.Path) -> list[tuple[int, float]]:
+    """The step and the loss of every report, in the order of the lines."""
+    return [(line["step"], line["loss"]) for line in metrics(run) if "loss" in line]
+
+
+def contents(path: pathlib.Path) -> dict[str, bytes]:
+    """The files of a folder by their path in it, or the one file that the path is."""
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return {str(file.relative_to(path)): file.read_bytes() for file in files}

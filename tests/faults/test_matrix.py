@@ -2,7 +2,6 @@
 
 import os
 
-import launched_cases  # noqa: F401 - adds its rows
 import pytest
 from cases import CASES, Case, Place
 

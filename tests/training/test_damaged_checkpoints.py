@@ -13,7 +13,8 @@ import pytest
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.training.checkpoints import Checkpoints
-from poly_jax.training.saved_step import Origin, open_trained, read_onto, read_origin, read_table
+from poly_jax.training.retention import Score
+from poly_jax.training.saved_step import Origin, open_trained, read_onto, read_origin, read_score, read_table
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.update import TrainState
 
@@ -141,3 +142,33 @@ def test_parameters_with_other_names_or_shapes_are_refused(run):
         pytest.raises(UserError, match="of another shape"),
     ):
         checkpoints.restore(other, TABLE)
+
+
+def test_a_checkpoint_counts_as_one_of_an_earlier_version_only_where_its_list_of_items_has_no_checksums(run):
+    step = step_folder(run)
+    shutil.rmtree(step / "checksums")
+    with pytest.raises(UserError, match=DAMAGED):
+        restore(run)
+    manifest = step / "_CHECKPOINT_METADATA"
+    listed = json.loads(manifest.read_text())
+    manifest.unlink()
+    with pytest.raises(UserError, match=rf"_CHECKPOINT_METADATA.*{DAMAGED}"):
+        restore(run)
+    manifest.write_text(json.dumps({**listed, "item_handlers": None}))
+    with pytest.raises(UserError, match=rf"item_handlers.*{DAMAGED}"):
+        restore(run)
+    del listed["item_handlers"]["checksums"]
+    manifest.write_text(json.dumps(listed))
+    assert restore(run) is not None
+
+
+def test_a_score_that_is_added_to_a_checkpoint_is_read_and_verified_like_one_that_was_saved_with_it(run):
+    with contextlib.closing(Checkpoints(run, keep_best="mean/accuracy")) as checkpoints:
+        checkpoints.add_score(7, 12.5)
+        assert not checkpoints.is_best(12.5)
+    assert read_score(step_folder(run)) == Score("mean/accuracy", 12.5)
+    assert restore(run) is not None
+    path = step_folder(run) / "score" / "metadata"
+    path.write_text(path.read_text().replace("12.5", "13.5"))
+    with pytest.raises(UserError, match=f"7/score/metadata has changed since it was saved; {DAMAGED}"):
+        read_score(step_folder(run))
