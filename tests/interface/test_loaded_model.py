@@ -11,6 +11,7 @@ import safetensors.numpy
 
 import poly_jax
 from poly_jax import cli
+from poly_jax.configuration import sealed
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters
 from poly_jax.weights import single_file
@@ -140,7 +141,7 @@ def test_loading_a_run_does_not_change_objects_made_later(model):
 def test_a_run_trained_on_another_mesh_is_loaded_on_the_available_devices(model):
     model.save("run")
     config = pathlib.Path("run/config.gin")
-    config.write_text(config.read_text() + "\nPartitioning.model = 7\n")
+    config.write_text(sealed(config.read_text() + "\nPartitioning.model = 7\n"))
     again = poly_jax.load("run", vocabulary="bytes", batch_size=2, inputs_length=8)
     assert again.predict(["ab", "c"], task="b") == model.predict(["ab", "c"], task="b")
     mesh = poly_jax.Partitioning().mesh()
