@@ -34,5 +34,5 @@ def shown(values: Float[np.ndarray, "seeds"] | None, digits: int = 1) -> str:
         return "-"
     mean, half = interval(values)
     if np.isnan(half):
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+        return f"{mean:z.{digits}f}"
+    return f"{mean:z.{digits}f} ± {half:.{digits}f}"

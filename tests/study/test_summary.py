@@ -6,7 +6,7 @@ from etils import epath
 
 from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.study.arrays import exact_match
-from poly_jax.study.seeds import interval
+from poly_jax.study.seeds import interval, shown
 from poly_jax.study.summary import summarise
 
 
@@ -64,3 +64,7 @@ def test_the_summary_reports_paired_differences(tmp_path):
     text = summarise(results, (0, 1))
     assert "| Poly - shared LoRA | 55.0 ± 0.0 |" in text
     assert "| MHR - Poly | -5.0 ± 0.0 |" in text
+
+
+def test_a_mean_that_rounds_to_zero_has_no_sign():
+    assert shown(np.array([-0.01, 0.0, -0.02])) == "0.0 ± 0.0"
