@@ -3,7 +3,7 @@
 import dataclasses
 
 from poly_jax.evaluation.unknown_answers import UNKNOWN
-from poly_jax.study.methods import POLY, PRIVATE, RECIPES, SHARED_WIDE, MultitaskMethod
+from poly_jax.study.methods import C_POLY, MHR, POLY, PRIVATE, RECIPES, SHARED_WIDE, MultitaskMethod
 from poly_jax.tasks.skillbench.descriptions import Wording
 
 PUBLISHED_SEEDS = (0, 1, 2, 3, 4)
@@ -39,6 +39,7 @@ def _entry(method: MultitaskMethod, rate: float, *answers: str) -> Entry:
 
 
 _MOLORA = MultitaskMethod("MoLoRA", f"{RECIPES}/molora.gin")
+_MTL_LORA = MultitaskMethod("MTL-LoRA", f"{RECIPES}/mtl_lora.gin")
 _SMEAR = MultitaskMethod("SMEAR", f"{RECIPES}/smear.gin")
 
 # The opaque benchmark uses the same rates. For routers that look at inputs, they were chosen from 1e-2 and
@@ -49,5 +50,8 @@ ENTRIES = (
     _entry(_MOLORA, 1e-2, AS_IT_IS, UNIFORM),
     _entry(_SMEAR, 3e-2, AS_IT_IS, UNIFORM),
     _entry(PRIVATE, 1e-2, UNIFORM, "arrow", "phatgoose"),
+    _entry(MHR, 3e-2, UNIFORM, *UNKNOWN),
+    _entry(C_POLY, 1e-2, UNIFORM),
+    _entry(_MTL_LORA, 3e-2, UNIFORM),
 )
 """The methods in the order in which they are computed."""
