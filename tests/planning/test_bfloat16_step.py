@@ -20,7 +20,7 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.experiment import Data, Experiment
-from poly_jax.model import projection
+from poly_jax.model import frozen_product
 from poly_jax.model.config import T5Config
 from poly_jax.planning.abstract_run import AbstractRun, table_of, train_program
 from poly_jax.planning.dot_flops import products
@@ -137,7 +137,7 @@ def test_a_product_that_makes_a_float32_copy_is_noticed(monkeypatch):
     def widened(x, copies, kernel):
         return (x.astype(jnp.float32) @ kernel.astype(jnp.float32)).astype(x.dtype)
 
-    monkeypatch.setattr(projection, "_product", widened)
+    monkeypatch.setattr(frozen_product, "_product", widened)
     traced, dtypes = traced_step(run_of(CASES["MHR"]))
     assert dtypes == {"bfloat16"}
     assert {(EMBED, MLP), (MLP, EMBED)} <= float32_kernels(traced.jaxpr)
