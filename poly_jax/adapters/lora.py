@@ -126,13 +126,13 @@ class LoRA:
         return outputs + jnp.einsum("blsr,bsro->blo", hidden, b)
 
     def cheaper_by_token(self, n_splits: int, mixes: int) -> bool:
-        """Only for averaged outputs, and with no more splits than mixes.
+        """Only for averaged outputs, with one split or many mixes in a row.
 
-        A position multiplies by `n_splits * skills * rank` columns of skills side by side, and by
-        `mixes * skills * rank` of mixed ones. Mixed factors have `mixes * rank`, and were never slower in
-        benchmarks/token_routing.py.
+        A position has `n_splits * skills * rank` columns of skills side by side and as many weights as one more
+        rank, or `mixes * skills * rank` columns of mixed skills. Factors are always mixed first, which
+        benchmarks/mixing_forms.py finds as fast or faster.
         """
-        return self.merge_after and n_splits <= mixes
+        return self.merge_after and (n_splits == 1 or n_splits * (self.rank + 1) < mixes * self.rank)
 
     def side_by_side(self, parameters: Mixed) -> Mixed:
         """`lora_a` [d_in, skills * rank] and `lora_b` [skills * rank, d_out]."""
