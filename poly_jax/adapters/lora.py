@@ -128,9 +128,9 @@ class LoRA:
     def cheaper_by_token(self, n_splits: int, mixes: int) -> bool:
         """Only for averaged outputs, with one split or many mixes in a row.
 
-        A position has `n_splits * skills * rank` columns of skills side by side and as many weights as one more
-        rank, or `mixes * skills * rank` columns of mixed skills. Factors are always mixed first, which
-        benchmarks/mixing_forms.py finds as fast or faster.
+        A position has `n_splits * skills * rank` columns of skills side by side, and as many weights as one
+        more rank would have columns; or `mixes * skills * rank` columns of mixed skills. Factors are always
+        mixed first, which benchmarks/mixing_forms.py finds as fast or faster.
         """
         return self.merge_after and (n_splits == 1 or n_splits * (self.rank + 1) < mixes * self.rank)
 
