@@ -130,7 +130,7 @@ class LoRA:
 
         A position has `n_splits * skills * rank` columns of skills side by side, and as many weights as one
         more rank would have columns; or `mixes * skills * rank` columns of mixed skills. Factors are always
-        mixed first, which benchmarks/mixing_forms.py finds as fast or faster.
+        mixed first, which benchmarks/mixing_forms.py finds faster, or as fast to within 4%.
         """
         return self.merge_after and (n_splits == 1 or n_splits * (self.rank + 1) < mixes * self.rank)
 
