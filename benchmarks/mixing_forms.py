@@ -17,6 +17,7 @@ import numpy as np
 from measuring import arguments, in_turn, report
 
 from poly_jax.adapters.lora import LoRA
+from poly_jax.model.projection import at_positions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,19 +73,19 @@ def programs(case: Case, width: int, n_skills: int) -> dict[str, Callable[[], fl
         weights = table if case.examples > 1 else table[:, 0]
         return skill.apply(skill.mix(skills, weights), x, x @ kernel, segments=segments)
 
-    def at_positions(table: Any) -> Any:
-        return jnp.take_along_axis(table, examples[..., None, None], axis=1)
+    def weights_at(table: Any) -> Any:
+        return at_positions(table if case.examples > 1 else table[:, 0], case.length, segments)
 
     def outputs_by_position(skill: LoRA, skills: Any, table: Any, x: Any) -> Any:
         stacked = skill.side_by_side(skills)
-        return skill.apply_by_token(stacked, at_positions(table), x, x @ kernel)
+        return skill.apply_by_token(stacked, weights_at(table), x, x @ kernel)
 
     factors, outputs = (LoRA(rank=case.rank, merge_after=after) for after in (False, True))
     forms = {
         "alone": lambda skills, table, x: x @ kernel,
         "factors, mixed first": lambda *given: mixed_first(factors, *given),
         "factors, by position": lambda skills, table, x: factors_by_position(
-            factors, skills, at_positions(table), x, x @ kernel
+            factors, skills, weights_at(table), x, x @ kernel
         ),
         "outputs, mixed first": lambda *given: mixed_first(outputs, *given),
         "outputs, by position": lambda *given: outputs_by_position(outputs, *given),

@@ -92,9 +92,11 @@ class Adapters:
                 " Adapters.n_splits = 1"
             )
         if self.routes_tokens and not isinstance(self.skill, TokenSkill):
+            needed = ("apply_by_token", "side_by_side", "cheaper_by_token")
+            missing = next((method for method in needed if not hasattr(self.skill, method)), needed[0])
             raise UserError(
                 f"{name} mixes skills for each token, and {type(self.skill).__name__} has no method"
-                " `apply_by_token`; use LoRA or IA3, or a router of tasks such as LearnedRouter"
+                f" `{missing}`; use LoRA or IA3, or a router of tasks such as LearnedRouter"
             )
 
     @property

@@ -57,7 +57,7 @@ class Projection(nn.Module):
         if adapters.routes_tokens or not kept:
             route = self._routed(x, route)
         # Decoding mixes for all its steps once, whatever the form of a mix.
-        by_token = adapters.routes_tokens if cursor is not None else _by_token(adapters, route)
+        by_token = adapters.routes_tokens or (cursor is None and _cheaper_by_token(adapters, route))
         if kept:
             # An earlier step mixed for the same rows.
             mixed: dict[str, Mixed] = self.get_variable("prefill", "mixed")
@@ -78,7 +78,7 @@ class Projection(nn.Module):
                 assert route.weights is not None
                 weights = route.weights
                 if not adapters.routes_tokens:
-                    weights = _at_positions(weights, x.shape[1], packed.get("segments"))
+                    weights = at_positions(weights, x.shape[1], packed.get("segments"))
                 y = skill.apply_by_token(leaves, weights, x, y, uniform)
             else:
                 y = skill.apply(leaves, x, y, uniform, **packed)
@@ -100,16 +100,16 @@ class Projection(nn.Module):
         return jax.random.uniform(self.make_rng("dropout"), shape)
 
 
-def _by_token(adapters: Adapters, route: Route) -> bool:
-    """Whether each position weighs the skills anew: it has weights of its own, or this takes less work."""
-    if adapters.routes_tokens or not isinstance(adapters.skill, TokenSkill):
-        return adapters.routes_tokens
+def _cheaper_by_token(adapters: Adapters, route: Route) -> bool:
+    """Whether the weights of tasks take less work where each position weighs the skills anew."""
     assert route.weights is not None
+    if not isinstance(adapters.skill, TokenSkill) or route.weights.ndim == 2:
+        return False
     mixes_of_a_row = math.prod(route.task_ids.shape[1:])
-    return route.weights.ndim > 2 and adapters.skill.cheaper_by_token(adapters.n_splits, mixes_of_a_row)
+    return adapters.skill.cheaper_by_token(adapters.n_splits, mixes_of_a_row)
 
 
-def _at_positions(
+def at_positions(
     weights: Float[Array, "*rows splits skills"],
     length: int,
     segments: Int[Array, "batch length"] | None,

@@ -37,11 +37,8 @@ def last_report(run: epath.Path) -> LastReport | None:
       UserError: the file holds something other than metrics.
     """
     path = run / FILE
-    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
-    *lines, _ = text.split("\n")
-    for number, line in reversed(list(enumerate(lines, 1))):
-        place = f"{path}, line {number}"
-        fields = Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE)
+    for number, line in reversed(_lines(_text(path))):
+        fields = _fields(path, number, line)
         if "loss" in fields:
             speed = fields.take("steps_per_second", float, default=0.0)
             return LastReport(fields.take("step", int), fields.take("loss", float), speed)
@@ -54,11 +51,8 @@ def is_evaluated(path: epath.Path, step: int) -> bool:
     Raises:
       UserError: the file holds something other than metrics.
     """
-    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
-    *lines, _ = text.split("\n")
-    for number, line in enumerate(lines, 1):
-        place = f"{path}, line {number}"
-        fields = Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE)
+    for number, line in _lines(_text(path)):
+        fields = _fields(path, number, line)
         if any(name.startswith("eval/") for name in fields) and fields.take("step", int) == step:
             return True
     return False
@@ -70,14 +64,25 @@ def forget_after(path: epath.Path, step: int) -> None:
     Raises:
       UserError: the file holds something other than metrics.
     """
-    text = read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
-    # The last piece is empty, or half a line from a run that was killed while it wrote.
-    *lines, _ = text.split("\n")
-    steps = (_step_of(line, f"{path}, line {number}") for number, line in enumerate(lines, 1))
-    kept = "".join(f"{line}\n" for line, known in zip(lines, steps, strict=True) if known <= step)
+    text = _text(path)
+    kept = "".join(
+        f"{line}\n" for number, line in _lines(text) if _fields(path, number, line).take("step", int) <= step
+    )
     if kept != text:
         write_whole(path, kept)
 
 
-def _step_of(line: str, place: str) -> int:
-    return Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE).take("step", int)
+def _text(path: epath.Path) -> str:
+    return read_text(path, _MAX_BYTES, _ADVICE) if path.exists() else ""
+
+
+def _lines(text: str) -> list[tuple[int, str]]:
+    """The complete lines and their numbers, from 1."""
+    # The last piece is empty, or half a line from a run that was killed while it wrote.
+    *lines, _ = text.split("\n")
+    return list(enumerate(lines, 1))
+
+
+def _fields(path: epath.Path, number: int, line: str) -> Fields:
+    place = f"{path}, line {number}"
+    return Fields(parse_json(line, place, allow_nan=True, advice=_ADVICE), place, _ADVICE)

@@ -21,15 +21,6 @@ def _children(program: Program) -> list[int]:
     ]
 
 
-def _two_whole(place: Place) -> pathlib.Path:
-    """A run of two processes that nothing interrupted."""
-    run = place / "launched-two"
-    if not run.exists():
-        for done in on_hosts(place.folder, train_words(run.name), 2):
-            succeeds(done)
-    return run
-
-
 @case("kill -9", "launch, 4 processes", "a step", "all are started again; the end is that of 4 processes")
 def _kills_one_that_is_launched(place: Place) -> None:
     for done in on_hosts(place.folder, train_words("started"), 4):
@@ -58,7 +49,7 @@ def _stops_what_is_launched(place: Place) -> None:
     assert "Traceback" not in program.stdout
     assert len(saved(place / "launched-stopped")) == 1
     succeeds(ran(place.folder, *words))
-    same_run(place / "launched-stopped", _two_whole(place))
+    same_run(place / "launched-stopped", place.of_two)
 
 
 @case(
@@ -81,4 +72,4 @@ def _kills_what_launches(place: Place) -> None:
     done = ran(place.folder, *words)
     succeeds(done)
     assert "resumes from step 2" in done.stdout
-    same_run(place / "launched-killed", _two_whole(place))
+    same_run(place / "launched-killed", place.of_two)

@@ -182,6 +182,10 @@ def test_a_kind_of_skill_without_a_form_for_tokens_is_refused():
     with pytest.raises(UserError, match=r"Plain has no method `apply_by_token`; use LoRA or IA3"):
         Adapters(Plain(), TokenRouter(), n_tasks=2)
     Adapters(Plain(), SMEARRouter(), n_tasks=2)
+    # A skill that was written before the third method was needed is told which one it lacks.
+    Plain.side_by_side = Plain.apply_by_token = lambda *_: None
+    with pytest.raises(UserError, match=r"Plain has no method `cheaper_by_token`"):
+        Adapters(Plain(), TokenRouter(), n_tasks=2)
 
 
 @pytest.mark.parametrize("router", [TokenRouter, ArrowRouter, PHATGOOSERouter])
