@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import absl.logging
 
+from poly_jax.data.deferred_keras import deferred_keras
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
@@ -47,7 +49,7 @@ def _is_from_own_or_user_code(record: logging.LogRecord) -> bool:
     return _CHATTY.isdisjoint(pathlib.PurePath(record.pathname).parts)
 
 
-with held_stderr():
+with held_stderr(), deferred_keras():
     import seqio
     import tensorflow as tf
 

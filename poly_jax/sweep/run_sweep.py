@@ -15,7 +15,6 @@ from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.reporting.table import print_table
 from poly_jax.sweep.adapted import Adapting, Job
-from poly_jax.sweep.bar_plot import save_bar_plot
 from poly_jax.sweep.cells import Cell, column, configuration_digest
 from poly_jax.sweep.method import Method
 from poly_jax.sweep.progress import SweepProgress
@@ -248,6 +247,9 @@ def _write(folder: epath.Path, summary: Summary, metric: str) -> None:
         return
     write_whole(folder / MARKDOWN, summary.markdown())
     write_whole(folder / LATEX, summary.latex())
+    # matplotlib is imported for the picture alone, since every program imports this module.
+    from poly_jax.sweep.bar_plot import save_bar_plot
+
     save_bar_plot(folder / PICTURE, summary, metric)
     print_table("Median over seeds; mean over tasks", summary.columns, summary.rows)
     print(f"outputs: {folder} ({RESULTS}, {MARKDOWN}, {LATEX}, {PICTURE})")

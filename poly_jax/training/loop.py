@@ -26,7 +26,7 @@ from poly_jax.training.finite_steps import NonFinite
 from poly_jax.training.hosts import any_host
 from poly_jax.training.memory import return_freed_memory
 from poly_jax.training.mesh import on_mesh, to_mesh
-from poly_jax.training.metrics import scalar_writer
+from poly_jax.training.metrics import ScalarWriter, scalar_writer
 from poly_jax.training.metrics_file import FILE as METRICS
 from poly_jax.training.metrics_file import is_evaluated
 from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
@@ -114,8 +114,10 @@ def fit(
                 " number of steps, or another --output_dir"
             )
         with contextlib.ExitStack() as closed:
-            writer = scalar_writer(folder, first)
-            closed.callback(_on_disk, folder, writer.close)
+            # The first process alone writes.
+            writer = None if jax.process_index() else scalar_writer(folder, first)
+            if writer is not None:
+                closed.callback(_on_disk, folder, writer.close)
             spent = TimeSpent(None if jax.process_index() else folder, run.steps, first, began)
             if first < run.steps:
                 # Nothing is counted where a command is repeated that is done.
@@ -144,7 +146,7 @@ def _steps(
     evaluation: PeriodicEvaluation | None,
     deferral: Deferral,
     checkpoints: Checkpoints,
-    writer: Any,
+    writer: ScalarWriter | None,
     spent: TimeSpent,
 ) -> TrainState:
     """Take the remaining steps of a run."""
@@ -153,8 +155,8 @@ def _steps(
     step_function = compiled_step(update, run.non_finite, state)
 
     def log(step: int, scalars: Mapping[str, float]) -> None:
-        _on_disk(run.folder, writer.write_scalars, step, scalars)
-        _on_disk(run.folder, writer.flush)
+        if writer is not None:
+            _on_disk(run.folder, writer.write, step, scalars)
 
     def save(value: float | None = None) -> int:
         """Save the state and the position; return the state's step."""

@@ -1,62 +1,48 @@
-"""Writes the scalars of a run to TensorBoard and to a file of JSON lines, through clu's writer interface."""
+"""Writes the scalars of a run to TensorBoard and to a file of JSON lines."""
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
-import jax
-from clu import metric_writers
 from etils import epath
 
+from poly_jax.data.quiet import tf
 from poly_jax.training.metrics_file import FILE, forget_after
 
 
-class JsonLinesWriter(metric_writers.MetricWriter):
-    """A writer that appends one JSON object of scalars or texts per call, as `{"step": 100, "loss": 1.5}`."""
+class ScalarWriter:
+    """Appends to a run's TensorBoard events, and to `metrics.jsonl`: `{"step": 100, "loss": 1.5}`."""
 
-    def __init__(self, path: epath.Path):
-        self._file = path.open("a")
+    def __init__(self, folder: epath.Path) -> None:
+        """Opens both files in the run's folder."""
+        self._lines = (folder / FILE).open("a")
+        # clu's writers do the same, but import Keras with TensorBoard's hyperparameters.
+        self._events = tf.summary.create_file_writer(str(folder))
 
-    def write_scalars(self, step: int, scalars: Mapping[str, Any]) -> None:
-        """Appends a line."""
+    def write(self, step: int, scalars: Mapping[str, float]) -> None:
+        """Write the scalars after a step, and make them visible to readers."""
         values = {name: float(value) for name, value in scalars.items()}
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-
-    def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Appends a line."""
-        self._file.write(json.dumps({"step": step, **texts}) + "\n")
-
-    def write_hparams(self, hparams: Mapping[str, Any]) -> None:
-        """Do nothing, because the run's config.gin has the hyperparameters."""
-
-    def _unsupported(self, *args, **kwargs) -> None:
-        raise TypeError("JSON lines hold scalars and texts; write this kind of summary to TensorBoard alone")
-
-    write_summaries = write_images = write_videos = _unsupported
-    write_audios = write_histograms = write_pointcloud = _unsupported
-
-    def flush(self) -> None:
-        """Make the written lines visible to readers."""
-        self._file.flush()
+        self._lines.write(json.dumps({"step": step, **values}) + "\n")
+        self._lines.flush()
+        with self._events.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
+        self._events.flush()
 
     def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        """Closes the files."""
+        self._lines.close()
+        self._events.close()
 
 
-def scalar_writer(folder: epath.Path, step: int) -> metric_writers.MetricWriter:
+def scalar_writer(folder: epath.Path, step: int) -> ScalarWriter:
     """Make a writer of the scalars after a step, which writes TensorBoard events and `metrics.jsonl`.
 
-    Only the first process of a run writes. Lines of later steps come from a run that was stopped after its
-    last checkpoint. They are deleted, because the run takes these steps again.
+    Lines of later steps come from a run that was stopped after its last checkpoint. They are deleted, because
+    the run takes these steps again.
 
     Raises:
       UserError: `metrics.jsonl` holds something other than metrics.
     """
-    if jax.process_index():
-        return metric_writers.MultiWriter([])
     folder.mkdir(parents=True, exist_ok=True)
     forget_after(folder / FILE, step)
-    return metric_writers.AsyncMultiWriter(
-        [metric_writers.SummaryWriter(str(folder)), JsonLinesWriter(folder / FILE)]
-    )
+    return ScalarWriter(folder)

@@ -1,7 +1,7 @@
 """The seven metrics of CrossFit, as fractions (Ye et al., arXiv 2104.08835).
 
 Each takes the references of every example and one stripped prediction for each. Those that compare with one
-label use the first reference.
+label use the first reference. scikit-learn and SciPy are imported where they are used, as they take a second.
 """
 
 import math
@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-from scipy.stats import pearsonr
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 from poly_jax.errors import UserError
 from poly_jax.tasks.crossfit.rouge_l import rouge_l_f
@@ -66,11 +64,15 @@ def classification_f1(references: References, predictions: Sequence[str]) -> flo
 
     Case counts. Every predicted text that is no label is one more class, with an F1 of 0.
     """
+    from sklearn.metrics import f1_score
+
     return float(f1_score(_labels(references), list(predictions), average="macro", zero_division=0.0))
 
 
 def matthews_correlation(references: References, predictions: Sequence[str]) -> float:
     """Return Matthews' correlation of being exactly "acceptable"; 0 where one side has only one class."""
+    from sklearn.metrics import matthews_corrcoef
+
     wanted = [label == _ACCEPTABLE for label in _labels(references)]
     return float(matthews_corrcoef(wanted, [prediction == _ACCEPTABLE for prediction in predictions]))
 
@@ -84,6 +86,8 @@ def pearson_correlation(references: References, predictions: Sequence[str]) -> f
     Raises:
       UserError: a label is not a number.
     """
+    from scipy.stats import pearsonr
+
     wanted = [_label_number(label) for label in _labels(references)]
     found = [_number(prediction) for prediction in predictions]
     if len(set(wanted)) < 2 or len(set(found)) < 2:

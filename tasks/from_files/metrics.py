@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from rouge_score import rouge_scorer
-from sklearn.metrics import matthews_corrcoef
 
 from poly_jax.errors import UserError
 from poly_jax.suggestion import close_names, did_you_mean
@@ -93,6 +91,8 @@ def _rouge(kind: str) -> Callable[[References, Sequence[str]], float]:
     """Mean F-measure of rouge-score, with its stemmer, against the best reference of each prediction."""
 
     def score(references: References, predictions: Sequence[str]) -> float:
+        from rouge_score import rouge_scorer
+
         scorer = rouge_scorer.RougeScorer([kind], use_stemmer=True)
         best = [
             max(scorer.score(reference, prediction)[kind].fmeasure for reference in texts)
@@ -105,6 +105,8 @@ def _rouge(kind: str) -> Callable[[References, Sequence[str]], float]:
 
 def _matthews_correlation(references: References, predictions: Sequence[str]) -> float:
     """Matthews' correlation of the first references with the predictions, each text being a class."""
+    from sklearn.metrics import matthews_corrcoef
+
     return float(matthews_corrcoef([texts[0] for texts in references], list(predictions)))
 
 

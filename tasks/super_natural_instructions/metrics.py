@@ -8,9 +8,7 @@ rouge-score, over the tokens of `rouge_tokens.py`.
 import functools
 import string
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
-
-from rouge_score import rouge_scorer
+from typing import TYPE_CHECKING, Any, get_args
 
 from poly_jax.data.quiet import seqio
 from poly_jax.errors import UserError
@@ -20,6 +18,9 @@ from poly_jax.tasks.super_natural_instructions.rouge_tokens import (
     english_sees,
     gpt2_tokens,
 )
+
+if TYPE_CHECKING:
+    from rouge_score import rouge_scorer
 
 BLIND = "english (blind to this script)"
 """The value of `rougeL_tokens` for a task in whose references the English tokens ignore most letters."""
@@ -202,7 +203,10 @@ def _percentage(scores: Sequence[float]) -> float:
 
 
 @functools.cache
-def _scorer(tokens: RougeTokens, gpt2_merges: str | None) -> rouge_scorer.RougeScorer:
+def _scorer(tokens: RougeTokens, gpt2_merges: str | None) -> "rouge_scorer.RougeScorer":
+    # It imports NLTK, which takes a while, and training needs no scores.
+    from rouge_score import rouge_scorer
+
     if tokens == "english":
         return rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
     if tokens == "words":

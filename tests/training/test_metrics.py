@@ -12,7 +12,7 @@ from poly_jax.training.metrics import scalar_writer
 def write(folder, after, steps):
     writer = scalar_writer(epath.Path(folder), after)
     for step in steps:
-        writer.write_scalars(step, {"loss": 0.5})
+        writer.write(step, {"loss": 0.5})
     writer.close()
 
 
