@@ -36,6 +36,7 @@ def test_keras_and_libraries_of_scores_and_plots_are_not_imported_at_the_start()
         "import tensorflow.keras\nprint(tensorflow.keras.layers.Dense(3).units)",
         "import keras\nprint(keras.layers.Dense(3).units)",
         "import tensorflow_text\nprint(tensorflow_text.keras.layers.ToDense and 3)",
+        "from tensorflow_text.python.keras.layers import ToDense\nprint(ToDense and 3)",
     ],
 )
 def test_a_users_tasks_may_use_keras(use):

@@ -1,12 +1,13 @@
 """Imports TensorFlow and TensorFlow Text without Keras, which nothing here uses."""
 
 import contextlib
+import importlib
 import importlib.abc
 import importlib.machinery
-import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import Any
 
 _KERAS = "keras"
 _LAYERS = "tensorflow_text.python.keras"
@@ -39,7 +40,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is None or spec.loader is None:
             return spec
-        spec.loader = _Refusal() if name == _KERAS else importlib.util.LazyLoader(spec.loader)
+        spec.loader = _Refusal() if name == _KERAS else _Later()
         return spec
 
 
@@ -51,3 +52,24 @@ class _Refusal(importlib.abc.Loader):
 
     def exec_module(self, module: ModuleType) -> None:
         raise ImportError(f"{module.__name__} is imported later")
+
+
+class _Later(importlib.abc.Loader):
+    """Imports a module when something in it is used.
+
+    The standard library's `LazyLoader` ends in an endless recursion with these modules, which delete names
+    while they are imported (Python 3.13).
+    """
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        def attribute(name: str) -> Any:
+            if name.startswith("__"):
+                raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+            if sys.modules.get(module.__name__) is module:
+                del sys.modules[module.__name__]
+            return getattr(importlib.import_module(module.__name__), name)
+
+        module.__dict__["__getattr__"] = attribute
