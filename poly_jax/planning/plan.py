@@ -222,7 +222,7 @@ def _text(compiled: jax.stages.Compiled) -> str:
 def _trace(
     run: AbstractRun, table: TaskTable, described: Devices, program: Program, decode_batch_size: int
 ) -> tuple[Any, Arguments, Any]:
-    mesh = run.partitioning.mesh(described.devices)
+    mesh = run.partitioning.mesh_for(run.experiment.model, described.devices)
     if program == "decode":
         return *evaluation_program(run, table, mesh, decode_batch_size), mesh
     return *train_program(run, table, mesh), mesh

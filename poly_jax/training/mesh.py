@@ -13,7 +13,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
 from poly_jax.counted import counted
 from poly_jax.errors import UserError
+from poly_jax.weights.divided_dimensions import check_divided
 from poly_jax.weights.sharding import mesh_axes, rules_for
+from poly_jax.weights.t5_dimensions import T5Dimensions
 
 AXES = ("data", "fsdp", "model")
 """The axes of the mesh, from the one with the least communication to the one with the most."""
@@ -75,6 +77,20 @@ class Partitioning:
             )
         return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
 
+    def mesh_for(self, model: T5Dimensions, devices: Sequence[Any] | None = None) -> Mesh:
+        """Arrange devices in a mesh that divides a T5.
+
+        Args:
+          model: the T5.
+          devices: as for `mesh`.
+
+        Raises:
+          UserError: `mesh` or `check_model` raises it.
+        """
+        mesh = self.mesh(devices)
+        check_model(model, mesh)
+        return mesh
+
 
 def _slice(device: Any) -> int:
     """The slice of TPUs that a device belongs to. Other platforms call a host a slice."""
@@ -127,6 +143,12 @@ def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
         name: jax.make_array_from_process_local_data(sharding, np.asarray(rows))
         for name, rows in batch.items()
     }
+
+
+def check_model(model: T5Dimensions, mesh: Mesh) -> None:
+    """Raise a UserError if a mesh leaves a dimension of a T5 undivided; see `check_divided`."""
+    slices = len(set(map(_slice, mesh.devices.flat)))
+    check_divided(model, mesh.shape["fsdp"], mesh.shape["model"], mesh.size // slices)
 
 
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
