@@ -131,7 +131,9 @@ def _estimates(
     model = run.experiment.transformer(table)
     parameters = parameter_shapes(model)
     for fsdp, parts in _meshes(run, accelerators):
-        mesh = Partitioning(fsdp, parts).mesh(described.devices)
+        mesh = Partitioning(fsdp, parts).mesh_for(
+            run.experiment.model, run.experiment.adapters, described.devices
+        )
         trained, frozen = trained_and_frozen(run, model, parameters, mesh)
         state = abstract_state(trained, training_update(run, model), mesh)
         weights = bytes_on_device(frozen)

@@ -77,7 +77,7 @@ def train_method(
     arguments = loaded.arguments("train", output_dir=str(folder))
     train(**arguments)
     experiment = arguments["experiment"]
-    mesh = arguments["partitioning"].mesh_for(experiment.model)
+    mesh = arguments["partitioning"].mesh_for(experiment.model, experiment.adapters)
     return Trained(method, restore(experiment, str(folder), mesh), seed, form, loaded)
 
 
@@ -188,7 +188,9 @@ def adapt_run(trained: Trained, variant: str, bindings: Sequence[str] = ()) -> R
     adapt(**arguments)
     adapted = Configuration().load(run=str(folder))
     experiment = arguments_here(adapted, "evaluate", run=str(folder))["experiment"]
-    return restore(experiment, str(folder), arguments["partitioning"].mesh_for(experiment.model))
+    return restore(
+        experiment, str(folder), arguments["partitioning"].mesh_for(experiment.model, experiment.adapters)
+    )
 
 
 def _sampling(model: Transformer, sampling: bool) -> Transformer:

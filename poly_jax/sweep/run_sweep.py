@@ -234,7 +234,8 @@ def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
 
 
 def _mesh(settings: Settings, batch_size: int) -> Mesh:
-    mesh = settings.partitioning.mesh_for(settings.experiment.model)
+    experiment = settings.experiment
+    mesh = settings.partitioning.mesh_for(experiment.model, experiment.adapters)
     check_batch_size(batch_size, mesh)
     return mesh
 
