@@ -97,11 +97,6 @@ def on_every_host(work: Callable[[], T]) -> T:
     return cast(T, result)
 
 
-def of_first_host(text: str) -> str:
-    """Return the text that host 0 gives, on every host; at most 4,096 bytes."""
-    return text if jax.process_count() == 1 else _from_first_host(text.encode()).decode()
-
-
 def _from_first_host(text: bytes) -> bytes:
     told = multihost_utils.broadcast_one_to_all(np.frombuffer(text.ljust(_LONGEST, b"\0"), np.uint8))
     return bytes(np.asarray(told).tobytes()).rstrip(b"\0")
