@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 
 from poly_jax.data.batches import eval_batches
 from poly_jax.experiment import Data
+from poly_jax.training.mesh import row_devices
 from poly_jax.training.restore import Restored
 
 
@@ -29,7 +30,7 @@ def first_batches(
     Raises:
       UserError: the task is not registered, or lacks the split.
     """
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    devices = row_devices(mesh)
     size = -(-min(n_examples, data.batch_size) // devices) * devices
     batches = eval_batches(
         task,

@@ -79,7 +79,7 @@ def evaluate(
       UserError: the mixture is unknown or has tasks that the run does not know, or there is nothing to
         evaluate because the split, the examples or the metrics are missing.
     """
-    mesh = partitioning.mesh()
+    mesh = partitioning.mesh_for(experiment.model, experiment.adapters)
     check_counts("evaluate", batch_size=batch_size)
     check_batch_size(batch_size, mesh)
     experiment.data.register_tasks()

@@ -65,7 +65,7 @@ def infer(
     Raises:
       UserError: the run has no such task, the input cannot be read, or the output cannot be written.
     """
-    mesh = partitioning.mesh()
+    mesh = partitioning.mesh_for(experiment.model, experiment.adapters)
     check_counts("infer", batch_size=batch_size)
     check_batch_size(batch_size, mesh)
     known = read_table(step_folder(run))

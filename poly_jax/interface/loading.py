@@ -16,7 +16,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import load_backbone
-from poly_jax.training.mesh import Partitioning
+from poly_jax.training.mesh import Partitioning, check_model
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.saved_step import Origin
 from poly_jax.training.saved_steps import FOLDER
@@ -53,7 +53,7 @@ def load(
         None for all devices on the axis `data`, however the run was trained.
 
     Raises:
-      UserError: the path does not hold a run or a T5 that can be read.
+      UserError: the path does not hold a run or a T5 that can be read, or the mesh does not divide the T5.
     """
     place = os.fspath(path)
     given = {"vocabulary": vocabulary, "decoding": decoding, "inputs_length": inputs_length}
@@ -73,6 +73,7 @@ def _run(run: str, numerics: dict[str, Any], vocabulary: Any, mesh: Mesh) -> Mod
     config_file = configuration.run_config(run)
     experiment = configuration.load([config_file]).experiment()
     experiment = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, **numerics))
+    check_model(experiment.model, mesh)
     restored = restore(experiment, run, mesh)
     data = experiment.data
     if vocabulary is None and data.mixture:
@@ -93,6 +94,7 @@ def _run(run: str, numerics: dict[str, Any], vocabulary: Any, mesh: Mesh) -> Mod
 def _backbone(path: str, numerics: dict[str, Any], mesh: Mesh) -> Model:
     stated = open_backbone(path).stated_fields()
     config = dataclasses.replace(T5Config.of_checkpoint(stated, path), **numerics)
+    check_model(config, mesh)
     model = Transformer(config)
     parameters, digest = load_backbone(path, model, mesh)
     place = epath.Path(path).expanduser().absolute()

@@ -28,6 +28,7 @@ from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.run_folder import write_run
 from poly_jax.training.saved_step import Origin
 from poly_jax.weights.backbone import Backbone, open_backbone
+from poly_jax.weights.content_hash import same_contents
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import check_tree, listing, unflatten
 
@@ -124,7 +125,7 @@ def _check_base(path: str, claim: StatedBase, base: Backbone, digest: str) -> No
     if own is None and claim.name is not None and epath.Path(claim.name).exists():
         own = digest if epath.Path(claim.name).absolute() == base.path.absolute() else None
         own = own or hash_with_progress(open_backbone(claim.name).tensors)
-    if own is not None and own != digest:
+    if own is not None and not same_contents(own, digest, lambda: base.tensors):
         raise UserError(
             f"{path} adapts {claim.name}, which is not the backbone {base.path} (their contents differ);"
             " import adapters of different backbones into separate runs"

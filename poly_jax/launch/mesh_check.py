@@ -5,13 +5,16 @@ from typing import Any
 
 from poly_jax.counted import counted
 from poly_jax.errors import UserError
+from poly_jax.weights.divided_dimensions import check_divided
+from poly_jax.weights.t5_dimensions import T5Dimensions
 
 
-def check_mesh(partitioning: Any, devices: int, slice_: str) -> None:
+def check_mesh(partitioning: Any, model: T5Dimensions, devices: int, slice_: str) -> None:
     """Raise a UserError if a run would refuse its mesh on slices of this size; only `data` crosses them.
 
     Args:
       partitioning: the run's `Partitioning`, which says how many devices share parameters and examples.
+      model: the run's T5.
       devices: number of JAX devices of one slice.
       slice_: name of the slice, for the message.
     """
@@ -21,6 +24,7 @@ def check_mesh(partitioning: Any, devices: int, slice_: str) -> None:
             f"Partitioning.fsdp {partitioning.fsdp} x Partitioning.model {partitioning.model} does not divide"
             f" the {counted(devices, 'device')} of {slice_}; choose two numbers whose product does"
         )
+    check_divided(model, *sizes, devices)
 
 
 def check_rows(

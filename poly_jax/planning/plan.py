@@ -18,6 +18,7 @@ from poly_jax.planning.hlo import read_hlo
 from poly_jax.planning.memory import Memory, TooLarge, compile_or_measure, memory_of
 from poly_jax.planning.peaks import PEAKS, Peaks
 from poly_jax.planning.reshards import Contents
+from poly_jax.training.mesh import axis_sizes
 from poly_jax.weights.tree import merge
 
 Program = Literal["train", "decode"]
@@ -173,7 +174,7 @@ def make_plan(
     common: dict[str, Any] = {
         "accelerators": accelerators,
         "program": program,
-        "mesh": dict(mesh.shape),
+        "mesh": axis_sizes(mesh),
         "batch_size": decode_batch_size if program == "decode" else run.data.batch_size,
         "memory": memory,
         "dot_flops_per_chip": total_flops(flops) / accelerators.chips,
@@ -222,7 +223,7 @@ def _text(compiled: jax.stages.Compiled) -> str:
 def _trace(
     run: AbstractRun, table: TaskTable, described: Devices, program: Program, decode_batch_size: int
 ) -> tuple[Any, Arguments, Any]:
-    mesh = run.partitioning.mesh(described.devices)
+    mesh = run.partitioning.mesh_for(run.experiment.model, run.experiment.adapters, described.devices)
     if program == "decode":
         return *evaluation_program(run, table, mesh, decode_batch_size), mesh
     return *train_program(run, table, mesh), mesh

@@ -83,7 +83,7 @@ def _check_layout(
     """Refuse what cannot be laid over the devices, before a program is compiled, which takes minutes."""
     name, devices = accelerators.slice.name, accelerators.devices
     slices = name if accelerators.slices == 1 else f"{accelerators.slices} slices {name}"
-    check_mesh(run.partitioning, accelerators.slice.devices, name)
+    check_mesh(run.partitioning, run.experiment.model, accelerators.slice.devices, name)
     if "train" in programs:
         check_rows(
             "Data.batch_size", run.data.batch_size, run.partitioning, devices, slices, run.microbatches

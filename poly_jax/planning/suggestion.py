@@ -13,6 +13,7 @@ from poly_jax.planning.memory import bytes_on_device
 from poly_jax.planning.plan import Accelerators, Plan
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.start import abstract_state
+from poly_jax.weights.divided_dimensions import divides
 from poly_jax.weights.quantized import Quantization
 
 _MOST_MICROBATCHES = 16
@@ -130,7 +131,9 @@ def _estimates(
     model = run.experiment.transformer(table)
     parameters = parameter_shapes(model)
     for fsdp, parts in _meshes(run, accelerators):
-        mesh = Partitioning(fsdp, parts).mesh(described.devices)
+        mesh = Partitioning(fsdp, parts).mesh_for(
+            run.experiment.model, run.experiment.adapters, described.devices
+        )
         trained, frozen = trained_and_frozen(run, model, parameters, mesh)
         state = abstract_state(trained, training_update(run, model), mesh)
         weights = bytes_on_device(frozen)
@@ -149,7 +152,7 @@ def _meshes(run: AbstractRun, accelerators: Accelerators) -> Iterator[tuple[int,
     per_slice = accelerators.slice.devices
     for parts in _powers(min(per_slice, run.experiment.model.num_heads)):
         for fsdp in _powers(per_slice // parts):
-            if per_slice % (fsdp * parts) == 0:
+            if per_slice % (fsdp * parts) == 0 and divides(run.experiment.model, fsdp, parts):
                 yield fsdp, parts
 
 

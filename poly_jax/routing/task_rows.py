@@ -44,4 +44,14 @@ def task_rows(
         in_specs=(spec, PartitionSpec(*unsharded)),
         out_specs=PartitionSpec(*unsharded, *spec[1:]),
     )(table, task_ids)
-    return constrain(rows, *("batch", "segments")[: task_ids.ndim], "heads", None)
+    names = (*("batch", "segments")[: task_ids.ndim], "heads", None)
+    if over_skills := spec[2]:
+        # First splits are exchanged for rows, then skills. XLA would gather the rows to do both at once.
+        first, *others = mesh_axes(rows.shape, names, rules_for(names), sizes)
+        left = tuple(axis for axis in _as_tuple(first) if axis not in _as_tuple(over_skills))
+        rows = jax.lax.with_sharding_constraint(rows, PartitionSpec(left, *others[:-1], over_skills))
+    return constrain(rows, *names)
+
+
+def _as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return (axes,) if isinstance(axes, str) else axes or ()

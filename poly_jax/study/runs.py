@@ -76,8 +76,9 @@ def train_method(
     )
     arguments = loaded.arguments("train", output_dir=str(folder))
     train(**arguments)
-    mesh = arguments["partitioning"].mesh()
-    return Trained(method, restore(arguments["experiment"], str(folder), mesh), seed, form, loaded)
+    experiment = arguments["experiment"]
+    mesh = arguments["partitioning"].mesh_for(experiment.model, experiment.adapters)
+    return Trained(method, restore(experiment, str(folder), mesh), seed, form, loaded)
 
 
 def seen_score(trained: Trained, split_name: str = "test") -> float:
@@ -187,7 +188,9 @@ def adapt_run(trained: Trained, variant: str, bindings: Sequence[str] = ()) -> R
     adapt(**arguments)
     adapted = Configuration().load(run=str(folder))
     experiment = arguments_here(adapted, "evaluate", run=str(folder))["experiment"]
-    return restore(experiment, str(folder), arguments["partitioning"].mesh())
+    return restore(
+        experiment, str(folder), arguments["partitioning"].mesh_for(experiment.model, experiment.adapters)
+    )
 
 
 def _sampling(model: Transformer, sampling: bool) -> Transformer:

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from etils import epath
+from jax.sharding import Mesh
 
 from poly_jax.configuration import Configuration, Loaded
 from poly_jax.errors import UserError
@@ -82,7 +83,7 @@ def sweep(
     keys, named, jobs = {}, [], []
     for given in methods:
         loaded = configuration.load(run=given.run)
-        method = _checked(given, _settings(given, loaded), cells, split)
+        method = _checked(given, _settings(given, loaded), cells, split, batch_size)
         settings = _settings(method, loaded)
         named.append(method)
         _check_labels(named)
@@ -167,13 +168,17 @@ def _settings(method: Method, loaded: Loaded) -> Settings:
     return dataclasses.replace(settings, optimizer=dataclasses.replace(settings.optimizer, **rates), **own)
 
 
-def _checked(method: Method, settings: Settings, cells: Sequence[Cell], split: str) -> Method:
+def _checked(
+    method: Method, settings: Settings, cells: Sequence[Cell], split: str, batch_size: int
+) -> Method:
     """The method, with its variant under the name that fits its run.
 
     Raises:
-      UserError: the variant does not suit the run, or a task cannot be scored.
+      UserError: the variant does not suit the run, a task cannot be scored, or the mesh does not divide the
+        devices, the run's T5 or a batch.
     """
     experiment = settings.experiment
+    _mesh(settings, batch_size)
     experiment.data.register_tasks()
     for cell in cells:
         check_scorable(cell.seqio_task, split)
@@ -227,10 +232,16 @@ def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
     return [sorted(group, key=lambda job: job.steps) for group in groups]
 
 
+def _mesh(settings: Settings, batch_size: int) -> Mesh:
+    experiment = settings.experiment
+    mesh = settings.partitioning.mesh_for(experiment.model, experiment.adapters)
+    check_batch_size(batch_size, mesh)
+    return mesh
+
+
 def _restore(job: Job, split: str, train_split: str | None, batch_size: int) -> Adapting:
     settings = job.settings
-    mesh = settings.partitioning.mesh()
-    check_batch_size(batch_size, mesh)
+    mesh = _mesh(settings, batch_size)
     settings.experiment.data.register_tasks()
     source = restore(settings.experiment, job.method.run, mesh)
     return Adapting(source, mesh, split, train_split or settings.split_name, batch_size)

@@ -13,11 +13,11 @@ from numpy.typing import DTypeLike
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.backbone_parts import Layout, read_parts
-from poly_jax.training.hosts import of_first_host
+from poly_jax.training.hosts import of_all_hosts, on_every_host
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import put, shardings
 from poly_jax.weights.backbone import Backbone, open_backbone
-from poly_jax.weights.content_hash import ContentHash
+from poly_jax.weights.content_hash import DIGEST_BYTES, joined_hash, tensor_digest
 from poly_jax.weights.layer_trees import stack_layers
 from poly_jax.weights.quantized import (
     Quantization,
@@ -27,6 +27,7 @@ from poly_jax.weights.quantized import (
     quantize,
     scale_name,
 )
+from poly_jax.weights.shares import even_shares
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
 from poly_jax.weights.tree import cast, check_tree, flatten, unflatten
 
@@ -43,7 +44,7 @@ def load_backbone(
 ) -> tuple[Tree, str]:
     """Load a backbone's parameters onto the mesh, in the model's layout, and hash their contents.
 
-    Of several hosts, the first reads and hashes the whole backbone. The others read what their devices hold.
+    Each of several hosts reads what its devices hold, and hashes whole tensors of its own share.
 
     Args:
       path: path for `poly_jax.weights.backbone.open_backbone`, or `RANDOM` for trials without weights.
@@ -52,11 +53,11 @@ def load_backbone(
       dtype: the dtype of the parameters; None for the dtype of the model's activations.
 
     Returns:
-      The parameters as a nested dictionary, and their content hash (see `ContentHash`). The hash of `RANDOM`
-      is `RANDOM`.
+      The parameters as a nested dictionary, and their `content_hash`. The hash of `RANDOM` is `RANDOM`.
 
     Raises:
-      UserError: `path` is not a checkpoint that can be read, or its parameters do not fit this model.
+      UserError: on every host, where `path` is not a checkpoint that each of them can read, or its parameters
+        do not fit this model.
     """
     dtype = dtype or model.config.activation_dtype
     bare = Transformer(model.config)
@@ -69,9 +70,8 @@ def load_backbone(
         }
         check_memory(unflatten(kept), places)
         return _draw(model.config, places, dtype), RANDOM
-    backbone = open_backbone(path)
     # The backbone is checked before the model is traced, because tracing an absurd configuration takes long.
-    check_tree(t5_parameter_shapes(model.config), backbone.tensors, path)
+    backbone = on_every_host(lambda: _checked(path, model.config))
     shapes, axes = parameter_shapes(bare)
     places = shardings(shapes, axes, mesh)
     layout = Layout(
@@ -81,24 +81,46 @@ def load_backbone(
         model.config.quantization,
         dtype,
     )
-    # The hash needs every byte, which host 0 reads. The other hosts read what their devices hold.
-    if jax.process_index() == 0:
-        placed, digest = _read_whole(backbone, layout)
+    if jax.process_count() == 1:
+        placed, digests = _read_whole(backbone, layout)
     else:
-        placed, digest = read_parts(backbone.tensors, layout, backbone.at_once), ""
-    return unflatten(placed), of_first_host(digest)
+        placed, digests = on_every_host(lambda: _read_share(backbone, layout))
+        digests = _of_all_hosts(digests, sorted(backbone.tensors))
+    return unflatten(placed), joined_hash(digests)
 
 
-def _read_whole(backbone: Backbone, layout: Layout) -> tuple[dict[str, jax.Array], str]:
+def _checked(path: str, config: T5Config) -> Backbone:
+    backbone = open_backbone(path)
+    check_tree(t5_parameter_shapes(config), backbone.tensors, path)
+    return backbone
+
+
+def _read_share(backbone: Backbone, layout: Layout) -> tuple[dict[str, jax.Array], dict[str, bytes]]:
+    """Put this host's parts of all arrays onto the mesh, and hash its share of the tensors."""
+    placed = read_parts(backbone.tensors, layout, backbone.at_once)
+    sizes = {name: tensor.nbytes for name, tensor in backbone.tensors.items()}
+    own = even_shares(sizes, jax.process_count())[jax.process_index()]
+    return placed, {name: tensor_digest(name, array) for name, array in backbone.read_each(names=own)}
+
+
+def _of_all_hosts(digests: dict[str, bytes], names: list[str]) -> dict[str, bytes]:
+    """The digests that the hosts computed, each for its own share of the names."""
+    own = np.frombuffer(b"".join(digests.get(name, bytes(DIGEST_BYTES)) for name in names), np.uint8)
+    # Each row has zeros in place of the digests of other hosts.
+    joined = of_all_hosts(own[None]).max(axis=0).reshape(len(names), DIGEST_BYTES)
+    return {name: bytes(digest) for name, digest in zip(names, joined, strict=True)}
+
+
+def _read_whole(backbone: Backbone, layout: Layout) -> tuple[dict[str, jax.Array], dict[str, bytes]]:
     """Put all arrays onto the mesh while they are hashed."""
     quantization, dtype, places = layout.quantization, layout.dtype, layout.places
     stack_of = {
         layer: (stack, number) for stack, of in layout.layers.items() for number, layer in enumerate(of)
     }
-    contents, placed, stacks = ContentHash(), {}, {}
+    digests, placed, stacks = {}, {}, {}
     # Each array is put on the mesh before the next is read: a host never holds all arrays, or two copies.
     for read, array in backbone.read_each(None if quantization != "none" else dtype):
-        contents.add(read, array)
+        digests[read] = tensor_digest(read, array)
         for name, made in _parts(read, array, quantization, dtype):
             part = np.asarray(made)
             if name not in stack_of:
@@ -110,7 +132,7 @@ def _read_whole(backbone: Backbone, layout: Layout) -> tuple[dict[str, jax.Array
             stacks[stack][number] = part
     for name in tuple(stacks):
         placed[name] = put(stacks.pop(name), places[name]).block_until_ready()
-    return placed, contents.hexdigest()
+    return placed, digests
 
 
 def _layers(names: Iterable[str]) -> dict[str, list[str]]:

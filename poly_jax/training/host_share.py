@@ -8,6 +8,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from poly_jax.errors import UserError
+from poly_jax.training.mesh import axis_sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +25,8 @@ def host_share(mesh: Mesh) -> HostShare:
     Raises:
       UserError: see `share_of`.
     """
-    return share_of(np.vectorize(lambda device: device.process_index)(mesh.devices), jax.process_index())
+    processes = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    return share_of(processes.reshape(tuple(axis_sizes(mesh).values())), jax.process_index())
 
 
 def share_of(processes: Int[np.ndarray, "data fsdp model"], process: int) -> HostShare:

@@ -1,7 +1,7 @@
 """Agreement among the processes (hosts) of one program."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -68,9 +68,33 @@ def on_first_host(work: Callable[[], None]) -> None:
         raise UserError(text.decode(errors="replace"))
 
 
-def of_first_host(text: str) -> str:
-    """Return the text that host 0 gives, on every host; at most 4,096 bytes."""
-    return text if jax.process_count() == 1 else _from_first_host(text.encode()).decode()
+def on_every_host(work: Callable[[], T]) -> T:
+    """Do something on every host, which fails on all of them where it fails on one.
+
+    A host that fails alone would end alone, and the others could only say that they lost it.
+
+    Returns:
+      What the work returned on this host.
+
+    Raises:
+      UserError: on every host, where the work raises it or an OSError on one. The message on the other hosts
+        names that host.
+    """
+    if jax.process_count() == 1:
+        return work()
+    result, error = None, None
+    try:
+        result = work()
+    except (UserError, OSError) as raised:
+        error = raised
+    told = (str(error).encode()[:_LONGEST] or b"failed") if error else b""
+    texts = of_all_hosts(np.frombuffer(told.ljust(_LONGEST, b"\0"), np.uint8)[None])
+    if error is not None:
+        raise UserError(str(error)) from error
+    for host, text in enumerate(texts):
+        if text.any():
+            raise UserError(f"host {host} failed: {bytes(text).rstrip(bytes(1)).decode(errors='replace')}")
+    return cast(T, result)
 
 
 def _from_first_host(text: bytes) -> bytes:

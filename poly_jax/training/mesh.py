@@ -11,9 +11,13 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 
+from poly_jax.adapters.config import Adapters
 from poly_jax.counted import counted
 from poly_jax.errors import UserError
-from poly_jax.weights.sharding import mesh_axes, rules_for
+from poly_jax.training.mesh_parts import with_parts
+from poly_jax.weights.divided_dimensions import check_divided
+from poly_jax.weights.sharding import mesh_axes, parts_of, rules_for
+from poly_jax.weights.t5_dimensions import T5Dimensions
 
 AXES = ("data", "fsdp", "model")
 """The axes of the mesh, from the one with the least communication to the one with the most."""
@@ -75,6 +79,23 @@ class Partitioning:
             )
         return Mesh(arranged, AXES, axis_types=(AxisType.Auto,) * 3)
 
+    def mesh_for(
+        self, model: T5Dimensions, adapters: Adapters | None, devices: Sequence[Any] | None = None
+    ) -> Mesh:
+        """Arrange devices in a mesh that divides a T5, and whose parts divide the tables of its tasks.
+
+        Args:
+          model: the T5.
+          adapters: its adapters, whose tables have splits and skills; None where it has none.
+          devices: as for `mesh`.
+
+        Raises:
+          UserError: `mesh` or `check_model` raises it.
+        """
+        mesh = self.mesh(devices)
+        check_model(model, mesh)
+        return mesh if adapters is None else with_parts(mesh, (adapters.n_splits, adapters.n_skills))
+
 
 def _slice(device: Any) -> int:
     """The slice of TPUs that a device belongs to. Other platforms call a host a slice."""
@@ -105,6 +126,20 @@ def shardings(shapes: Any, axes: Any, mesh: Mesh) -> Any:
     return NamedSharding(mesh, mesh_axes(shapes.shape, axes, rules_for(axes), mesh.shape))
 
 
+def axis_sizes(mesh: Mesh) -> dict[str, int]:
+    """Return the size of each of the axes `AXES`, whose parts together are one axis."""
+    return {axis: math.prod(mesh.shape[part] for part in parts_of(axis, mesh.shape)) for axis in AXES}
+
+
+def row_devices(mesh: Mesh) -> int:
+    """Return the number of devices over which the rows of a batch are divided."""
+    return math.prod(mesh.shape[axis] for axis in _row_axes(mesh))
+
+
+def _row_axes(mesh: Mesh) -> tuple[str, ...]:
+    return parts_of("data", mesh.shape) + parts_of("fsdp", mesh.shape)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a value that every device holds completely."""
     return NamedSharding(mesh, PartitionSpec())
@@ -112,7 +147,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Return the sharding of a batch, whose rows are divided over the data axes."""
-    return NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    return NamedSharding(mesh, PartitionSpec(_row_axes(mesh)))
 
 
 def put(array: np.ndarray, place: Sharding) -> jax.Array:
@@ -129,9 +164,16 @@ def to_mesh(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     }
 
 
+def check_model(model: T5Dimensions, mesh: Mesh) -> None:
+    """Raise a UserError if a mesh leaves a dimension of a T5 undivided; see `check_divided`."""
+    slices = len(set(map(_slice, mesh.devices.flat)))
+    sizes = axis_sizes(mesh)
+    check_divided(model, sizes["fsdp"], sizes["model"], mesh.size // slices)
+
+
 def check_batch_size(batch_size: int, mesh: Mesh) -> None:
     """Raise a UserError if the rows of a batch cannot be divided evenly over the mesh."""
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = row_devices(mesh)
     if batch_size % rows:
         raise UserError(
             f"batch size {batch_size} is not a multiple of the {rows} devices of the data axes;"

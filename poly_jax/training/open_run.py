@@ -22,6 +22,7 @@ from poly_jax.training.saved_step import Origin, open_trained, read_origin, read
 from poly_jax.training.saved_steps import beside, step_folder
 from poly_jax.training.skills_below import skills_below
 from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import same_contents
 from poly_jax.weights.layer_trees import unstack_layers
 from poly_jax.weights.layers_apart import layers_apart
 from poly_jax.weights.parameter_names import is_adapter_parameter, is_skill, selects
@@ -104,7 +105,9 @@ class OpenRun:
         Raises:
           UserError: it is another backbone, and `check_backbone` is on.
         """
-        if self.check_backbone and digest != self.origin.backbone_hash:
+        if self.check_backbone and not same_contents(
+            self.origin.backbone_hash, digest, lambda: open_backbone(str(self.backbone_path)).tensors
+        ):
             raise UserError(
                 f"{self.backbone_path} is not the backbone that {self.step} was trained on (their contents"
                 " differ); bind Experiment.backbone to the right one, or Experiment.check_backbone to False"

@@ -7,7 +7,8 @@ from etils import epath
 from poly_jax.errors import UserError
 from poly_jax.training.saved_step import Origin, open_trained, read_origin
 from poly_jax.training.saved_steps import FOLDER, saved_steps
-from poly_jax.weights.content_hash import content_hash
+from poly_jax.weights.backbone import open_backbone
+from poly_jax.weights.content_hash import content_hash, same_contents
 from poly_jax.weights.parameter_names import is_skill
 from poly_jax.weights.tensors import Tensors
 
@@ -42,7 +43,8 @@ def skills_below(origin: Origin, step: epath.Path) -> epath.Path | None:
             f"{step} trains a router for the skills of {below}, which is gone; copy it back, or adapt the run"
             " again"
         )
-    if origin.adapters_hash is not None and content_hash(_skills(below)) != origin.adapters_hash:
+    recorded = origin.adapters_hash
+    if recorded is not None and not _has_skills(below, recorded):
         raise UserError(
             f"{step} trains a router for the skills of {below}, and the skills there have changed since;"
             " adapt the run again"
@@ -69,16 +71,24 @@ def check_resumed(run: epath.Path, origin: Origin) -> None:
         break
     else:
         return
-    if saved.backbone_hash != origin.backbone_hash:
+    if not same_contents(
+        saved.backbone_hash, origin.backbone_hash, lambda: open_backbone(str(origin.backbone)).tensors
+    ):
         raise UserError(
             f"{origin.backbone} is not the backbone that {step} was trained on (their contents differ); put"
             " the right one there, choose another --output_dir, or bind Experiment.check_backbone to False"
         )
-    if saved.adapters_hash != origin.adapters_hash:
+    if not same_contents(
+        saved.adapters_hash, origin.adapters_hash, lambda: _skills(epath.Path(str(origin.adapters)))
+    ):
         raise UserError(
             f"the skills in {origin.adapters} have changed since {step} was trained on them; choose another"
             " --output_dir"
         )
+
+
+def _has_skills(step: epath.Path, recorded: str) -> bool:
+    return same_contents(recorded, content_hash(_skills(step)), lambda: _skills(step))
 
 
 def _skills(step: epath.Path) -> Tensors:

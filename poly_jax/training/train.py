@@ -101,7 +101,7 @@ def train(
     guards.check_microbatches(experiment.data.batch_size, microbatches)
     folder = epath.Path(output_dir)
     on_first_host(functools.partial(check_folder, folder, texts))  # Before anything is read.
-    mesh = partitioning.mesh()
+    mesh = partitioning.mesh_for(experiment.model, experiment.adapters)
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
     table = guards.registered_table(experiment, experiment.data.mixture)
     model = experiment.transformer(table)

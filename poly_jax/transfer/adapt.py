@@ -114,7 +114,7 @@ def adapt(
     names = [line.partition(" =")[0] for line in given]
     # Before anything is read. The other bindings follow from the run and the examples.
     on_first_host(lambda: check_folder(folder, texts.with_bindings(given), names))
-    mesh = partitioning.mesh()
+    mesh = partitioning.mesh_for(experiment.model, experiment.adapters)
     check_batch_size(batch_size, mesh)
     chosen = find(variant) if isinstance(variant, str) else variant
     table = guards.registered_table(experiment, task)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -58,9 +58,17 @@ class Backbone:
         """How many arrays are read ahead, in threads."""
         return AT_ONCE if self.kind == "t5x" else 1
 
-    def read_each(self, dtype: DTypeLike | None = None) -> Iterator[tuple[str, np.ndarray]]:
-        """Read the parameters one after another in the order of their names, with floats cast to `dtype`."""
-        return read_each(dict(sorted(self.tensors.items())), dtype, self.at_once)
+    def read_each(
+        self, dtype: DTypeLike | None = None, names: Iterable[str] | None = None
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Read parameters one after another in the order of their names.
+
+        Args:
+          dtype: dtype that floats are cast to; None keeps the stored dtype.
+          names: the names of the parameters; None for all.
+        """
+        chosen = sorted(self.tensors if names is None else names)
+        return read_each({name: self.tensors[name] for name in chosen}, dtype, self.at_once)
 
 
 def open_backbone(path: epath.PathLike) -> Backbone:

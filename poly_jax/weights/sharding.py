@@ -1,8 +1,9 @@
 """Which axes of the device mesh cut an array, and constraints that hold inside programs."""
 
+import itertools
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -31,16 +32,26 @@ LOGICAL_AXIS_RULES: Rules = (
     ("lora_in", ("model", "fsdp")),
     ("lora_out", ("model", "fsdp")),
 )
-_ALL = ("model", "fsdp", "data")
+TABLE_AXES = ("model", "fsdp", "data")
 TASK_AXIS_RULES: Rules = (
-    ("splits", _ALL),
-    ("tasks", _ALL),
-    ("skills", _ALL),
-    ("lora_in", _ALL),
-    ("lora_out", _ALL),
+    ("splits", TABLE_AXES),
+    ("tasks", TABLE_AXES),
+    ("skills", TABLE_AXES),
+    ("lora_in", TABLE_AXES),
+    ("lora_out", TABLE_AXES),
 )
 """The rules of arrays that grow with the number of tasks. No number of tasks has to be divisible: T0's 313 is
 prime, and what the tasks leave, the other axes take."""
+
+
+def part_name(axis: str, number: int) -> str:
+    """Return the name of a part of an axis that is cut into several, numbered from 0."""
+    return axis if number == 0 else f"{axis}_{number + 1}"
+
+
+def parts_of(axis: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Return those of a mesh's axes that are an axis of this name, or its parts."""
+    return tuple(name for name in names if name == axis or name.rpartition("_")[0] == axis)
 
 
 def mesh_axes(
@@ -53,7 +64,7 @@ def mesh_axes(
       names: the logical name of each axis.
       rules: pairs of a logical name and one mesh axis, several or None. Earlier rules choose first, and the
         first rule for a name that finds a mesh axis decides, as in Flax.
-      sizes: the size of each mesh axis.
+      sizes: the size of each mesh axis; an axis may be cut into parts (see `parts_of`).
     """
     spec: list[tuple[str, ...] | None] = [None] * len(shape)
     used: set[str] = set()
@@ -61,9 +72,10 @@ def mesh_axes(
         if name not in names or spec[place := names.index(name)]:
             continue
         taken: list[str] = []
-        for axis in (wanted,) if isinstance(wanted, str) else wanted or ():
-            count = math.prod(sizes[other] for other in (*taken, axis) if other in sizes)
-            if axis in sizes and axis not in used and shape[place] % count == 0:
+        named = (wanted,) if isinstance(wanted, str) else wanted or ()
+        for axis in itertools.chain.from_iterable(parts_of(axis, sizes) for axis in named):
+            count = math.prod(sizes[other] for other in (*taken, axis))
+            if axis not in used and shape[place] % count == 0:
                 taken.append(axis)
         used.update(taken)
         spec[place] = tuple(taken) or None

@@ -56,7 +56,7 @@ def _counts_lost_time(place: Place) -> None:
 def _kills_one_or_both_of_two(place: Place) -> None:
     whole = place.of_two
     chosen = random.Random(1)
-    for number in range(10):
+    for number in range(20):
         run = f"two-killed-{number}"
         words = train_words(run, "train.save_every=1")
         moments = ["tasks, ", "compiling the training step", *(f"step {step}/6" for step in range(1, 6))]

@@ -41,6 +41,7 @@ def test_the_page_shows_mistakes_in_the_topology_the_mesh_and_the_batch():
     assert [re.search(r"slice|Partitioning|Data", told)[0] for _, told in MISTAKES] == [
         "slice",
         "Partitioning",
+        "Partitioning",
         "Data",
     ]
 

@@ -20,7 +20,7 @@ ROWS, INPUTS, TARGETS = 8, 40, 24
 FLOAT = 4
 
 
-def _run(data, fsdp, model):
+def _run(data, fsdp, model, splits=SPLITS):
     config = T5Config(
         vocab_size=VOCAB,
         emb_dim=EMBED,
@@ -33,7 +33,7 @@ def _run(data, fsdp, model):
         scan_layers=True,
     )
     sites = tuple(f".*/{site}" for site in ("query", "key", "value", "out", "wi_0", "wi_1", "wo"))
-    adapters = Adapters(LoRA(rank=1), LearnedRouter(), TASKS, SKILLS, SPLITS, sites)
+    adapters = Adapters(LoRA(rank=1), LearnedRouter(), TASKS, SKILLS, splits, sites)
     lengths = Data("none", inputs_length=INPUTS, targets_length=TARGETS, batch_size=ROWS * data * fsdp)
     mesh = Partitioning(fsdp=fsdp, model=model)
     return AbstractRun(Experiment(config, lengths, adapters), steps=10, partitioning=mesh)
@@ -42,7 +42,7 @@ def _run(data, fsdp, model):
 def main():
     """Print as JSON what is sent on each mesh."""
     found = {}
-    for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2)):
+    for shape in ((8, 1, 1), (1, 8, 1), (1, 1, 8), (2, 2, 2), (8, 1, 1, SKILLS)):
         plan = make_plan(_run(*shape), table_of(TASKS), Accelerators.named("v5e:2x4", simulate=True))
         found[str(shape)] = {
             "sent": [
@@ -80,6 +80,18 @@ def test_no_mesh_reshards_activations(found):
 def test_no_mesh_gathers_a_router_table(found):
     for each in found.values():
         assert not [sent for sent in each["sent"] if TASKS in sent["sides"] and sent["kind"] == "all-gather"]
+
+
+@pytest.mark.slow
+def test_a_table_that_an_axis_does_not_divide_is_divided_by_its_parts(found):
+    """Eight devices divide neither the 13 tasks nor 4 splits or 4 skills, but 4 splits x 2 of the skills."""
+    each = found[f"(8, 1, 1, {SKILLS})"]
+    tables = _TABLES * SKILLS / SPLITS
+    assert each["trained"] <= 1.01 * 3 * FLOAT * (_SKILLS + tables / 8)
+    # Splits and then skills are exchanged for rows, in both directions; no device has all rows at once.
+    assert _bytes(each["sent"], "all-gather") < EMBED * FLOAT * 4
+    rows = 8 * ROWS
+    assert _bytes(each["sent"], "all-to-all") <= 2 * 2 * FLOAT * LAYERS * 18 * rows * SKILLS * SKILLS / 8
 
 
 @pytest.mark.slow

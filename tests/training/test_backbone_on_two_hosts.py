@@ -1,4 +1,4 @@
-"""Of two processes, the second reads of the backbone what its devices hold, and both agree on its hash."""
+"""Of two processes, each reads of the backbone what its devices hold, and hashes a share of its tensors."""
 
 import dataclasses
 import json
@@ -40,13 +40,13 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def read_by_two(file):
-    def run(layers: str, quantization: str) -> list[dict]:
+    def run(*words: str) -> list[dict]:
         with socket.socket() as s:
             s.bind(("localhost", 0))
             coordinator = f"localhost:{s.getsockname()[1]}"
         processes = [
             subprocess.Popen(
-                [sys.executable, PROGRAM, coordinator, str(number), file, layers, quantization],
+                [sys.executable, PROGRAM, coordinator, str(number), file, *words],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -61,12 +61,21 @@ def read_by_two(file):
     return run
 
 
-def test_the_second_host_reads_its_half_and_never_a_whole_array(read_by_two):
+def test_each_host_reads_its_half_and_hashes_about_half_of_the_tensors(read_by_two):
     first, second = read_by_two("loop", "none")
-    assert first["whole"] == first["bytes"]
-    assert second["whole"] == 0
-    # Norms and position biases, which are small, are on every device.
-    assert second["bytes"] / 2 <= second["parts"] < 0.6 * second["bytes"]
+    assert sorted(first["hashed"] + second["hashed"]) == sorted(t5_parameter_shapes(CONFIG))
+    for host in (first, second):
+        assert 0.48 * host["bytes"] < host["whole"] < 0.52 * host["bytes"]
+        # Norms and position biases, which are small, are on every device.
+        assert host["bytes"] / 2 <= host["parts"] < 0.6 * host["bytes"]
+
+
+def test_what_one_host_cannot_read_is_an_error_of_both_that_names_the_host(read_by_two, file):
+    first, second = read_by_two("failures", "none")
+    missing, unreadable = second["errors"]
+    assert missing.startswith(f"{file}-of-host-1 does not exist")
+    assert unreadable == "Input/output error"
+    assert first["errors"] == [f"host 1 failed: {error}" for error in second["errors"]]
 
 
 @pytest.mark.parametrize(("layers", "quantization"), [("loop", "none"), ("scan", "int8")])

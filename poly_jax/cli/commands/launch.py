@@ -134,9 +134,10 @@ def _check_command(job: Any) -> None:
     if job.slice is None:
         return
     slices = job.slice.name if job.slices == 1 else f"{job.slices} slices {job.slice.name}"
-    batch_size, microbatches = settings["experiment"].data.batch_size, settings.get("microbatches", 1)
+    experiment = settings["experiment"]
+    batch_size, microbatches = experiment.data.batch_size, settings.get("microbatches", 1)
     partitioning, devices = settings["partitioning"], job.slices * job.slice.devices
-    check_mesh(partitioning, job.slice.devices, job.slice.name)
+    check_mesh(partitioning, experiment.model, job.slice.devices, job.slice.name)
     check_rows("Data.batch_size", batch_size, partitioning, devices, slices, microbatches)
 
 
