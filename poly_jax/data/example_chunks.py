@@ -14,15 +14,17 @@ _BITS_16 = 2**16
 
 
 class ExampleChunk:
-    """Rows as TensorFlow hands them over, without their padding."""
+    """Rows as TensorFlow hands them over, without their padding.
+
+    Args:
+      arrays: `place`, `inputs_length` and `targets_length` [rows]; the tokens `inputs` and `targets`, [rows,
+        longest] with padding, or one row after another; and the `CHOICE_FEATURES` that there are.
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]) -> None:
         self.places: Int[np.ndarray, "rows"] = arrays["place"]
         self.lengths = {name: arrays[f"{name}_length"].astype(np.int64) for name in TEXTS}
-        self.tokens = {
-            name: _compact(arrays[name][np.arange(arrays[name].shape[1]) < self.lengths[name][:, None]])
-            for name in TEXTS
-        }
+        self.tokens = {name: _compact(_unpadded(arrays[name], self.lengths[name])) for name in TEXTS}
         self.extra = {name: arrays[name] for name in CHOICE_FEATURES if name in arrays}
 
     @property
@@ -30,6 +32,12 @@ class ExampleChunk:
         """Memory that the arrays take, in bytes."""
         arrays = [*self.tokens.values(), *self.extra.values(), *self.lengths.values()]
         return sum(array.nbytes for array in arrays)
+
+
+def _unpadded(tokens: Int[np.ndarray, "..."], lengths: Int[np.ndarray, "rows"]) -> Int[np.ndarray, "n"]:
+    if tokens.ndim == 1:
+        return tokens
+    return tokens[np.arange(tokens.shape[1]) < lengths[:, None]]
 
 
 def _compact(tokens: Int[np.ndarray, "*n"]) -> Int[np.ndarray, "*n"]:
