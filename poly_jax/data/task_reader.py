@@ -2,16 +2,18 @@
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from poly_jax.data.example_chunks import TEXTS, ExampleChunk, by_task
+import numpy as np
+
+from poly_jax.data.example_chunks import TEXTS, ExampleChunk, joined
+from poly_jax.data.example_rows import ReadTasks
 from poly_jax.data.feature_converter import CHOICE_FEATURES
 from poly_jax.data.many_rows import many_rows
 from poly_jax.data.quick_options import quick_options
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import RoutedTask
-from poly_jax.data.task_examples import TaskExamples
 from poly_jax.data.task_sources import Source, SourceFinder, cache_opener, dataset_opener
 from poly_jax.data.user_code import blaming, reading_error, watched
 from poly_jax.errors import UserError
@@ -22,14 +24,6 @@ _CHUNK = 256
 _MEMORY_SHARE = 0.5
 # TensorFlow's operations whose results differ from one run of a graph to the next, or may do so.
 _RANDOM_OPERATIONS = ("Random", "Multinomial", "Shuffle", "PyFunc")
-
-
-@dataclasses.dataclass(frozen=True)
-class Read:
-    """The examples of a task, and whether its preprocessors may make different ones when they run again."""
-
-    examples: TaskExamples
-    random: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +47,8 @@ class TaskReader:
     use_cached: bool = False
     every_target: bool = False
 
-    def read(self, tasks: Sequence[RoutedTask], seed: int) -> list[Read]:
-        """Return the examples of each task.
+    def read(self, tasks: Sequence[RoutedTask], seed: int) -> ReadTasks:
+        """Return the rows of all tasks.
 
         Args:
           tasks: tasks with the split.
@@ -69,18 +63,28 @@ class TaskReader:
             source = finder.find((self.every_target and task.one_row_per_target()) or task)
             groups.setdefault(source.alike, []).append((place, source))
         memory = _Memory(self.split)
-        found: dict[int, Read] = {}
+        chunks: list[ExampleChunk] = []
+        owners = [np.zeros(0, np.int64)]
+        random = np.zeros(len(tasks), bool)
         for members in groups.values():
             places, sources = zip(*members, strict=True)
-            found.update(zip(places, self._read_alike(sources, seed, memory), strict=True))
-        return [found[place] for place in range(len(tasks))]
+            is_random, found = self._read_alike(sources, seed, memory)
+            random[list(places)] = is_random
+            owners += [np.array(places)[chunk.places] for chunk in found]
+            chunks += found
+        ids = np.array([task.task_id for task in tasks], np.int32)
+        return joined(chunks, np.concatenate(owners), ids, random)
 
-    def _read_alike(self, sources: Sequence[Source], seed: int, memory: "_Memory") -> Iterator[Read]:
+    def _read_alike(
+        self, sources: Sequence[Source], seed: int, memory: "_Memory"
+    ) -> tuple[bool, list[ExampleChunk]]:
+        """Return whether the rows of sources may differ when they are read again, and the rows."""
         with blaming(f"the data of task {sources[0].routed.name!r}, split {self.split!r},"):
             random, dataset = False, many_rows(sources, self.sequence_length, _CHUNK)
             if dataset is None:
                 random, dataset = self._row_by_row(sources, seed)
-        chunks, last = [], 0
+        chunks: list[ExampleChunk] = []
+        last = 0
         try:
             for chunk in dataset.with_options(quick_options()).as_numpy_iterator():
                 chunks.append(ExampleChunk(chunk))
@@ -90,8 +94,7 @@ class TaskReader:
             # The task that fails is this one or a later one.
             later = [source.routed.unrouted for source in sources[last:]]
             raise reading_error(later, self.split, self.sequence_length, error) from error
-        for examples in by_task(chunks, [source.routed for source in sources]):
-            yield Read(examples, random)
+        return random, chunks
 
     def _row_by_row(self, sources: Sequence[Source], seed: int) -> tuple[bool, tf.data.Dataset]:
         """Return whether the rows of sources may differ when they are read again, and some rows at a time."""

@@ -9,6 +9,7 @@ import sentencepiece
 
 from poly_jax.data import vocabularies
 from poly_jax.data.drawn_reference import DrawnReference, reference_columns
+from poly_jax.data.padded_rows import padded_choices, padded_rows
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.routed import routed
 from poly_jax.data.task_reader import TaskReader
@@ -106,17 +107,15 @@ def registered(monkeypatch):
     return register
 
 
-def rows(read):
+def rows(read, task):
     """Everything that was read of a task, row by row."""
-    examples = read.examples
-    found = []
-    for number in range(len(examples)):
-        example = examples.example(number)
-        row = [example.inputs.tolist(), example.targets.tolist(), int(examples.example_ids[number])]
-        if examples.choices is not None:
-            row += [examples.choices.tokens[number].tolist(), int(examples.choices.labels[number])]
-        found.append(row)
-    return found
+    numbers = read.of_task(task)
+    examples = read.rows.examples(numbers)
+    found = [[example.inputs.tolist(), example.targets.tolist(), example.task] for example in examples]
+    texts = [*padded_rows(read.rows, numbers, LENGTHS).items()]
+    if read.rows.choices is not None:
+        texts += [*padded_choices(read.rows, numbers, 3, LENGTHS["targets"]).items()]
+    return found, read.rows.example_ids[numbers].tolist(), {name: array.tolist() for name, array in texts}
 
 
 @pytest.mark.parametrize(
@@ -142,10 +141,10 @@ def test_many_examples_at_once_give_the_rows_of_one_after_another(
         together = reader.read(tasks, seed=0)
     monkeypatch.setattr(type(made), "encodes_many", False)
     apart = reader.read(tasks, seed=0)
-    for one, other, size in zip(together, apart, SIZES.values(), strict=True):
-        assert len(rows(other)) == size + sum(n % 3 for n in range(size))
-        assert rows(one) == rows(other)
-        assert not one.random
+    for place, size in enumerate(SIZES.values()):
+        assert apart.sizes[place] == size + sum(n % 3 for n in range(size))
+        assert rows(together, place) == rows(apart, place)
+    assert not together.random.any()
 
 
 def test_many_records_of_a_cache_give_the_rows_of_the_source(registered, tmp_path, monkeypatch):
@@ -172,9 +171,11 @@ def test_many_records_of_a_cache_give_the_rows_of_the_source(registered, tmp_pat
         patch.setattr(DrawnReference, "_row", None)
         together = reader.read(tasks, seed=0)
     # The task of one file has the order of its source; of several files, seqio takes some records in turn.
-    assert rows(together[0]) == rows(raw[0])
+    assert rows(together, 0) == rows(raw, 0)
     monkeypatch.setattr(FromFiles, "encodes_many", False)
-    assert list(map(rows, together)) == list(map(rows, reader.read(tasks, seed=0)))
+    apart = reader.read(tasks, seed=0)
+    for place in range(len(tasks)):
+        assert rows(together, place) == rows(apart, place)
 
 
 def test_a_text_that_cannot_be_read_is_reported_with_its_task(registered):
