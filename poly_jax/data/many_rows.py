@@ -15,6 +15,8 @@ from poly_jax.data.feature_converter import CHOICE_FEATURES
 from poly_jax.data.quiet import seqio, tf
 from poly_jax.data.task_sources import Source, cache_opener, dataset_opener, record_features
 
+# More threads would hold more examples in memory at a time.
+_MOST_THREADS = 16
 # Types that a record holds as they are; it holds all others as int64.
 _STORED = (tf.string, tf.float32)
 
@@ -55,7 +57,7 @@ def many_rows(
         return {"place": tf.gather(places, origins), **tokens, **sizes, **kept}
 
     dataset = tf.data.Dataset.range(len(sources)).flat_map(numbered).batch(examples_at_once)
-    return dataset.map(rows, num_parallel_calls=os.cpu_count())
+    return dataset.map(rows, num_parallel_calls=min(os.cpu_count() or 1, _MOST_THREADS))
 
 
 def _form_for_many(source: Source) -> Callable[..., Any] | None:
