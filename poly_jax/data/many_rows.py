@@ -46,7 +46,8 @@ def many_rows(
     @tf.autograph.experimental.do_not_convert
     def numbered(place: tf.Tensor) -> tf.data.Dataset:
         places = tf.data.Dataset.from_tensors(place).repeat()
-        return tf.data.Dataset.zip((places, tf.data.Dataset.counter(), open_source(place)))
+        # tf.data's own `counter` and `enumerate` run a function for each example.
+        return tf.data.Dataset.zip((places, tf.data.Dataset.range(tf.int64.max), open_source(place)))
 
     @tf.autograph.experimental.do_not_convert
     def rows(places: tf.Tensor, numbers: tf.Tensor, examples: Any) -> dict[str, tf.Tensor]:
