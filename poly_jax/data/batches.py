@@ -1,20 +1,20 @@
 """Batches of a mixture as NumPy arrays: an endless stream to train on, one pass to evaluate."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import numpy as np
 
+from poly_jax.data.example_rows import ExampleRows, Rows
 from poly_jax.data.example_sequences import EXAMPLES_TAKEN, IndexedSequence, StreamedSequence
-from poly_jax.data.indexed_batches import IndexedBatches, choice_rows, most_choices
+from poly_jax.data.indexed_batches import IndexedBatches, most_choices
 from poly_jax.data.indexed_examples import IndexedExamples
 from poly_jax.data.packed_stream import PackedStream
 from poly_jax.data.packing import Packing
-from poly_jax.data.padded_rows import pad_rows
+from poly_jax.data.padded_rows import padded_choices, padded_rows
 from poly_jax.data.routed import RoutedMixture, routed
 from poly_jax.data.stream import Batch, BatchStream
 from poly_jax.data.streamed_batches import streamed_batches
-from poly_jax.data.task_examples import TaskExamples
 from poly_jax.data.task_reader import TaskReader
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -144,17 +144,19 @@ def eval_batches(
     mixture = _mixture(mixture_name, table, split, sequence_length, batch_size, num_shards, shard_id)
     tasks = [task for task in mixture.tasks if split in task.splits]
     reader = TaskReader(split, sequence_length, use_cached, every_target)
-    read = [found.examples for found in reader.read(tasks, _EVALUATION_SEED)]
-    rows = [(examples, row) for examples in read for row in range(len(examples))]
-    if not rows:
+    read = reader.read(tasks, _EVALUATION_SEED)
+    if not len(read.rows):
         raise UserError(f"mixture {mixture_name!r} has no example in split {split!r}")
-    most = most_choices(read) if choices and all(examples.choices for examples in read) else 0
+    rows = np.concatenate([read.of_task(task) for task in range(len(tasks))])
+    names = [task.name for task in tasks]
+    most = most_choices(read, names) if choices and read.choices.all() else 0
     drawn = every_target and any(task.one_row_per_target() for task in tasks)
-    return _batches(rows, batch_size, num_shards, shard_id, sequence_length, start_id, most, drawn)
+    return _batches(read.rows, rows, batch_size, num_shards, shard_id, sequence_length, start_id, most, drawn)
 
 
 def _batches(
-    rows: Sequence[tuple[TaskExamples, int]],
+    examples: ExampleRows,
+    rows: Rows,
     batch_size: int,
     num_shards: int,
     shard_id: int,
@@ -166,14 +168,13 @@ def _batches(
     """Yield a shard's batches; `drawn` says that some examples have one row for each of their targets."""
     for begin in range(0, len(rows), batch_size * num_shards):
         first = begin + shard_id * batch_size
-        found = rows[first : first + batch_size]
-        batch = pad_rows([each.example(row) for each, row in found], sequence_length, start_id)
+        numbers = rows[first : first + batch_size]
+        batch = padded_rows(examples, numbers, sequence_length, start_id)
         if most_choices:
-            batch.update(choice_rows(found, most_choices, sequence_length["targets"]))
+            batch.update(padded_choices(examples, numbers, most_choices, sequence_length["targets"]))
         elif drawn:
-            ids = [row if each.example_ids is None else each.example_ids[row] for each, row in found]
-            batch["example_ids"] = np.array(ids, np.int32)
-        absent = batch_size - len(found)
+            batch["example_ids"] = examples.example_ids[numbers]
+        absent = batch_size - len(numbers)
         yield {
             name: np.pad(array, [(0, absent), *[(0, 0)] * (array.ndim - 1)]) for name, array in batch.items()
         }

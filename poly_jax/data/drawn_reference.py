@@ -2,7 +2,7 @@
 
 import abc
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from poly_jax.data.quiet import seqio, tf
 
@@ -28,6 +28,9 @@ class DrawnReference(abc.ABC):
     draws. A program that reads the examples once, and draws batches from them later, uses
     `one_row_per_target`.
     """
+
+    encodes_many: ClassVar[bool] = False
+    """Whether `encoded` also takes many examples at once, which is some ten times as fast."""
 
     def __call__(
         self, dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None
@@ -58,6 +61,27 @@ class DrawnReference(abc.ABC):
 
         return dataset.enumerate().flat_map(rows)
 
+    def many_rows_per_target(
+        self, examples: Mapping[str, tf.Tensor], numbers: tf.Tensor, lengths: Mapping[str, int]
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        """Make the rows of many examples that `one_row_per_target` makes of each, if it `encodes_many`.
+
+        Args:
+          examples: the fields of the examples, [examples, ...].
+          numbers: place of each example in its source, int64 [examples].
+          lengths: number of tokens of `inputs` and of `targets`.
+
+        Returns:
+          What `encoded` returns for all rows, with their `example_id`; and for each row the index of its
+          example, int64 [rows].
+        """
+        counts = tf.cast(examples["num_references"], tf.int64)
+        origins = tf.repeat(tf.range(tf.size(counts, tf.int64)), counts)
+        places = tf.stack([origins, tf.ragged.range(counts).flat_values], axis=1)
+        rows = {name: tf.gather(column, origins) for name, column in examples.items()}
+        encoded = self.encoded(rows, tf.gather_nd(examples["references"], places), lengths)
+        return {**encoded, "example_id": tf.cast(tf.gather(numbers, origins), tf.int32)}, origins
+
     def _row(
         self, example: Mapping[str, tf.Tensor], place: tf.Tensor, sequence_length: Mapping[str, int] | None
     ) -> dict[str, tf.Tensor]:
@@ -73,5 +97,7 @@ class DrawnReference(abc.ABC):
 
         Returns:
           `inputs` and `targets`, int32 [at most their length in `lengths`], their texts
-          `inputs_pretokenized` and `targets_pretokenized`, and whatever else metrics need.
+          `inputs_pretokenized` and `targets_pretokenized`, and whatever else metrics need. If it
+          `encodes_many`, each tensor may have a first axis of examples; then `inputs` and `targets` are
+          ragged.
         """

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Int
 
-from poly_jax.data.indexed_examples import IndexedExamples
+from poly_jax.data.indexed_examples import Draws, IndexedExamples
 from poly_jax.data.packing import Example
 from poly_jax.data.stream import Batch, BatchStream
 
@@ -53,7 +53,7 @@ class IndexedSequence:
 
     def take(self) -> list[Example]:
         """Return the next examples."""
-        return [self._examples.example(draw) for draw in self._examples.take(EXAMPLES_TAKEN)]
+        return self._examples.examples(self._examples.take(EXAMPLES_TAKEN))
 
     def stored(self, examples: Sequence[Example]) -> dict[str, Int[np.ndarray, "..."]]:
         """Return the draws of examples."""
@@ -62,8 +62,9 @@ class IndexedSequence:
 
     def of_stored(self, arrays: Mapping[str, Int[np.ndarray, "..."]]) -> list[Example]:
         """Return the examples that these draws stand for."""
-        draws = zip(arrays["tasks"].tolist(), arrays["draws"].tolist(), strict=True)
-        return [self._examples.example(draw) for draw in draws]
+        return self._examples.examples(
+            Draws(arrays["tasks"].astype(np.int64), arrays["draws"].astype(np.int64))
+        )
 
     def close(self) -> None:
         """Do nothing: no thread reads ahead."""

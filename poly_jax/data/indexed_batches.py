@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from clu.data.dataset_iterator import ArraySpec, DatasetIterator
 
-from poly_jax.data.indexed_examples import IndexedExamples
-from poly_jax.data.padded_rows import pad_rows
+from poly_jax.data.example_rows import ReadTasks
+from poly_jax.data.indexed_examples import Found, IndexedExamples
+from poly_jax.data.padded_rows import padded_choices, padded_rows
 from poly_jax.data.stream import Batch
-from poly_jax.data.task_examples import TaskExamples
 from poly_jax.errors import UserError
 
 
@@ -41,15 +41,21 @@ class IndexedBatches(DatasetIterator):
         """
         self._examples, self._rows, self._share = examples, rows, share
         self._sequence_length, self._start_id = dict(sequence_length), start_id
-        self._most_choices = most_choices(examples.tasks) if choices else 0
+        self._most_choices = most_choices(examples.tasks, examples.names) if choices else 0
 
     def __next__(self) -> Batch:
-        draws = self._examples.take(self._rows)[self._share]
-        found = [self._examples.row(draw) for draw in draws]
-        batch = pad_rows([each.example(row) for each, row in found], self._sequence_length, self._start_id)
+        found = self._examples.find(self._examples.take(self._rows)[self._share])
+        parts = [self._batch(each) for each in found]
+        if len(parts) == 1:
+            return parts[0]
+        order = np.argsort(np.concatenate([each.places for each in found]))
+        return {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
+
+    def _batch(self, found: Found) -> Batch:
+        batch = padded_rows(found.rows, found.numbers, self._sequence_length, self._start_id)
         if self._most_choices:
             length = self._sequence_length["targets"]
-            batch.update(choice_rows(found, self._most_choices, length))
+            batch.update(padded_choices(found.rows, found.numbers, self._most_choices, length))
         return batch
 
     @property
@@ -76,30 +82,17 @@ class IndexedBatches(DatasetIterator):
         self._examples.restore(filename)
 
 
-def most_choices(tasks: Sequence[TaskExamples]) -> int:
+def most_choices(read: ReadTasks, names: Sequence[str]) -> int:
     """Return the largest number of answer choices of an example.
+
+    Args:
+      read: the examples of tasks.
+      names: the names of the tasks.
 
     Raises:
       UserError: a task has no answer choices.
     """
-    most = 0
-    for examples in tasks:
-        if examples.choices is None:
-            raise UserError(
-                f"task {examples.name!r} has no answer choices, which the loss needs; use TokenLoss"
-            )
-        most = max(most, examples.choices.tokens.shape[1])
-    return most
-
-
-def choice_rows(found: Sequence[tuple[TaskExamples, int]], most: int, length: int) -> Batch:
-    """Return what answer choices add to a batch; see `RoutedEncDecFeatureConverter`."""
-    choices = np.zeros((len(found), most, length), np.int32)
-    labels, ids = np.zeros((2, len(found)), np.int32)
-    for place, (examples, row) in enumerate(found):
-        assert examples.choices is not None
-        assert examples.example_ids is not None
-        tokens = examples.choices.tokens[row]
-        choices[place, : len(tokens), : tokens.shape[1]] = tokens
-        labels[place], ids[place] = examples.choices.labels[row], examples.example_ids[row]
-    return {"choices": choices, "labels": labels, "example_ids": ids}
+    for name, has_choices in zip(names, read.choices, strict=True):
+        if not has_choices:
+            raise UserError(f"task {name!r} has no answer choices, which the loss needs; use TokenLoss")
+    return read.rows.choices.most if read.rows.choices else 0

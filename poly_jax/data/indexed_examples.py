@@ -2,30 +2,62 @@
 
 import dataclasses
 import hashlib
-import itertools
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from poly_jax.data.draw_order import DrawOrder
-from poly_jax.data.keyed_random import permutation, random_key, uniform
+from poly_jax.data.epoch_orders import EpochOrders, order
+from poly_jax.data.example_rows import ExampleRows, ReadTasks, Rows
+from poly_jax.data.keyed_random import random_key
+from poly_jax.data.numbered_examples import NumberedExamples
 from poly_jax.data.packing import Example
 from poly_jax.data.position import ADVICE, read_position, write_position
 from poly_jax.data.routed import RoutedTask
-from poly_jax.data.task_examples import TaskExamples
-from poly_jax.data.task_reader import Read, TaskReader
+from poly_jax.data.task_reader import TaskReader
 from poly_jax.errors import UserError
 
-# Orders of a task's examples that are kept: examples that wait to be packed may belong to the epoch before.
+# Epochs of a task with random preprocessors that are kept: the draws of a batch may belong to two.
 _EPOCHS_KEPT = 2
 # seqio takes seeds of 32 bits, and adds small numbers to them.
 _SEEDS = 2**31 - 2**20
 
-Draw = tuple[int, int]
-"""The index of a task, and the number of earlier draws of the same task."""
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """Some draws, in their order.
+
+    Attributes:
+      tasks: index of the task of each, in the order of their names.
+      numbers: number of earlier draws of the same task.
+    """
+
+    tasks: Int[np.ndarray, "draws"]
+    numbers: Int[np.ndarray, "draws"]
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __getitem__(self, part: Any) -> "Draws":
+        return Draws(self.tasks[part], self.numbers[part])
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """Draws whose examples are in memory together.
+
+    Attributes:
+      rows: the examples.
+      numbers: the numbers of the rows that were drawn.
+      places: the places of these draws among those that were asked for.
+    """
+
+    rows: ExampleRows
+    numbers: Rows
+    places: Rows
 
 
 class IndexedExamples:
@@ -58,22 +90,34 @@ class IndexedExamples:
         """
         self._reader, self._seed, self._shuffle = reader, seed, shuffle
         self._tasks = sorted(tasks, key=lambda task: task.name)
+        names = [task.name for task in self._tasks]
         rates = {task.name: float(tasks[task]) for task in self._tasks}
         self._order = DrawOrder(rates, seed)
-        self._epochs = [
-            _Epochs(task, read, reader, seed, shuffle)
-            for task, read in zip(self._tasks, reader.read(self._tasks, _reader_seed(seed, 0)), strict=True)
-        ]
-        sizes = [len(epochs) for epochs in self._epochs]
-        self._settings = {**settings, "examples": _digest([rates, sizes])}
+        self._read = reader.read(self._tasks, _reader_seed(seed, 0))
+        several = [reader.every_target and task.one_row_per_target() is not None for task in self._tasks]
+        self._several = np.array(several, bool)
+        self._examples = NumberedExamples(self._read, names, self._several, seed)
+        sizes = self._examples.sizes
+        for name in np.array(names)[sizes == 0]:
+            raise UserError(
+                f"task {str(name)!r} has no example in split {reader.split!r}, or its preprocessors drop "
+                "every one; mend it, or leave it out of the mixture"
+            )
+        self._orders = EpochOrders(names, sizes, seed) if shuffle else None
+        self._epochs: dict[tuple[int, int], _RandomEpoch] = {}
+        self._settings = {**settings, "examples": _digest([rates, sizes.tolist()])}
         self._place = (0, 0)
-        self._ahead: Iterator[Draw] = iter(())
-        self.go_to((0, 0))
+        self._block = self._order.block(0)
 
     @property
-    def tasks(self) -> Sequence[TaskExamples]:
-        """The examples of each task, in the order of their names."""
-        return [epochs.examples for epochs in self._epochs]
+    def tasks(self) -> ReadTasks:
+        """The rows of each task in the first epoch, in the order of the tasks' names."""
+        return self._read
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the tasks, in order."""
+        return [task.name for task in self._tasks]
 
     @property
     def position(self) -> tuple[int, int]:
@@ -82,8 +126,9 @@ class IndexedExamples:
 
     def go_to(self, position: tuple[int, int]) -> None:
         """Continue from a position."""
+        if position[0] != self._place[0]:
+            self._block = self._order.block(position[0])
         self._place = position
-        self._ahead = itertools.islice(self._block(position[0]), position[1], None)
 
     def save(self, filename: str | os.PathLike[str]) -> None:
         """Write the position to a file whose local or remote (gs://) path begins with `filename`."""
@@ -103,97 +148,91 @@ class IndexedExamples:
             )
         self.go_to((place[0], place[1]))
 
-    def take(self, count: int) -> list[Draw]:
+    def take(self, count: int) -> Draws:
         """Return the next draws."""
-        taken: list[Draw] = []
-        while len(taken) < count:
-            new = list(itertools.islice(self._ahead, count - len(taken)))
-            taken += new
-            block, offset = self._place
-            self._place = (block, offset + len(new))
-            if len(taken) < count:
-                self.go_to((block + 1, 0))
-        return taken
+        taken: list[tuple[np.ndarray, np.ndarray]] = []
+        missing = count
+        while True:
+            (block, offset), (tasks, numbers) = self._place, self._block
+            part = slice(offset, offset + missing)
+            taken.append((tasks[part], numbers[part]))
+            missing -= len(taken[-1][0])
+            self._place = (block, offset + len(taken[-1][0]))
+            if not missing:
+                break
+            self.go_to((block + 1, 0))
+        return Draws(*map(np.concatenate, zip(*taken, strict=True)))
 
-    def row(self, draw: Draw) -> tuple[TaskExamples, int]:
-        """Return the examples of a draw's task, and the row that was drawn."""
-        return self._epochs[draw[0]].row(draw[1])
-
-    def example(self, draw: Draw) -> Example:
-        """Return the example that was drawn."""
-        examples, row = self.row(draw)
-        return examples.example(row, draw)
-
-    def _block(self, number: int) -> Iterator[Draw]:
-        tasks, draws = self._order.block(number)
-        return zip(tasks.tolist(), draws.tolist(), strict=True)
-
-
-class _Epochs:
-    """The order of one task's examples, epoch by epoch."""
-
-    def __init__(self, task: RoutedTask, read: Read, reader: TaskReader, seed: int, shuffle: bool) -> None:
-        self._task, self._reader, self._seed, self._shuffle = task, reader, seed, shuffle
-        self._random = read.random
-        self._key = np.array([random_key(seed, "targets", task.name)], np.uint64)
-        self._draws_targets = reader.every_target and task.one_row_per_target() is not None
-        self._kept: dict[int, _Epoch] = {}
-        self.examples = read.examples
-        self._size = self._keep(0, read.examples)
-        if not self._size:
-            raise UserError(
-                f"task {task.name!r} has no example in split {reader.split!r}, or its preprocessors drop "
-                "every one; mend it, or leave it out of the mixture"
+    def find(self, draws: Draws) -> list[Found]:
+        """Return the rows of draws: those of the first reading together, and others draw by draw."""
+        epochs, places = np.divmod(draws.numbers, self._examples.sizes[draws.tasks])
+        again = self._read.random[draws.tasks] & (epochs > 0)
+        found = [
+            self._random_epoch(int(draws.tasks[place]), int(epochs[place])).find(
+                int(places[place]), draws.numbers[place : place + 1], place
             )
+            for place in np.flatnonzero(again).tolist()
+        ]
+        first = np.flatnonzero(~again)
+        if not len(first):
+            return found
+        tasks, examples = draws.tasks[first], places[first]
+        if self._orders is not None:
+            examples = self._orders.examples(tasks, epochs[first], examples)
+        numbers = self._examples.find(tasks, examples, draws.numbers[first])
+        return [Found(self._examples.rows, numbers, first), *found]
 
-    def __len__(self) -> int:
-        return self._size
+    def examples(self, draws: Draws) -> list[Example]:
+        """Return the examples that were drawn."""
+        made: list[Example | None] = [None] * len(draws)
+        for found in self.find(draws):
+            for place, example in zip(found.places.tolist(), found.rows.examples(found.numbers), strict=True):
+                made[place] = example
+        where = zip(draws.tasks.tolist(), draws.numbers.tolist(), strict=True)
+        return [example._replace(draw=draw) for example, draw in zip(made, where, strict=True) if example]
 
-    def row(self, draw: int) -> tuple[TaskExamples, int]:
-        epoch, place = divmod(draw, self._size)
-        if epoch not in self._kept:
-            examples = self.examples
-            if self._random and epoch:
-                examples = self._reader.read([self._task], _reader_seed(self._seed, epoch))[0].examples
-            self._keep(epoch, examples)
-        kept = self._kept[epoch]
-        # Preprocessors that drop examples at random may leave fewer in another epoch than in the first.
-        row = int(kept.order[place % len(kept.order)])
-        if kept.borders is not None:
-            row, end = kept.borders[row : row + 2].tolist()
-            row += int(uniform(self._key, np.array([draw]))[0] * (end - row))
-        return kept.examples, row
+    def _random_epoch(self, task: int, epoch: int) -> "_RandomEpoch":
+        """Read a task again whose preprocessors are random."""
+        if (task, epoch) not in self._epochs:
+            self._epochs[task, epoch] = self._read_again(task, epoch)
+            of_task = [each for each in self._epochs if each[0] == task]
+            if len(of_task) > _EPOCHS_KEPT:
+                del self._epochs[of_task[0]]
+        return self._epochs[task, epoch]
 
-    def _keep(self, epoch: int, examples: TaskExamples) -> int:
-        """Make the order of an epoch, and return the number of examples."""
-        size, borders = len(examples), None
-        if self._draws_targets:
-            assert examples.example_ids is not None
-            begins = np.diff(examples.example_ids, prepend=-1) != 0
-            borders = np.append(np.flatnonzero(begins), len(examples))
-            size = len(borders) - 1
-        order = np.arange(size)
-        if self._shuffle:
-            order = permutation(random_key(self._seed, "order", self._task.name, epoch), size)
-        self._kept[epoch] = _Epoch(examples, order.astype(np.uint32), borders)
-        if len(self._kept) > _EPOCHS_KEPT:
-            del self._kept[next(iter(self._kept))]
-        return size
+    def _read_again(self, task: int, epoch: int) -> "_RandomEpoch":
+        name = self._tasks[task].name
+        read = self._reader.read([self._tasks[task]], _reader_seed(self._seed, epoch))
+        examples = NumberedExamples(read, [name], self._several[task : task + 1], self._seed)
+        size = int(examples.sizes[0])
+        if not size:
+            raise UserError(
+                f"the preprocessors of task {name!r} drop every example of split {self._reader.split!r} in "
+                f"epoch {epoch + 1}; make them keep some"
+            )
+        return _RandomEpoch(
+            examples, order(self._seed, name, epoch, size) if self._shuffle else np.arange(size)
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class _Epoch:
-    """One pass over a task.
+class _RandomEpoch:
+    """A pass over a task whose preprocessors are random.
 
     Attributes:
-      examples: the rows.
+      examples: the examples of this task alone.
       order: the example that each draw takes.
-      borders: first row of each example, and the number of rows; None where a row is an example.
     """
 
-    examples: TaskExamples
+    examples: NumberedExamples
     order: Int[np.ndarray, "examples"]
-    borders: Int[np.ndarray, "borders"] | None
+
+    def find(self, place: int, number: Int[np.ndarray, "1"], among: int) -> Found:
+        """Find the draw `number`, at a place of the epoch, which is the one at `among` that was asked for."""
+        # Preprocessors that drop examples at random may leave fewer in another epoch than in the first.
+        example = self.order[place % len(self.order)]
+        rows = self.examples.find(np.zeros(1, np.int64), np.array([example], np.int64), number)
+        return Found(self.examples.rows, rows, np.array([among]))
 
 
 def _reader_seed(seed: int, epoch: int) -> int:

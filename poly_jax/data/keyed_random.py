@@ -14,8 +14,8 @@ def random_key(*parts: object) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def random_bits(key: UInt64[np.ndarray, "*n"], counter: Int[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:
-    """Return 64 random bits for each key and counter.
+def random_bits(key: UInt64[np.ndarray, "..."], counter: Int[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
+    """Return 64 random bits for each key and counter, which are broadcast.
 
     The function is the output of SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom number
     generators", OOPSLA 2014) whose state is `key + counter x golden ratio`, mixed twice.
@@ -29,10 +29,9 @@ def uniform(key: UInt64[np.ndarray, "*n"], counter: Int[np.ndarray, "*n"]) -> Fl
     return (random_bits(key, counter) >> np.uint64(11)) * 2.0**-53
 
 
-def permutation(key: int, size: int) -> Int[np.ndarray, "size"]:
-    """Return a random order of 0 to size - 1."""
-    counters = np.arange(size)
-    return np.argsort(random_bits(np.full(size, key, np.uint64), counters), kind="stable")
+def permutations(keys: UInt64[np.ndarray, "keys"], size: int) -> Int[np.ndarray, "keys size"]:
+    """Return a random order of 0 to size - 1 for each key."""
+    return np.argsort(random_bits(keys[:, None], np.arange(size)), axis=1, kind="stable")
 
 
 def _mixed(state: UInt64[np.ndarray, "*n"]) -> UInt64[np.ndarray, "*n"]:

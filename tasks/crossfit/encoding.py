@@ -15,6 +15,8 @@ class Encoding(DrawnReference):
     that are too long are cut before the end of sequence.
     """
 
+    encodes_many = True
+
     def __init__(self, vocabulary: seqio.Vocabulary) -> None:
         self._vocabulary = vocabulary
 

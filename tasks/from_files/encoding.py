@@ -13,6 +13,8 @@ class Encoding(DrawnReference):
     Each ends with the end of sequence, before which a text that is too long is cut.
     """
 
+    encodes_many = True
+
     def __init__(self, vocabulary: seqio.Vocabulary) -> None:
         self._vocabulary = vocabulary
 

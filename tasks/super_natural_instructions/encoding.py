@@ -11,6 +11,8 @@ from poly_jax.tasks.super_natural_instructions.prompts import PromptForm, encode
 class Encoding(DrawnReference):
     """Writes the prompt of an example of `TaskFileSource`; the target is a reference as it is."""
 
+    encodes_many = True
+
     def __init__(self, prompt: PromptForm, vocabulary: seqio.Vocabulary) -> None:
         self._prompt = prompt
         self._vocabulary = vocabulary

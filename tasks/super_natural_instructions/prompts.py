@@ -8,9 +8,11 @@ whole text.
 import dataclasses
 import string
 from collections.abc import Mapping
+from typing import Any
 
 from poly_jax.data.encoded_text import cut
 from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.token_rows import beginning, joined, sizes, vocabulary_tokens
 from poly_jax.errors import UserError
 
 _END_OF_SEQUENCE = "</s>"
@@ -72,7 +74,7 @@ def encode_prompt(
     vocabulary: seqio.Vocabulary,
     length: int | None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Encode the prompt of an example.
+    """Encode the prompt of an example, or of each of many.
 
     Demonstrations are added in order, up to the first with which the prompt and its end of sequence would
     have more than `length` tokens. A prompt that is longer without any demonstration is cut at its end, where
@@ -80,40 +82,41 @@ def encode_prompt(
 
     Args:
       example: scalar texts `task`, `definition` and `input`, and vectors of equal length
-        `demonstration_inputs` and `demonstration_outputs`, or neither; all but `task` punctuated.
+        `demonstration_inputs` and `demonstration_outputs`, or neither; all but `task` punctuated. Of many
+        examples, each has a first axis of them.
       prompt: the form.
       vocabulary: vocabulary of the text; its `eos_id` ends the prompt.
       length: largest number of tokens, including the end of sequence; None for no limit.
 
     Returns:
-      The ids, int32 [at most length], and the whole text.
+      The ids, int32 [at most length], and the whole text. Of many examples, the ids are a tf.RaggedTensor.
     """
     fields = {name: example[name] for name in ("task", "definition", "input")}
     head, tail = _fill(prompt.head, fields), _fill(prompt.tail, fields)
-    texts, ids = [head], [_encode(head, vocabulary)]
-    tail_ids = _encode(tail, vocabulary)
-    room = None if length is None else length - tf.size(ids[0]) - tf.size(tail_ids) - 1
+    texts, ids = [head], [vocabulary_tokens(head, vocabulary)]
+    tail_ids = vocabulary_tokens(tail, vocabulary)
+    room = None if length is None else length - sizes(ids[0]) - sizes(tail_ids) - 1
     for number in range(_num_demonstrations(example)):
         shown = {
             "number": str(number + 1),
-            "input": example["demonstration_inputs"][number],
-            "output": example["demonstration_outputs"][number],
+            "input": example["demonstration_inputs"][..., number],
+            "output": example["demonstration_outputs"][..., number],
         }
         text = _fill(prompt.demonstration, shown)
         pieces = prompt.demonstration.split(_END_OF_SEQUENCE)
-        encoded = [_encode(_fill(piece, shown), vocabulary) for piece in pieces]
+        encoded: list[Any] = [vocabulary_tokens(_fill(piece, shown), vocabulary) for piece in pieces]
         for place in range(len(pieces) - 1):
-            encoded.insert(2 * place + 1, tf.constant([vocabulary.eos_id], tf.int32))
-        demonstration = tf.concat(encoded, axis=0)
+            encoded.insert(2 * place + 1, [vocabulary.eos_id])
+        demonstration = joined(encoded)
         if room is not None:
             # After the first demonstration that does not fit, no other one is added.
-            fits = tf.size(demonstration) <= room
-            room = tf.where(fits, room - tf.size(demonstration), -1)
+            fits = sizes(demonstration) <= room
+            room = tf.where(fits, room - sizes(demonstration), -1)
             text = tf.where(fits, text, "")
-            demonstration = demonstration[: tf.where(fits, tf.size(demonstration), 0)]
+            demonstration = beginning(demonstration, tf.where(fits, sizes(demonstration), 0))
         texts.append(text)
         ids.append(demonstration)
-    whole = tf.concat([*ids, tail_ids], axis=0)
+    whole = joined([*ids, tail_ids])
     return _cut(whole, prompt, vocabulary, length), tf.strings.join([*texts, tail])
 
 
@@ -121,20 +124,15 @@ def _cut(ids: tf.Tensor, prompt: PromptForm, vocabulary: seqio.Vocabulary, lengt
     if length is not None and prompt.kept_end:
         # The published code keeps one more token, so the end of sequence replaces the last of `kept_end`.
         kept_end = list(vocabulary.encode(prompt.kept_end))
-        end = tf.constant(kept_end, tf.int32)
         room = max(length - 1 - len(kept_end), 0)
-        fits = tf.size(ids) < length
-        kept, ending = ids[: tf.where(fits, length, room)], end[: tf.where(fits, 0, len(kept_end))]
-        ids = tf.concat([kept, ending], axis=0)
+        fits = sizes(ids) < length
+        ended = joined([beginning(ids, tf.where(fits, length, room)), kept_end])
+        ids = beginning(ended, tf.where(fits, sizes(ids), sizes(ended)))
     return cut(ids, vocabulary, length)
 
 
-def _encode(text: tf.Tensor, vocabulary: seqio.Vocabulary) -> tf.Tensor:
-    return tf.cast(vocabulary.encode_tf(text), tf.int32)
-
-
 def _num_demonstrations(example: Mapping[str, tf.Tensor]) -> int:
-    return example["demonstration_inputs"].shape[0] if "demonstration_inputs" in example else 0
+    return example["demonstration_inputs"].shape[-1] if "demonstration_inputs" in example else 0
 
 
 def _fill(template: str, fields: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -11,10 +11,12 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
+from poly_jax.data.example_rows import ExampleRows, Ragged
 from poly_jax.data.packing import Example, pack_rows
-from poly_jax.data.padded_rows import pad_rows
+from poly_jax.data.padded_rows import padded_rows
 from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.planning import plan as plan_module
@@ -160,8 +162,10 @@ def test_a_packed_batch_has_the_arrays_that_packing_makes(run):
 
 
 def test_a_padded_batch_has_the_arrays_that_padding_makes(run):
-    examples = [Example([5, 1], [6, 1], 0)] * run.data.batch_size
-    made = pad_rows(examples, run.data.sequence_length, 0)
+    size = run.data.batch_size
+    texts = Ragged.of([np.array([5, 1])] * size, [np.array([2])] * size)
+    rows = ExampleRows(texts, texts, np.zeros(size, np.int32), np.arange(size, dtype=np.int32))
+    made = padded_rows(rows, np.arange(size), run.data.sequence_length, 0)
     found = abstract_batch(run.data, Partitioning().mesh(jax.devices()[:1]))
     assert {k: (v.shape, v.dtype) for k, v in found.items()} == {
         k: (v.shape, v.dtype) for k, v in made.items()
