@@ -19,7 +19,7 @@ def deferred_keras() -> Iterator[None]:
 
     TensorFlow imports Keras at its end, and does without if that fails; TensorFlow Text imports it for layers
     of its own. Keras, with the scikit-learn that it looks for, takes a third of the time of these imports and
-    200 MB of memory.
+    100 MB of memory.
     """
     finder = _Finder()
     sys.meta_path.insert(0, finder)
