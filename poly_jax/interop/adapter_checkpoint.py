@@ -111,7 +111,7 @@ def in_every_layer(paths: Iterable[str], dimensions: T5Dimensions) -> list[str]:
     depths = {"encoder": dimensions.num_encoder_layers, "decoder": dimensions.num_decoder_layers}
     places = []
     for site in adapted_sites(paths):
-        places += [names.in_layer(site, layer) for layer in range(depths[stack_of(site)])]
+        places += [names.map_in_layer(site, layer) for layer in range(depths[stack_of(site)])]
     return places
 
 

@@ -11,6 +11,7 @@ from jax.sharding import Sharding
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
+from poly_jax.weights.parameter_names import leaf
 from poly_jax.weights.quantized import SCALE, Quantization, integer, is_quantized, kernel_name, quantize
 from poly_jax.weights.tensors import Index, Tensor, Tensors, ahead
 
@@ -87,4 +88,4 @@ def _layer_block(
     kernel, scale = quantize(
         jnp.asarray(columns.part((slice(None), index[-1]))), integer(layout.quantization)
     )
-    return scale if name.endswith(f"/{SCALE}") else kernel[index[0]]
+    return scale if leaf(name) == SCALE else kernel[index[0]]
