@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from poly_jax.adapters.skill import Skill, TaskSkill, TokenSkill
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
 
@@ -19,8 +18,8 @@ class Adapters:
     """An inventory of skills at every selected site, and the router that mixes them.
 
     Attributes:
-      skill: kind of adapter.
-      router: how a task's mix is found.
+      skill: kind of the skills in the inventory.
+      router: the router that mixes the skills, for each task or by what it reads.
       n_tasks: number of tasks, which are the rows of a learned router's table. Task ids are below it.
       n_skills: number of skills in the inventory (K), unless the router fixes it.
       n_splits: number of splits (MHR heads, h) that mix on their own: 1 is Poly, more is MHR. It must divide
@@ -102,12 +101,12 @@ class Adapters:
     @property
     def routes_tokens(self) -> bool:
         """Whether each position has weights of its own."""
-        return isinstance(self.router, InputRouter) and not self.router.pools
+        return self.router.reads_inputs and not self.router.pools
 
     @property
     def router_follows_skills(self) -> bool:
         """Whether the router is made for skills that are there already, and no task's loss trains it."""
-        return isinstance(self.router, InputRouter) and not self.router.learned
+        return not self.router.learned
 
     @property
     def tasks_own_parameters(self) -> bool:
