@@ -98,6 +98,16 @@ class Loaded:
             raise explanation.unset(unset)
         return found
 
+    def defaults(self, program: str) -> dict[str, Any]:
+        """The arguments of a program that it gives defaults itself, whatever is bound.
+
+        Args:
+          program: its name in gin, such as "train".
+        """
+        configurable = gin.config._REGISTRY.get_match(program)
+        parameters = inspect.signature(configurable.wrapped).parameters.values()
+        return {each.name: each.default for each in parameters if each.default is not each.empty}
+
     def experiment(self) -> Any:
         """The `Experiment` of a run that is read for its weights, whether or not it binds any data.
 
