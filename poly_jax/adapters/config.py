@@ -1,4 +1,4 @@
-"""Which sites of a model get skills, which skills, and the router that mixes them."""
+"""The choice of the sites that get skills, of their kind, and of the router that mixes them."""
 
 import dataclasses
 import functools

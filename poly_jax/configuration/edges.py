@@ -1,4 +1,4 @@
-"""What gin makes of a configuration beyond its text: defaults, and functions that are called later."""
+"""Parts of a configuration beyond its text: objects made by default, and functions that are called later."""
 
 import contextlib
 import dataclasses

@@ -19,7 +19,7 @@ _NO_DATA = {"mixture": "", "inputs_length": 0, "targets_length": 0}
 
 
 class Loaded:
-    """What gin files and bindings said. It is separate from gin's process-wide state and from other loads.
+    """A configuration that was loaded, separate from gin's process-wide state and from other loads.
 
     Attributes:
       config: the text of `config.gin`, which loads the same again.
@@ -154,5 +154,5 @@ class Loaded:
 
 
 def current() -> Loaded:
-    """What gin holds at present, as in t5x's programs, which load configurations themselves."""
+    """The configuration that gin holds at present, which t5x's programs load themselves."""
     return Loaded(GinState.now())

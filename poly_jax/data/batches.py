@@ -20,7 +20,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 
 Reading = Literal["indexed", "streamed"]
-"""How examples are read in training: into memory at the start, or task by task as they are drawn."""
+"""The ways to read examples in training: into memory at the start, or task by task as they are drawn."""
 
 # Evaluation is not shuffled; the seed fixes the random numbers of a task's own preprocessors.
 _EVALUATION_SEED = 0

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 Fit = Literal["first-fit", "best-fit"]
-"""How the examples of a row are chosen; see `Waiting.take_row`."""
+"""The ways to choose the examples of a row; see `Waiting.take_row`."""
 
 Packing = Literal["none", Fit]
 """The same, where "none" pads one example to a row."""

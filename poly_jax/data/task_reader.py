@@ -167,7 +167,7 @@ class TaskReader:
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """Where the examples of a task come from.
+    """The source of the examples of a task.
 
     Attributes:
       routed: the task.

@@ -54,7 +54,7 @@ class SkillSource:
 
 @dataclasses.dataclass(frozen=True)
 class StatedBase:
-    """What a source says about the T5 that it adapts; None where it does not say it.
+    """The T5 that a source says it adapts; None for what it does not say.
 
     Attributes:
       name: path of the T5, or its id on the Hugging Face hub.

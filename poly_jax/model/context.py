@@ -1,4 +1,4 @@
-"""What every module of one T5 knows: the model, its adapters, and where decoding has got to."""
+"""The settings that all modules of one T5 share, and the position that decoding has reached."""
 
 import dataclasses
 

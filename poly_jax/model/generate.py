@@ -19,7 +19,7 @@ from poly_jax.model.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How outputs are chosen: greedily, unless beams or a temperature are set.
+    """The way to choose outputs: greedily, unless beams or a temperature are set.
 
     Attributes:
       max_length: largest number of tokens in an output, the end of sequence included.

@@ -1,4 +1,4 @@
-"""How a batch's task ids travel through the model and become mixing weights on the way."""
+"""The task ids of a batch on their way through the model, where routers turn them into mixing weights."""
 
 import math
 

@@ -37,7 +37,7 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class AbstractRun:
-    """What decides a run's step; the fields have the meanings and defaults of `train`'s arguments."""
+    """The settings that decide a run's step, with the meanings and defaults of `train`'s arguments."""
 
     experiment: Experiment
     steps: int

@@ -50,7 +50,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class TooLarge:
-    """What the compiler says about a program that does not fit.
+    """The compiler's message about a program that does not fit.
 
     Attributes:
       needed: bytes that it needs on each device, arguments included.

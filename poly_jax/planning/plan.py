@@ -93,7 +93,7 @@ class Accelerators:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one step of a program takes.
+    """The memory, work and traffic of one step of a program.
 
     Attributes:
       accelerators: what it runs on.

@@ -71,7 +71,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a layout may take.
+    """The estimated memory of a layout.
 
     Attributes:
       layout: the layout.

@@ -65,7 +65,7 @@ class Router(abc.ABC):
         return self
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """How many skills a site needs: `requested`, unless the router fixes the number itself."""
+        """The number of skills that a site needs: `requested`, unless the router fixes the number itself."""
         return requested
 
     def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:

@@ -20,7 +20,7 @@ Blocks = dict[tuple[tuple[int, int], ...], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a model holds the parameters of its backbone.
+    """The form in which a model holds the parameters of its backbone.
 
     Attributes:
       layers: for each parameter whose layers are stacked, the names of its layers.
