@@ -26,7 +26,7 @@ class Adapters:
         the widths of every adapted site.
       sites: regular expressions over site paths (`encoder/attention/query`, listed by
         `poly_jax.weights.t5_dimensions.sites`); a site is adapted when one of them matches its whole path.
-      granularity: which sites share a router: "fine" has one for each site, "layer" one for each sub-layer
+      granularity: the sites that share a router: "fine" has one for each site, "layer" one for each sub-layer
         (attention or MLP), "block" one for each transformer block, "stack" one each for the encoder and the
         decoder, "coarse" one for the model.
       private_skill: the kind of skill that each task has to itself beside the inventory. It is applied after

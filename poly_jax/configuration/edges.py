@@ -38,7 +38,7 @@ class Later:
     Attributes:
       function: the plain function.
       name: its name in gin.
-      bindings: what is bound, as text, by which two of these are compared.
+      bindings: the bindings as text, by which two of these are compared.
     """
 
     function: Callable[..., Any]

@@ -56,7 +56,7 @@ def explain(error: BaseException, source: str) -> UserError:
     """The message that a user reads instead of `error`, which gin raised while it read `source`.
 
     Args:
-      error: what gin raised.
+      error: the error that gin raised.
       source: the gin file or the `--gin.NAME=VALUE`.
     """
     statement = _importing(error)

@@ -23,8 +23,8 @@ class Example(NamedTuple):
       inputs: tokens of the input.
       targets: tokens of the target.
       task: the task's id.
-      draw: where the example was drawn: the index of its task and the number of earlier draws of the task;
-        None where examples come from a stream that cannot go back to them.
+      draw: place of the draw: the index of its task and the number of earlier draws of the task; None where
+        examples come from a stream that cannot go back to them.
     """
 
     inputs: Int[np.ndarray, "inputs"]

@@ -105,7 +105,7 @@ def read_source(
       config: configuration of the T5.
       backbone: parameters of that T5 by T5X's names, one per layer.
       alpha: LoRA's alpha where the files do not state it; None for its default.
-      granularity: which maps share a router, where the files leave it open and have routers.
+      granularity: the maps that share a router, where the files leave it open and have routers.
 
     Raises:
       UserError: there are no skills at the path that an inventory can hold.

@@ -50,7 +50,7 @@ class Context:
 
         Args:
           route: the route as it arrives at the place.
-          level: what the place is; "coarse" is the whole model, whose router the `Transformer` owns.
+          level: kind of the place; "coarse" is the whole model, whose router the `Transformer` owns.
           place: site path of the place. It has a router only where an adapted site lies at or below it.
         """
         adapters = self.adapters

@@ -106,7 +106,7 @@ def trained_and_frozen(
     Args:
       run: the run.
       model: its model.
-      parameters: what `parameter_shapes` returns for the model, which takes seconds for large ones.
+      parameters: result of `parameter_shapes` for the model, which takes seconds for large ones.
       mesh: the mesh.
     """
     shapes, axes = parameters

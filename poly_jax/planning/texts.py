@@ -14,7 +14,7 @@ class Table:
     """A table.
 
     Attributes:
-      title: what it shows.
+      title: title of the table.
       columns: the headings of its columns.
       rows: its cells.
       n_texts: number of columns, from the left, that are not numbers.

@@ -129,7 +129,7 @@ def finish(
 
     Args:
       name: name of the task.
-      place: where its cache is made.
+      place: folder of its cache.
       shards: the shards of each split, in their order.
       task: the task, where it has been read already.
 

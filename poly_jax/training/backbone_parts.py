@@ -42,7 +42,7 @@ def read_parts(tensors: Tensors, layout: Layout, at_once: int) -> dict[str, jax.
 
     Args:
       tensors: the backbone's tensors by T5X's names, one per layer.
-      layout: how the model holds them.
+      layout: form in which the model holds them.
       at_once: number of parameters that are read ahead, in threads.
     """
 

@@ -90,7 +90,7 @@ def adapt(
       keep_checkpoints: number of newest checkpoints that the run keeps.
       non_finite: "stop" or "skip"; see `train`.
       texts: the source's configuration as texts, from which the adapted run's are made; see `train`.
-      before: how the source itself was adapted, where it was; skills that are kept keep their names.
+      before: the start of the source, where it was adapted itself; skills that are kept keep their names.
 
     Returns:
       The state after the last step.
