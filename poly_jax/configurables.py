@@ -103,7 +103,7 @@ MADE_BY_DEFAULT = {
         "evaluation": "@OnlineEvaluation()",
     },
 }
-"""What a parameter is bound to where a configuration leaves it out, or binds None; by full gin name."""
+"""Bindings of the parameters that a configuration leaves out, or binds to None; by full gin name."""
 
 PATHS = {
     "crossfit.register": ("folder", "descriptions"),

@@ -44,11 +44,11 @@ class Data:
         `@super_natural_instructions.register`; None where a module registers them when gin imports it.
       split: name of the split to train on.
       batch_size: number of rows in a step, over all devices. A row is one example, unless rows are packed.
-      packing: how examples are packed into rows in training: "none" pads one example to a row; "first-fit"
+      packing: way to pack examples into rows in training: "none" pads one example to a row; "first-fit"
         and "best-fit" put several examples of any tasks into a row (`poly_jax.data.packing.Waiting`). A row
         has the lengths above.
       max_segments: largest number of examples in a packed row. The adapters' part of a step grows with it.
-      reading: how examples are read in training. "indexed" holds the tokens of all tasks in memory, and needs
+      reading: way to read examples in training. "indexed" holds the tokens of all tasks in memory, and needs
         only their rates and the seed to find any place; it serves thousands of tasks. "streamed" reads by
         seqio's own pipelines, one for each task: for sources without end or larger than the memory, and for
         mixtures with a `sample_fn` of their own.
@@ -101,7 +101,7 @@ class Experiment:
       adapters: skills and router; None for a bare T5. The number of tasks comes from the task table.
       backbone: path of the frozen weights: a T5X checkpoint, a Hugging Face folder or a `.safetensors` file
         of this project; "random" for untrained weights in trials; None where all weights are trained.
-      decoding: how outputs are chosen in evaluation.
+      decoding: way to choose outputs in evaluation.
       check_backbone: whether to refuse a run if the contents of its backbone have changed since its training.
     """
 

@@ -12,7 +12,7 @@ def check_literal_fields(described: Any, subject: Callable[[str], str] | None = 
 
     Args:
       described: an object of a dataclass.
-      subject: how the message begins for a field, up to its value; None for `CLASS.FIELD is`.
+      subject: beginning of the message for a field, up to its value; None for `CLASS.FIELD is`.
 
     Raises:
       UserError: a field has another value. The message names the possible ones.

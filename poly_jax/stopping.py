@@ -103,7 +103,7 @@ def stop(saved: str) -> Stopped:
     """Make the exception with which a block that saved its state ends.
 
     Args:
-      saved: what was saved, for the user.
+      saved: the things that were saved, for the user.
     """
     cause = "another host was asked to stop" if _received.number is None else _received.number.name
     return Stopped(f"stopped by {cause}; {saved}")

@@ -24,6 +24,6 @@ def did_you_mean(names: Sequence[str], shown: Callable[[str], str] = repr) -> st
 
     Args:
       names: the names to suggest, such as `close_names` finds.
-      shown: how the question writes a name.
+      shown: form of a name in the question.
     """
     return f"did you mean {' or '.join(map(shown, names))}?" if names else ""

@@ -244,3 +244,22 @@ def test_an_object_bound_to_itself_is_reported_in_one_line(tmp_path, monkeypatch
     with pytest.raises(UserError, match="the configuration refers to itself") as error:
         configuration.load(["mine.gin"]).make("circle")
     assert "\n" not in str(error.value)
+
+
+class Picky:
+    """A user's class that refuses what it is given."""
+
+    def __init__(self, size=1):
+        if size > 3:
+            raise KeyError(f"no size {size}")
+
+
+def test_an_error_inside_a_class_of_the_user_names_the_class_and_the_cause():
+    gin.external_configurable(Picky, module="users")
+    loaded = configuration.load([], ["Picky.size = 4"])
+    with pytest.raises(UserError) as caught:
+        loaded.make("Picky")
+    assert str(caught.value) == (
+        "Picky failed with the arguments that are bound: KeyError: 'no size 4'"
+        " (POLY_JAX_DEBUG=1 shows the traceback)"
+    )

@@ -396,22 +396,3 @@ def test_an_error_raised_inside_a_configurable_is_still_one_line():
     with pytest.raises(UserError) as error:
         loaded.make(serve)
     assert str(error.value) == "serve.guests is 0; invite someone"
-
-
-class Picky:
-    """A user's class that refuses what it is given."""
-
-    def __init__(self, size=1):
-        if size > 3:
-            raise KeyError(f"no size {size}")
-
-
-def test_an_error_inside_a_class_of_the_user_names_the_class_and_the_cause():
-    gin.external_configurable(Picky, module="users")
-    loaded = configuration.load([], ["Picky.size = 4"])
-    with pytest.raises(UserError) as caught:
-        loaded.make("Picky")
-    assert str(caught.value) == (
-        "Picky failed with the arguments that are bound: KeyError: 'no size 4'"
-        " (POLY_JAX_DEBUG=1 shows the traceback)"
-    )

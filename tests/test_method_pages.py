@@ -1,4 +1,4 @@
-"""The pages of docs/: links, files, tests and gin lines exist, and a method's page names its source."""
+"""The pages of docs/: links, files, tests and gin lines exist, lines are short, methods name sources."""
 
 import pathlib
 import re
@@ -15,6 +15,7 @@ from poly_jax.transfer.variants import VARIANTS
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 METHODS = sorted((DOCS / "methods").glob("*.md"))
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 
 
 def anchors(page):
@@ -22,9 +23,13 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda page: page.stem
-)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_lines_outside_code_and_tables_have_at_most_110_characters(page):
+    lines = "\n".join(page.read_text().split("\n```")[::2]).splitlines()
+    assert [line for line in lines if len(line) > 110 and not line.startswith(("    ", "|"))] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_link_has_a_target(page):
     for target in re.findall(r"\]\(([^)]+)\)", page.read_text()):
         if target.startswith("http"):

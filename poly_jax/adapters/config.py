@@ -1,4 +1,4 @@
-"""Which sites of a model get skills, which skills, and the router that mixes them."""
+"""The choice of the sites that get skills, of their kind, and of the router that mixes them."""
 
 import dataclasses
 import functools
@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from poly_jax.adapters.skill import Skill, TaskSkill, TokenSkill
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
-from poly_jax.routing.input_router import InputRouter
 from poly_jax.routing.router import Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
 
@@ -19,15 +18,15 @@ class Adapters:
     """An inventory of skills at every selected site, and the router that mixes them.
 
     Attributes:
-      skill: kind of adapter.
-      router: how a task's mix is found.
+      skill: kind of the skills in the inventory.
+      router: the router that mixes the skills, for each task or by what it reads.
       n_tasks: number of tasks, which are the rows of a learned router's table. Task ids are below it.
       n_skills: number of skills in the inventory (K), unless the router fixes it.
       n_splits: number of splits (MHR heads, h) that mix on their own: 1 is Poly, more is MHR. It must divide
         the widths of every adapted site.
       sites: regular expressions over site paths (`encoder/attention/query`, listed by
         `poly_jax.weights.t5_dimensions.sites`); a site is adapted when one of them matches its whole path.
-      granularity: which sites share a router: "fine" has one for each site, "layer" one for each sub-layer
+      granularity: the sites that share a router: "fine" has one for each site, "layer" one for each sub-layer
         (attention or MLP), "block" one for each transformer block, "stack" one each for the encoder and the
         decoder, "coarse" one for the model.
       private_skill: the kind of skill that each task has to itself beside the inventory. It is applied after
@@ -102,12 +101,12 @@ class Adapters:
     @property
     def routes_tokens(self) -> bool:
         """Whether each position has weights of its own."""
-        return isinstance(self.router, InputRouter) and not self.router.pools
+        return self.router.reads_inputs and not self.router.pools
 
     @property
     def router_follows_skills(self) -> bool:
         """Whether the router is made for skills that are there already, and no task's loss trains it."""
-        return isinstance(self.router, InputRouter) and not self.router.learned
+        return not self.router.learned
 
     @property
     def tasks_own_parameters(self) -> bool:

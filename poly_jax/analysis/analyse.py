@@ -47,7 +47,7 @@ def analyse_routing(
       reference: file of a grouping of the tasks to compare with; see `poly_jax.analysis.reference`.
       gradients: number of examples per task whose gradients are compared; None for no such comparison.
       examples: number of examples per task whose inputs a router looks at; None for 64 of them.
-      adapted: how the run started, if it is an adapted run.
+      adapted: the start of the run, if it is an adapted run.
 
     Raises:
       UserError: the run has no adapters, `examples` is given for a router of tasks, the folder belongs to

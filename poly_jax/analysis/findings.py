@@ -42,7 +42,7 @@ class Reference:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a router learned.
+    """The findings about a router.
 
     Attributes:
       adapters: the run's adapters.

@@ -46,7 +46,7 @@ def initial_values(step: epath.Path, model: Transformer, adapted: AdaptedFrom | 
     Args:
       step: folder of a checkpoint.
       model: the run's model.
-      adapted: how an adapted run started; None for a trained run.
+      adapted: the start of an adapted run; None for a trained run.
     """
     if adapted is not None:
         return _begun(step, model, adapted)

@@ -20,7 +20,7 @@ _READ = ("encoder_input_tokens", "decoder_input_tokens", "task_ids", "decoder_ta
 
 @dataclasses.dataclass(frozen=True)
 class Load:
-    """How a router that looks at inputs spread a run's tasks over the skills.
+    """The load of the skills under a router of inputs, for each task of a run.
 
     Attributes:
       weights: mean mixing weights of each task, by the place of the router. The mean is over positions that

@@ -1,4 +1,4 @@
-"""How similar the skills of an inventory are, and clusters of similar skills."""
+"""The similarity of the skills of an inventory, and clusters of similar skills."""
 
 from collections.abc import Mapping
 

@@ -16,8 +16,8 @@ class Command(abc.ABC):
       name: the word that the user types.
       help: one line for the list of commands.
       example: a command line to show under the command's help.
-      hosts: what the processes of several hosts do: "together" share the work; "first" leaves it to host 0;
-        "one" refuses more than one.
+      hosts: the work of several hosts: "together" they share the work; "first" leaves it to host 0; "one"
+        refuses more than one.
     """
 
     name: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Which accelerators JAX looks for."""
+"""The choice of the accelerators that JAX looks for."""
 
 import importlib.metadata
 import importlib.util

@@ -1,4 +1,4 @@
-"""What gin makes of a configuration beyond its text: defaults, and functions that are called later."""
+"""Parts of a configuration beyond its text: objects made by default, and functions that are called later."""
 
 import contextlib
 import dataclasses
@@ -38,7 +38,7 @@ class Later:
     Attributes:
       function: the plain function.
       name: its name in gin.
-      bindings: what is bound, as text, by which two of these are compared.
+      bindings: the bindings as text, by which two of these are compared.
     """
 
     function: Callable[..., Any]

@@ -53,10 +53,10 @@ def registry_name(name: str) -> str:
 
 
 def explain(error: BaseException, source: str) -> UserError:
-    """What a user reads instead of `error`, which gin raised while it read `source`.
+    """The message that a user reads instead of `error`, which gin raised while it read `source`.
 
     Args:
-      error: what gin raised.
+      error: the error that gin raised.
       source: the gin file or the `--gin.NAME=VALUE`.
     """
     statement = _importing(error)
@@ -93,7 +93,7 @@ def explain(error: BaseException, source: str) -> UserError:
 
 
 def failed_call(error: Exception) -> UserError:
-    """What a user reads instead of an error that a class or function raised which gin called."""
+    """The message that a user reads instead of an error of a class or function that gin called."""
     called = re.search(r"In call to configurable '(.+?)'", str(error))
     name = called[1] if called else "a configurable"
     return UserError(
@@ -144,7 +144,7 @@ def _place(error: BaseException, source: str) -> str:
 
 
 def _syntax(error: SyntaxError | tokenize.TokenError, source: str) -> str:
-    """What is wrong with the text that gin could not parse."""
+    """The mistake in a text that gin could not parse."""
     if source.startswith("--gin."):
         name, _, value = source.removeprefix("--gin.").partition("=")
         if not _NAME.fullmatch(name):
@@ -163,7 +163,7 @@ def _syntax(error: SyntaxError | tokenize.TokenError, source: str) -> str:
 
 
 def _value(text: str, prefix: str) -> str:
-    """What to write instead of `text`, which is not a value; `prefix` is the flag that it was given to."""
+    """The advice where `text` is not a value; `prefix` is the flag that it was given to."""
     if text.lower() in _CONSTANTS:
         return f"{text} is not a gin value; write {prefix}{_CONSTANTS[text.lower()]}"
     if _BARE_TEXT.fullmatch(text):

@@ -1,4 +1,4 @@
-"""Where gin files are: in the current folder, among those that ship with poly_jax, or in a run."""
+"""Finds gin files: in the current folder, among those that ship with poly_jax, or in a run."""
 
 import functools
 import importlib.resources
@@ -83,7 +83,7 @@ def find(name: str) -> str:
 
 
 def missing(name: str) -> str:
-    """What to tell a user whose gin file `name` is not found."""
+    """The error message for a gin file `name` that is not found."""
     if os.path.isabs(name) or _REMOTE.match(name):
         return f"there is no gin file {name!r}; check the path"
     stem = name.removeprefix("gin/").removesuffix(".gin")

@@ -12,7 +12,7 @@ Config = dict[tuple[str, str], dict[str, Any]]
 
 @dataclasses.dataclass
 class GinState:
-    """What gin keeps of one configuration.
+    """The part of gin's state that belongs to one configuration.
 
     Attributes:
       config: by scope and full name of a configurable, its bindings.

@@ -19,7 +19,7 @@ _NO_DATA = {"mixture": "", "inputs_length": 0, "targets_length": 0}
 
 
 class Loaded:
-    """What gin files and bindings said. It is separate from gin's process-wide state and from other loads.
+    """A configuration that was loaded, separate from gin's process-wide state and from other loads.
 
     Attributes:
       config: the text of `config.gin`, which loads the same again.
@@ -98,6 +98,16 @@ class Loaded:
             raise explanation.unset(unset)
         return found
 
+    def defaults(self, program: str) -> dict[str, Any]:
+        """The arguments of a program that it gives defaults itself, whatever is bound.
+
+        Args:
+          program: its name in gin, such as "train".
+        """
+        configurable = gin.config._REGISTRY.get_match(program)
+        parameters = inspect.signature(configurable.wrapped).parameters.values()
+        return {each.name: each.default for each in parameters if each.default is not each.empty}
+
     def experiment(self) -> Any:
         """The `Experiment` of a run that is read for its weights, whether or not it binds any data.
 
@@ -144,5 +154,5 @@ class Loaded:
 
 
 def current() -> Loaded:
-    """What gin holds at present, as in t5x's programs, which load configurations themselves."""
+    """The configuration that gin holds at present, which t5x's programs load themselves."""
     return Loaded(GinState.now())

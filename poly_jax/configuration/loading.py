@@ -16,7 +16,7 @@ _MESH = "poly_jax.training.mesh.Partitioning"
 
 @dataclasses.dataclass(frozen=True)
 class Configuration:
-    """What a user gave on the command line to configure a program.
+    """The files and bindings with which a command line configures a program.
 
     Attributes:
       gin_files: paths, in order.

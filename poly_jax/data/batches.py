@@ -20,7 +20,7 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 
 Reading = Literal["indexed", "streamed"]
-"""How examples are read in training: into memory at the start, or task by task as they are drawn."""
+"""The ways to read examples in training: into memory at the start, or task by task as they are drawn."""
 
 # Evaluation is not shuffled; the seed fixes the random numbers of a task's own preprocessors.
 _EVALUATION_SEED = 0
@@ -64,8 +64,8 @@ def train_batches(
       start_id: the id that `decoder_input_tokens` begin with; the model's is `T5Config.decoder_start_id`.
       num_shards: number of hosts that share the examples.
       shard_id: index of this host, from 0; every host gives the same seed.
-      reading: how examples are read, see `poly_jax.experiment.Data`.
-      packing: how examples are packed into rows, see `poly_jax.data.packing`.
+      reading: way to read examples, see `poly_jax.experiment.Data`.
+      packing: way to pack examples into rows, see `poly_jax.data.packing`.
       max_segments: largest number of examples in a packed row.
 
     Raises:

@@ -41,7 +41,7 @@ class RoutedEncDecFeatureConverter(seqio.EncDecFeatureConverter):
         self, pack: bool = False, choices: bool = False, n_choices: int | None = None, **options: Any
     ) -> None:
         if pack:
-            raise UserError("pack=True: examples with a task id cannot be packed yet; leave pack unset")
+            raise UserError("pack=True: the converter cannot pack examples with a task id; leave pack unset")
         super().__init__(pack=pack, **options)
         self._with_choices = _WithChoices(**options) if choices else None
         self._n_choices = n_choices

@@ -83,7 +83,7 @@ class IndexedExamples:
           tasks: the tasks and their rates, above 0.
           seed: seed of the order of tasks and examples, and of the tasks' own preprocessors.
           shuffle: whether each task's examples are shuffled.
-          settings: what must be the same to restore a position, beside the examples themselves.
+          settings: settings that must be the same to restore a position, beside the examples themselves.
 
         Raises:
           UserError: a task has no example, or cannot be read.

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 Fit = Literal["first-fit", "best-fit"]
-"""How the examples of a row are chosen; see `Waiting.take_row`."""
+"""The ways to choose the examples of a row; see `Waiting.take_row`."""
 
 Packing = Literal["none", Fit]
 """The same, where "none" pads one example to a row."""
@@ -23,8 +23,8 @@ class Example(NamedTuple):
       inputs: tokens of the input.
       targets: tokens of the target.
       task: the task's id.
-      draw: where the example was drawn: the index of its task and the number of earlier draws of the task;
-        None where examples come from a stream that cannot go back to them.
+      draw: place of the draw: the index of its task and the number of earlier draws of the task; None where
+        examples come from a stream that cannot go back to them.
     """
 
     inputs: Int[np.ndarray, "inputs"]

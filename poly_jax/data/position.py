@@ -19,7 +19,7 @@ def write_position(filename: str | os.PathLike[str], settings: Mapping[str, Any]
 
     Args:
       filename: the path that the files of the position begin with; may be remote (gs://).
-      settings: what must be the same where the position is read.
+      settings: settings that must be the same where the position is read.
       **place: the position, as JSON has it.
     """
     _file(filename).write_text(json.dumps({"stream": dict(settings), **place}, indent=1) + "\n")
@@ -33,7 +33,7 @@ def read_position(
     Args:
       filename: the path that was written to.
       settings: this run's settings.
-      reading: how this run reads its data, as `Data.reading` names it.
+      reading: way in which this run reads its data, as `Data.reading` names it.
       mark: a field that positions of this way of reading have, and others do not.
 
     Raises:

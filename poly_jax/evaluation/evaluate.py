@@ -65,7 +65,7 @@ def evaluate(
         suffix `-zero_shot` in a zero-shot evaluation, and `-average`, `-nearest` or `-regression` with
         `unknown`.
       partitioning: shape of the device mesh.
-      unknown: how to answer for tasks that the run does not know: "average" (the mean of all tasks' mixing
+      unknown: way to answer for tasks that the run does not know: "average" (the mean of all tasks' mixing
         weights), "nearest" (those of the task whose text is most similar to the inputs of the split, or to
         the task's description) or "regression" (those that ridge regression predicts from such texts); None
         for an error. A run whose adapters do not depend on the task needs none, and refuses it.

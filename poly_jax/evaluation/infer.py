@@ -55,7 +55,7 @@ def infer(
       experiment: the run's experiment.
       batch_size: number of examples in a batch, over all devices.
       partitioning: shape of the device mesh.
-      unknown: how to answer where the run does not know the task: "average" (the mean of all tasks' mixing
+      unknown: way to answer where the run does not know the task: "average" (the mean of all tasks' mixing
         weights), "nearest" (those of the task whose text is most similar to the texts, or to the task's
         description) or "regression" (those that ridge regression predicts from such texts); None for an
         error. A run whose adapters do not depend on the task needs no row, and refuses it.

@@ -28,7 +28,7 @@ from poly_jax.weights.tree import listing, merge
 
 @dataclasses.dataclass(frozen=True)
 class OnlineEvaluation:
-    """What `train` evaluates every `train.eval_every` steps.
+    """An evaluation that `train` makes every `train.eval_every` steps.
 
     The metrics are those of `poly-jax eval` with the same settings, and are logged as
     `eval/<task>/<metric>`. The examples are read once, before the first step.

@@ -198,7 +198,7 @@ def decode_program(model: Transformer, decoding: Decoding, mesh: Mesh) -> Any:
 
     Args:
       model: the network.
-      decoding: how outputs are chosen.
+      decoding: way to choose outputs.
       mesh: the mesh that the parameters and the batch are on.
 
     Returns:

@@ -23,7 +23,7 @@ Shares = tuple[tuple[float, ...], ...]
 
 @dataclasses.dataclass(frozen=True)
 class UnknownTasks:
-    """How a run answers for tasks that it does not know.
+    """The way in which a run answers for tasks that it does not know.
 
     Attributes:
       how: "average" mixes by the mean of all tasks' weights; "nearest" mixes as the known task whose text is

@@ -13,7 +13,7 @@ PERCENTILES = (50, 90, 95, 99, 100)
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """How long the texts of one feature are.
+    """The lengths of the texts of one feature.
 
     Attributes:
       percentiles: number of tokens at each of `PERCENTILES` of the examples; 100 is the longest.
@@ -35,7 +35,7 @@ def lengths(tokens: Int[np.ndarray, "examples"], most: int) -> Lengths:
 
 @dataclasses.dataclass(frozen=True)
 class Fill:
-    """How full rows are.
+    """The fill of rows: the share of tokens that are not padding.
 
     Attributes:
       rows: number of rows.

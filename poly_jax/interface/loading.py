@@ -46,7 +46,7 @@ def load(
         None for the vocabulary of the run, or the one beside the checkpoint.
       dtype: dtype of activations and frozen weights, "float32" or "bfloat16"; None for the run's dtype, or
         float32 without a run.
-      decoding: how outputs are chosen; None for the run's decoding, or greedy without a run.
+      decoding: way to choose outputs; None for the run's decoding, or greedy without a run.
       inputs_length: number of tokens of an input; None for the run's length, or 512 without a run.
       batch_size: number of examples in a batch.
       mesh: device mesh with the axes `data`, `fsdp` and `model`, such as `poly_jax.Partitioning().mesh()`;

@@ -45,7 +45,7 @@ class Model:
 
     Attributes:
       restored: the network, its parameters, the task table and their origin.
-      decoding: how outputs are chosen.
+      decoding: way to choose outputs.
       inputs_length: number of tokens of an input; longer inputs are cut.
       batch_size: number of examples in a batch.
       vocabulary: vocabulary of inputs and outputs, in a form that `load` accepts.
@@ -102,8 +102,8 @@ class Model:
           path: path of a PEFT folder (LoRA, (IA)^3 or Poly), or of a file with the reference implementation's
             tensors.
           tasks: names of its tasks in the order of their ids; None for `task_0`, `task_1`, ...
-          granularity: which maps share a router, where the file does not say so because all its routers are
-            equal.
+          granularity: the maps that share a router, where the file does not say so because all its routers
+            are equal.
 
         Raises:
           UserError: the path holds no adapters that can be read, the adapters do not fit the T5, or the

@@ -33,12 +33,12 @@ class AdapterCheckpoint:
     Attributes:
       tree: nested dictionaries with `.../skills/...` and `.../router/...`.
       skill: kind of skill.
-      router: how a task picks skills; None where the checkpoint does not say.
+      router: router of the tasks; None where the checkpoint does not say.
       n_tasks: number of tasks; None where the checkpoint does not say.
       n_skills: size of the inventory.
       n_splits: number of splits (MHR heads), which are mixed separately.
       sites: the adapted sites; see `poly_jax.weights.t5_dimensions`.
-      granularity: which maps share a router.
+      granularity: the maps that share a router.
     """
 
     tree: ParameterTree
@@ -111,7 +111,7 @@ def in_every_layer(paths: Iterable[str], dimensions: T5Dimensions) -> list[str]:
     depths = {"encoder": dimensions.num_encoder_layers, "decoder": dimensions.num_decoder_layers}
     places = []
     for site in adapted_sites(paths):
-        places += [names.in_layer(site, layer) for layer in range(depths[stack_of(site)])]
+        places += [names.map_in_layer(site, layer) for layer in range(depths[stack_of(site)])]
     return places
 
 

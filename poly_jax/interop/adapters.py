@@ -41,7 +41,7 @@ def read_adapters(
       config: configuration of the model that they adapt.
       backbone: parameters of that model by T5X's names, one per layer. They are read only where the adapters
         are relative to them (PiSSA, OLoRA).
-      granularity: which maps share a router, where the file leaves it open; None if the user did not choose.
+      granularity: the maps that share a router, where the file leaves it open; None if the user chose none.
 
     Raises:
       UserError: there is nothing readable at the path, the kind of adapter is not supported, the adapter does

@@ -54,7 +54,7 @@ class SkillSource:
 
 @dataclasses.dataclass(frozen=True)
 class StatedBase:
-    """What a source says about the T5 that it adapts; None where it does not say it.
+    """The T5 that a source says it adapts; None for what it does not say.
 
     Attributes:
       name: path of the T5, or its id on the Hugging Face hub.
@@ -105,7 +105,7 @@ def read_source(
       config: configuration of the T5.
       backbone: parameters of that T5 by T5X's names, one per layer.
       alpha: LoRA's alpha where the files do not state it; None for its default.
-      granularity: which maps share a router, where the files leave it open and have routers.
+      granularity: the maps that share a router, where the files leave it open and have routers.
 
     Raises:
       UserError: there are no skills at the path that an inventory can hold.

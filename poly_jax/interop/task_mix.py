@@ -14,7 +14,7 @@ from poly_jax.adapters.skill import Mixed, Skill, TaskSkill
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.training.open_run import OpenRun
-from poly_jax.weights.parameter_names import adapted_map, is_skill, router_of, skills_of
+from poly_jax.weights.parameter_names import adapted_map, is_skill, leaf, module, router_of, skills_of
 from poly_jax.weights.tensors import Tensor
 
 Arrays = dict[str, np.ndarray]
@@ -53,7 +53,7 @@ def mixed(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays:
         if isinstance(adapters.skill, TaskSkill):
             own = leaves_below(run.skills, skills_of(path, private=True))
             adapter = adapters.skill.with_task(adapter, own, jax.nn.one_hot(task, adapters.n_tasks))
-    return {name: np.asarray(leaf) for name, leaf in adapter.items()}
+    return {name: np.asarray(array) for name, array in adapter.items()}
 
 
 def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | None:
@@ -62,7 +62,7 @@ def private(run: OpenRun, adapters: Adapters, path: str, task: int) -> Arrays | 
         return None
     own = leaves_below(run.skills, skills_of(path, private=True))
     adapter = adapters.private_skill.mix(own, jax.nn.one_hot(task, adapters.n_tasks)[None])
-    return {name: np.asarray(leaf) for name, leaf in adapter.items()}
+    return {name: np.asarray(array) for name, array in adapter.items()}
 
 
 def one_task_lora(skill: Skill | None) -> LoRA | None:
@@ -130,9 +130,4 @@ def _merge_one(skill: Skill, adapter: Mixed, kernel: jax.Array) -> jax.Array:
 
 def leaves_below(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, jax.Array]:
     """Return the arrays directly below a place, by the last part of their name, as modules expect them."""
-    prefix = f"{place}/"
-    return {
-        name.removeprefix(prefix): jnp.asarray(leaf)
-        for name, leaf in arrays.items()
-        if name.startswith(prefix)
-    }
+    return {leaf(name): jnp.asarray(array) for name, array in arrays.items() if module(name) == place}

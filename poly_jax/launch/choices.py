@@ -1,9 +1,9 @@
-"""What `poly-jax launch` can be asked for, in a separate module without its tools, for a fast `--help`."""
+"""The choices of `poly-jax launch`, in a separate module without its tools, for a fast `--help`."""
 
 from typing import Literal, get_args
 
 Place = Literal["cluster_toolkit", "jobset", "xpk", "tpu_vm", "skypilot", "slurm", "local"]
-"""Where a job runs: the name of a target of `poly_jax.launch.targets`, or this machine."""
+"""The place where a job runs: the name of a target of `poly_jax.launch.targets`, or this machine."""
 
 Action = Literal["submit", "status", "logs", "stop"]
 

@@ -1,4 +1,4 @@
-"""What a job's exit codes mean to whatever started it: which ones call for another start.
+"""The meaning of a job's exit codes to whatever started it: which ones call for another start.
 
 poly-jax exits with 42 after it was told to stop and has saved its state, with 1 after an error in the
 input and with 2 after wrong usage. The shell and Kubernetes add 126 to 128 for a program that cannot be

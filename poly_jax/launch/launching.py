@@ -19,8 +19,8 @@ def launch(
 
     Args:
       job: the job; asking about it needs its name and its place only.
-      target: where the job runs.
-      action: what to do.
+      target: place where the job runs.
+      action: action to take.
       dry_run: print what would be done, as a shell script, and do nothing.
       processes: number of processes of the target "local".
 

@@ -44,7 +44,7 @@ class Supervisor:
           env: environment variables in addition to this process's own.
           max_restarts: number of times that all processes are started again.
           grace_seconds: time between the request to stop and the kill.
-          output: where the processes' lines go; None for standard output.
+          output: file for the processes' lines; None for standard output.
         """
         self._command = command
         self._processes = processes

@@ -37,7 +37,7 @@ def check_rows(
       batch_size: number of rows over all devices.
       partitioning: as in `check_mesh`, which has been called before.
       devices: number of JAX devices of all slices.
-      slices: what the slices are, for the message.
+      slices: description of the slices, for the message.
       microbatches: number of parts that a batch is split into.
     """
     for setting, count in ((name, batch_size), ("train.microbatches", microbatches)):

@@ -98,7 +98,7 @@ class Slice:
       chips: number of chips.
       hosts: number of machines.
       devices: number of JAX devices.
-      tpu: what the TPU's generation is called elsewhere; None for GPUs.
+      tpu: other name of the TPU's generation; None for GPUs.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""What a target does: files that are written and commands that are run, shown or executed."""
+"""The steps of a target: files that are written and commands that are run, shown or executed."""
 
 import dataclasses
 import pathlib

@@ -101,7 +101,7 @@ class ChoiceLoss:
 
 
 def _right_and_wrong(choices: Int[Array, "batch choices length"], labels: Int[Array, "batch"]):
-    """Which tokens belong to right choices, and which to wrong ones."""
+    """Masks of the tokens of right choices, and of those of wrong choices."""
     is_right = jnp.arange(choices.shape[1]) == labels[:, None]
     right = (choices > 0) & is_right[..., None]
     # A row without its right choice only fills up a batch.

@@ -10,7 +10,7 @@ from poly_jax.model.transformer import Transformer
 
 
 def present(choices: Int[Array, "*batch choices length"]) -> Bool[Array, "*batch choices"]:
-    """Which choices exist: a choice without tokens only fills up a row that has fewer choices than others."""
+    """A mask of the choices that exist: one without tokens fills up a row with fewer choices than others."""
     return jnp.any(choices > 0, axis=-1)
 
 

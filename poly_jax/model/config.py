@@ -31,7 +31,7 @@ class T5Config(T5Dimensions):
       scan_layers: whether one layer is compiled and scanned; parameters then have a leading layer axis.
       remat: rematerialisation. "none" keeps everything, "minimal" the outputs of matrix products with
         parameters, "full" nothing inside a layer.
-      quantization: how the frozen kernels of all sites are kept: "none" in `dtype`, "int8" or "int4" as
+      quantization: form of the frozen kernels of all sites: "none" in `dtype`, "int8" or "int4" as
         integers with a scale for each output feature, which takes a half or a quarter of the memory of
         bfloat16. Such kernels cannot be trained.
 
@@ -72,7 +72,7 @@ class T5Config(T5Dimensions):
 
         Args:
           fields: values of fields, as `Backbone.stated_fields` gives them.
-          source: where the fields are from, for messages.
+          source: origin of the fields, for messages.
 
         Raises:
           UserError: a field is not known, or its value is not possible.

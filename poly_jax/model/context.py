@@ -1,4 +1,4 @@
-"""What every module of one T5 knows: the model, its adapters, and where decoding has got to."""
+"""The settings that all modules of one T5 share, and the position that decoding has reached."""
 
 import dataclasses
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Int
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
 from poly_jax.model.route import Route, RouterTable
-from poly_jax.weights.parameter_names import ROUTER, Granularity
+from poly_jax.weights.parameter_names import ROUTER, Granularity, is_below
 from poly_jax.weights.t5_dimensions import sites
 
 
@@ -50,7 +50,7 @@ class Context:
 
         Args:
           route: the route as it arrives at the place.
-          level: what the place is; "coarse" is the whole model, whose router the `Transformer` owns.
+          level: kind of the place; "coarse" is the whole model, whose router the `Transformer` owns.
           place: site path of the place. It has a router only where an adapted site lies at or below it.
         """
         adapters = self.adapters
@@ -58,7 +58,7 @@ class Context:
             return route
         if adapters.router.reads_inputs:
             return route  # The projection calls it, which has the input.
-        below = (site for site in sites(self.config) if site == place or site.startswith(place + "/"))
+        below = (site for site in sites(self.config) if is_below(site, place))
         if not any(adapters.adapts(site) for site in below):
             return route
         weights = RouterTable(adapters, self.train, name=ROUTER)(route.task_ids)

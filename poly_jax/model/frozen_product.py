@@ -29,7 +29,7 @@ def frozen_product(
       features: output width.
       kernel_init: initialiser of W.
       kernel_axes: logical names of W's axes.
-      quantization: how W is stored; integers come with a parameter `scale` [d_out].
+      quantization: form in which W is stored; integers come with a parameter `kernel_scale` [d_out].
     """
     x, copies = (x.x, x.copies) if isinstance(x, FanOut) else (x, None)
     shape = (x.shape[-1], features)

@@ -19,7 +19,7 @@ from poly_jax.model.transformer import Transformer
 
 @dataclasses.dataclass(frozen=True)
 class Decoding:
-    """How outputs are chosen: greedily, unless beams or a temperature are set.
+    """The way to choose outputs: greedily, unless beams or a temperature are set.
 
     Attributes:
       max_length: largest number of tokens in an output, the end of sequence included.
@@ -69,7 +69,7 @@ def generate(
       parameters: its parameters.
       encoder_input_tokens: the inputs, padded with 0.
       task_ids: the task of each row; None for a bare T5.
-      decoding: how outputs are chosen.
+      decoding: way to choose outputs.
       rng: random key of a decoding that samples.
       eos_id: the token that ends an output; None for the model's own.
 

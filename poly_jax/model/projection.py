@@ -16,7 +16,7 @@ from poly_jax.model.frozen_product import frozen_product
 from poly_jax.model.route import Route
 from poly_jax.model.site_router import SiteRouter
 from poly_jax.model.site_skills import Skills
-from poly_jax.weights.parameter_names import INPUT_ROUTER, SKILLS
+from poly_jax.weights.parameter_names import INPUT_ROUTER, PRIVATE, SKILLS
 from poly_jax.weights.parameter_spec import Initializer
 
 
@@ -52,7 +52,7 @@ class Projection(nn.Module):
             return y
         skills = {"inventory": adapters.skill}
         if adapters.private_skill is not None:
-            skills["private"] = adapters.private_skill
+            skills[PRIVATE] = adapters.private_skill
         kept = cursor is not None and self.has_variable("prefill", "mixed")
         if adapters.routes_tokens or not kept:
             route = self._routed(x, route)

@@ -1,4 +1,4 @@
-"""How a batch's task ids travel through the model and become mixing weights on the way."""
+"""The task ids of a batch on their way through the model, where routers turn them into mixing weights."""
 
 import math
 
@@ -23,7 +23,7 @@ class Route:
         a row packs several examples. The task of a row's n-th example has index n - 1.
       weights: mixing weights of the innermost router above this module, [*rows, splits, skills], or
         [splits, skills] where the whole batch shares one mix; None above the first router.
-      segments: where the examples of packed rows lie; None for one example per row.
+      segments: places of the examples in packed rows; None for one example per row.
       examples: for routers that look at inputs, the example of every position, in any kind of rows.
       encoded: in the decoder, for routers that pool, the mean of each example's encoded input.
     """

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 
 def decoder_inputs(targets: Int[Array, "*rows length"], start_id: int) -> Int[Array, "*rows length"]:
-    """What the decoder reads to predict targets: the start id, then every target token but the last."""
+    """The input of the decoder that predicts targets: the start id, then every target token but the last."""
     before = [(0, 0)] * (targets.ndim - 1) + [(1, 0)]
     return jnp.pad(targets[..., :-1], before, constant_values=start_id)
 

@@ -1,4 +1,4 @@
-"""Where the examples of packed rows lie."""
+"""The places of the examples in packed rows."""
 
 from collections.abc import Mapping
 from typing import Any, Optional

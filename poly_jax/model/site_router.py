@@ -72,7 +72,7 @@ class SiteRouter(nn.Module):
     def _rows(
         self, router: InputRouter, x: Float[Array, "batch length width"], route: Route
     ) -> tuple[Float[Array, "*rows width"], Int[Array, "*rows"], Bool[Array, "*rows"]]:
-        """What the router reads, the task of each row of it, and whether the row is not padding."""
+        """The rows that the router reads, the task of each, and whether it is an example or padding."""
         assert route.examples is not None
         examples, packed = route.examples.at(self.site), route.task_ids.ndim > 1
         if not router.pools:

@@ -47,7 +47,7 @@ class Skills(nn.Module):
             private = PrivateSkills(
                 cfg.private_skill, cfg.n_tasks, self.d_in, self.d_out, self.kernel_axes, name=PRIVATE
             )
-            mixed["private"] = private(route.task_ids)
+            mixed[PRIVATE] = private(route.task_ids)
         return mixed
 
 

@@ -37,7 +37,7 @@ Tree = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class AbstractRun:
-    """What decides a run's step; the fields have the meanings and defaults of `train`'s arguments."""
+    """The settings that decide a run's step, with the meanings and defaults of `train`'s arguments."""
 
     experiment: Experiment
     steps: int
@@ -106,7 +106,7 @@ def trained_and_frozen(
     Args:
       run: the run.
       model: its model.
-      parameters: what `parameter_shapes` returns for the model, which takes seconds for large ones.
+      parameters: result of `parameter_shapes` for the model, which takes seconds for large ones.
       mesh: the mesh.
     """
     shapes, axes = parameters

@@ -1,4 +1,4 @@
-"""What a compiled program sends between devices."""
+"""The data that a compiled program sends between devices."""
 
 import collections
 import dataclasses

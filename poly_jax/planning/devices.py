@@ -11,7 +11,7 @@ from poly_jax.errors import UserError
 from poly_jax.launch.slices import Slice
 
 _NAMES = {"v7x": "tpu7x"}
-"""What libtpu calls a generation, where that is another name."""
+"""The name of a generation in libtpu, where it differs."""
 
 
 @dataclasses.dataclass(frozen=True)

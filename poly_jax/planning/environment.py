@@ -1,4 +1,4 @@
-"""What JAX and libtpu must be told before they are imported, so that they compile for other machines."""
+"""The settings that make JAX and libtpu compile for other machines, to be set before they are imported."""
 
 import os
 

@@ -48,7 +48,7 @@ class Instruction:
     Attributes:
       name: its name.
       shapes: the arrays of its result, of which a tuple has several.
-      opcode: what it does, such as "all-gather".
+      opcode: its operation, such as "all-gather".
       operands: names of the instructions that it reads.
       inside: the text between its parentheses.
       rest: the text after them: its attributes.

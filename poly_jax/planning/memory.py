@@ -50,7 +50,7 @@ class Memory:
 
 @dataclasses.dataclass(frozen=True)
 class TooLarge:
-    """What the compiler says about a program that does not fit.
+    """The compiler's message about a program that does not fit.
 
     Attributes:
       needed: bytes that it needs on each device, arguments included.
@@ -88,8 +88,8 @@ def memory_of(compiled: Any, arguments: Arguments) -> Memory:
     """Divide a program's memory by kind.
 
     Args:
-      compiled: what `compile_or_measure` returned.
-      arguments: what the program reads.
+      compiled: result of `compile_or_measure`.
+      arguments: arguments of the program.
     """
     if isinstance(compiled, TooLarge):
         peak, program = compiled.needed, None

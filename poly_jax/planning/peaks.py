@@ -1,4 +1,4 @@
-"""What a chip of each generation of TPUs can do at most.
+"""The peak figures of a chip of each generation of TPUs.
 
 Sources: https://cloud.google.com/tpu/docs/{v4,v5e,v5p,v6e,tpu7x}, "Peak compute per chip", "HBM capacity",
 "Inter-chip interconnect bandwidth" and "Data center network bandwidth".

@@ -93,10 +93,10 @@ class Accelerators:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What one step of a program takes.
+    """The memory, work and traffic of one step of a program.
 
     Attributes:
-      accelerators: what it runs on.
+      accelerators: accelerators that it runs on.
       program: "train" or "decode".
       mesh: the size of each axis of the mesh.
       batch_size: number of rows of the step.
@@ -105,7 +105,7 @@ class Plan:
       dot_flops_per_chip: operations of matrix products, by the traced program.
       compiled_flops_per_chip: the same by the compiled program; None where it does not fit.
       float32_flops_per_chip: the part of `dot_flops_per_chip` with an operand in float32.
-      collectives: what is sent, with the bytes of a chip; None where the program does not fit.
+      collectives: collectives, with the bytes of a chip; None where the program does not fit.
       reshards: the collectives that only change how activations are sharded.
       fits: whether the memory is enough.
       compiled_for: the kind of chip that it was compiled for.
@@ -147,7 +147,7 @@ def make_plan(
     Args:
       run: the run.
       table: its tasks.
-      accelerators: what it is to run on.
+      accelerators: accelerators that it is to run on.
       program: "train" for the training step, "decode" for the program that predicts a batch in evaluation.
       decode_batch_size: number of rows of such a batch.
 

@@ -42,9 +42,9 @@ def plan(
 
     Args:
       run: the run.
-      accelerators: what it is to run on.
+      accelerators: accelerators that it is to run on.
       tasks: number of tasks; None to register the run's mixture and count its tasks.
-      programs: what to compile.
+      programs: programs to compile.
       decode_batch_size: number of rows that the evaluation predicts at once.
       share_of_peak: share of a chip's peak that matrix products are assumed to reach.
       search: whether to find the largest batch of each program and to compile the suggestion, which takes

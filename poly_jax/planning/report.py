@@ -1,4 +1,4 @@
-"""What `plan` reports: the plan's figures, a suggestion, the largest batch, and the run's time and cost."""
+"""The report of `plan`: the plan's figures, a suggestion, the largest batch, and the run's time and cost."""
 
 import dataclasses
 from typing import Any
@@ -102,7 +102,7 @@ class Report:
         )
 
     def advice(self) -> list[str]:
-        """What to change, in sentences."""
+        """The changes that are suggested, in sentences."""
         lines = []
         if self.plan.program == "train":
             lines.append(self._advice_on_layout())

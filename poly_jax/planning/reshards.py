@@ -1,4 +1,4 @@
-"""Which collectives move weights, and which move activations from one sharding to another."""
+"""Tells collectives that move weights from those that change the sharding of activations."""
 
 import itertools
 import math

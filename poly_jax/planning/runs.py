@@ -1,4 +1,4 @@
-"""How often each instruction of a compiled program runs."""
+"""The number of times that each instruction of a compiled program runs."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -72,7 +72,7 @@ def _element(around: Mapping[str, Instruction], state: str, place: int) -> Instr
 
 
 def _added(body: Mapping[str, Instruction], name: str, place: int) -> int | None:
-    """What the body adds to the counter; None where that cannot be followed."""
+    """The number that the body adds to the counter; None where that cannot be followed."""
     instruction = body.get(name)
     if instruction is None:
         return None

@@ -71,7 +71,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a layout may take.
+    """The estimated memory of a layout.
 
     Attributes:
       layout: the layout.
@@ -181,7 +181,7 @@ def _kept(config: T5Config, remat: Remat, parts: int, length: int, crossed: int)
 
     Args:
       config: the T5.
-      remat: what is kept.
+      remat: policy of rematerialisation.
       parts: number of devices that share the heads and the MLP.
       length: number of tokens that each token attends to in its own sequence.
       crossed: number of tokens that it attends to in the other sequence; 0 in the encoder.

@@ -14,7 +14,7 @@ class Table:
     """A table.
 
     Attributes:
-      title: what it shows.
+      title: title of the table.
       columns: the headings of its columns.
       rows: its cells.
       n_texts: number of columns, from the left, that are not numbers.
@@ -42,7 +42,7 @@ def headline(report: Report) -> str:
 
 
 def notes(report: Report) -> list[str]:
-    """What the reader should know of how the figures came about."""
+    """The notes on how the figures came about."""
     plan, found = report.plan, []
     if plan.accelerators.simulate:
         found.append(
@@ -57,7 +57,7 @@ def notes(report: Report) -> list[str]:
 
 
 def work(report: Report) -> list[str]:
-    """What is computed and how long it takes, in sentences."""
+    """The work of a step and the time that it takes, in sentences."""
     plan, peaks = report.plan, report.plan.accelerators.peaks
     lines = [
         f"Matrix products: {plan.dot_flops_per_chip / 1e9:,.1f} GFLOP a chip, {seconds(plan.seconds_at_peak)}"

@@ -1,4 +1,4 @@
-"""How long the inputs and the targets of a task's examples are, in tokens, before they are cut."""
+"""The lengths of the inputs and the targets of a task's examples, in tokens, before they are cut."""
 
 import collections
 import dataclasses

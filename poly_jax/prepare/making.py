@@ -22,7 +22,7 @@ from poly_jax.prepare.task_folder import REPORT, TaskFolder
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """Where a cache is made, and the limits that its report compares lengths with.
+    """The folder of a cache, and the limits that its report compares lengths with.
 
     Attributes:
       cache_dir: the folder of the cache.
@@ -35,7 +35,7 @@ class Place:
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """What is known about a shard after it was written.
+    """The facts about a shard that was written.
 
     Attributes:
       name: name of its file.
@@ -129,7 +129,7 @@ def finish(
 
     Args:
       name: name of the task.
-      place: where its cache is made.
+      place: folder of its cache.
       shards: the shards of each split, in their order.
       task: the task, where it has been read already.
 

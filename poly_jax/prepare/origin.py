@@ -1,4 +1,4 @@
-"""What a task's cache was made from, so that a cache of other raw files or settings is not taken for it."""
+"""The data and settings that a task's cache was made from, to tell it from a cache of others."""
 
 import functools
 import hashlib

@@ -33,7 +33,7 @@ class SplitReport:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What `poly-jax prepare` found.
+    """The findings of `poly-jax prepare`.
 
     Attributes:
       limits: number of tokens of each feature, above which it is cut.

@@ -73,7 +73,7 @@ class TaskFolder:
 
         Args:
           files: size and checksum of the shards, by the name of their file.
-          origins: what each split was made from, see `origin`.
+          origins: origin of each split, see `origin`.
         """
         others = sorted(path for path in self.path.iterdir() if path.suffix == ".json")
         described = {path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in others}

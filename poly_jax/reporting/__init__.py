@@ -1,1 +1,1 @@
-"""What programs leave for people to read: progress bars, tables, lines of JSON, and the folders of these."""
+"""The output of programs for people to read: progress bars, tables, JSON lines and their folders."""

@@ -12,7 +12,7 @@ def byte_progress(doing: str, total: int) -> AbstractContextManager[Advance]:
     """Shows a bar; inside, call what this yields with the bytes of every step, see `step_progress`.
 
     Args:
-      doing: what goes on, such as "writing".
+      doing: the work that goes on, such as "writing".
       total: bytes of all steps.
     """
     return step_progress(doing, total, bars.DownloadColumn(), bars.TransferSpeedColumn())

@@ -14,7 +14,7 @@ def item_progress(doing: str, total: int, unit: str) -> AbstractContextManager[C
     A step may be a part of an item.
 
     Args:
-      doing: what goes on, such as "preparing".
+      doing: the work that goes on, such as "preparing".
       total: number of items.
       unit: name of the items, in the plural.
     """

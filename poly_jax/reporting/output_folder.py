@@ -1,4 +1,4 @@
-"""Which program wrote into a folder, so that another program does not write beside its files."""
+"""The program that wrote into a folder, so that no other program writes beside its files."""
 
 import itertools
 import json

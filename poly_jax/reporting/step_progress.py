@@ -14,7 +14,7 @@ def step_progress(doing: str, total: int, *columns: bars.ProgressColumn) -> Iter
     Where a step fails no bar is left.
 
     Args:
-      doing: what goes on, such as "writing".
+      doing: the work that goes on, such as "writing".
       total: size of all steps together.
       *columns: what stands behind the bar, before the remaining time.
     """

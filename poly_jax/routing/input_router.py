@@ -15,19 +15,12 @@ class InputRouter(Router):
     """A way to pick skills by what a site reads, whatever the task is.
 
     Every adapted site has a router of its own, which mixes whole skills (one split). Its parameters begin
-    with the axis of skills, so they can be kept when a run meets a task that it does not know.
-
-    Attributes:
-      pools: whether an example has one mix, from the mean of its inputs. Otherwise each position has a mix of
-        its own, and the outputs of skills are mixed instead of their factors.
-      learned: whether a task's loss trains the router together with its skills. Otherwise a variant of
-        `poly-jax adapt` makes the router for skills that are there.
+    with the axis of skills, so they can be kept when a run meets a task that it does not know. A subclass may
+    set `pools` and `learned` (see `Router`).
     """
 
     serves_any_task: ClassVar[bool] = True
     reads_inputs: ClassVar[bool] = True
-    pools: ClassVar[bool] = False
-    learned: ClassVar[bool] = True
 
     @abc.abstractmethod
     def input_parameters(self, sizes: Sizes, width: int) -> dict[str, ParameterSpec]:

@@ -30,7 +30,7 @@ class LearnedRouter(Router):
       sampling: while training, draw each weight from a relaxed Bernoulli distribution whose logit is Z, anew
         for every example. Evaluation always uses the sigmoid.
       temperature: temperature of the sigmoid or softmax, in training and in evaluation.
-      scores: how a logit becomes a non-negative score: "sigmoid"; "straight_through" (rounded sigmoid
+      scores: way to turn a logit into a non-negative score: "sigmoid"; "straight_through" (rounded sigmoid
         forward, the sigmoid's gradient backward); "l2" (logits divided by their L2 norm over skills, which
         may be negative and are not normalised further); "softmax".
       top_k: number of largest logits that "softmax" keeps; 0 keeps all.

@@ -1,4 +1,4 @@
-"""How a router that looks at inputs spreads them over the skills."""
+"""The load of the skills: how a router that looks at inputs divides them among the skills."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float

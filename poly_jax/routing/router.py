@@ -42,12 +42,19 @@ class Router(abc.ABC):
       names_tasks: whether weights depend on the tasks' names, which `for_tasks` then passes on.
       serves_any_task: whether weights do not depend on the task, so that a task needs no row to be answered.
       reads_inputs: whether weights come from the inputs of each site, as those of an `InputRouter` do.
+      pools: for a router that reads inputs, whether an example has one mix, from the mean of its inputs.
+        Otherwise each position has a mix of its own, and the outputs of skills are mixed instead of their
+        factors.
+      learned: whether the loss of tasks trains the router's parameters, if it has any. Otherwise a variant of
+        `poly-jax adapt` makes the router for skills that are there already.
     """
 
     owns_skills: ClassVar[bool] = False
     names_tasks: ClassVar[bool] = False
     serves_any_task: ClassVar[bool] = False
     reads_inputs: ClassVar[bool] = False
+    pools: ClassVar[bool] = False
+    learned: ClassVar[bool] = True
 
     def for_tasks(self, names: tuple[str, ...]) -> "Router":
         """The router for the tasks of these names, in the order of their ids: a row may depend on the name.
@@ -58,7 +65,7 @@ class Router(abc.ABC):
         return self
 
     def n_skills(self, requested: int, n_tasks: int) -> int:
-        """How many skills a site needs: `requested`, unless the router fixes the number itself."""
+        """The number of skills that a site needs: `requested`, unless the router fixes the number itself."""
         return requested
 
     def parameters(self, sizes: Sizes) -> dict[str, ParameterSpec]:

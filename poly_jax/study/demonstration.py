@@ -34,8 +34,8 @@ class Compared:
     """A method of the demonstration.
 
     Attributes:
-      method: how it is trained.
-      adaptations: how it adapts to new tasks.
+      method: way to train it.
+      adaptations: ways to adapt it to new tasks.
       rates: the learning rate of each: the router's for -z, and otherwise the skills'.
       folder: name of its run.
     """

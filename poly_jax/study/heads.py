@@ -23,11 +23,11 @@ class Cell:
     """A cell of the study.
 
     Attributes:
-      method: how it is trained and adapted.
-      granularity: where the routers sit.
+      method: way to train and adapt it.
+      granularity: places of the routers.
       n_splits: number of heads of a router.
       n_skills: number of skills.
-      factor: what differs from the cells of the grid; empty for a cell of the grid.
+      factor: difference from the cells of the grid; empty for a cell of the grid.
       seeds: its seeds.
     """
 

@@ -47,7 +47,7 @@ class MultitaskMethod:
     Attributes:
       name: name in tables.
       recipe: gin file of its training.
-      adaptations: how it adapts to held-out tasks.
+      adaptations: ways to adapt it to held-out tasks.
       rate_scale: factor of the learning rates that are tried for its skills.
       bindings: gin bindings on top of the recipe.
       rates: learning rates of skills that are tried in training on many tasks, before they are scaled.

@@ -21,7 +21,7 @@ class Entry:
     """A method, and how it answers for new tasks without examples.
 
     Attributes:
-      method: how it is trained.
+      method: way to train it.
       answers: ways to answer: `AS_IT_IS` for adapters that need no row, `UNIFORM` for the average of the
         skills, a way of `poly_jax.evaluation.unknown_tasks`, or a variant of adapting without examples.
     """

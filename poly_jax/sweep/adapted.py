@@ -82,7 +82,7 @@ class Adapting:
         """Adapt all jobs at once, then score them one by one.
 
         Args:
-          jobs: what to adapt; they share a program.
+          jobs: adaptations that share a program.
           readings: the tasks' examples.
           advance: called with the work done: 1 for each step of an adaptation, and 1 for its evaluation.
 

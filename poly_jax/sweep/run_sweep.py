@@ -63,7 +63,7 @@ def sweep(
       split: the split that is scored.
       train_split: the split of the few-shot examples, with "{seed}" for the seed; None for
         `adapt.split_name`.
-      metric: which of the tasks' metrics the table shows; None for the first of each task.
+      metric: metric of the tasks that the table shows; None for the first of each task.
       stack: largest number of adaptations in one program, which bounds its memory.
       batch_size: examples per batch of the evaluation.
 

@@ -11,6 +11,7 @@ from jax.sharding import Sharding
 from jaxtyping import Shaped
 from numpy.typing import DTypeLike
 
+from poly_jax.weights.parameter_names import leaf
 from poly_jax.weights.quantized import SCALE, Quantization, integer, is_quantized, kernel_name, quantize
 from poly_jax.weights.tensors import Index, Tensor, Tensors, ahead
 
@@ -19,7 +20,7 @@ Blocks = dict[tuple[tuple[int, int], ...], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a model holds the parameters of its backbone.
+    """The form in which a model holds the parameters of its backbone.
 
     Attributes:
       layers: for each parameter whose layers are stacked, the names of its layers.
@@ -41,7 +42,7 @@ def read_parts(tensors: Tensors, layout: Layout, at_once: int) -> dict[str, jax.
 
     Args:
       tensors: the backbone's tensors by T5X's names, one per layer.
-      layout: how the model holds them.
+      layout: form in which the model holds them.
       at_once: number of parameters that are read ahead, in threads.
     """
 
@@ -87,4 +88,4 @@ def _layer_block(
     kernel, scale = quantize(
         jnp.asarray(columns.part((slice(None), index[-1]))), integer(layout.quantization)
     )
-    return scale if name.endswith(f"/{SCALE}") else kernel[index[0]]
+    return scale if leaf(name) == SCALE else kernel[index[0]]

@@ -205,7 +205,7 @@ def explained(run: epath.Path, what: str = "a checkpoint") -> Iterator[None]:
 
     Args:
       run: folder of the run that is written to.
-      what: what is written, for the message.
+      what: name of the object that is written, for the message.
     """
     try:
         yield

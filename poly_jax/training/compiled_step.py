@@ -13,7 +13,7 @@ def compiled_step(update: Update, non_finite: NonFinite, state: TrainState) -> A
 
     Args:
       update: the step.
-      non_finite: what follows a step whose numbers are not finite.
+      non_finite: event that follows a step whose numbers are not finite.
       state: the first state, or its shapes and shardings. Each later state has the same shardings.
     """
     # The state is donated: a step writes the new state into the memory of the old one.

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from poly_jax.training.update import Batch, TrainState, Update
 
 NonFinite = Literal["stop", "skip"]
-"""What follows a step whose numbers are not finite: the end of the run, or the next step."""
+"""The event that follows a step whose numbers are not finite: the end of the run, or the next step."""
 
 FINITE = "finite"
 """The metric that says whether a step was taken."""

@@ -53,7 +53,7 @@ class Run:
       report_every: number of steps between reports; a report is a mean over the steps since the last one.
       keep: number of newest checkpoints that are kept.
       keep_best: metric of the evaluation by which the best checkpoint is kept too, as `task/metric`.
-      non_finite: what follows a step whose loss or gradient is not finite.
+      non_finite: event that follows a step whose loss or gradient is not finite.
       began: Unix time at which the program began to work on the run, in seconds; None for the call of `fit`.
     """
 
@@ -84,7 +84,7 @@ def fit(
       update: the step function.
       batches: the stream at its start, which is then restored to the checkpoint's position.
       run: the run's folder, mesh and number of steps.
-      evaluation: what is evaluated on the way, and how often; None for nothing. It does not change what is
+      evaluation: evaluation on the way, and how often it is made; None for none. It does not change what is
         trained.
 
     Returns:

@@ -17,7 +17,7 @@ _MAX_BYTES = 1 << 30
 
 @dataclasses.dataclass(frozen=True)
 class LastReport:
-    """What a run reported last.
+    """The last report of a run.
 
     Attributes:
       step: number of the step.

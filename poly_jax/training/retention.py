@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept: the newest, and the best by a metric."""
+"""The rule for the checkpoints of a run that are kept: the newest, and the best by a metric."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence

@@ -21,7 +21,7 @@ class Checkpoint:
 
     Attributes:
       folder: its folder.
-      damage: what is damaged; None where it is intact.
+      damage: the damaged part; None where it is intact.
       score: the metric by which the best checkpoint is kept; None where it is not known.
       is_best: whether its score is the best of the checkpoints.
     """
@@ -39,7 +39,7 @@ class RunStatus:
     Attributes:
       working: whether a program is working on the run now; None where this cannot be told.
       report: the newest report; None where there is none.
-      time: where the time went; None for a run of an earlier version or without training.
+      time: use of the time; None for a run of an earlier version or without training.
       checkpoints: the checkpoints, the newest first.
     """
 

@@ -1,4 +1,4 @@
-"""Where the wall time of a run went, over all programs that have worked on the run (a goodput report)."""
+"""The use of the wall time of a run, over all programs that have worked on the run (a goodput report)."""
 
 import contextlib
 import dataclasses
@@ -21,7 +21,7 @@ FILE = "time_spent.json"
 Kind = Literal[
     "start_up", "compile", "data_wait", "step", "evaluation", "save_stall", "lost_to_restarts", "idle"
 ]
-"""What the time was spent on.
+"""The kinds of use of the time.
 
 `start_up` is the time from the start of a program to its first step, and `compile` the time of each program's
 first step. In `data_wait` the devices had no work because the next batch was not ready. In `save_stall` no

@@ -74,7 +74,7 @@ def adapt(
       output_dir: folder of the adapted run.
       experiment: the run's experiment.
       variant: a variant or its name (see `poly_jax.transfer.variants`); None for the one that trains most of
-        what the run has learned: "mhr", "poly", "shared", or "soup".
+        what the run has learned (see `usual`).
       shots: number of examples to train on, from the start of the split of each task; None for all.
       split_name: name of the split with the examples.
       steps: optimizer steps.
@@ -90,7 +90,7 @@ def adapt(
       keep_checkpoints: number of newest checkpoints that the run keeps.
       non_finite: "stop" or "skip"; see `train`.
       texts: the source's configuration as texts, from which the adapted run's are made; see `train`.
-      before: how the source itself was adapted, where it was; skills that are kept keep their names.
+      before: the start of the source, where it was adapted itself; skills that are kept keep their names.
 
     Returns:
       The state after the last step.

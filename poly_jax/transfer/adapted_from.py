@@ -1,4 +1,4 @@
-"""How an adapted run started: the run and variant, the seed, and the chosen skills."""
+"""The record of how an adapted run started: the run and variant, the seed, and the chosen skills."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Which skills of an inventory are combined into one adapter, and with which weights."""
+"""The skills of an inventory that are combined into one adapter, and their weights."""
 
 from typing import Any, NamedTuple
 

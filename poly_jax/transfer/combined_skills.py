@@ -63,7 +63,7 @@ def merge_skills(skills: Tree, merging: Merging, key: PRNGKeyArray) -> Tree:
 
     Args:
       skills: the parameters of the skills that are merged.
-      merging: how a factor is merged.
+      merging: way to merge a factor.
       key: key of the random numbers, which are the same whether layers are scanned or not.
     """
 

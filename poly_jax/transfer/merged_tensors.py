@@ -39,7 +39,7 @@ def kept_at_random(tensors: Tensors, uniform: Tensors, density: float) -> Tensor
 
 
 def majority_signs(tensors: Tensors, method: MajoritySign) -> Bool[Array, "skills *shape"]:
-    """Where a tensor has the sign of the majority: of the sum ("total"), or of the signs ("frequency").
+    """A mask of the numbers with the majority's sign: that of the sum ("total") or of most ("frequency").
 
     A sum of 0 counts as positive, and a number that is 0 has no sign.
     """

@@ -1,7 +1,6 @@
 """Reads the settings of adapting from a configuration, without adapting a run."""
 
 import dataclasses
-import inspect
 from typing import Any
 
 from poly_jax.configuration import Loaded
@@ -10,7 +9,6 @@ from poly_jax.model.loss import Loss
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.recorded_mesh import arguments_here
-from poly_jax.transfer import adapt
 from poly_jax.transfer.variants import Variant, find
 
 
@@ -39,10 +37,9 @@ def adapting_settings(loaded: Loaded, variant: str) -> Settings:
     Raises:
       UserError: there is no such variant, or something is not bound.
     """
-    defaults = {name: each.default for name, each in inspect.signature(adapt.adapt).parameters.items()}
     given = {"run": "", "task": "", "output_dir": ""}
     bound = arguments_here(loaded, "adapt", **given, variant=configured(find(variant), loaded))
-    arguments = {**defaults, **bound}
+    arguments = {**loaded.defaults("adapt"), **bound}
     return Settings(**{field.name: arguments[field.name] for field in dataclasses.fields(Settings)})
 
 

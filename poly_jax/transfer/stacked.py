@@ -163,7 +163,7 @@ def _for_each(values: T | Sequence[T], count: int, kind: str) -> list[T]:
 
 
 def one_program(optimizer: Optimizer) -> Optimizer:
-    """What optimizers have in common where adaptations with them can be stacked."""
+    """The settings that optimizers must have in common where adaptations with them can be stacked."""
     return dataclasses.replace(
         optimizer, learning_rate=0.0, router_learning_rate=0.0, warmup_fraction=0.0, decay="constant"
     )

@@ -49,11 +49,11 @@ class Variant:
       skills: initial skills of the new task: "kept" (all skills of the run), "combined" (one skill: the
         average of the run's skills, or the combination that `choice` finds), "fresh", or "none" (no adapters:
         the model itself is trained).
-      trainable: which of the new task's parameters are trained.
+      trainable: part of the new task's parameters that is trained.
       needs: requirements on the run's adapters, checked in this order.
       routes: whether a new task gets a row of the router; otherwise it has one adapter.
-      choice: how the combined skills are chosen; None for all of them.
-      merging: how combined LoRA skills become one; None for their average.
+      choice: way to choose the combined skills; None for all of them.
+      merging: way to merge combined LoRA skills; None for their average.
       router: router of the new tasks where the run's skills belong to one task each; None for a learned one
         with its default settings.
       input_router: makes the router of inputs that takes the place of the run's router; None for the run's.

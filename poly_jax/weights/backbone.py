@@ -55,7 +55,7 @@ class Backbone:
 
     @property
     def at_once(self) -> int:
-        """How many arrays are read ahead, in threads."""
+        """The number of arrays that are read ahead, in threads."""
         return AT_ONCE if self.kind == "t5x" else 1
 
     def read_each(

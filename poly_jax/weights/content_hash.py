@@ -11,7 +11,7 @@ from poly_jax.weights.tensors import Tensors
 from poly_jax.weights.tree import cast
 
 _FORM = "tensors:"
-"""How a hash begins that was made of the digests of tensors, which several hosts may compute."""
+"""The beginning of a hash that was made of the digests of tensors, which several hosts may compute."""
 
 DIGEST_BYTES = 32
 

@@ -12,6 +12,7 @@ from poly_jax.errors import UserError
 from poly_jax.files.json_file import read_json
 from poly_jax.weights import t5_names as names
 from poly_jax.weights.hugging_face_config import says_untied, scales_outputs, t5_fields
+from poly_jax.weights.parameter_names import module
 from poly_jax.weights.safetensors_reader import open_tensors
 from poly_jax.weights.shards import open_shards
 from poly_jax.weights.t5_dimensions import DIMENSIONS, T5Dimensions
@@ -81,9 +82,9 @@ def open_hugging_face(folder: str | os.PathLike) -> tuple[dict[str, Any], dict[s
 
 def tensor_name(name: str) -> str:
     """Return Hugging Face's name of a parameter, given its name in T5X."""
-    module = names.to_hugging_face(name.rsplit("/", 1)[0])
-    assert module is not None, name
-    return f"{module}.weight"
+    theirs = names.to_hugging_face(module(name))
+    assert theirs is not None, name
+    return f"{theirs}.weight"
 
 
 def turned_shape(name: str, shape: tuple[T, ...]) -> tuple[T, ...]:
@@ -91,12 +92,12 @@ def turned_shape(name: str, shape: tuple[T, ...]) -> tuple[T, ...]:
 
     It is the same in either direction.
     """
-    return shape[::-1] if names.weight_of(name.rsplit("/", 1)[0])[1] else shape
+    return shape[::-1] if names.weight_of(module(name))[1] else shape
 
 
 def turned(name: str, array: np.ndarray) -> np.ndarray:
     """Convert a parameter between Hugging Face's layout and T5X's, in either direction, in C order."""
-    return np.ascontiguousarray(array.T if names.weight_of(name.rsplit("/", 1)[0])[1] else array)
+    return np.ascontiguousarray(array.T if names.weight_of(module(name))[1] else array)
 
 
 def _check_depth(fields: Mapping[str, Any], weights: Mapping[str, Tensor], config: pathlib.Path) -> None:

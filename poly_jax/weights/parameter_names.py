@@ -1,6 +1,7 @@
 """The vocabulary of parameter paths: which belong to skills or routers, and their layers and axes.
 
-Paths are '/'-joined. The parameters of adapters lie beside the backbone's, which have T5X's names:
+Paths are '/'-joined. A site, such as `encoder/attention/query`, stands for one frozen linear map in every
+layer of its stack. The parameters of adapters lie beside the backbone's, which have T5X's names:
 
     encoder/layers_0/attention/query/kernel                 the frozen kernel of an adapted map
     encoder/layers_0/attention/query/skills/lora_a          a skill of the inventory    [splits, skills, ...]
@@ -89,6 +90,16 @@ def leaf(path: str) -> str:
 def module(path: str) -> str:
     """Return the path of the module that owns a parameter: its path without the last part."""
     return path.rpartition("/")[0]
+
+
+def beside(path: str, name: str) -> str:
+    """Return the path of the parameter with this name in the module that owns another parameter."""
+    return f"{module(path)}/{name}"
+
+
+def is_below(path: str, place: str) -> bool:
+    """Whether a site is the place itself, or lies inside it."""
+    return path == place or path.startswith(f"{place}/")
 
 
 def by_module(leaves: Mapping[str, Leaf]) -> dict[str, dict[str, Leaf]]:

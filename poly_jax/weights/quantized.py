@@ -11,11 +11,13 @@ from jaxtyping import Float, Int, Shaped
 from numpy.typing import DTypeLike
 
 from poly_jax.errors import UserError
+from poly_jax.weights.parameter_names import beside, leaf
 from poly_jax.weights.t5_shapes import HEAD
 from poly_jax.weights.tensors import Tensor
 
 Quantization = Literal["none", "int8", "int4"]
 
+KERNEL = "kernel"
 SCALE = "kernel_scale"
 """Name of the scales, beside their `kernel`."""
 
@@ -33,23 +35,23 @@ def is_quantized(name: str) -> bool:
 
     Embeddings, the output head, norms and relative position biases stay floats.
     """
-    return name.endswith("/kernel") and name != HEAD
+    return leaf(name) == KERNEL and name != HEAD
 
 
 def kept_dtype(name: str, declared: DTypeLike, dtype: DTypeLike) -> DTypeLike:
     """The dtype of a frozen parameter: as the model declares it where it is quantized, and else `dtype`."""
-    own = name.endswith(f"/{SCALE}") or not jnp.issubdtype(jnp.dtype(declared), jnp.floating)
+    own = leaf(name) == SCALE or not jnp.issubdtype(jnp.dtype(declared), jnp.floating)
     return declared if own else dtype
 
 
 def scale_name(kernel: str) -> str:
     """The name of a kernel's scales."""
-    return kernel.removesuffix("kernel") + SCALE
+    return beside(kernel, SCALE)
 
 
 def kernel_name(name: str) -> str:
     """The name of the kernel that scales belong to; any other name is returned unchanged."""
-    return name.removesuffix(SCALE) + "kernel" if name.endswith(f"/{SCALE}") else name
+    return beside(name, KERNEL) if leaf(name) == SCALE else name
 
 
 def quantize(
@@ -120,6 +122,6 @@ def dequantized_tensors(tensors: Mapping[str, Tensor], source: object) -> dict[s
                 return dequantize(tensor.load(), scale.load())
 
             found[name] = Tensor(tensor.shape, np.dtype(np.float32), load)
-        elif not name.endswith(f"/{SCALE}"):
+        elif leaf(name) != SCALE:
             found[name] = tensor
     return found

@@ -1,4 +1,4 @@
-"""Which axes of the device mesh cut an array, and constraints that hold inside programs."""
+"""The axes of the device mesh that cut an array, and constraints that hold inside programs."""
 
 import itertools
 import math

@@ -67,7 +67,7 @@ def site(path: str) -> str:
     return re.sub(r"/layers_\d+/", "/", path)
 
 
-def in_layer(site: str, number: int) -> str:
+def map_in_layer(site: str, number: int) -> str:
     """Return the module of a site in one layer, such as `encoder/layers_0/attention/query`."""
     stack, rest = site.split("/", 1)
     return f"{stack}/{numbered_layer(number)}/{rest}"
@@ -90,7 +90,7 @@ def paths(
     depths = {"encoder": n_encoder_layers, "decoder": n_decoder_layers}
     top = [path for module, path in _TOP.items() if module != "lm_head"]
     return [path for path in top if not (bias_in_layers and path.endswith("relpos_bias"))] + [
-        in_layer(f"{stack}/{path}", layer)
+        map_in_layer(f"{stack}/{path}", layer)
         for stack, depth in depths.items()
         for layer in range(depth)
         for path in _LAYER[stack].values()

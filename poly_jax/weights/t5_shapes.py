@@ -6,6 +6,7 @@ from typing import Any
 
 from poly_jax.errors import UserError
 from poly_jax.weights import t5_names as names
+from poly_jax.weights.parameter_names import module
 from poly_jax.weights.t5_dimensions import T5Dimensions, sites
 from poly_jax.weights.tensors import Tensor
 
@@ -27,7 +28,7 @@ def t5_parameter_shapes(dimensions: T5Dimensions) -> dict[str, Shape]:
         dimensions.relative_bias_in_layers,
     )
     if not dimensions.logits_via_embedding:
-        paths.append(HEAD.removesuffix("/kernel"))
+        paths.append(module(HEAD))
     widths = sites(dimensions)
     shapes: dict[str, Shape] = {}
     for path in paths:

@@ -42,7 +42,7 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """What an example is made of, as a user gave it; see `tasks.register`.
+    """The parts of an example, as a user gave them; see `tasks.register`.
 
     Attributes:
       inputs: a column or a template; None for the only column of `INPUT_COLUMNS`.

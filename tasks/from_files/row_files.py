@@ -53,7 +53,7 @@ class RowFile(abc.ABC):
     """
 
     kind: ClassVar[str]
-    """What `rows` numbers: "line" or "row"."""
+    """The unit that `rows` numbers: "line" or "row"."""
 
     def __init__(self, path: epath.Path) -> None:
         self.path = path

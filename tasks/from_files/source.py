@@ -23,7 +23,7 @@ class FilesSource(seqio.DataSource):
     Args:
       task: name of the task, for messages.
       splits: the files of each split.
-      columns: what the examples are made of.
+      columns: parts of the examples.
       fractions: shares of the training rows that become splits of their own, where these have no files.
       seed: seed that draws these rows.
       max_broken_share: largest share of the rows of a split's files that may be broken and left out.

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 SCORE_EVAL = "_score_eval"
-"""What P3 adds to the name of a template whose answer choices are scored."""
+"""The end that P3 adds to the name of a template whose answer choices are scored."""
 
 _NLI = (
     *("GPT_3_style", "MNLI_crowdsource", "based_on_the_previous_passage", "can_we_infer"),

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from poly_jax.data.batches import train_batches
 from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.task_table import TaskTable
 
 VOCABULARY = seqio.ByteVocabulary()
 
@@ -65,3 +67,20 @@ def plain_mixture(plain_task: Callable[..., seqio.Task]) -> str:
 def decode() -> Callable[[Any], str]:
     """A function that turns byte ids into text."""
     return lambda ids: VOCABULARY.decode([int(id) for id in ids])
+
+
+@pytest.fixture(params=["indexed", "streamed"])
+def reading(request: pytest.FixtureRequest) -> str:
+    """Each way to read a mixture."""
+    return request.param
+
+
+@pytest.fixture
+def stream(reading: str) -> Callable[..., Any]:
+    """A function that makes the stream of batches of a mixture or task."""
+
+    def make(name: str, **settings: Any) -> Any:
+        usual = {"sequence_length": {"inputs": 12, "targets": 12}, "batch_size": 4, "seed": 1}
+        return train_batches(name, TaskTable.of(name), **{**usual, "reading": reading, **settings})
+
+    return make

@@ -37,29 +37,9 @@ adapt.steps = 4
 adapt.report_every = 1
 adapt.save_every = 2
 Decoding.max_length = 10
-Experiment.model = @T5Config()
-Experiment.data = @Data()
-Experiment.adapters = @Adapters
 Experiment.backbone = 'random'
 Data.mixture = 'two_tasks'
-Data.inputs_length = 12
-Data.targets_length = 10
-Data.batch_size = 8
-T5Config.vocab_size = 259
-T5Config.emb_dim = 16
-T5Config.num_heads = 2
-T5Config.head_dim = 8
-T5Config.mlp_dim = 24
-T5Config.num_encoder_layers = 1
-T5Config.num_decoder_layers = 1
-T5Config.mlp_activations = ('relu',)
-T5Config.dropout_rate = 0.1
-Adapters.skill = @LoRA()
-Adapters.router = @LearnedRouter()
-Adapters.n_skills = 3
-Adapters.n_splits = 2
-Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
-"""
+""" + (ROOT / "tests" / "tiny_run.gin").read_text()
 # Background commands of a shell ignore SIGINT, and so would the programs.
 PROGRAM = """
 import signal

@@ -41,29 +41,10 @@ train.save_every = 1
 train.report_every = 1
 train.optimizer = @Optimizer()
 Optimizer.warmup_fraction = 0.0
-Experiment.model = @T5Config()
-Experiment.data = @Data()
-Experiment.adapters = @Adapters
 Experiment.backbone = '{backbone}'
 Data.mixture = 'train_test_pair'
-Data.inputs_length = 12
-Data.targets_length = 10
-Data.batch_size = 8
-T5Config.vocab_size = 259
-T5Config.emb_dim = 16
-T5Config.num_heads = 2
-T5Config.head_dim = 8
-T5Config.mlp_dim = 24
-T5Config.num_encoder_layers = 1
-T5Config.num_decoder_layers = 1
-T5Config.mlp_activations = ('relu',)
-T5Config.dropout_rate = 0.1
-Adapters.skill = @LoRA()
-Adapters.router = @LearnedRouter()
-Adapters.n_skills = 3
-Adapters.n_splits = 2
-Adapters.sites = ('encoder/attention/query', 'decoder/mlp/wo')
 """
+TINY = pathlib.Path(__file__).parents[1] / "tiny_run.gin"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -94,7 +75,7 @@ def configured(path, *more):
     """Load the configuration with a backbone and further bindings."""
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "run.gin"
-        file.write_text("\n".join([CONFIG.format(backbone=path), *more]))
+        file.write_text("\n".join([TINY.read_text(), CONFIG.format(backbone=path), *more]))
         return configuration.load([str(file)])
 
 

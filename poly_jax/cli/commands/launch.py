@@ -130,12 +130,13 @@ def _check_command(job: Any) -> None:
         raise UserError("a job cannot launch jobs; write a command such as `-- train --gin_file=my.gin`")
     if command.name != "train":
         return
-    settings = config.load().arguments("train", output_dir=args.output_dir)
+    loaded = config.load()
+    settings = {**loaded.defaults("train"), **loaded.arguments("train", output_dir=args.output_dir)}
     if job.slice is None:
         return
     slices = job.slice.name if job.slices == 1 else f"{job.slices} slices {job.slice.name}"
     experiment = settings["experiment"]
-    batch_size, microbatches = experiment.data.batch_size, settings.get("microbatches", 1)
+    batch_size, microbatches = experiment.data.batch_size, settings["microbatches"]
     partitioning, devices = settings["partitioning"], job.slices * job.slice.devices
     check_mesh(partitioning, experiment.model, job.slice.devices, job.slice.name)
     check_rows("Data.batch_size", batch_size, partitioning, devices, slices, microbatches)

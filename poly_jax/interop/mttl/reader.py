@@ -66,7 +66,7 @@ def mttl_adapters(
       tensors: tensors by the reference implementation's names.
       config: configuration of the adapted model; its widths show whether a matrix is transposed.
       source: name of the checkpoint, for messages.
-      granularity: which maps share a router; None if the user did not choose.
+      granularity: the maps that share a router; None if the user did not choose.
 
     Raises:
       UserError: a tensor is unknown or missing, or has another shape than in the model; the maps are adapted

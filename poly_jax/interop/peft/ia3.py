@@ -10,7 +10,7 @@ from poly_jax.interop.peft.folder import PeftFolder, maps_of, tensor_of
 from poly_jax.interop.peft.options import IA3 as OPTIONS
 from poly_jax.interop.peft.targets import check_targets
 from poly_jax.routing.fixed import SharedRouter
-from poly_jax.weights.parameter_names import adapted_map, skills_of
+from poly_jax.weights.parameter_names import adapted_map, beside, leaf, skills_of
 from poly_jax.weights.t5_dimensions import T5Dimensions
 from poly_jax.weights.tree import listing, unflatten
 
@@ -55,14 +55,14 @@ def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpo
                     f"{folder.file}: {tensor} has negative factors, which do not pass through the ReLU of a "
                     "T5 v1.0; merge the adapter with PEFT and import the model"
                 )
-        leaf = f"{skills_of(rescaled)}/ia3"
+        target = f"{skills_of(rescaled)}/ia3"
         vector = vector.reshape(1, 1, -1)
-        if leaf in leaves and leaves[leaf].shape != vector.shape:
+        if target in leaves and leaves[target].shape != vector.shape:
             raise UserError(
-                f"{folder.file}: {tensor} has {vector.size} factors, and {leaves[leaf].size} others rescale"
+                f"{folder.file}: {tensor} has {vector.size} factors, and {leaves[target].size} others rescale"
                 " the same numbers; take the adapter's own tensors"
             )
-        leaves[leaf] = leaves[leaf] * vector if leaf in leaves else vector
+        leaves[target] = leaves[target] * vector if target in leaves else vector
     check_targets(folder, paths, dimensions)
     sites = adapted_sites(map(adapted_map, leaves))
     skill = IA3()
@@ -72,9 +72,9 @@ def ia3_adapters(folder: PeftFolder, dimensions: T5Dimensions) -> AdapterCheckpo
 
 def _before(path: str, dimensions: T5Dimensions, tensor: str, folder: PeftFolder) -> str:
     """Return the map whose output is the input of the map at `path`."""
-    mlp, module = path.rsplit("/", 1)
-    if module != "wo":
+    if leaf(path) != "wo":
         raise UserError(
-            f"{folder.file}: {tensor} rescales the input of {module}; only the input of wo can be rescaled"
+            f"{folder.file}: {tensor} rescales the input of {leaf(path)}; only the input of wo can be"
+            " rescaled"
         )
-    return f"{mlp}/{dimensions.mlp_inputs[-1]}"
+    return beside(path, dimensions.mlp_inputs[-1])

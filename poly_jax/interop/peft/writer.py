@@ -161,7 +161,7 @@ def _targets(paths: Iterable[str], config: T5Config) -> list[str]:
 
 
 def _last(site: str) -> str:
-    return str(names.to_hugging_face(names.in_layer(site, 0))).rsplit(".", 1)[1]
+    return str(names.to_hugging_face(names.map_in_layer(site, 0))).rsplit(".", 1)[1]
 
 
 def _poly_logits(run: OpenRun, adapters: Adapters, path: str) -> np.ndarray:

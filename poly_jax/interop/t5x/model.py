@@ -181,7 +181,7 @@ def routed_model(
       mixture: name of a registered mixture or task, for its vocabularies.
       table: table of the tasks that its routers know, which come from the mixture of its training.
       optimizer_def: optimizer from `poly_jax.interop.t5x.optimizer`; evaluation needs none.
-      trainable: which parameters are trained; see `poly_jax.training.train.train`.
+      trainable: part of the parameters that is trained; see `poly_jax.training.train.train`.
     """
     experiment = registered_experiment()
     if experiment.model.quantization != "none":
