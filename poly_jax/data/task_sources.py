@@ -43,7 +43,7 @@ class Cache:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where the examples of a task come from.
+    """The source of the examples of a task.
 
     Attributes:
       routed: the task.
