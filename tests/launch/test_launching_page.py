@@ -1,4 +1,4 @@
-"""The commands of docs/launching.md print what the page says."""
+"""The commands of docs/launching.md and of the pages of targets print what the pages say."""
 
 import itertools
 import pathlib
@@ -12,7 +12,9 @@ from poly_jax.launch.choices import ACTIONS, PLACES
 from poly_jax.launch.launching import LOCAL
 from poly_jax.launch.targets import TARGETS
 
-PAGE = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "launching.md").read_text()
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+TARGET_PAGES = {page.stem: page.read_text() for page in sorted((DOCS / "launching").glob("*.md"))}
+PAGE = "\n".join([(DOCS / "launching.md").read_text(), *TARGET_PAGES.values()])
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 SHOWN = [
     (shlex.split(command.replace("\\\n", "")), output)
@@ -39,10 +41,10 @@ def test_a_command_prints_what_the_page_shows(capsys, number):
     assert re.fullmatch(expected, printed), printed
 
 
-def test_every_target_has_a_section_that_shows_how_a_job_is_started():
-    assert set(PLACES) == {*TARGETS, LOCAL}
+def test_every_target_has_a_page_that_shows_how_a_job_is_started():
+    assert set(PLACES) == {*TARGETS, LOCAL} == set(TARGET_PAGES)
     for target in PLACES:
-        assert f"`--target={target}`\n" in PAGE
+        assert TARGET_PAGES[target].split("\n")[0].endswith(f": `--target={target}`")
         assert any((value("target", words), value("action", words)) == (target, None) for words, _ in SHOWN)
 
 
