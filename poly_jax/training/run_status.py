@@ -83,6 +83,9 @@ def run_status(run: epath.Path) -> RunStatus:
 
 
 def _position_damage(run: epath.Path, step: int) -> str | None:
+    # A run that was imported has no optimizer and no position: training does not go on from it.
+    if not (run / FOLDER / str(step) / "optimizer").exists():
+        return None
     try:
         check_positions(run, step)
     except UserError as error:
