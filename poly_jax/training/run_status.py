@@ -83,8 +83,8 @@ def run_status(run: epath.Path) -> RunStatus:
 
 
 def _position_damage(run: epath.Path, step: int) -> str | None:
-    # A run that was imported has no optimizer and no position: training does not go on from it.
-    if not (run / FOLDER / str(step) / "optimizer").exists():
+    # What was imported, or adapted without training, is saved at step 0, before any data is read.
+    if step == 0:
         return None
     try:
         check_positions(run, step)

@@ -103,7 +103,7 @@ def test_it_names_what_is_damaged_and_the_newest_intact_checkpoint(run, capsys):
     assert shown[5] == f"newest intact checkpoint: {run / 'checkpoints' / '20'}"
 
 
-def test_a_checkpoint_without_a_position_is_damaged_unless_the_run_was_imported(run, capsys):
+def test_a_checkpoint_without_a_position_is_damaged_unless_nothing_was_trained(run, capsys):
     (run / "data" / "40-host0.json").unlink()
     shown = status(run, capsys)
     assert f"checkpoint 40: damaged: {run / 'data' / '40-host0.json'} is missing" in shown[2]
@@ -111,6 +111,10 @@ def test_a_checkpoint_without_a_position_is_damaged_unless_the_run_was_imported(
     imported = run.parent / "imported"
     write_run(str(imported), state_at(0).trained, TaskTable(("a",)), Origin(), "train.steps = 100\n")
     assert "checkpoint 0: intact" in status(imported, capsys)
+    with contextlib.closing(Checkpoints(run.parent / "average")) as checkpoints:
+        checkpoints.save(state_at(0), TaskTable(("a", "b")), Origin())
+    (run.parent / "average" / "config.gin").write_text("")
+    assert "checkpoint 0: intact" in status(run.parent / "average", capsys)
 
 
 def test_it_says_whether_a_program_is_working_on_the_run(run, capsys):
