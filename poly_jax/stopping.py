@@ -167,5 +167,5 @@ def _next_signal(reader: socket.socket) -> signal.Signals | None:
 
 
 def _end(first: signal.Signals, reason: str) -> None:
-    print(f"poly-jax: {reason}; a rerun goes on from the last checkpoint", file=sys.stderr, flush=True)
+    print(f"poly-jax: {reason}; training goes on from its last checkpoint", file=sys.stderr, flush=True)
     os._exit(_EXIT_CODES[first])

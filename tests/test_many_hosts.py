@@ -24,9 +24,9 @@ SECOND_SLICE = {"MEGASCALE_NUM_SLICES": "2", "MEGASCALE_SLICE_ID": "1"}
 @pytest.fixture
 def environment(monkeypatch):
     """Set variables, and take away those of the machine that runs the test."""
-    for name in list(os.environ):
-        if name.startswith(("SLURM_", "OMPI_", "TPU_", "MEGASCALE_", "POLY_JAX_", "JAX_PLATFORMS")):
-            monkeypatch.delenv(name)
+    names = ("SLURM_", "OMPI_", "TPU_", "MEGASCALE_", "POLY_JAX_", "JAX_PLATFORMS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(names)}
+    monkeypatch.setattr(os, "environ", kept)
 
     def set_all(variables):
         for name, value in variables.items():
@@ -73,6 +73,24 @@ def asked(monkeypatch):
 def test_on_a_machine_with_a_tpu_jax_looks_for_the_other_hosts_of_the_slice(environment, asked):
     with many_hosts.joined(TRAIN, NO_FLAGS):
         assert asked == [{}]
+
+
+@pytest.mark.parametrize(
+    ("command", "variables", "platforms"),
+    [
+        (EXPORT, GKE, "cpu"),
+        (EXPORT, {**GKE, "JAX_PLATFORMS": "tpu,cpu"}, "tpu,cpu"),
+        (EXPORT, {}, None),
+        (EXPORT, {**GKE, "TPU_WORKER_HOSTNAMES": "a"}, None),
+        (TRAIN, GKE, None),
+    ],
+)
+def test_host_0_alone_uses_cpus_where_the_tpu_would_wait_for_all_hosts(
+    environment, asked, command, variables, platforms
+):
+    environment(variables)
+    with many_hosts.joined(command, NO_FLAGS):
+        assert os.environ.get("JAX_PLATFORMS") == platforms
 
 
 def test_nothing_is_looked_for_where_cpus_were_asked_for_or_there_is_no_tpu(environment, asked, monkeypatch):

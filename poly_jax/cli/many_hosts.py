@@ -76,10 +76,7 @@ def runs_here(command: Command, args: argparse.Namespace) -> bool:
     Raises:
       UserError: the flags are incomplete or contradict each other, or the command needs to be alone.
     """
-    given = _given(args)
-    number, count = given.get("process_id"), given.get("num_processes")
-    if count is None:
-        number, count = _place_in_cluster()
+    number, count = _place(args)
     if command.hosts == "one" and count > 1:
         raise UserError(
             f"poly-jax {command.name} runs in one process, and was started in {count}; start it on one host"
@@ -97,6 +94,9 @@ def joined(command: Command, args: argparse.Namespace) -> Iterator[None]:
     """
     given = _given(args)
     if command.hosts != "together":
+        # The TPU of several hosts starts only when all of them use it, and JAX would wait for the others.
+        if command.hosts == "first" and _place(args)[1] > 1 and has_tpu():
+            os.environ.setdefault("JAX_PLATFORMS", "cpu")
         yield
         return
     told = bool(given) or any(name in os.environ for name in _CLUSTERS)
@@ -141,6 +141,12 @@ def name() -> str:
 
 
 _number: int | None = None
+
+
+def _place(args: argparse.Namespace) -> tuple[int, int]:
+    """The number of this process and the number of processes."""
+    given = _given(args)
+    return (given["process_id"], given["num_processes"]) if given else _place_in_cluster()
 
 
 def _place_in_cluster() -> tuple[int, int]:
@@ -229,8 +235,8 @@ def _end(number: int) -> None:
 def told_lost(reason: str) -> str:
     """Return the line about a lost host."""
     return (
-        f"{name()}lost another host ({reason[:300]}); start the same command on all hosts again: it goes on"
-        " from the last checkpoint"
+        f"{name()}lost another host ({reason[:300]}); start the same command on all hosts again: training"
+        " goes on from its last checkpoint"
     )
 
 

@@ -131,8 +131,10 @@ class Checkpoints:
                 also(number)
             except UserError as raised:
                 error = raised
-            # A file may be damaged for one host only, and all must go on from the same step.
-            if restored is not None and not bool(any_host(mesh, error is not None)):
+            # A file may be damaged for one host only, and all must go on from the same step. So every host
+            # asks, also one that has no state.
+            failed = bool(any_host(mesh, error is not None))
+            if restored is not None and not failed:
                 self._move_away(errors)
                 return restored
             errors[number] = error or UserError(f"another host cannot read checkpoint {number}")

@@ -50,12 +50,15 @@ def restore_position(run: epath.Path, step: int, batches: Batches) -> None:
 
 
 def check_positions(run: epath.Path, step: int) -> None:
-    """Compare the positions of all hosts after a step with their checksums.
+    """Check that a run can go on after a step: compare the positions of all hosts with their checksums.
 
     Raises:
-      UserError: one of them is damaged.
+      UserError: one of them is damaged, or there is none.
     """
-    for checksums in sorted((run / FOLDER).glob(f"{step}-host*{_CHECKSUMS}")):
+    folder = run / FOLDER
+    if not (folder.is_dir() and _files(folder, _name(step, 0))):
+        raise UserError(f"{folder / _name(step, 0)}.json is missing; {ADVICE}")
+    for checksums in sorted(folder.glob(f"{step}-host*{_CHECKSUMS}")):
         _check(checksums)
 
 

@@ -70,6 +70,22 @@ def claim(folder: epath.Path, texts: Texts) -> None:
         write_whole(folder / OPERATIVE, texts.operative())
 
 
+def check_free(folder: epath.Path, texts: Texts, names: Collection[str] | None = None) -> None:
+    """Check before anything is read that `claimed` would hold a folder.
+
+    Args:
+      folder: folder of the run.
+      texts: as for `check_folder`.
+      names: as for `check_folder`.
+
+    Raises:
+      UserError: the folder holds another run or other files, or another program is working on the run.
+    """
+    check_folder(folder, texts, names)
+    if is_locked(folder):
+        raise _in_use(folder)
+
+
 def check_folder(folder: epath.Path, texts: Texts, names: Collection[str] | None = None) -> None:
     """Check that a run may start or be resumed in a folder.
 
@@ -107,13 +123,17 @@ def locked(folder: epath.Path) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        raise UserError(
-            f"another program is working in {folder}; wait until it ends, or choose another --output_dir"
-        ) from None
+        raise _in_use(folder) from None
     try:
         yield
     finally:
         lock.release()
+
+
+def _in_use(folder: epath.Path) -> UserError:
+    return UserError(
+        f"another program is working in {folder}; wait until it ends, or choose another --output_dir"
+    )
 
 
 def is_locked(folder: epath.Path) -> bool | None:

@@ -83,6 +83,9 @@ def run_status(run: epath.Path) -> RunStatus:
 
 
 def _position_damage(run: epath.Path, step: int) -> str | None:
+    # What was imported, or adapted without training, is saved at step 0, before any data is read.
+    if step == 0:
+        return None
     try:
         check_positions(run, step)
     except UserError as error:

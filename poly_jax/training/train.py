@@ -25,7 +25,7 @@ from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.periodic_evaluation import Evaluation, PeriodicEvaluation, check_periodic
-from poly_jax.training.run_folder import check_folder, claimed
+from poly_jax.training.run_folder import check_free, claimed
 from poly_jax.training.saved_steps import best_checkpoint
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
@@ -100,7 +100,7 @@ def train(
     check_periodic(eval_every, evaluation, keep_best)
     guards.check_microbatches(experiment.data.batch_size, microbatches)
     folder = epath.Path(output_dir)
-    on_first_host(functools.partial(check_folder, folder, texts))  # Before anything is read.
+    on_first_host(functools.partial(check_free, folder, texts))  # Before anything is read.
     mesh = partitioning.mesh_for(experiment.model, experiment.adapters)
     check_batch_size(experiment.data.batch_size // microbatches, mesh)
     table = guards.registered_table(experiment, experiment.data.mixture)

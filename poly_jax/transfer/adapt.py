@@ -28,7 +28,7 @@ from poly_jax.training.loop import Run, fit
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.restore import Restored, restore
-from poly_jax.training.run_folder import check_folder, claimed
+from poly_jax.training.run_folder import check_free, claimed
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import Start, describe
 from poly_jax.training.train import host_batches
@@ -113,7 +113,7 @@ def adapt(
     given = first_bindings(task, seed, shots, init_router_from)
     names = [line.partition(" =")[0] for line in given]
     # Before anything is read. The other bindings follow from the run and the examples.
-    on_first_host(lambda: check_folder(folder, texts.with_bindings(given), names))
+    on_first_host(lambda: check_free(folder, texts.with_bindings(given), names))
     mesh = partitioning.mesh_for(experiment.model, experiment.adapters)
     check_batch_size(batch_size, mesh)
     chosen = find(variant) if isinstance(variant, str) else variant

@@ -1,10 +1,11 @@
 """Several processes or devices compute what one does."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
-from place import Place, case, fails_in_one_line, succeeds
+from place import Place, case, fails_in_one_line, same_run, succeeds
 from programs import contents, losses, on_hosts, ran, train_words, trained_arrays
 
 from poly_jax.tasks.skillbench.compositions import benchmark
@@ -23,6 +24,24 @@ def _changes_hosts(place: Place) -> None:
     ours, theirs = losses(place / "hosts"), losses(place / "one-host")
     assert [step for step, _ in ours] == [step for step, _ in theirs]
     np.testing.assert_allclose([loss for _, loss in ours], [loss for _, loss in theirs], rtol=1e-5)
+
+
+@case(
+    "a checkpoint that one host cannot read",
+    "train, 2 processes",
+    "resuming",
+    "both go on from the one before; the end is bit-equal",
+)
+def _reads_with_one_of_two(place: Place) -> None:
+    run = place / "unreadable"
+    shutil.copytree(place.of_two, run)
+    first, second = on_hosts(place.folder, train_words("unreadable"), 2, UNREADABLE="6")
+    succeeds(first)
+    succeeds(second)
+    assert "another host cannot read checkpoint 6" in first.stderr
+    assert "resumes from step 4" in first.stdout
+    assert {path.name for path in (run / "damaged").iterdir()} == {"6"}
+    same_run(run, place.of_two)
 
 
 @case("none", "eval, 2 processes", "an uneven last batch", "the results of one process, to 1e-5")

@@ -74,6 +74,23 @@ def _kills_one_or_both_of_two(place: Place) -> None:
         same_run(place / run, whole)
 
 
+@case("kill -9", "infer, 2 processes", "decoding", "exit code 42 of the other within a minute; no output")
+def _kills_one_of_two_that_predict(place: Place) -> None:
+    (place / "asked-of-two.txt").write_text("abc\n" * 40)
+    task = json.loads((place.whole / "checkpoints/6/tasks/metadata").read_text())[0]
+    words = ["infer", f"--run={place.whole}", f"--task={task}", "--input=asked-of-two.txt", "--output=no.txt"]
+    for killed in (0, 1):
+        with contextlib.ExitStack() as stack:
+            hosts = start_hosts(stack, place.folder, words, 2, SLOW_BATCHES="5")
+            hosts[0].wait_for("predicting", times=2)
+            hosts[killed].process.kill()
+            other = hosts[1 - killed]
+            assert other.code(within=60) == 42, other.stderr
+            assert "Traceback" not in other.stderr, other.stderr
+            assert other.stderr.count("lost another host") == 1, other.stderr
+        assert not (place / "no.txt").exists()
+
+
 @case("kill -9", "train", "the first evaluation", "no step is lost; the rerun is bit-equal")
 def _kills_while_it_evaluates(place: Place) -> None:
     words = train_words("first-evaluation", "train.eval_every=3", "train.save_every=1000")

@@ -135,6 +135,17 @@ def _stops_evaluation(place: Place) -> None:
     assert not (place / "results").exists()
 
 
+@case("SIGTERM", "eval, 2 processes", "decoding", "both end with 42 in 25 s; no results are written")
+def _stops_two_that_predict(place: Place) -> None:
+    words = ["eval", f"--run={place.whole}", "--output_dir=results-of-two"]
+    with contextlib.ExitStack() as stack:
+        hosts = start_hosts(stack, place.folder, words, 2, SLOW_BATCHES="5")
+        hosts[0].wait_for("predicting", times=2)
+        # Only one of them is told, and the other loses it.
+        stops(*hosts, told=hosts[1:])
+    assert not (place / "results-of-two").exists()
+
+
 @case("SIGTERM", "infer", "decoding", "exit code 42 in 25 s; an earlier output is as it was")
 def _stops_inference(place: Place) -> None:
     (place / "asked.txt").write_text("abc\nxyz\n")

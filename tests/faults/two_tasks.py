@@ -9,20 +9,23 @@ SLOW_AFTER: number of batches of predictions that are not slow; 0 by default.
 SLOW_SAVING: seconds that a checkpoint is complete, but not yet in place. The program says "saving" then.
 SLOW_EXPORT: seconds that each tensor of an export takes longer. The program says "exporting" after each.
 NAN_AT: the number of the step whose loss is not finite.
+UNREADABLE: the number of the step whose checkpoint the second of two hosts cannot read.
 """
 
 import itertools
 import os
 import time
 
+import jax
 import numpy as np
 import seqio
 from orbax.checkpoint._src.path import atomicity
 
+from poly_jax.errors import UserError
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.reporting import byte_progress
 from poly_jax.tasks.skillbench import compositions, tasks
-from poly_jax.training import loop
+from poly_jax.training import checkpoints, loop
 
 names = [tasks.registered_name(task.name) for task in compositions.benchmark().train[:2]]
 if "two_tasks" not in seqio.MixtureRegistry.names():
@@ -96,3 +99,12 @@ if "NAN_AT" in os.environ:
         return _moves({**batch, "decoder_loss_weights": weights}, mesh)
 
     loop.to_mesh = _poisons
+if "UNREADABLE" in os.environ:
+    _read_table = checkpoints.read_table
+
+    def _fails_on_one_host(step):
+        if step.name == os.environ["UNREADABLE"] and jax.process_index() == 1:
+            raise UserError(f"{step} cannot be read")
+        return _read_table(step)
+
+    checkpoints.read_table = _fails_on_one_host

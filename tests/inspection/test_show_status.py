@@ -14,6 +14,7 @@ from poly_jax import cli
 from poly_jax.data.task_table import TaskTable
 from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.run_folder import write_run
 from poly_jax.training.saved_step import Origin
 from poly_jax.training.time_spent import TimeSpent
 from poly_jax.training.update import TrainState
@@ -33,6 +34,8 @@ def run(tmp_path):
             checkpoints.save(state_at(step), TaskTable(("a", "b")), Origin(), value)
     (place / "config.gin").write_text("train.steps = 100\n")
     (place / "data").mkdir()
+    for step in (20, 30, 40):
+        (place / "data" / f"{step}-host0.json").write_text("{}")
     lines = [
         {"step": 30, "loss": 2.5, "steps_per_second": 1.0},
         {"step": 40, "loss": 2.25, "steps_per_second": 0.5},
@@ -98,6 +101,20 @@ def test_it_names_what_is_damaged_and_the_newest_intact_checkpoint(run, capsys):
     assert "40/optimizer" in shown[2]
     assert "30-host0.json has changed since it was written" in shown[3]
     assert shown[5] == f"newest intact checkpoint: {run / 'checkpoints' / '20'}"
+
+
+def test_a_checkpoint_without_a_position_is_damaged_unless_nothing_was_trained(run, capsys):
+    (run / "data" / "40-host0.json").unlink()
+    shown = status(run, capsys)
+    assert f"checkpoint 40: damaged: {run / 'data' / '40-host0.json'} is missing" in shown[2]
+    assert shown[5] == f"newest intact checkpoint: {run / 'checkpoints' / '30'}"
+    imported = run.parent / "imported"
+    write_run(str(imported), state_at(0).trained, TaskTable(("a",)), Origin(), "train.steps = 100\n")
+    assert "checkpoint 0: intact" in status(imported, capsys)
+    with contextlib.closing(Checkpoints(run.parent / "average")) as checkpoints:
+        checkpoints.save(state_at(0), TaskTable(("a", "b")), Origin())
+    (run.parent / "average" / "config.gin").write_text("")
+    assert "checkpoint 0: intact" in status(run.parent / "average", capsys)
 
 
 def test_it_says_whether_a_program_is_working_on_the_run(run, capsys):

@@ -1,6 +1,7 @@
 """A checkpoint with a truncated, empty, altered or missing file is refused in one line."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 
@@ -172,3 +173,22 @@ def test_a_score_that_is_added_to_a_checkpoint_is_read_and_verified_like_one_tha
     path.write_text(path.read_text().replace("12.5", "13.5"))
     with pytest.raises(UserError, match=f"7/score/metadata has changed since it was saved; {DAMAGED}"):
         read_score(step_folder(run))
+
+
+@pytest.mark.parametrize("where", ["here", "on another host"])
+def test_hosts_go_on_from_the_newest_checkpoint_that_all_of_them_can_read(tmp_path, monkeypatch, where):
+    """Every host asks the others once for each checkpoint, also a host that cannot read it."""
+    with contextlib.closing(Checkpoints(tmp_path)) as written:
+        for step in (7, 8):
+            written.save(dataclasses.replace(state_of(step), step=jnp.int32(step)), TABLE, Origin())
+    if where == "here":
+        (tmp_path / "checkpoints/8/tasks/metadata").unlink()
+    asked = []
+
+    def any_host(mesh, failed):
+        asked.append(failed)
+        return failed or (where == "on another host" and len(asked) == 1)
+
+    monkeypatch.setattr("poly_jax.training.checkpoints.any_host", any_host)
+    assert restore(tmp_path).step == 7
+    assert asked == [where == "here", False]

@@ -30,28 +30,46 @@ def test_mesh_shapes_that_do_not_divide_the_devices_are_refused(shape):
         Partitioning(**shape).mesh()
 
 
+def _torus(kind, side, number=0):
+    """The TPUs of a slice of side x side, of which a host has all."""
+    return [
+        SimpleNamespace(
+            platform="tpu",
+            device_kind=kind,
+            id=number * side**2 + side * y + x,
+            process_index=number,
+            coords=(x, y, 0),
+            core_on_chip=0,
+            num_cores=1,
+            slice_index=number,
+        )
+        for y in range(side)
+        for x in range(side)
+    ]
+
+
 @pytest.mark.parametrize("kind", ["TPU v4", "TPU v5 lite", "TPU v6 lite", "TPU7x"])
 @pytest.mark.parametrize(("fsdp", "model"), [(2, 1), (2, 2), (1, 8), (8, 2), (4, 4), (16, 1)])
 def test_a_mesh_may_divide_an_axis_of_the_torus(monkeypatch, kind, fsdp, model):
     # jax.make_mesh refuses, for example, 4 x 2 x 2 on a torus of 4 x 4.
-    torus = [
-        SimpleNamespace(
-            platform="tpu",
-            device_kind=kind,
-            id=4 * y + x,
-            process_index=0,
-            coords=(x, y, 0),
-            core_on_chip=0,
-            num_cores=1,
-            slice_index=0,
-        )
-        for y in range(4)
-        for x in range(4)
-    ]
+    torus = _torus(kind, 4)
     monkeypatch.setattr(mesh, "Mesh", lambda devices, axes, axis_types: devices)
     arranged = Partitioning(fsdp, model).mesh(torus)
     assert arranged.shape == (16 // (fsdp * model), fsdp, model)
     assert sorted(device.id for device in arranged.flat) == list(range(16))
+
+
+@pytest.mark.parametrize(("fsdp", "model"), [(4, 1), (1, 4), (2, 2), (2, 1), (1, 1)])
+def test_only_the_data_axis_crosses_the_network_between_slices(monkeypatch, fsdp, model):
+    monkeypatch.setattr(mesh, "Mesh", lambda devices, axes, axis_types: devices)
+    devices = [device for number in range(3) for device in _torus("TPU v5 lite", 2, number)]
+    arranged = Partitioning(fsdp, model).mesh(devices)
+    assert arranged.shape == (12 // (fsdp * model), fsdp, model)
+    # The devices that differ along the other axes only are of one slice, and the slices follow each other.
+    slices = [{device.slice_index for device in copy.flat} for copy in arranged]
+    assert slices == [{number} for number in range(3) for _ in range(4 // (fsdp * model))]
+    with pytest.raises(UserError, match="does not divide the 4 devices of each slice"):
+        Partitioning(fsdp=8).mesh(devices)
 
 
 class _Mesh:
