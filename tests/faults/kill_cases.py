@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import signal
 import subprocess
 import time
 
@@ -101,3 +102,20 @@ def _kills_while_it_evaluates(place: Place) -> None:
     succeeds(ran(place.folder, *words))
     succeeds(ran(place.folder, *(word.replace("first-", "whole-") for word in words)))
     same_run(place / "first-evaluation", place / "whole-evaluation")
+
+
+@case("frozen (SIGSTOP)", "train, 2 processes", "a step", "the other ends within a minute with code 42")
+def _freezes_one_of_two(place: Place) -> None:
+    with contextlib.ExitStack() as stack:
+        hosts = start_hosts(stack, place.folder, train_words("frozen"), 2, SLOW="0.3")
+        hosts[0].wait_for("step 2/6")
+        hosts[1].send(signal.SIGSTOP)
+        assert hosts[0].code(within=60) == 42, hosts[0].stderr
+
+
+@case("missing host", "train, 2 processes", "start-up", "the other ends within 150 s with code 42")
+def _misses_one_of_two(place: Place) -> None:
+    with contextlib.ExitStack() as stack:
+        hosts = start_hosts(stack, place.folder, train_words("alone"), 2)
+        hosts[1].process.kill()
+        assert hosts[0].code(within=150) == 42, hosts[0].stderr
