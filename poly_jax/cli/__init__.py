@@ -19,6 +19,8 @@ from poly_jax.errors import UserError
 __all__ = ["main", "program"]
 
 _LONGEST_LINE = 4000
+# The shell's exit code for a program that SIGPIPE ended.
+_OUTPUT_CLOSED = 128 + signal.SIGPIPE
 _OUT_OF_MEMORY = (
     "the memory of this machine is not enough ({cause}); choose a smaller batch size or model, shorter"
     " sequences, or more train.microbatches"
@@ -34,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0 for success; 1 after an error in the user's input, with one line on standard error; 42
       after SIGTERM or the loss of another host, and 130 after SIGINT, with all saved that a rerun goes on
-      from. Wrong usage exits the process with 2, as argparse does.
+      from; 141 where nobody reads the output any more. Wrong usage exits the process with 2, as argparse
+      does.
     """
     if argv is None:
         program_start.mark()
@@ -49,8 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         with stopping.listening(), many_hosts.joined(command, args), explain_unset_bindings():
             command.run(args, config)
-    # An OSError means that a folder cannot be created or written, or that a disk is full. Only the user can
-    # fix that.
+    except BrokenPipeError:
+        # The program that reads the output, such as `head`, has enough of it.
+        return _OUTPUT_CLOSED
+    # Another OSError means that a folder cannot be created or written, or that a disk is full. Only the user
+    # can fix that.
     except (UserError, OSError) as error:
         return _told(error, str(error))
     except KeyboardInterrupt as stopped:
@@ -85,6 +91,13 @@ def program() -> NoReturn:
     # The command is done, and what is left takes no time: its exit code should say how it ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = _OUTPUT_CLOSED
+    if code == _OUTPUT_CLOSED:
+        # Python would flush once more, and say that it cannot.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code in (stopping.PREEMPTED, stopping.INTERRUPTED) or (code and many_hosts.name()):
         # Libraries' threads may hold up the end of the interpreter, and SIGKILL comes soon. With several
         # hosts, JAX would wait for those that wait for this one.
