@@ -12,7 +12,7 @@ from poly_jax.weights.quantized import Quantization
 from poly_jax.weights.t5_dimensions import T5Dimensions
 
 Dtype = Literal["float32", "bfloat16"]
-Remat = Literal["none", "minimal", "full"]
+Remat = Literal["none", "minimal", "offload", "full"]
 
 # Fields that say how a run computes; a checkpoint says what the model is.
 NUMERICS = ("dtype", "scan_layers", "remat", "quantization")
@@ -30,7 +30,8 @@ class T5Config(T5Dimensions):
       dtype: dtype of activations; parameters keep the dtype they were stored in.
       scan_layers: whether one layer is compiled and scanned; parameters then have a leading layer axis.
       remat: rematerialisation. "none" keeps everything, "minimal" the outputs of matrix products with
-        parameters, "full" nothing inside a layer.
+        parameters, "offload" those of products with frozen kernels in the host's memory, "full" nothing
+        inside a layer.
       quantization: form of the frozen kernels of all sites: "none" in `dtype`, "int8" or "int4" as
         integers with a scale for each output feature, which takes a half or a quarter of the memory of
         bfloat16. Such kernels cannot be trained.

@@ -140,6 +140,9 @@ def _estimates(
         held = weights + bytes_on_device(state.trained) + bytes_on_device(state.optimizer)
         rows = accelerators.devices // parts
         for remat, microbatches in itertools.product(get_args(Remat), _powers(_MOST_MICROBATCHES)):
+            # The links to the hosts' memory are not part of the estimates.
+            if remat == "offload":
+                continue
             if run.data.batch_size % (rows * microbatches):
                 continue
             layout = Layout(fsdp, parts, remat, microbatches, run.experiment.model.quantization)
@@ -187,7 +190,7 @@ def _kept(config: T5Config, remat: Remat, parts: int, length: int, crossed: int)
       crossed: number of tokens that it attends to in the other sequence; 0 in the encoder.
     """
     size = config.activation_dtype.itemsize
-    if remat == "full":
+    if remat in ("offload", "full"):
         return size * config.emb_dim
     attentions = 2 if crossed else 1
     heads = config.num_heads * config.head_dim / parts
@@ -202,7 +205,7 @@ def _kept(config: T5Config, remat: Remat, parts: int, length: int, crossed: int)
 def _seconds(run: AbstractRun, layout: Layout, plan: Plan, share_of_peak: float, weights: int) -> float:
     """A rough time of a step: products at a share of the peak, then collectives at the links' peak."""
     # A frozen T5 has a forward pass and a backward pass of equal work; "full" adds a forward pass.
-    work = {"none": 1.0, "minimal": 1.05, "full": 1.5}
+    work = {"none": 1.0, "minimal": 1.05, "offload": 1.05, "full": 1.5}
     before = work[run.experiment.model.remat]
     products = plan.seconds_at_peak / share_of_peak * work[layout.remat] / before
     config, data = run.experiment.model, run.data

@@ -42,8 +42,8 @@ def plain(tiny, gradients_of):
 
 @pytest.mark.parametrize(
     ("scan_layers", "remat"),
-    [(False, "minimal"), (True, "none"), (True, "full")],
-    ids=["minimal", "scanned", "scanned_full"],
+    [(False, "minimal"), (True, "none"), (True, "full"), (True, "offload")],
+    ids=["minimal", "scanned", "scanned_full", "scanned_offload"],
 )
 def test_scanned_and_rematerialised_layers_have_the_logits_and_gradients_of_plain_layers(
     tiny, plain, gradients_of, scan_layers, remat
@@ -57,6 +57,19 @@ def test_scanned_and_rematerialised_layers_have_the_logits_and_gradients_of_plai
     np.testing.assert_allclose(got_logits, logits, atol=2e-5 * float(jnp.abs(logits).max()))
     assert all(np.asarray(leaf).any() for name, leaf in flat(gradients).items() if "/skills/" in name)
     assert_trees_close(got_gradients, stacked(gradients))
+
+
+@pytest.mark.parametrize(("remat", "moves"), [("minimal", False), ("offload", True)])
+def test_only_offloading_moves_products_to_the_memory_of_the_host_and_back(tiny, remat, moves):
+    model = with_config(tiny.model, scan_layers=True, remat=remat)
+    batch = {name: tiny.batch[name] for name in ("encoder_input_tokens", "decoder_input_tokens", "task_ids")}
+
+    def total(parameters):
+        return model.apply({"params": parameters}, **batch).sum()
+
+    program = str(jax.make_jaxpr(jax.grad(total))(stack_layers(tiny.parameters)))
+    for memory in ("Host", "Device"):
+        assert (f"devices=(MemorySpace.{memory},)" in program) == moves
 
 
 def test_a_router_of_the_whole_stack_reaches_scanned_layers(tiny, logits_of):
@@ -126,7 +139,7 @@ def test_models_without_adapters_can_be_scanned(tiny):
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("remat", "some", "T5Config.remat is 'some'; use one of none, minimal, full"),
+        ("remat", "some", "T5Config.remat is 'some'; use one of none, minimal, offload, full"),
         ("dtype", "float16", "T5Config.dtype is 'float16'"),
         ("mlp_activations", ("swish",), "T5Config.mlp_activations is"),
         ("num_heads", 0, "T5Config.num_heads is 0"),
