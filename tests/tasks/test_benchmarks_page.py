@@ -39,5 +39,5 @@ def test_a_command_of_the_page_names_files_that_exist_and_words_that_choose_amon
 
 def test_the_recipes_of_the_page_exist():
     recipes = re.findall(r"`(recipes/\S+?\.gin)`", PAGE)
-    assert len(recipes) == 12
+    assert len(recipes) == 13
     assert not [recipe for recipe in recipes if not (ROOT / "gin" / recipe).is_file()]
