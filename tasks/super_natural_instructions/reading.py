@@ -155,5 +155,5 @@ def _list(record: Any, key: str, path: epath.Path) -> list[Any]:
 def _record(value: Any, key: str, place: int, path: epath.Path) -> tuple[dict[str, Any], str]:
     """Return an element of a list field, and the words that name it in an error message."""
     if not isinstance(value, dict):
-        raise UserError(f"{path}: {key!r} number {place} is not a JSON object")
-    return value, f"{key!r} number {place} "
+        raise UserError(f"{path}: {key!r} number {place + 1} is not a JSON object")
+    return value, f"{key!r} number {place + 1} "

@@ -10,7 +10,7 @@ from poly_jax.data.broken_rows import RowCheck, checking
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import is_kind
 from poly_jax.files.json_file import parse_json
-from poly_jax.files.text_file import read_text
+from poly_jax.files.text_file import decode, read_bytes, refuse_utf16
 from poly_jax.tasks.t0_few_shot.templates import Renderer, Template
 
 _FETCH = "fetch the file again"
@@ -50,7 +50,7 @@ def show_examples(
       templates: templates of the task.
       places: function from an example's position in the file to the indices of its templates.
       check: collects broken lines, which are left out; the caller finishes it. A line is broken if it is not
-        such an object, a template does not fit it, or its label is none of a template's choices.
+        UTF-8 or not such an object, a template does not fit it, or its label is none of a template's choices.
 
     Raises:
       UserError: there is no such file, or it has no example; or, without `check`, a line is broken (the
@@ -60,21 +60,23 @@ def show_examples(
     shown: list[Shown] = []
     with checking(check) as checked:
         for place, line in enumerate(_lines(path)):
-            number = place + 1
-            with checked.row(path, number, f"{path}, line {number}"):
-                example = _example(line, f"{path}, line {number}")
+            where = f"{path}, line {place + 1}"
+            with checked.row(path, place + 1, where):
+                example = _example(decode(line, where, _FETCH), where)
                 shown += [
                     _show(renderer, path, place, example, templates[chosen]) for chosen in places(place)
                 ]
     return shown
 
 
-def _lines(path: epath.Path) -> list[str]:
+def _lines(path: epath.Path) -> list[bytes]:
     if not path.exists():
         raise UserError(f"no examples at {path}")
+    content = read_bytes(path, _MAX_BYTES, _FETCH)
+    refuse_utf16(content, path)
     # Not splitlines: JSON may hold other line separators inside its texts.
-    lines = read_text(path, _MAX_BYTES, _FETCH).rstrip("\n").split("\n")
-    if lines == [""]:
+    lines = content.rstrip(b"\n").split(b"\n")
+    if lines == [b""]:
         raise UserError(f"{path} has no example; {_FETCH}")
     return lines
 

@@ -212,16 +212,18 @@ def test_official_test_files_are_written_with_their_published_md5(shared_data):
 
 
 def test_every_real_file_is_read(shared_data):
-    paths = sorted((epath.Path(shared_data) / "crossfit" / "tsv").glob("*/*_train.tsv"))
+    folder = epath.Path(shared_data) / "crossfit" / "tsv"
     checked = ("commonsense_qa", "quartz-no_knowledge", "quartz-with_knowledge")
-    rows = [
-        row
-        for path in paths
-        for row in read_rows(path, path.parent.name in checked, LABELS.get(path.parent.name))
-    ]
-    assert len(paths) == 100
-    assert len(rows) == 1600
-    assert all(len(row.references) == 1 for row in rows)
+    # Rows of 20 tasks with five samples each, counted with `wc -l`.
+    for split, count in {"train": 1600, "dev": 1600, "test": 7585}.items():
+        paths = sorted(folder.glob(f"*/*_{split}.tsv"))
+        rows = [
+            row
+            for path in paths
+            for row in read_rows(path, path.parent.name in checked, LABELS.get(path.parent.name))
+        ]
+        assert (len(paths), len(rows)) == (100, count)
+        assert all(len(row.references) == 1 for row in rows)
 
 
 def test_labels_are_known_for_the_tasks_with_shots_for_each_class(shared_data):

@@ -55,6 +55,13 @@ def test_super_natural_instructions_is_adapted_and_evaluated_as_published():
     assert (evaluating["mixture"], evaluating["split"], evaluating["zero_shot"]) == ("sni_test", "test", True)
 
 
+def test_the_table_of_super_natural_instructions_has_the_published_seeds_and_metric():
+    sweep = loaded(SNI, "sni/pretrain", "sni/few_shot_sweep").bound("sweep")
+    assert (sweep["seeds"], sweep["metric"]) == ((13, 42, 58), "rougeL")
+    # The files of a seed are a split of their own, and the official test instances are scored.
+    assert (sweep["train_split"], sweep["split"]) == ("train_{seed}", "test")
+
+
 def test_t0_is_evaluated_zero_shot_with_all_templates():
     bindings = (*T0, "T0='y'", "t0_few_shot.register.vocabulary=@vocabularies.byte()")
     given = loaded(bindings, "t0/pretrain", "t0/zero_shot")

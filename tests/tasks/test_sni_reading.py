@@ -54,15 +54,15 @@ def test_text_that_is_not_utf8_is_named_with_its_position(tmp_path):
         ({"Definition": []}, r"field 'Definition' must be"),
         ({"Instances": {}}, r"field 'Instances' must be a list"),
         ({"Instances": []}, r"the file has no instance in 'Instances'"),
-        ({"Instances": ["text"]}, r"'Instances' number 0 is not a JSON object"),
-        ({"Instances": [{"input": "x"}]}, r"'Instances' number 0 has no field 'output'"),
-        ({"Instances": [{"input": "x", "output": []}]}, r"'Instances' number 0 field 'output' must be"),
+        ({"Instances": ["text"]}, r"'Instances' number 1 is not a JSON object"),
+        ({"Instances": [{"input": "x"}]}, r"'Instances' number 1 has no field 'output'"),
+        ({"Instances": [{"input": "x", "output": []}]}, r"'Instances' number 1 field 'output' must be"),
         (
             {"Instances": [{"id": True, "input": "x", "output": "y"}]},
-            r"'Instances' number 0 field 'id' must be",
+            r"'Instances' number 1 field 'id' must be",
         ),
         ({"Categories": 3}, r"field 'Categories' must be a text or a list of texts, got 3"),
-        ({"Positive Examples": [{"input": "x"}]}, r"'Positive Examples' number 0 has no field 'output'"),
+        ({"Positive Examples": [{"input": "x"}]}, r"'Positive Examples' number 1 has no field 'output'"),
     ],
 )
 def test_a_wrong_field_is_reported_by_name(tmp_path, task_file, change, complaint):
