@@ -1,6 +1,7 @@
 """Fixtures for the whole test suite."""
 
 import gzip
+import io
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ import ml_dtypes
 import msgpack
 import numpy as np
 import pytest
+import sentencepiece
 from safetensors.numpy import save_file
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -124,6 +126,25 @@ def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 # Small checkpoints in other systems' formats, written by hand from the published layouts.
+
+
+@pytest.fixture(scope="session")
+def sentencepiece_model() -> bytes:
+    """A SentencePiece model of 60 pieces with T5's special ids."""
+    out = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["if you return y we add x to the rest", "the rest of it is here"] * 20),
+        model_writer=out,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        pad_piece="<pad>",
+        minloglevel=2,
+    )
+    return out.getvalue()
 
 
 @pytest.fixture

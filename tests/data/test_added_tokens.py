@@ -1,7 +1,6 @@
 """Tokens added to a SentencePiece vocabulary get the same ids as in transformers, or are refused by name."""
 
 import copy
-import io
 import json
 import pathlib
 
@@ -21,22 +20,8 @@ CONFIG = T5Config(vocab_size=400)
 
 
 @pytest.fixture(scope="module")
-def model():
-    """A SentencePiece model of 60 pieces with T5's special ids."""
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["if you return y we add x to the rest", "the rest of it is here"] * 20),
-        model_writer=out,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        pad_piece="<pad>",
-        minloglevel=2,
-    )
-    return out.getvalue()
+def model(sentencepiece_model):
+    return sentencepiece_model
 
 
 @pytest.fixture

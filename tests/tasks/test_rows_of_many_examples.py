@@ -1,11 +1,9 @@
 """The rows that an encoding makes of many examples at once are those that it makes of each."""
 
-import io
 import json
 
 import numpy as np
 import pytest
-import sentencepiece
 
 from poly_jax.data import vocabularies
 from poly_jax.data.drawn_reference import DrawnReference, reference_columns
@@ -28,23 +26,10 @@ TEXTS = ["add x to the rest.", "", "ü", "it is here " * 12, "you return <extra_
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """The path of a SentencePiece model of 60 pieces with T5's special ids."""
-    out = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(["if you return y we add x to the rest", "the rest of it is here"] * 20),
-        model_writer=out,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        pad_id=0,
-        eos_id=1,
-        unk_id=2,
-        bos_id=-1,
-        pad_piece="<pad>",
-        minloglevel=2,
-    )
+def model(sentencepiece_model, tmp_path_factory):
+    """The path of a SentencePiece model."""
     path = tmp_path_factory.mktemp("vocabulary") / "spiece.model"
-    path.write_bytes(out.getvalue())
+    path.write_bytes(sentencepiece_model)
     return str(path)
 
 
