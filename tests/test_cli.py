@@ -265,17 +265,6 @@ def test_an_interrupt_prints_nothing(calls, capsys):
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_program_whose_output_nobody_reads_ends_without_a_word(tmp_path):
-    read, write = os.pipe()
-    os.close(read)
-    words = ["launch", "--target=local", "--name=a", "--processes=2", "--dry_run", "--", "train"]
-    words += ["--gin_file=recipes/skillbench/mhr.gin", f"--output_dir={tmp_path}/run"]
-    command = [sys.executable, "-m", "poly_jax.cli", *words]
-    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
-    os.close(write)
-    assert (done.returncode, done.stderr) == (141, b"")
-
-
 def test_a_bug_keeps_its_traceback(calls):
     calls.error = ZeroDivisionError("a bug")
     with pytest.raises(ZeroDivisionError, match="a bug"):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import select
 import signal
 import sys
 import traceback
@@ -52,12 +53,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         with stopping.listening(), many_hosts.joined(command, args), explain_unset_bindings():
             command.run(args, config)
-    except BrokenPipeError:
-        # The program that reads the output, such as `head`, has enough of it.
-        return _OUTPUT_CLOSED
-    # Another OSError means that a folder cannot be created or written, or that a disk is full. Only the user
-    # can fix that.
+    # An OSError means that a folder cannot be created or written, or that a disk is full. Only the user can
+    # fix that.
     except (UserError, OSError) as error:
+        if isinstance(error, BrokenPipeError) and _output_is_closed():
+            return _OUTPUT_CLOSED
         return _told(error, str(error))
     except KeyboardInterrupt as stopped:
         if str(stopped):
@@ -91,11 +91,8 @@ def program() -> NoReturn:
     # The command is done, and what is left takes no time: its exit code should say how it ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        code = _OUTPUT_CLOSED
-    if code == _OUTPUT_CLOSED:
+    if _output_is_closed():
+        code = code or _OUTPUT_CLOSED
         # Python would flush once more, and say that it cannot.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if code in (stopping.PREEMPTED, stopping.INTERRUPTED) or (code and many_hosts.name()):
@@ -105,6 +102,18 @@ def program() -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _output_is_closed() -> bool:
+    """Whether the program that reads the output, such as `head`, has ended."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return True
+    # Where nothing is buffered, the system still knows.
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _told(error: Exception, message: str) -> int:
