@@ -47,9 +47,6 @@ class _Finder(importlib.abc.MetaPathFinder):
 class _Refusal(importlib.abc.Loader):
     """Fails to import a module that was found."""
 
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None
-
     def exec_module(self, module: ModuleType) -> None:
         raise ImportError(f"{module.__name__} is imported later")
 
@@ -60,9 +57,6 @@ class _Later(importlib.abc.Loader):
     The standard library's `LazyLoader` ends in an endless recursion with these modules, which delete names
     while they are imported (Python 3.13).
     """
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None
 
     def exec_module(self, module: ModuleType) -> None:
         def attribute(name: str) -> Any:

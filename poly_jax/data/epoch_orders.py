@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int
 
+from poly_jax.data.example_rows import PerDraw
 from poly_jax.data.keyed_random import permutations, random_key
-
-Draws = Int[np.ndarray, "draws"]
 
 
 class EpochOrders:
@@ -29,7 +28,7 @@ class EpochOrders:
         self._epochs = np.zeros(len(sizes), np.int64)
         self._keep(self._epochs, np.arange(len(sizes)))
 
-    def examples(self, tasks: Draws, epochs: Draws, places: Draws) -> Draws:
+    def examples(self, tasks: PerDraw, epochs: PerDraw, places: PerDraw) -> PerDraw:
         """Return the number of the example that comes at a place of an epoch of a task, for many of them."""
         found = self._orders[self._begins[tasks] + places].astype(np.int64)
         missing = np.flatnonzero(self._epochs[tasks] != epochs)
@@ -37,13 +36,13 @@ class EpochOrders:
             found[missing] = self._made(tasks[missing], epochs[missing], places[missing])
         return found
 
-    def _made(self, tasks: Draws, epochs: Draws, places: Draws) -> Draws:
+    def _made(self, tasks: PerDraw, epochs: PerDraw, places: PerDraw) -> PerDraw:
         """Make the orders of some epochs and keep them; of several epochs of a task, the last one is kept."""
         pairs, which = np.unique(np.stack([epochs, tasks]), axis=1, return_inverse=True)
         orders, begins = self._keep(*pairs)
         return orders[begins[which.reshape(-1)] + places]
 
-    def _keep(self, epochs: Draws, tasks: Draws) -> tuple[Int[np.ndarray, "examples"], Draws]:
+    def _keep(self, epochs: PerDraw, tasks: PerDraw) -> tuple[Int[np.ndarray, "examples"], PerDraw]:
         """Make the orders of epochs, which increase; return them one after another, and where each begins."""
         sizes = self._sizes[tasks]
         begins = np.cumsum(sizes) - sizes

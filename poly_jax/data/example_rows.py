@@ -10,6 +10,7 @@ from poly_jax.data.packing import Example
 
 Ids = Int[np.ndarray, "tokens"]
 Rows = Int[np.ndarray, "rows"]
+PerDraw = Int[np.ndarray, "draws"]
 
 
 @dataclasses.dataclass(frozen=True)

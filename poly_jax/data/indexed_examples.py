@@ -11,7 +11,7 @@ from jaxtyping import Int
 
 from poly_jax.data.draw_order import DrawOrder
 from poly_jax.data.epoch_orders import EpochOrders, order
-from poly_jax.data.example_rows import ExampleRows, ReadTasks, Rows
+from poly_jax.data.example_rows import ExampleRows, PerDraw, ReadTasks, Rows
 from poly_jax.data.keyed_random import random_key
 from poly_jax.data.numbered_examples import NumberedExamples
 from poly_jax.data.packing import Example
@@ -35,8 +35,8 @@ class Draws:
       numbers: number of earlier draws of the same task.
     """
 
-    tasks: Int[np.ndarray, "draws"]
-    numbers: Int[np.ndarray, "draws"]
+    tasks: PerDraw
+    numbers: PerDraw
 
     def __len__(self) -> int:
         return len(self.tasks)
@@ -184,12 +184,11 @@ class IndexedExamples:
 
     def examples(self, draws: Draws) -> list[Example]:
         """Return the examples that were drawn."""
-        made: list[Example | None] = [None] * len(draws)
+        made: dict[int, Example] = {}
         for found in self.find(draws):
-            for place, example in zip(found.places.tolist(), found.rows.examples(found.numbers), strict=True):
-                made[place] = example
+            made.update(zip(found.places.tolist(), found.rows.examples(found.numbers), strict=True))
         where = zip(draws.tasks.tolist(), draws.numbers.tolist(), strict=True)
-        return [example._replace(draw=draw) for example, draw in zip(made, where, strict=True) if example]
+        return [made[place]._replace(draw=draw) for place, draw in enumerate(where)]
 
     def _random_epoch(self, task: int, epoch: int) -> "_RandomEpoch":
         """Read a task again whose preprocessors are random."""

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool
 
-from poly_jax.data.example_rows import ReadTasks
+from poly_jax.data.example_rows import PerDraw, ReadTasks
 from poly_jax.data.keyed_random import random_key, uniform
-
-Draws = Int[np.ndarray, "draws"]
 
 
 class NumberedExamples:
@@ -41,7 +39,7 @@ class NumberedExamples:
             self._keys[task] = random_key(seed, "targets", names[task])
         self._borders = np.concatenate(borders)
 
-    def find(self, tasks: Draws, examples: Draws, draws: Draws) -> Draws:
+    def find(self, tasks: PerDraw, examples: PerDraw, draws: PerDraw) -> PerDraw:
         """Return the rows that draws take.
 
         Args:

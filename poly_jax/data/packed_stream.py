@@ -39,7 +39,7 @@ class PackedStream:
           rows: number of rows in each packed batch of all that share the examples.
           room: number of tokens of the inputs and of the targets of a row, as of the examples.
           most: largest number of examples in a row.
-          packing: way to choose a row's examples; see `next_row`.
+          packing: way to choose a row's examples; see `Waiting.take_row`.
           start_id: the id that decoder inputs begin with.
           share: this host's rows of a batch, where hosts share the examples.
         """
