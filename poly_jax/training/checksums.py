@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped, UInt32
+from jaxtyping import Array, Bool, Shaped, UInt32
 
+from poly_jax.counted import counted
 from poly_jax.errors import UserError
 from poly_jax.files.json_fields import Fields
 from poly_jax.weights.tensors import Tensor
@@ -22,19 +23,30 @@ _PIECE = 1 << 20
 
 
 def checksums(tree: Any) -> dict[str, int]:
-    """Return the checksum of every array of a tree, by '/'-joined name.
+    """Return the checksum of every array of a tree that is to be saved, by '/'-joined name.
 
     The checksum of an array is the sum modulo 2^32, over its elements in C order, of a hash of the element's
     bits and of its index. It is computed where the array is, in memory or on devices, without moving it.
+
+    Raises:
+      UserError: an array has numbers that are not finite, which no checkpoint may have.
     """
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    sums = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (
-            _on_devices(leaf) if isinstance(leaf, jax.Array) else checksum(np.asarray(leaf))
+    found = jax.device_get(
+        {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (
+                _on_devices(leaf) if isinstance(leaf, jax.Array) else _in_memory(np.asarray(leaf))
+            )
+            for path, leaf in leaves
+        }
+    )
+    broken = [name for name, (_, finite) in found.items() if not finite]
+    if broken:
+        raise UserError(
+            f"{broken[0]} and {counted(len(broken) - 1, 'more array')} have numbers that are not finite, so"
+            " no checkpoint is written; an update was too large for float32: choose a smaller learning rate"
         )
-        for path, leaf in leaves
-    }
-    return {name: int(total) for name, total in jax.device_get(sums).items()}
+    return {name: int(total) for name, (total, _) in found.items()}
 
 
 def checksum(array: Shaped[np.ndarray, "..."]) -> int:
@@ -88,18 +100,24 @@ def _verified(name: str, tensor: Tensor, expected: Fields, place: object, advice
     return Tensor(tensor.shape, tensor.dtype, load)
 
 
-def _on_devices(array: jax.Array) -> UInt32[Array, ""]:
+def _in_memory(array: Shaped[np.ndarray, "..."]) -> tuple[int, bool]:
+    inexact = jnp.issubdtype(array.dtype, jnp.inexact)
+    return checksum(array), bool(np.isfinite(array).all()) if inexact else True
+
+
+def _on_devices(array: jax.Array) -> tuple[UInt32[Array, ""], Bool[Array, ""]]:
     sharding = array.sharding
     place = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
     if place not in _compiled:
-        _compiled[place] = jax.jit(_sum, out_shardings=place)
+        _compiled[place] = jax.jit(_sum_and_finite, out_shardings=place)
     return _compiled[place](array)
 
 
 _compiled: dict[NamedSharding | None, Any] = {}
 
 
-def _sum(array: Shaped[Array, "..."]) -> UInt32[Array, ""]:
+def _sum_and_finite(array: Shaped[Array, "..."]) -> tuple[UInt32[Array, ""], Bool[Array, ""]]:
+    finite = jnp.isfinite(array).all() if jnp.issubdtype(array.dtype, jnp.inexact) else jnp.asarray(True)
     bits = array.dtype.itemsize * 8
     if array.dtype == jnp.bool_:
         array = array.astype(jnp.uint8)
@@ -112,4 +130,4 @@ def _sum(array: Shaped[Array, "..."]) -> UInt32[Array, ""]:
     hashed = words + index * np.uint32(_STRIDE)
     hashed = (hashed ^ (hashed >> 16)) * np.uint32(_MULTIPLIERS[0])
     hashed = (hashed ^ (hashed >> 15)) * np.uint32(_MULTIPLIERS[1])
-    return (hashed ^ (hashed >> 16)).sum(dtype=jnp.uint32)
+    return (hashed ^ (hashed >> 16)).sum(dtype=jnp.uint32), finite

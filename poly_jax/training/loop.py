@@ -215,7 +215,7 @@ def _steps(
                 jax.block_until_ready(metrics)
         if progress is None:
             # The programs that sum a checkpoint's arrays are compiled here, so that no save waits for that.
-            checksums((state.trained, state.optimizer))
+            checksums({"trained": state.trained, "optimizer": state.optimizer})
             spent.add("compile")
             deferral.begin()
         # Hosts agree on a step to stop after. One host need not wait for the others' answers.

@@ -15,7 +15,7 @@ _ABSENT = -1
 
 
 class NotFiniteError(Exception):
-    """A step that was not taken because its loss, its gradient or its result is not finite."""
+    """A step that was not taken because its loss or its gradient is not finite."""
 
     def __init__(self, step: int, metrics: Mapping[str, float], batch: Mapping[str, Any]):
         super().__init__()
@@ -32,8 +32,7 @@ class NotFiniteError(Exception):
 
     def described(self) -> str:
         """The numbers that are not finite, as a text for people."""
-        broken = [f"{name} {value}" for name, value in self._metrics.items() if not np.isfinite(value)]
-        return ", ".join(broken) or "the parameters or the optimizer's state overflow"
+        return ", ".join(f"{name} {value}" for name, value in self._metrics.items() if not np.isfinite(value))
 
 
 class TakenSteps:

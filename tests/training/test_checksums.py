@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from poly_jax.errors import UserError
 from poly_jax.training.checksums import checksum, checksums
 
 
@@ -43,6 +44,14 @@ def test_every_single_bit_and_every_swap_changes_the_checksum():
     assert len(seen) == 1 + 12 * 32 + 1
 
 
+@pytest.mark.parametrize("place", [np.asarray, jnp.asarray], ids=["memory", "device"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_arrays_that_are_not_finite_are_not_saved(place, value):
+    tree = {"a": np.arange(3), "b": {"c": np.ones(2, np.float32), "d": np.array([1.0, value], np.float32)}}
+    with pytest.raises(UserError, match=r"^b/d and 0 more arrays have numbers that are not finite"):
+        checksums(jax.tree.map(place, tree))
+
+
 def test_the_pieces_of_a_long_array_are_joined(monkeypatch):
     array = np.arange(50, dtype=np.int32)
     monkeypatch.setattr("poly_jax.training.checksums._PIECE", 8)
@@ -50,7 +59,6 @@ def test_the_pieces_of_a_long_array_are_joined(monkeypatch):
 
 
 def test_a_stored_tree_is_reported_where_one_number_has_changed(tmp_path):
-    from poly_jax.errors import UserError
     from poly_jax.files.json_fields import Fields
     from poly_jax.training.checksums import verified
     from poly_jax.weights.tensors import of_tree

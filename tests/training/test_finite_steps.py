@@ -1,5 +1,7 @@
 """A step whose numbers are not finite leaves the state as it was."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +61,15 @@ def test_a_skipped_step_counts_and_changes_nothing_else(tiny, update_of, initial
     assert finite == [False, False]
     assert int(state.step) == 2
     equal(state.trained, initial(steps.update).trained)
+
+
+def test_whether_a_step_is_taken_is_known_before_its_state_is_computed(tiny, update_of, initial, key):
+    """XLA then writes the new state over the old one; a look at the new state would need room for both."""
+    steps = FiniteSteps(update_of())
+    lowered = jax.jit(steps).lower(initial(steps.update), tiny.frozen, tiny.batch, key, np.int32(1))
+    looked_at = re.findall(r"stablehlo.is_finite .*: \(tensor<(.*)>\) ->", lowered.as_text())
+    # The other one is the largest logit of every position, in the loss.
+    assert sorted(looked_at) == ["8x5xf32", "f32", "f32"]
 
 
 def test_means_leave_skipped_steps_out_and_count_them():
