@@ -74,14 +74,14 @@ def training(
         number += 1
         if number == 1:
             # As `poly_jax.training.loop.fit` does.
-            program.lower(state, frozen, batch, key, number).compile()
+            program.trace(state, frozen, batch, key, number).lower().compile()
             return_freed_memory()
         state, metrics = program(state, frozen, batch, key, number)
         jax.block_until_ready(metrics)
         return tokens_in(batch)
 
     def peak() -> int:
-        compiled = program.lower(state, frozen, next(batches), key, number).compile()
+        compiled = program.trace(state, frozen, next(batches), key, number).lower().compile()
         found = compiled.memory_analysis()
         given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
         return given + found.temp_size_in_bytes

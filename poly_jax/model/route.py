@@ -1,5 +1,6 @@
 """The task ids of a batch on their way through the model, where routers turn them into mixing weights."""
 
+import itertools
 import math
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.model.routing_noise import NOISE, ROW_AXES, WEIGHT_AXES, draw_name
 from poly_jax.model.segments import Segments
 from poly_jax.weights.sharding import constrain
 
@@ -57,15 +59,15 @@ def constrain_weights(
     0.10.2) computes wrong products on a mesh whose data, fsdp and model axes are all larger than 1. The
     constraint of a router that stands outside a scan over layers does not reach the sites inside it.
     """
-    rows = ("batch", "segments")[: weights.ndim - 2]
-    return constrain(weights, *rows, "heads", None) if rows else weights
+    rows = ROW_AXES[: weights.ndim - 2]
+    return constrain(weights, *rows, *WEIGHT_AXES) if rows else weights
 
 
 class RouterTable(nn.Module):
     """Owns one router's parameters and computes its mixing weights.
 
-    While training, the router draws from the `routing` stream. A variable `noise/uniform` beside its
-    parameters replays recorded draws instead.
+    While training, the router takes its draws from the variables `uniform`, `uniform_2` ... of the collection
+    `noise` beside its parameters, and those that are not there from the `routing` stream.
     """
 
     adapters: Adapters
@@ -80,9 +82,11 @@ class RouterTable(nn.Module):
             for name, spec in router.parameters(sizes).items()
         }
 
+        taken = itertools.count()
+
         def uniform(shape: tuple[int, ...]) -> Float[Array, "..."]:
-            if self.has_variable("noise", "uniform"):
-                return self.get_variable("noise", "uniform").reshape(shape)
+            if self.has_variable(NOISE, name := draw_name(next(taken))):
+                return self.get_variable(NOISE, name).reshape(shape)
             # XLA compiles a draw of one axis several times faster, and its numbers are the same.
             return jax.random.uniform(self.make_rng("routing"), (math.prod(shape),)).reshape(shape)
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from poly_jax.model.context import Context
 from poly_jax.model.frozen_product import PRODUCT
+from poly_jax.model.routing_noise import NOISE
 from poly_jax.weights.parameter_names import STACKED, numbered_layer
 
 _POLICIES: dict[str, Callable[..., Any]] = {
@@ -46,7 +47,7 @@ def run_layers(
         return x
     scanned = partitioning.scan_with_axes(
         layer,
-        variable_axes={"params": 0, "cache": 0, "prefill": 0, "noise": 0, "intermediates": 0},
+        variable_axes={"params": 0, "cache": 0, "prefill": 0, NOISE: 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True, "routing": True},
         in_axes=(nn.broadcast,) * len(args),
         length=depth,

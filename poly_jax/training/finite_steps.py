@@ -41,6 +41,7 @@ class FiniteSteps:
         batch: Batch,
         key: PRNGKeyArray,
         number: Int[Array, ""],
+        noise: dict[str, Any] | None = None,
     ) -> tuple[TrainState, dict[str, Float[Array, ""] | Bool[Array, ""]]]:
         """Return the next state and the update's metrics, with `finite` added.
 
@@ -50,8 +51,9 @@ class FiniteSteps:
           batch: as in `Update`.
           key: as in `Update`.
           number: the number of the step, from 1.
+          noise: as in `Update`.
         """
-        after, metrics = self.update(state, frozen, batch, key)
+        after, metrics = self.update(state, frozen, batch, key, noise)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
         taken = finite
         if self.non_finite == "stop":

@@ -207,7 +207,7 @@ def _steps(
             placed = to_mesh(batch, run.mesh)
             if progress is None:
                 # JAX keeps the program for the call. What its compilation freed need not lie beside the step.
-                step_function.lower(state, start.frozen, placed, key, np.int32(step)).compile()
+                step_function.trace(state, start.frozen, placed, key, np.int32(step)).lower().compile()
                 return_freed_memory()
             state, metrics = step_function(state, start.frozen, placed, key, np.int32(step))
             if progress is None:

@@ -11,6 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.model.loss import Loss
+from poly_jax.model.routing_noise import NOISE, routing_noise
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.weights.tree import merge
@@ -58,16 +59,22 @@ class Update:
     prior: IBPPrior | None = None
 
     def __call__(
-        self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: PRNGKeyArray
+        self,
+        state: TrainState,
+        frozen: dict[str, Any],
+        batch: Batch,
+        key: PRNGKeyArray,
+        noise: dict[str, Any] | None = None,
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """Return the next state, and the step's `loss` and `gradient_norm` (before clipping).
 
         A loss with several terms also reports each term by name. A prior is reported as `prior`, without its
         weight, and is not part of `loss`. `key` is the key of the whole run. The random numbers of a step are
         derived from it and the step's number, so a resumed run draws the same ones as an uninterrupted run.
+        `noise` has what the method `noise` gives for this step; without it the step draws it itself.
         """
         step_key = jax.random.fold_in(key, state.step)
-        loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key)
+        loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key, noise)
         if self.prior is not None:
             weight = self.prior.weight
             prior, slope = jax.value_and_grad(self.prior)(state.trained)
@@ -79,14 +86,33 @@ class Update:
         metrics |= {"prior": prior} if self.prior is not None else {}
         return TrainState(state.step + 1, trained, optimizer), metrics
 
-    def _gradients(self, trained, frozen, batch, key):
+    def noise(
+        self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: PRNGKeyArray
+    ) -> dict[str, Any] | None:
+        """Draw what the routers of tasks take in this step; None where the step must draw it itself.
+
+        The arguments are those of the step, which draws the same numbers.
+        """
+        if self.microbatches > 1:
+            return None
+        _, routing = jax.random.split(jax.random.fold_in(key, state.step))
+        return self._noise(merge(frozen, state.trained), batch, routing)
+
+    def _noise(self, parameters, batch, key):
+        # The decoder has a row for each choice, and the encoder one for each example.
+        if self.model.adapters is None or self.loss.needs_choices:
+            return None
+        return routing_noise(self.model.adapters, parameters, batch["task_ids"].shape, key)
+
+    def _gradients(self, trained, frozen, batch, key, noise):
         # A batch without target tokens has no gradient.
         divisors = jax.tree.map(lambda divisor: jnp.maximum(divisor, 1.0), self.loss.divisors(batch))
 
         def mean(trained, batch, key):
             dropout, routing = jax.random.split(key)
-            variables = {"params": merge(frozen, trained)}
-            rngs = {"dropout": dropout, "routing": routing}
+            parameters, rngs = merge(frozen, trained), {"dropout": dropout, "routing": routing}
+            drawn = self._noise(parameters, batch, routing) if noise is None else noise
+            variables = {"params": parameters, **({NOISE: drawn} if drawn else {})}
             totals = self.loss.totals(functools.partial(self.model.apply, variables, rngs=rngs), batch)
             terms = {name: total / divisors[name] for name, total in totals.items()}
             return sum(terms.values()), terms

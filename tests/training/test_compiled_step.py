@@ -1,0 +1,109 @@
+"""A compiled step draws the numbers of all routers with one generator, outside its program."""
+
+import dataclasses
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from poly_jax.model.loss import TokenLoss
+from poly_jax.model.routing_noise import routing_noise
+from poly_jax.model.transformer import init_parameters
+from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.compiled_step import compiled_step
+from poly_jax.training.finite_steps import FiniteSteps
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.start import begin
+from poly_jax.training.update import Update
+from poly_jax.weights.tree import flatten
+
+
+def generators(function, *arguments):
+    """The number of times that a program draws random bits."""
+    return len(re.findall(r"random_bits\[", str(jax.make_jaxpr(function)(*arguments))))
+
+
+def with_router(model, **settings):
+    adapters = dataclasses.replace(model.adapters, router=LearnedRouter(**settings), sites=(".*",))
+    return dataclasses.replace(model, adapters=adapters, train=True)
+
+
+def drawn(tiny, update_of, **settings):
+    """The update of a model with a router at every site, and the model's parameters."""
+    model = with_router(tiny.model, **settings)
+    return update_of(model=model), init_parameters(model, jax.random.key(3))[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 1),
+        ({"logit_dropout": 0.5}, 1),
+        ({"sampling": False}, 0),
+        ({"scores": "softmax"}, 0),
+        ({"sampling": False, "logit_dropout": 0.5}, 1),
+    ],
+)
+def test_one_generator_serves_all_routers_of_a_step(tiny, update_of, key, settings, count):
+    update, parameters = drawn(tiny, update_of, **settings)
+    state = begin(parameters, update, Partitioning().mesh())
+    assert len([path for path in flatten(parameters) if path.endswith("router/logits")]) > 10
+    assert generators(update, state, {}, tiny.batch, key) == count
+    assert generators(update.noise, state, {}, tiny.batch, key) == count
+    noise = update.noise(state, {}, tiny.batch, key)
+    assert generators(update, state, {}, tiny.batch, key, noise) == 0
+
+
+def test_layers_under_a_scan_have_their_draws_from_the_same_generator(tiny, update_of, key):
+    config = dataclasses.replace(tiny.model.config, scan_layers=True, num_encoder_layers=2)
+    model = with_router(dataclasses.replace(tiny.model, config=config))
+    update = Update(model, TokenLoss(), update_of().optimizer)
+    state = begin(init_parameters(model, key)[0], update, Partitioning().mesh())
+    assert generators(update, state, {}, tiny.batch, key) == 1
+    noise = flatten(update.noise(state, {}, tiny.batch, key))
+    layers = noise["encoder/layers/mlp/wo/router/uniform"]
+    assert layers.shape == (2, 8, 2, 3)
+    assert not np.any(np.asarray(layers[0]) == np.asarray(layers[1]))
+
+
+def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
+    model = with_router(tiny.model, logit_dropout=0.5)
+    parameters = jax.eval_shape(lambda: init_parameters(model, jax.random.key(0))[0])
+    draws = flatten(routing_noise(model.adapters, parameters, (4, 2), jax.random.key(1)))
+    assert {path.rpartition("/")[2] for path in draws} == {"uniform", "uniform_2"}
+    assert {leaf.shape for leaf in draws.values()} == {(4, 2, 2, 3)}
+    numbers = np.concatenate([np.ravel(leaf) for leaf in draws.values()])
+    # 24 bits of each number are random, so that a few hundred of them are almost surely different.
+    assert len(np.unique(numbers)) > 0.99 * len(numbers)
+    assert 0 <= numbers.min() < 0.02
+    assert 0.98 < numbers.max() < 1
+
+
+@pytest.mark.parametrize("microbatches", [1, 2])
+def test_both_programs_together_take_the_step_of_the_update(tiny, update_of, key, microbatches):
+    update, parameters = drawn(tiny, update_of, logit_dropout=0.2)
+    update = dataclasses.replace(update, microbatches=microbatches)
+    state = begin(parameters, update, Partitioning().mesh())
+    expected, metrics = jax.jit(FiniteSteps(update))(state, {}, tiny.batch, key, np.int32(1))
+    step = compiled_step(update, "stop", state)
+    found, same = step(state, {}, tiny.batch, key, np.int32(1))
+    assert same["loss"] == metrics["loss"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+
+
+def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(tiny, update_of, key):
+    """`plan` traces the step without arrays."""
+    update, parameters = drawn(tiny, update_of)
+    state = begin(parameters, update, Partitioning().mesh())
+    step = compiled_step(update, "stop", state)
+    described = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
+    )
+    traced = [
+        step.trace(each, {}, tiny.batch, key, np.int32(1)).lower().as_text() for each in (state, described)
+    ]
+    signatures = [re.search(r"func.func public @main\((.*?)\) ->", text).group(1) for text in traced]
+    shapes = [re.findall(r"tensor<(.*?)>", signature) for signature in signatures]
+    assert shapes[0] == shapes[1]
+    assert "8x2x3xf32" in shapes[0]
