@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, PRNGKeyArray
 
@@ -35,19 +36,14 @@ class CompiledStep:
         frozen: dict[str, Any],
         batch: Batch,
         key: PRNGKeyArray,
-        number: Int[Array, ""],
+        number: int | np.integer | Int[Array, ""],
     ) -> tuple[TrainState, dict[str, Any]]:
         """Take the step. The state is donated: the new state is written into the memory of the old one."""
         noise = self.draw(state, frozen, batch, key)
         return self.step(state, frozen, batch, key, number, noise)
 
     def trace(
-        self,
-        state: TrainState,
-        frozen: dict[str, Any],
-        batch: Batch,
-        key: PRNGKeyArray,
-        number: Int[Array, ""],
+        self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: Any, number: Any
     ) -> jax.stages.Traced:
         """Trace the step's program for these arguments, or for their shapes and shardings."""
         if isinstance(state.step, jax.Array):
