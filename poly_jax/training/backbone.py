@@ -13,6 +13,7 @@ from numpy.typing import DTypeLike
 from poly_jax.model.config import T5Config
 from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
 from poly_jax.training.backbone_parts import Layout, read_parts
+from poly_jax.training.fresh import draw_parameters
 from poly_jax.training.hosts import of_all_hosts, on_every_host
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import put, shardings
@@ -69,7 +70,7 @@ def load_backbone(
             for name, leaf in flatten(shapes).items()
         }
         check_memory(unflatten(kept), places)
-        return _draw(model.config, places, dtype), RANDOM
+        return _draw(model.config, places, dtype, mesh), RANDOM
     # The backbone is checked before the model is traced, because tracing an absurd configuration takes long.
     backbone = on_every_host(lambda: _checked(path, model.config))
     shapes, axes = parameter_shapes(bare)
@@ -156,7 +157,7 @@ def _parts(name: str, array: Array, quantization: Quantization, dtype: DTypeLike
     return [(name, kernel), (scale_name(name), scale)]
 
 
-def _draw(config: T5Config, places: Tree, dtype: DTypeLike) -> Tree:
+def _draw(config: T5Config, places: Tree, dtype: DTypeLike, mesh: Mesh) -> Tree:
     floats = Transformer(dataclasses.replace(config, quantization="none"))
 
     def draw(key: PRNGKeyArray) -> Tree:
@@ -165,4 +166,4 @@ def _draw(config: T5Config, places: Tree, dtype: DTypeLike) -> Tree:
             kept |= _parts(name, leaf, config.quantization, dtype)
         return unflatten(kept)
 
-    return jax.jit(draw, out_shardings=places)(jax.random.key(0))
+    return draw_parameters(draw, 0, places, mesh)

@@ -7,6 +7,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import Mesh
+from jaxtyping import Array, PRNGKeyArray
 
 from poly_jax.model.transformer import Transformer, drawing
 from poly_jax.training.memory import check_memory
@@ -27,18 +28,34 @@ def fresh_parameters(
     """
     draw, axes = drawing(model)
     key = jax.random.key(seed)
-    traced, shapes = jax.make_jaxpr(draw, return_shape=True)(key)
+    with on_mesh(mesh):
+        traced, shapes = jax.make_jaxpr(draw, return_shape=True)(key)
     chosen, _ = split(shapes, wanted)
     places, _ = split(shardings(shapes, axes, mesh), wanted)
     check_memory(chosen, places)
     used = jax.tree.leaves(unflatten({name: wanted(name) for name in flatten(shapes)}))
     needed, _ = dce_jaxpr(traced.jaxpr, used, instantiate=True)
     program = jaxpr_as_fun(ClosedJaxpr(needed, traced.consts))
-    structure = jax.tree.structure(chosen)
+    return jax.tree.unflatten(jax.tree.structure(chosen), _drawn(program, key, jax.tree.leaves(places), mesh))
+
+
+def draw_parameters(
+    draw: Callable[[PRNGKeyArray], dict[str, Any]], seed: int, places: Any, mesh: Mesh
+) -> dict[str, Any]:
+    """Draw the parameters that a function returns for the key of a seed, with these shardings on the mesh."""
+    key = jax.random.key(seed)
+    with on_mesh(mesh):
+        traced = jax.make_jaxpr(draw)(key)
+    leaves, structure = jax.tree.flatten(places)
+    return jax.tree.unflatten(structure, _drawn(jaxpr_as_fun(traced), key, leaves, mesh))
+
+
+def _drawn(
+    program: Callable[[PRNGKeyArray], list[Array]], key: PRNGKeyArray, places: list[Any], mesh: Mesh
+) -> list[Array]:
     with on_mesh(mesh):
         if mesh.size > 1:
-            drawn = jax.jit(program, out_shardings=jax.tree.leaves(places))(key)
-            return jax.tree.unflatten(structure, drawn)
+            return jax.jit(program, out_shardings=places)(key)
         # Operations that run one by one share their compiled programs, one for each shape. One program for
-        # all of them would take a third as long to compile as the training step.
-        return jax.device_put(jax.tree.unflatten(structure, program(key)), places)
+        # all of them takes longer to compile than the training step.
+        return jax.device_put(program(key), places)

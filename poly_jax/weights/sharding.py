@@ -102,6 +102,11 @@ def mesh_in_force() -> tuple[Mesh | AbstractMesh, dict[str, int]]:
     return mesh, {name: mesh.shape[name] for name, kind in kinds if kind == AxisType.Auto}
 
 
+def devices_in_force() -> int:
+    """The number of devices over which XLA divides arrays in the mesh in force; 1 without a mesh."""
+    return math.prod(mesh_in_force()[1].values())
+
+
 def constrain(x: Array, *names: str | None) -> Array:
     """The same array, laid out over the mesh in force as the rules for its logical axes say.
 
@@ -110,9 +115,9 @@ def constrain(x: Array, *names: str | None) -> Array:
     It takes the place of `flax.linen.with_logical_constraint`, which does nothing under `with mesh:`, without
     a word, and cuts axes that the mesh does not divide.
     """
-    _, sizes = mesh_in_force()
-    if math.prod(sizes.values()) == 1:
+    if devices_in_force() == 1:
         return x
+    _, sizes = mesh_in_force()
     return jax.lax.with_sharding_constraint(x, mesh_axes(x.shape, names, rules_for(names), sizes))
 
 
