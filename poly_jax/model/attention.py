@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.fan_out import FanOut, fan_out
 from poly_jax.model.float32_product import float32_product
+from poly_jax.model.one_residual import softmax
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.weights.sharding import constrain
@@ -40,7 +41,7 @@ def _attend(
         logits = logits + bias
     if mask is not None:
         logits = jnp.where(mask, logits, 0.7 * jnp.finfo(logits.dtype).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    weights = softmax(logits).astype(value.dtype)
     return jnp.einsum(f"bhqk,{keys}->bqhd", weights, value)
 
 

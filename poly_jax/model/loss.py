@@ -6,11 +6,11 @@ from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, Int
 
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
+from poly_jax.model.one_residual import logsumexp
 from poly_jax.model.segments import Segments
 
 Batch = Mapping[str, Any]
@@ -92,8 +92,8 @@ class TokenLoss:
     ) -> Float[Array, ""]:
         """Sum over all tokens, each times its weight."""
         logits = logits.astype(jnp.float32)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        log_z = jax.nn.logsumexp(logits, axis=-1)
+        log_z = logsumexp(logits)
+        losses = log_z - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         if self.label_smoothing:
             uniform = log_z - logits.mean(axis=-1)
             losses = (1 - self.label_smoothing) * losses + self.label_smoothing * uniform

@@ -1,16 +1,19 @@
 """T5's feed-forward block, gated or not."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 from jaxtyping import Array, Float
 
 from poly_jax.model.context import Context, Cursor
 from poly_jax.model.fan_out import FanOut, fan_out
+from poly_jax.model.one_residual import gelu
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
 from poly_jax.weights.sharding import constrain
 
 _KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
-_ACTIVATIONS = {"relu": nn.relu, "gelu": lambda x: nn.gelu(x, approximate=True), "linear": lambda x: x}
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": nn.relu, "gelu": gelu, "linear": lambda x: x}
 
 
 class MLP(nn.Module):
