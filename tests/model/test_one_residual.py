@@ -39,15 +39,27 @@ def test_numbers_so_large_that_their_exponentials_overflow_have_finite_gradients
     assert np.isfinite(gradient).all()
 
 
-def test_one_array_of_the_inputs_size_is_kept(pair):
-    ours, _ = pair
+def kept(function, product):
+    """The number of arrays of the input's size that are kept where a product follows the function."""
     x = inputs()
-    _, pullback = jax.vjp(ours, x)
-    assert [leaf.size for leaf in jax.tree.leaves(pullback)].count(x.size) == 1
+    other = jnp.ones((6, 3))
+    _, pullback = jax.vjp(lambda x, other: product(function(x), other), x, other)
+    return [leaf.size for leaf in jax.tree.leaves(pullback)].count(x.size)
 
 
-def test_jax_keeps_more_for_the_softmax_and_gelu():
-    """Once this fails, `poly_jax.model.one_residual` may go."""
-    for _, theirs in (CASES["softmax"], CASES["gelu"]):
-        _, pullback = jax.vjp(theirs, inputs())
-        assert [leaf.size for leaf in jax.tree.leaves(pullback)].count(inputs().size) > 1
+def test_a_softmax_keeps_what_the_product_after_it_keeps():
+    ours, theirs = CASES["softmax"]
+    assert kept(ours, jnp.matmul) == 1
+    # Once this fails, `poly_jax.model.one_residual.softmax` may go.
+    assert kept(theirs, jnp.matmul) == 2
+
+
+def test_gelu_keeps_its_slope_beside_what_the_product_after_it_keeps():
+    ours, theirs = CASES["gelu"]
+    assert kept(ours, jnp.matmul) == 2
+    assert kept(theirs, jnp.matmul) > 2
+
+
+def test_a_normaliser_keeps_the_logits_alone():
+    ours, _ = CASES["logsumexp"]
+    assert kept(ours, lambda total, other: total * other.sum()) == 1
