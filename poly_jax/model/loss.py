@@ -93,7 +93,9 @@ class TokenLoss:
         """Sum over all tokens, each times its weight."""
         logits = logits.astype(jnp.float32)
         log_z = logsumexp(logits)
-        losses = log_z - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        # A gather would give a gradient that is mostly zeros, as an array of its own.
+        is_target = targets[..., None] == jnp.arange(logits.shape[-1])
+        losses = log_z - jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
         if self.label_smoothing:
             uniform = log_z - logits.mean(axis=-1)
             losses = (1 - self.label_smoothing) * losses + self.label_smoothing * uniform

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float, Int
 from poly_jax.weights.sharding import constrain, mesh_axes, mesh_in_force, rules_for
 
 _AXES = ("tasks", "splits", "skills")
+_LARGEST_PRODUCT = 2**16
+"""Above this number of tasks times rows, the gradient is added row by row."""
 
 
 def task_rows(
@@ -23,7 +25,8 @@ def task_rows(
     """
     mesh, sizes = mesh_in_force()
     if math.prod(sizes.values()) == 1:
-        return jnp.take(table, task_ids, axis=0)
+        small = table.shape[0] * task_ids.size <= _LARGEST_PRODUCT
+        return _rows_of_few(table, task_ids) if small else jnp.take(table, task_ids, axis=0)
     spec = mesh_axes(table.shape, _AXES, rules_for(_AXES), sizes)
     over_tasks = spec[0] or ()
 
@@ -51,6 +54,32 @@ def task_rows(
         left = tuple(axis for axis in _as_tuple(first) if axis not in _as_tuple(over_skills))
         rows = jax.lax.with_sharding_constraint(rows, PartitionSpec(left, *others[:-1], over_skills))
     return constrain(rows, *names)
+
+
+@jax.custom_vjp
+def _rows_of_few(
+    table: Float[Array, "tasks splits skills"], task_ids: Int[Array, "*rows"]
+) -> Float[Array, "*rows splits skills"]:
+    """The rows, whose gradient is one product: of additions row by row, XLA compiles one for each router."""
+    return jnp.take(table, task_ids, axis=0)
+
+
+def _forward(
+    table: Float[Array, "tasks splits skills"], task_ids: Int[Array, "*rows"]
+) -> tuple[Array, tuple[Array, Array]]:
+    return _rows_of_few(table, task_ids), (task_ids, jnp.arange(table.shape[0]))
+
+
+def _backward(
+    kept: tuple[Array, Array], change: Float[Array, "*rows splits skills"]
+) -> tuple[Float[Array, "tasks splits skills"], None]:
+    task_ids, tasks = kept
+    own = (task_ids.reshape(-1, 1) == tasks).astype(change.dtype)
+    rows = change.reshape(len(own), *change.shape[task_ids.ndim :])
+    return jnp.einsum("nt,nhk->thk", own, rows, precision=jax.lax.Precision.HIGHEST), None
+
+
+_rows_of_few.defvjp(_forward, _backward)
 
 
 def _as_tuple(axes: str | tuple[str, ...] | None) -> tuple[str, ...]:
