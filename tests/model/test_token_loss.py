@@ -112,3 +112,10 @@ def test_token_log_probs_are_those_of_the_targets(case):
 def test_settings_out_of_range_are_reported_by_name(settings, named):
     with pytest.raises(UserError, match=named):
         TokenLoss(**settings)
+
+
+def test_the_gradient_is_computed_in_place_of_the_logits(case):
+    """A scattered gradient would be an array of zeros beside them."""
+    logits, targets, weights = case
+    gradient = jax.make_jaxpr(jax.grad(lambda logits: TokenLoss().total(logits, targets, weights)))
+    assert "scatter" not in str(gradient(logits))
