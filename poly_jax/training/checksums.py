@@ -42,9 +42,10 @@ def checksums(tree: Any) -> dict[str, int]:
     )
     broken = [name for name, (_, finite) in found.items() if not finite]
     if broken:
+        others = f" and {counted(len(broken) - 1, 'other array')}" if len(broken) > 1 else ""
         raise UserError(
-            f"{broken[0]} and {counted(len(broken) - 1, 'more array')} have numbers that are not finite, so"
-            " no checkpoint is written; an update was too large for float32: choose a smaller learning rate"
+            f"{broken[0]}{others}: not all numbers are finite, so no checkpoint is written; an update was too"
+            " large for float32: choose a smaller learning rate"
         )
     return {name: int(total) for name, (total, _) in found.items()}
 
