@@ -31,11 +31,11 @@ def test_a_benchmark_prints_a_table_and_adds_the_same_figures_as_json(tmp_path):
     done = _run("train_step", *shape, "--rounds=1", "--methods", "LoRA", "MHR", f"--json={file}")
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")]
-    assert rows[2:5] == ["T5 alone", "LoRA", "MHR"]
+    assert rows[2:] == ["LoRA", "MHR"]
     (line,) = file.read_text().splitlines()
-    steps = json.loads(line)["figures"]["step_s"]
-    assert set(steps) >= {"T5 alone", "LoRA", "MHR"}
-    assert all(seconds > 0 for seconds in steps.values())
+    for method, figures in json.loads(line)["figures"].items():
+        assert set(figures["step_s"]) >= {"T5 alone", method}
+        assert all(seconds > 0 for seconds in figures["step_s"].values())
 
 
 def test_decoding_is_measured_greedily_and_with_beams():
