@@ -82,11 +82,16 @@ class RouterTable(nn.Module):
             for name, spec in router.parameters(sizes).items()
         }
 
-        taken = itertools.count()
+        numbers, replayed = itertools.count(), []
 
         def uniform(shape: tuple[int, ...]) -> Float[Array, "..."]:
-            if self.has_variable(NOISE, name := draw_name(next(taken))):
+            if self.has_variable(NOISE, name := draw_name(next(numbers))):
+                replayed.append(name)
                 return self.get_variable(NOISE, name).reshape(shape)
+            while replayed:
+                # The keys of draws that were taken from variables are passed over.
+                replayed.pop()
+                self.make_rng("routing")
             # XLA compiles a draw of one axis several times faster, and its numbers are the same.
             return jax.random.uniform(self.make_rng("routing"), (math.prod(shape),)).reshape(shape)
 

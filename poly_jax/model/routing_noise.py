@@ -1,15 +1,18 @@
 """The random numbers of all routers of tasks in one training pass, drawn together."""
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import flax
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.weights.parameter_names import is_input_router, is_router, module
+from poly_jax.model.config import T5Config
+from poly_jax.weights.parameter_names import is_input_router, is_router, is_stacked, module
 from poly_jax.weights.sharding import constrain
 from poly_jax.weights.tree import flatten, unflatten
 
@@ -21,9 +24,9 @@ WEIGHT_AXES = ("heads", None)
 """The logical names of the axes of mixing weights, and of draws for them: rows, and splits and skills."""
 
 
-def noise_axes(ndim: int, rows: int) -> tuple[str | None, ...]:
+def noise_axes(rows: int) -> tuple[str | None, ...]:
     """Return the logical names of the axes of an array of draws for rows of 1 or 2 axes."""
-    return (*[None] * (ndim - rows - 2), *ROW_AXES[:rows], *WEIGHT_AXES)
+    return (*ROW_AXES[:rows], *WEIGHT_AXES)
 
 
 def draw_name(number: int) -> str:
@@ -32,49 +35,66 @@ def draw_name(number: int) -> str:
 
 
 def routing_noise(
-    adapters: Adapters, parameters: Mapping[str, Any], rows: Sequence[int], key: PRNGKeyArray
+    adapters: Adapters,
+    config: T5Config,
+    parameters: Mapping[str, Any],
+    rows: Sequence[int],
+    key: PRNGKeyArray,
 ) -> dict[str, Any]:
     """Draw the collection `noise` of one training pass from U(0, 1), with one generator for all routers.
 
-    Each router would otherwise have a generator of its own in the program, which XLA compiles one by one.
+    The numbers are those that each router would draw from the `routing` stream, for which XLA would compile
+    as many generators. Routers in layers under a scan or with rematerialisation draw for themselves.
 
     Args:
       adapters: the model's adapters; the router says how many `draws` a pass takes.
-      parameters: the parameters that are applied, or their shapes, of which those of routers are looked at.
+      config: the model's settings.
+      parameters: the parameters that are applied, or their shapes, of which only the names are read.
       rows: the shape of the task ids, (batch,) or (batch, segments).
-      key: the pass's key.
+      key: the key of the stream `routing`.
 
     Returns:
-      A nested dict with arrays [*rows, splits, skills] beside each router's parameters, and the layers on a
-      first axis where they are stacked. It is empty where routers draw nothing.
+      A nested dict with arrays [*rows, splits, skills] beside each router's parameters. It is empty where
+      routers draw nothing.
     """
-    count, sizes = adapters.router.draws, adapters.sizes
-    if not count:
+    if config.remat != "none":
         return {}
-    specs = adapters.router.parameters(sizes)
-    layers: dict[str, tuple[int, ...]] = {}
-    for path, leaf in flatten(parameters).items():
-        if is_router(path) and not is_input_router(path):
-            own = len(specs[path.removeprefix(f"{module(path)}/")].shape)
-            layers[module(path)] = leaf.shape[: leaf.ndim - own]
-    shapes = {
-        f"{place}/{draw_name(number)}": (*stacked, *rows, sizes.n_splits, sizes.n_skills)
-        for place, stacked in layers.items()
-        for number in range(count)
-    }
-    lengths = [math.prod(shape[: -2 - len(rows)]) for shape in shapes.values()]
-    each = (*rows, sum(lengths), sizes.n_splits, sizes.n_skills)
-    # XLA compiles a draw of one axis several times faster, and its numbers are the same. Rows come first, so
-    # that each device draws those of its own.
-    drawn = jax.random.uniform(key, (math.prod(each),)).reshape(each)
-    drawn = constrain(drawn, *ROW_AXES[: len(rows)], None, *WEIGHT_AXES)
-    parts = zip(shapes.items(), jax.lax.split(drawn, lengths, axis=len(rows)), strict=True)
-    return unflatten({path: _laid_out(part, shape, len(rows)) for (path, shape), part in parts})
+    places = {module(path) for path in flatten(parameters) if is_router(path) and not is_input_router(path)}
+    names = [
+        (place, number)
+        for place in sorted(places)
+        for number in range(adapters.router.draws)
+        if not is_stacked(place)
+    ]
+    if not names:
+        return {}
+    # Flax derives a module's key from its path and the number of keys that it has taken before.
+    hashes = np.array([_hash((*place.split("/"), number + 1)) for place, number in names], np.uint32)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, hashes)
+    shape = (*rows, adapters.sizes.n_splits, adapters.sizes.n_skills)
+    # XLA compiles a draw of one axis several times faster, and its numbers are the same.
+    drawn = jax.vmap(lambda key: jax.random.uniform(key, (math.prod(shape),)))(keys)
+    drawn = constrain(drawn.reshape(-1, *shape), None, *noise_axes(len(rows)))
+    return unflatten(
+        {
+            f"{place}/{draw_name(number)}": constrain(draws, *noise_axes(len(rows)))
+            for (place, number), draws in zip(names, _apart(drawn), strict=True)
+        }
+    )
 
 
-def _laid_out(
-    part: Float[Array, "*rows parts splits skills"], shape: tuple[int, ...], rows: int
-) -> Float[Array, "*shape"]:
-    """Put the parts of the layers before the rows."""
-    draws = jnp.moveaxis(part, rows, 0).reshape(shape)
-    return constrain(draws, *noise_axes(draws.ndim, rows))
+def _apart(arrays: Float[Array, "draws ..."]) -> list[Float[Array, "..."]]:
+    return [part[0] for part in jax.lax.split(arrays, (1,) * len(arrays))]
+
+
+def _hash(parts: tuple[str | int, ...]) -> int:
+    """What Flax folds into the key of a stream for a path (`flax.core.scope.LazyRng`, Flax 0.12)."""
+    digest = hashlib.sha1()
+    for part in parts:
+        if flax.config.flax_fix_rng_separator:
+            digest.update(b"\0")
+        if isinstance(part, str):
+            digest.update(part.encode())
+        else:
+            digest.update(part.to_bytes((part.bit_length() + 7) // 8, "big"))
+    return int.from_bytes(digest.digest()[:4], "big")

@@ -71,10 +71,9 @@ def compiled_step(update: Update, non_finite: NonFinite, state: TrainState) -> C
 
 def _placed(noise: dict[str, Any] | None, batch: Batch, like: NamedSharding) -> dict[str, Any] | None:
     """The shapes of draws, with their shardings on the mesh of another array."""
-    rows = batch["task_ids"].ndim
+    names = noise_axes(batch["task_ids"].ndim)
 
     def placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        names = noise_axes(leaf.ndim, rows)
         spec = mesh_axes(leaf.shape, names, rules_for(names), like.mesh.shape)
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(like.mesh, spec))
 

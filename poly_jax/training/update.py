@@ -102,7 +102,8 @@ class Update:
         # The decoder has a row for each choice, and the encoder one for each example.
         if self.model.adapters is None or self.loss.needs_choices:
             return None
-        return routing_noise(self.model.adapters, parameters, batch["task_ids"].shape, key)
+        rows = batch["task_ids"].shape
+        return routing_noise(self.model.adapters, self.model.config, parameters, rows, key)
 
     def _gradients(self, trained, frozen, batch, key, noise):
         # A batch without target tokens has no gradient.

@@ -7,7 +7,6 @@ import jax
 import numpy as np
 import pytest
 
-from poly_jax.model.loss import TokenLoss
 from poly_jax.model.routing_noise import routing_noise
 from poly_jax.model.transformer import init_parameters
 from poly_jax.routing.learned import LearnedRouter
@@ -15,8 +14,7 @@ from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import FiniteSteps
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.start import begin
-from poly_jax.training.update import Update
-from poly_jax.weights.tree import flatten
+from poly_jax.weights.tree import flatten, unflatten
 
 
 def generators(function, *arguments):
@@ -55,29 +53,44 @@ def test_one_generator_serves_all_routers_of_a_step(tiny, update_of, key, settin
     assert generators(update, state, {}, tiny.batch, key, noise) == 0
 
 
-def test_layers_under_a_scan_have_their_draws_from_the_same_generator(tiny, update_of, key):
-    config = dataclasses.replace(tiny.model.config, scan_layers=True, num_encoder_layers=2)
+@pytest.mark.parametrize("settings", [{"scan_layers": True}, {"remat": "full"}], ids=["scan", "remat"])
+def test_layers_under_a_scan_or_with_rematerialisation_draw_for_themselves(tiny, update_of, key, settings):
+    config = dataclasses.replace(tiny.model.config, **settings)
     model = with_router(dataclasses.replace(tiny.model, config=config))
-    update = Update(model, TokenLoss(), update_of().optimizer)
-    state = begin(init_parameters(model, key)[0], update, Partitioning().mesh())
-    assert generators(update, state, {}, tiny.batch, key) == 1
-    noise = flatten(update.noise(state, {}, tiny.batch, key))
-    layers = noise["encoder/layers/mlp/wo/router/uniform"]
-    assert layers.shape == (2, 8, 2, 3)
-    assert not np.any(np.asarray(layers[0]) == np.asarray(layers[1]))
+    parameters = init_parameters(model, key)[0]
+    assert routing_noise(model.adapters, config, parameters, (8,), key) == {}
 
 
-def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
+@pytest.mark.parametrize("settings", [{}, {"logit_dropout": 0.5}, {"logit_dropout": 0.5, "sampling": False}])
+def test_the_draws_are_those_of_each_routers_own_key(tiny, key, settings):
+    """Runs of earlier versions go on with the same numbers."""
+    model = with_router(tiny.model, **settings)
+    parameters = init_parameters(model, jax.random.key(3))[0]
+    tokens, tasks = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
+    noise = routing_noise(model.adapters, model.config, parameters, tasks.shape, key)
+    rngs = {"routing": key, "dropout": key}
+
+    def weights(variables):
+        _, sown = model.apply(variables, tokens, tokens, tasks, rngs=rngs, mutable=["intermediates"])
+        return sown["intermediates"]
+
+    own = weights({"params": parameters})
+    ahead = weights({"params": parameters, "noise": noise})
+    jax.tree.map(np.testing.assert_array_equal, ahead, own)
+
+
+def test_a_draw_that_was_not_made_ahead_has_a_key_of_its_own(tiny, key):
     model = with_router(tiny.model, logit_dropout=0.5)
-    parameters = jax.eval_shape(lambda: init_parameters(model, jax.random.key(0))[0])
-    draws = flatten(routing_noise(model.adapters, parameters, (4, 2), jax.random.key(1)))
-    assert {path.rpartition("/")[2] for path in draws} == {"uniform", "uniform_2"}
-    assert {leaf.shape for leaf in draws.values()} == {(4, 2, 2, 3)}
-    numbers = np.concatenate([np.ravel(leaf) for leaf in draws.values()])
-    # 24 bits of each number are random, so that a few hundred of them are almost surely different.
-    assert len(np.unique(numbers)) > 0.99 * len(numbers)
-    assert 0 <= numbers.min() < 0.02
-    assert 0.98 < numbers.max() < 1
+    parameters = init_parameters(model, jax.random.key(3))[0]
+    tokens, tasks = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
+    whole = flatten(routing_noise(model.adapters, model.config, parameters, tasks.shape, key))
+    first = unflatten({path: draws for path, draws in whole.items() if path.endswith("/uniform")})
+    rngs = {"routing": key, "dropout": key}
+    found = [
+        model.apply({"params": parameters, "noise": noise}, tokens, tokens, tasks, rngs=rngs)
+        for noise in (unflatten(whole), first)
+    ]
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
