@@ -93,9 +93,7 @@ class TokenLoss:
         """Sum over all tokens, each times its weight."""
         logits = logits.astype(jnp.float32)
         log_z = logsumexp(logits)
-        # A gather would give a gradient that is mostly zeros, as an array of its own.
-        is_target = targets[..., None] == jnp.arange(logits.shape[-1])
-        losses = log_z - jnp.sum(jnp.where(is_target, logits, 0.0), axis=-1)
+        losses = log_z - _target_logits(logits, targets)
         if self.label_smoothing:
             uniform = log_z - logits.mean(axis=-1)
             losses = (1 - self.label_smoothing) * losses + self.label_smoothing * uniform
@@ -119,3 +117,30 @@ class TokenLoss:
         weighted = jnp.where(weights > 0, segments, 0)
         before = jnp.pad(jax.lax.cummax(weighted, axis=1)[:, :-1], ((0, 0), (1, 0)))
         return jnp.sum((weighted > before).astype(jnp.float32))
+
+
+@jax.custom_vjp
+def _target_logits(
+    logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
+) -> Float[Array, "batch length"]:
+    """The logit of every target, whose gradient is computed in place of that of all logits.
+
+    JAX would scatter it into an array of zeros.
+    """
+    return jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+
+
+def _forward(
+    logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
+) -> tuple[Array, tuple[Array, Array]]:
+    return _target_logits(logits, targets), (targets, jnp.arange(logits.shape[-1]))
+
+
+def _backward(
+    kept: tuple[Array, Array], change: Float[Array, "batch length"]
+) -> tuple[Float[Array, "batch length vocab"], None]:
+    targets, vocabulary = kept
+    return jnp.where(targets[..., None] == vocabulary, change[..., None], 0), None
+
+
+_target_logits.defvjp(_forward, _backward)

@@ -75,8 +75,13 @@ def largest_size(attempt: Callable[[int], Trial], first: Trial, limit: int) -> i
         if high is not None and high.size - fitting <= step:
             break
         # A guess that is close to a size that fits is probably right: trying one step more ends the search.
-        least, most = fitting + step, high.size - 1 if high is not None else _MOST_GROWTH * fitting
-        trials.append(attempt(min(max(_guess(trials, limit), least), most)))
+        least, guess = fitting + step, _guess(trials, limit)
+        if high is None:
+            guess = min(guess, _MOST_GROWTH * fitting)
+        elif guess >= high.size:
+            # The bytes have made a jump below the size that does not fit, where the line knows nothing.
+            guess = least
+        trials.append(attempt(max(guess, least)))
     return max((trial.size for trial in trials if trial.fits), default=0)
 
 

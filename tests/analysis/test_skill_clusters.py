@@ -12,6 +12,8 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.analysis.skill_similarity import similar_skills, skill_similarity
 from poly_jax.errors import UserError
+from poly_jax.training.checksums import checksum
+from poly_jax.weights.tree import flatten
 
 QUERY, WO = "encoder/layers_0/attention/query/skills", "decoder/layers_0/mlp/wo/skills"
 
@@ -133,6 +135,11 @@ def test_training_goes_on_from_the_table_to_one_skill_for_each_cluster(make_run,
     assert (learned > 0).all()
 
 
+def unchecked(tree):
+    """The checksums of arrays in memory, whatever their numbers are."""
+    return {path: checksum(np.asarray(leaf)) for path, leaf in flatten(tree).items()}
+
+
 @pytest.mark.parametrize(
     ("bindings", "added", "flags", "message"),
     [
@@ -145,8 +152,10 @@ def test_training_goes_on_from_the_table_to_one_skill_for_each_cluster(make_run,
     ids=["shared skills", "fresh skills", "too many", "csv", "not finite"],
 )
 def test_what_cannot_be_clustered_is_refused_in_one_line_and_nothing_is_written(
-    make_run, tmp_path, capsys, bindings, added, flags, message
+    make_run, tmp_path, capsys, monkeypatch, bindings, added, flags, message
 ):
+    # No checkpoint of this version has numbers that are not finite.
+    monkeypatch.setattr("poly_jax.training.saved_step.checksums", unchecked)
     run = make_run(bindings, **({"added": added} if added else {}))
     capsys.readouterr()
     assert cluster(run.folder, *flags) == 1

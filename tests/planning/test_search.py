@@ -34,3 +34,15 @@ def test_uneven_growth_is_found_too():
 
     largest = max(size for size in range(200) if used(size) <= 1000)
     assert largest - 1 <= largest_size(attempt, attempt(2), 1000) <= largest
+
+
+def test_a_jump_of_the_bytes_is_not_approached_size_by_size():
+    tried = []
+
+    def attempt(size):
+        tried.append(size)
+        used = 60 * size + (5_000 if size >= 248 else 0)
+        return Trial(size, used, used <= 16_000)
+
+    assert largest_size(attempt, Trial(64, 3_840, True), 16_000) in range(240, 248)
+    assert len(tried) <= 6

@@ -27,7 +27,8 @@ def test_what_is_a_little_too_large_keeps_less(run, planned):
 
 
 def test_nothing_is_suggested_where_the_state_alone_is_too_large(run, planned):
-    assert suggestion(run, planned, planned.memory.frozen) is None
+    # As whole numbers of 8 bits the frozen weights take a quarter, and the trained ones as much as before.
+    assert suggestion(run, planned, planned.memory.frozen // 4) is None
 
 
 def test_kernels_become_int8_where_no_layout_of_floats_fits(run, planned):
