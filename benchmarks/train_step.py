@@ -12,8 +12,8 @@ the frozen T5, which adapters add to; "full" trains all weights. PEFT is left ou
 
 import dataclasses
 import gc
+import importlib.util
 import itertools
-import sys
 
 from measuring import in_turn, model_arguments, report
 from peft_programs import pefts
@@ -34,15 +34,16 @@ def main() -> None:
     forms = {"": config}
     if args.scanned:
         forms[", scanned"] = dataclasses.replace(config, scan_layers=True)
+    compared = importlib.util.find_spec("peft") is not None
+    if not compared:
+        print("PEFT is left out, because it is not installed\n")
     rows, figures = [], {}
     for method in args.methods:
         programs: dict[str, Step] = {"T5 alone": frozen_pass(config, batches)}
         for form, its_config in forms.items():
             programs[f"{method}{form}"] = ours(its_config, method, TASKS, batches)
-        try:
+        if compared:
             programs["PEFT"] = pefts(hugging_face_settings(config), method, TASKS, batches)
-        except ImportError as error:
-            print(f"PEFT is left out: {error}\n", file=sys.stderr)
         first, medians, _ = in_turn(programs, args.rounds)
         del programs
         gc.collect()

@@ -1,13 +1,11 @@
 """Reads the rows of a batch's tasks out of a table that is cut over the devices of a mesh."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from poly_jax.weights.sharding import constrain, mesh_axes, mesh_in_force, rules_for
+from poly_jax.weights.sharding import constrain, devices_in_force, mesh_axes, mesh_in_force, rules_for
 
 _AXES = ("tasks", "splits", "skills")
 _LARGEST_PRODUCT = 2**16
@@ -23,10 +21,10 @@ def task_rows(
     exchanged. Left to itself, XLA (jax 0.10.2) gathers the table, or computes wrong gradients where the
     table is cut along its splits.
     """
-    mesh, sizes = mesh_in_force()
-    if math.prod(sizes.values()) == 1:
+    if devices_in_force() == 1:
         small = table.shape[0] * task_ids.size <= _LARGEST_PRODUCT
         return _rows_of_few(table, task_ids) if small else jnp.take(table, task_ids, axis=0)
+    mesh, sizes = mesh_in_force()
     spec = mesh_axes(table.shape, _AXES, rules_for(_AXES), sizes)
     over_tasks = spec[0] or ()
 
