@@ -7,8 +7,9 @@ from typing import Any
 
 import flax
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
@@ -34,42 +35,44 @@ def draw_name(number: int) -> str:
     return "uniform" if number == 0 else f"uniform_{number + 1}"
 
 
+def drawing_routers(adapters: Adapters, config: T5Config, parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the modules of the routers of tasks whose draws can be made together.
+
+    Routers in layers under a scan or with rematerialisation draw for themselves.
+
+    Args:
+      adapters: the model's adapters.
+      config: the model's settings.
+      parameters: the parameters that are applied, of which only the names are read.
+    """
+    if config.remat != "none" or not adapters.router.draws:
+        return ()
+    modules = {module(path) for path in flatten(parameters) if is_router(path) and not is_input_router(path)}
+    return tuple(sorted(place for place in modules if not is_stacked(place)))
+
+
 def routing_noise(
-    adapters: Adapters,
-    config: T5Config,
-    parameters: Mapping[str, Any],
-    rows: Sequence[int],
-    key: PRNGKeyArray,
+    adapters: Adapters, routers: Sequence[str], rows: Sequence[int], key: PRNGKeyArray
 ) -> dict[str, Any]:
     """Draw the collection `noise` of one training pass from U(0, 1), with one generator for all routers.
 
     The numbers are those that each router would draw from the `routing` stream, for which XLA would compile
-    as many generators. Routers in layers under a scan or with rematerialisation draw for themselves.
+    as many generators.
 
     Args:
       adapters: the model's adapters; the router says how many `draws` a pass takes.
-      config: the model's settings.
-      parameters: the parameters that are applied, or their shapes, of which only the names are read.
+      routers: what `drawing_routers` returns.
       rows: the shape of the task ids, (batch,) or (batch, segments).
       key: the key of the stream `routing`.
 
     Returns:
-      A nested dict with arrays [*rows, splits, skills] beside each router's parameters. It is empty where
-      routers draw nothing.
+      A nested dict with arrays [*rows, splits, skills] beside each router's parameters.
     """
-    if config.remat != "none":
+    if not routers:
         return {}
-    places = {module(path) for path in flatten(parameters) if is_router(path) and not is_input_router(path)}
-    names = [
-        (place, number)
-        for place in sorted(places)
-        for number in range(adapters.router.draws)
-        if not is_stacked(place)
-    ]
-    if not names:
-        return {}
+    names = [(router, number) for router in routers for number in range(adapters.router.draws)]
     # Flax derives a module's key from its path and the number of keys that it has taken before.
-    hashes = np.array([_hash((*place.split("/"), number + 1)) for place, number in names], np.uint32)
+    hashes = np.array([_hash((*router.split("/"), number + 1)) for router, number in names], np.uint32)
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, hashes)
     shape = (*rows, adapters.sizes.n_splits, adapters.sizes.n_skills)
     # XLA compiles a draw of one axis several times faster, and its numbers are the same.
@@ -77,14 +80,10 @@ def routing_noise(
     drawn = constrain(drawn.reshape(-1, *shape), None, *noise_axes(len(rows)))
     return unflatten(
         {
-            f"{place}/{draw_name(number)}": constrain(draws, *noise_axes(len(rows)))
-            for (place, number), draws in zip(names, _apart(drawn), strict=True)
+            f"{router}/{draw_name(number)}": constrain(draws, *noise_axes(len(rows)))
+            for (router, number), draws in zip(names, jnp.unstack(drawn), strict=True)
         }
     )
-
-
-def _apart(arrays: Float[Array, "draws ..."]) -> list[Float[Array, "..."]]:
-    return [part[0] for part in jax.lax.split(arrays, (1,) * len(arrays))]
 
 
 def _hash(parts: tuple[str | int, ...]) -> int:

@@ -169,7 +169,7 @@ def train_program(run: AbstractRun, table: TaskTable, mesh: Mesh) -> tuple[Any, 
     arguments = Arguments(frozen, trained, state.optimizer, abstract_batch(run.data, mesh))
     number = jax.ShapeDtypeStruct((), jnp.int32)
     with on_mesh(mesh):
-        step = compiled_step(update, run.non_finite, state)
+        step = compiled_step(update, run.non_finite, state, frozen)
         traced = step.trace(state, frozen, arguments.batch, _key(), number)
     return traced, arguments
 

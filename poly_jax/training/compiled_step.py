@@ -1,6 +1,7 @@
 """The step of a run as compiled programs: one draws the numbers of routers, the other takes the step."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ from poly_jax.model.routing_noise import noise_axes
 from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.update import Batch, TrainState, Update
 from poly_jax.weights.sharding import mesh_axes, rules_for
+from poly_jax.weights.tree import merge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,11 +25,13 @@ class CompiledStep:
     of them, and XLA would compile as many different kernels as there are routers.
 
     Attributes:
+      routers: the routers that draw together; none where the step draws inside.
       draw: the compiled method `Update.noise`.
       step: the compiled `FiniteSteps`.
     """
 
-    draw: Callable[..., dict[str, Any] | None]
+    routers: tuple[str, ...]
+    draw: Callable[..., dict[str, Any]]
     step: Any
 
     def __call__(
@@ -39,37 +43,45 @@ class CompiledStep:
         number: int | np.integer | Int[Array, ""],
     ) -> tuple[TrainState, dict[str, Any]]:
         """Take the step. The state is donated: the new state is written into the memory of the old one."""
-        noise = self.draw(state, frozen, batch, key)
-        return self.step(state, frozen, batch, key, number, noise)
+        return self.step(state, frozen, batch, key, number, self._noise(state, batch, key))
 
     def trace(
         self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: Any, number: Any
     ) -> jax.stages.Traced:
         """Trace the step's program for these arguments, or for their shapes and shardings."""
+        return self.step.trace(state, frozen, batch, key, number, self._noise(state, batch, key))
+
+    def _noise(self, state: TrainState, batch: Batch, key: Any) -> dict[str, Any] | None:
+        if not self.routers:
+            return None
         if isinstance(state.step, jax.Array):
-            noise = self.draw(state, frozen, batch, key)
-        else:
-            noise = _placed(jax.eval_shape(self.draw, state, frozen, batch, key), batch, state.step.sharding)
-        return self.step.trace(state, frozen, batch, key, number, noise)
+            return self.draw(self.routers, batch["task_ids"], state.step, key)
+        draw = functools.partial(self.draw, self.routers)
+        return _placed(jax.eval_shape(draw, batch["task_ids"], state.step, key), batch, state.step.sharding)
 
 
-def compiled_step(update: Update, non_finite: NonFinite, state: TrainState) -> CompiledStep:
+def compiled_step(
+    update: Update, non_finite: NonFinite, state: TrainState, frozen: dict[str, Any]
+) -> CompiledStep:
     """Compile the step of a run when it is first called.
 
     Args:
       update: the step.
       non_finite: event that follows a step whose numbers are not finite.
       state: the first state, or its shapes and shardings. Each later state has the same shardings.
+      frozen: the frozen tree, or its shapes.
     """
     step = jax.jit(
         FiniteSteps(update, non_finite),
         donate_argnums=0,
         out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
     )
-    return CompiledStep(jax.jit(update.noise), step)
+    # Each microbatch has a key of its own.
+    routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()
+    return CompiledStep(routers, jax.jit(update.noise, static_argnums=0), step)
 
 
-def _placed(noise: dict[str, Any] | None, batch: Batch, like: NamedSharding) -> dict[str, Any] | None:
+def _placed(noise: dict[str, Any], batch: Batch, like: NamedSharding) -> dict[str, Any]:
     """The shapes of draws, with their shardings on the mesh of another array."""
     names = noise_axes(batch["task_ids"].ndim)
 

@@ -152,7 +152,7 @@ def _steps(
     """Take the remaining steps of a run."""
     first = saved = int(state.step)
     key = jax.random.key(run.seed)
-    step_function = compiled_step(update, run.non_finite, state)
+    step_function = compiled_step(update, run.non_finite, state, start.frozen)
 
     def log(step: int, scalars: Mapping[str, float]) -> None:
         if writer is not None:

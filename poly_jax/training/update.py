@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.model.loss import Loss
-from poly_jax.model.routing_noise import NOISE, routing_noise
+from poly_jax.model.routing_noise import NOISE, drawing_routers, routing_noise
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.weights.tree import merge
@@ -86,24 +86,34 @@ class Update:
         metrics |= {"prior": prior} if self.prior is not None else {}
         return TrainState(state.step + 1, trained, optimizer), metrics
 
-    def noise(
-        self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: PRNGKeyArray
-    ) -> dict[str, Any] | None:
-        """Draw what the routers of tasks take in this step; None where the step must draw it itself.
-
-        The arguments are those of the step, which draws the same numbers.
-        """
-        if self.microbatches > 1:
-            return None
-        _, routing = jax.random.split(jax.random.fold_in(key, state.step))
-        return self._noise(merge(frozen, state.trained), batch, routing)
-
-    def _noise(self, parameters, batch, key):
-        # The decoder has a row for each choice, and the encoder one for each example.
+    def drawing_routers(self, parameters: dict[str, Any]) -> tuple[str, ...]:
+        """Return the routers that draw together in a pass; of the parameters only the names are read."""
+        # With answer choices, the decoder has a row for each choice, and the encoder one for each example.
         if self.model.adapters is None or self.loss.needs_choices:
-            return None
-        rows = batch["task_ids"].shape
-        return routing_noise(self.model.adapters, self.model.config, parameters, rows, key)
+            return ()
+        return drawing_routers(self.model.adapters, self.model.config, parameters)
+
+    def noise(
+        self,
+        routers: tuple[str, ...],
+        task_ids: Int[Array, "*rows"],
+        step: Int[Array, ""],
+        key: PRNGKeyArray,
+    ) -> dict[str, Any]:
+        """Draw what routers take in a step without microbatches, which would draw the same numbers.
+
+        Args:
+          routers: what `drawing_routers` returns.
+          task_ids: those of the step's batch, of which only the shape is read.
+          step: number of steps taken before.
+          key: the key of the whole run.
+        """
+        _, routing = jax.random.split(jax.random.fold_in(key, step))
+        return self._drawn(routers, task_ids, routing)
+
+    def _drawn(self, routers, task_ids, key):
+        adapters = self.model.adapters
+        return {} if adapters is None else routing_noise(adapters, routers, task_ids.shape, key)
 
     def _gradients(self, trained, frozen, batch, key, noise):
         # A batch without target tokens has no gradient.
@@ -112,7 +122,7 @@ class Update:
         def mean(trained, batch, key):
             dropout, routing = jax.random.split(key)
             parameters, rngs = merge(frozen, trained), {"dropout": dropout, "routing": routing}
-            drawn = self._noise(parameters, batch, routing) if noise is None else noise
+            drawn = noise or self._drawn(self.drawing_routers(parameters), batch["task_ids"], routing)
             variables = {"params": parameters, **({NOISE: drawn} if drawn else {})}
             totals = self.loss.totals(functools.partial(self.model.apply, variables, rngs=rngs), batch)
             terms = {name: total / divisors[name] for name, total in totals.items()}

@@ -1,13 +1,14 @@
 """A compiled step draws the numbers of all routers with one generator, outside its program."""
 
 import dataclasses
+import functools
 import re
 
 import jax
 import numpy as np
 import pytest
 
-from poly_jax.model.routing_noise import routing_noise
+from poly_jax.model.routing_noise import drawing_routers, routing_noise
 from poly_jax.model.transformer import init_parameters
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.compiled_step import compiled_step
@@ -25,6 +26,11 @@ def generators(function, *arguments):
 def with_router(model, **settings):
     adapters = dataclasses.replace(model.adapters, router=LearnedRouter(**settings), sites=(".*",))
     return dataclasses.replace(model, adapters=adapters, train=True)
+
+
+def noise_of(model, parameters, rows, key):
+    routers = drawing_routers(model.adapters, model.config, parameters)
+    return routing_noise(model.adapters, routers, rows, key)
 
 
 def drawn(tiny, update_of, **settings):
@@ -48,8 +54,10 @@ def test_one_generator_serves_all_routers_of_a_step(tiny, update_of, key, settin
     state = begin(parameters, update, Partitioning().mesh())
     assert len([path for path in flatten(parameters) if path.endswith("router/logits")]) > 10
     assert generators(update, state, {}, tiny.batch, key) == count
-    assert generators(update.noise, state, {}, tiny.batch, key) == count
-    noise = update.noise(state, {}, tiny.batch, key)
+    routers = update.drawing_routers(parameters)
+    draw = functools.partial(update.noise, routers)
+    assert generators(draw, tiny.batch["task_ids"], state.step, key) == count
+    noise = draw(tiny.batch["task_ids"], state.step, key)
     assert generators(update, state, {}, tiny.batch, key, noise) == 0
 
 
@@ -58,7 +66,20 @@ def test_layers_under_a_scan_or_with_rematerialisation_draw_for_themselves(tiny,
     config = dataclasses.replace(tiny.model.config, **settings)
     model = with_router(dataclasses.replace(tiny.model, config=config))
     parameters = init_parameters(model, key)[0]
-    assert routing_noise(model.adapters, config, parameters, (8,), key) == {}
+    assert drawing_routers(model.adapters, config, parameters) == ()
+
+
+def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
+    model = with_router(tiny.model, logit_dropout=0.5)
+    parameters = jax.eval_shape(lambda: init_parameters(model, jax.random.key(0))[0])
+    draws = flatten(noise_of(model, parameters, (4, 2), jax.random.key(1)))
+    assert {path.rpartition("/")[2] for path in draws} == {"uniform", "uniform_2"}
+    assert {leaf.shape for leaf in draws.values()} == {(4, 2, 2, 3)}
+    numbers = np.concatenate([np.ravel(leaf) for leaf in draws.values()])
+    # 23 bits of each number are random, so that a few hundred of them are almost surely different.
+    assert len(np.unique(numbers)) > 0.99 * len(numbers)
+    assert 0 <= numbers.min() < 0.02
+    assert 0.98 < numbers.max() < 1
 
 
 @pytest.mark.parametrize("settings", [{}, {"logit_dropout": 0.5}, {"logit_dropout": 0.5, "sampling": False}])
@@ -67,7 +88,7 @@ def test_the_draws_are_those_of_each_routers_own_key(tiny, key, settings):
     model = with_router(tiny.model, **settings)
     parameters = init_parameters(model, jax.random.key(3))[0]
     tokens, tasks = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
-    noise = routing_noise(model.adapters, model.config, parameters, tasks.shape, key)
+    noise = noise_of(model, parameters, tasks.shape, key)
     rngs = {"routing": key, "dropout": key}
 
     def weights(variables):
@@ -83,7 +104,7 @@ def test_a_draw_that_was_not_made_ahead_has_a_key_of_its_own(tiny, key):
     model = with_router(tiny.model, logit_dropout=0.5)
     parameters = init_parameters(model, jax.random.key(3))[0]
     tokens, tasks = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
-    whole = flatten(routing_noise(model.adapters, model.config, parameters, tasks.shape, key))
+    whole = flatten(noise_of(model, parameters, tasks.shape, key))
     first = unflatten({path: draws for path, draws in whole.items() if path.endswith("/uniform")})
     rngs = {"routing": key, "dropout": key}
     found = [
@@ -99,7 +120,7 @@ def test_both_programs_together_take_the_step_of_the_update(tiny, update_of, key
     update = dataclasses.replace(update, microbatches=microbatches)
     state = begin(parameters, update, Partitioning().mesh())
     expected, metrics = jax.jit(FiniteSteps(update))(state, {}, tiny.batch, key, np.int32(1))
-    step = compiled_step(update, "stop", state)
+    step = compiled_step(update, "stop", state, {})
     found, same = step(state, {}, tiny.batch, key, np.int32(1))
     assert same["loss"] == metrics["loss"]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
@@ -109,7 +130,7 @@ def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(tiny, 
     """`plan` traces the step without arrays."""
     update, parameters = drawn(tiny, update_of)
     state = begin(parameters, update, Partitioning().mesh())
-    step = compiled_step(update, "stop", state)
+    step = compiled_step(update, "stop", state, {})
     described = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
     )
