@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from poly_jax.adapters.mixing import mixed_in, mixed_out
 from poly_jax.adapters.skill import Mixed
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
@@ -89,14 +90,12 @@ class LoRA:
         With `merge_after` the factors of all skills stand side by side, and only B is weighted: `lora_a`
         [d_in, skills * rank], which all rows share, and `lora_b` [*rows, skills * rank, d_out].
         """
-        rows = weights.shape[:-2]
         a, b = parameters["lora_a"], parameters["lora_b"]
         if self.merge_after:
+            rows = weights.shape[:-2]
             b = jnp.einsum("...hk,hkro->...krho", weights, b).reshape(*rows, a.shape[1] * self.rank, -1)
             return {**self.side_by_side(parameters), "lora_b": b}
-        a = jnp.einsum("...hk,hkir->...hir", weights, a)
-        b = jnp.einsum("...hk,hkro->...rho", weights, b)
-        return {"lora_a": a.reshape(*rows, -1, self.rank), "lora_b": b.reshape(*rows, self.rank, -1)}
+        return {"lora_a": mixed_in(weights, a), "lora_b": mixed_out(weights, b)}
 
     def apply(
         self,

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.adapters.lora import LoRA, check_update
+from poly_jax.adapters.mixing import mixed_out
 from poly_jax.adapters.skill import Mixed
 from poly_jax.routing.router import Uniform
 from poly_jax.weights.parameter_spec import ParameterSpec, uniform_init
@@ -55,10 +56,9 @@ class MTLLoRA:
 
     def mix(self, parameters: Mixed, weights: Float[Array, "*rows splits skills"]) -> Mixed:
         """`lora_a` [d_in, rank], which all rows share, and `lora_b` [*rows, rank, d_out], the mix of B."""
-        b = jnp.einsum("...hk,hkro->...rho", weights, parameters["lora_b"])
         return {
             "lora_a": parameters["lora_a"].reshape(-1, self.rank),
-            "lora_b": b.reshape(*weights.shape[:-2], self.rank, -1),
+            "lora_b": mixed_out(weights, parameters["lora_b"]),
         }
 
     def with_task(

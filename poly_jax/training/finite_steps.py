@@ -53,12 +53,14 @@ class FiniteSteps:
           number: the number of the step, from 1.
           noise: as in `Update`.
         """
-        after, metrics = self.update(state, frozen, batch, key, noise)
+        gradients, metrics = self.update.gradients(state, frozen, batch, key, noise)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
         taken = finite
         if self.non_finite == "stop":
             taken &= state.step == number - 1
-        kept = jax.tree.map(lambda new, old: jnp.where(taken, new, old), after, state)
+        # A choice array by array would read each new array and the old one, and XLA would copy the old
+        # moments before it overwrites them.
+        kept = jax.lax.cond(taken, self.update.after, lambda state, _: state, state, gradients)
         if self.non_finite == "skip":
-            kept = dataclasses.replace(kept, step=after.step)
+            kept = dataclasses.replace(kept, step=state.step + 1)
         return kept, {**metrics, FINITE: finite}

@@ -66,7 +66,19 @@ class Update:
         key: PRNGKeyArray,
         noise: dict[str, Any] | None = None,
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        """Return the next state, and the step's `loss` and `gradient_norm` (before clipping).
+        """Return the next state, and the metrics of `gradients`, which takes the same arguments."""
+        gradients, metrics = self.gradients(state, frozen, batch, key, noise)
+        return self.after(state, gradients), metrics
+
+    def gradients(
+        self,
+        state: TrainState,
+        frozen: dict[str, Any],
+        batch: Batch,
+        key: PRNGKeyArray,
+        noise: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], dict[str, Float[Array, ""]]]:
+        """Return the gradients of a step, and its `loss` and `gradient_norm` (before clipping).
 
         A loss with several terms also reports each term by name. A prior is reported as `prior`, without its
         weight, and is not part of `loss`. `key` is the key of the whole run. The random numbers of a step are
@@ -79,12 +91,15 @@ class Update:
             weight = self.prior.weight
             prior, slope = jax.value_and_grad(self.prior)(state.trained)
             gradients = jax.tree.map(lambda g, s: g + weight * s, gradients, slope)
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trained)
-        trained = optax.apply_updates(state.trained, updates)
         metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradients)}
         metrics |= terms if len(terms) > 1 else {}
         metrics |= {"prior": prior} if self.prior is not None else {}
-        return TrainState(state.step + 1, trained, optimizer), metrics
+        return gradients, metrics
+
+    def after(self, state: TrainState, gradients: dict[str, Any]) -> TrainState:
+        """Return the state after a step with these gradients."""
+        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trained)
+        return TrainState(state.step + 1, optax.apply_updates(state.trained, updates), optimizer)
 
     def drawing_routers(self, parameters: dict[str, Any]) -> tuple[str, ...]:
         """Return the routers that draw together in a pass; of the parameters only the names are read."""
