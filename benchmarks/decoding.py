@@ -19,7 +19,8 @@ from settings import TASKS
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 
 BEAMS, NO_TOKEN = 4, -1
 

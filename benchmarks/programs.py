@@ -17,7 +17,8 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.interop.hugging_face.writer import hugging_face_config
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.backbone import RANDOM

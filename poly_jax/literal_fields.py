@@ -1,4 +1,4 @@
-"""Checks the fields of a dataclass whose annotations are Literals, which list their possible values."""
+"""Checks of a dataclass: that fields have a value of their Literal, and that fields can be hashed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,3 +24,20 @@ def check_literal_fields(described: Any, subject: Callable[[str], str] | None = 
         if value not in choices:
             begin = subject(field.name) if subject else f"{type(described).__name__}.{field.name} is"
             raise UserError(f"{begin} {value!r}; use one of {', '.join(choices)}")
+
+
+def check_hashable_fields(described: Any) -> None:
+    """Check that every field of a dataclass can be hashed, since compiled programs are found again by them.
+
+    Raises:
+      UserError: a field cannot, such as an object that can change, or one that has a list.
+    """
+    for field in dataclasses.fields(described):
+        value = getattr(described, field.name)
+        try:
+            hash(value)
+        except TypeError as error:
+            raise UserError(
+                f"{type(described).__name__}.{field.name} is a {type(value).__name__} that cannot be hashed"
+                f" ({error}); make it a dataclass with frozen=True, of numbers, texts and tuples"
+            ) from error

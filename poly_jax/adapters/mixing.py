@@ -31,7 +31,7 @@ def mixed_out(
 def _by_split(
     weights: Float[Array, "*rows splits skills"], factors: Float[Array, "splits skills height width"]
 ) -> Float[Array, "splits *rows height width"]:
-    # An einsum would take the inventory for the left operand, and XLA's CPU backend then transposes all of it.
+    # An einsum takes the inventory for the left operand, and XLA's CPU backend then transposes all of it.
     contracted, batched = ((weights.ndim - 1,), (1,)), ((weights.ndim - 2,), (0,))
     mixed = jax.lax.dot_general(weights, jax.lax.collapse(factors, 2), (contracted, batched))
     return jax.lax.reshape(mixed, (*mixed.shape[:-1], *factors.shape[2:]))

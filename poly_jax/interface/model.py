@@ -27,7 +27,8 @@ from poly_jax.interop.adapters import read_adapters
 from poly_jax.interop.task_names import numbered, sorted_by_task
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning, shardings
 from poly_jax.training.restore import Restored

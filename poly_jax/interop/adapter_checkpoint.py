@@ -11,7 +11,8 @@ from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.errors import UserError
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.router import Router
 from poly_jax.weights import t5_names as names
 from poly_jax.weights.layer_trees import stack_layers

@@ -1,14 +1,11 @@
 """T5 with adapters: the encoder-decoder as one module."""
 
 import dataclasses
-from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from flax.core import unfreeze
 from flax.linen import partitioning
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
@@ -214,34 +211,3 @@ def _may_be_predicted(tokens: Int[Array, "batch targets"], eos_id: int) -> Bool[
     """Whether a position of the decoder's input may have a target: nothing follows the end of a sequence."""
     ended = (tokens == 0) | (tokens == eos_id)
     return ~(ended & (jnp.arange(tokens.shape[1]) > 0))
-
-
-def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:
-    """Fresh parameters of a model, and the logical axis names of each.
-
-    Under `jax.eval_shape` nothing is allocated. Returns two nested dicts of the same structure: arrays, and
-    `PartitionSpec`s of logical axis names.
-    """
-    keys = dict(zip(("params", "dropout", "routing"), jax.random.split(key, 3), strict=True))
-    tokens = jnp.ones((1, 1), jnp.int32)
-    variables = model.init(keys, tokens, tokens, jnp.zeros((1,), jnp.int32))
-    axes = partitioning.get_axis_names(variables["params_axes"])
-    return unfreeze(variables["params"]), unfreeze(axes)
-
-
-def parameter_shapes(model: Transformer) -> tuple[dict, dict]:
-    """Shape and dtype of every parameter, and its logical axis names; nothing is allocated."""
-    draw, axes = drawing(model)
-    return jax.eval_shape(draw, jax.random.key(0)), axes
-
-
-def drawing(model: Transformer) -> tuple[Callable[[PRNGKeyArray], dict], dict]:
-    """A function that draws the parameters from a key, and a dict that it fills with their axis names."""
-    axes: dict = {}
-
-    def draw(key: PRNGKeyArray) -> dict:
-        parameters, names = init_parameters(model, key)
-        axes.update(names)
-        return parameters
-
-    return draw, axes

@@ -13,7 +13,8 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.predict import decode_program
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training import guards
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import NonFinite

@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.model.config import Remat, T5Config
-from poly_jax.model.transformer import parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.planning.abstract_run import AbstractRun, trained_and_frozen, training_update
 from poly_jax.planning.memory import bytes_on_device
 from poly_jax.planning.plan import Accelerators, Plan

@@ -11,7 +11,8 @@ from jaxtyping import Float, PRNGKeyArray
 from numpy.typing import DTypeLike
 
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.model.parameters import init_parameters, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone_parts import Layout, read_parts
 from poly_jax.training.fresh import draw_parameters
 from poly_jax.training.hosts import of_all_hosts, on_every_host

@@ -65,20 +65,32 @@ def compiled_step(
 ) -> CompiledStep:
     """Compile the step of a run when it is first called.
 
+    The next run of the same step, as of another seed or task, takes its programs from here. Those of one
+    step are kept, because they take memory on the devices.
+
     Args:
       update: the step.
       non_finite: event that follows a step whose numbers are not finite.
       state: the first state, or its shapes and shardings. Each later state has the same shardings.
       frozen: the frozen tree, or its shapes.
     """
+    leaves, form = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, state))
+    draw, step = _programs(update, non_finite, tuple(leaves), form)
+    # Each microbatch has a key of its own.
+    routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()
+    return CompiledStep(routers, draw, step)
+
+
+@functools.lru_cache(maxsize=1)
+def _programs(
+    update: Update, non_finite: NonFinite, shardings: tuple[NamedSharding, ...], form: Any
+) -> tuple[Callable[..., dict[str, Any]], Any]:
     step = jax.jit(
         FiniteSteps(update, non_finite),
         donate_argnums=0,
-        out_shardings=(jax.tree.map(lambda leaf: leaf.sharding, state), None),
+        out_shardings=(jax.tree.unflatten(form, shardings), None),
     )
-    # Each microbatch has a key of its own.
-    routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()
-    return CompiledStep(routers, jax.jit(update.noise, static_argnums=0), step)
+    return jax.jit(update.noise, static_argnums=0), step
 
 
 def _placed(noise: dict[str, Any], batch: Batch, like: NamedSharding) -> dict[str, Any]:

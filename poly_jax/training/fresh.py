@@ -9,7 +9,8 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jax.sharding import Mesh
 from jaxtyping import Array, PRNGKeyArray
 
-from poly_jax.model.transformer import Transformer, drawing
+from poly_jax.model.parameters import drawing
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.memory import check_memory
 from poly_jax.training.mesh import on_mesh, shardings
 from poly_jax.weights.parameter_names import is_adapter_parameter

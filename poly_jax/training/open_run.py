@@ -14,7 +14,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.mesh import Partitioning

@@ -1,6 +1,7 @@
 """Optimizers with one learning rate for skills and another for routers."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from typing import Any, Literal, NamedTuple
@@ -109,10 +110,12 @@ class Optimizer:
           rates: learning rates [steps] in place of the optimizer's own, which may be traced.
         """
         if rates is None:
-            skills = self.schedule(self.learning_rate, steps)
-            routers = self.schedule(self.router_learning_rate, steps)
-        else:
-            skills, routers = rates.skills.__getitem__, rates.routers.__getitem__
+            return _scheduled(self, steps, router_anneal_steps)
+        return self._chained(rates.skills.__getitem__, rates.routers.__getitem__, steps, router_anneal_steps)
+
+    def _chained(
+        self, skills: optax.Schedule, routers: optax.Schedule, steps: int, router_anneal_steps: int
+    ) -> optax.GradientTransformation:
         router = self._rule(routers, 0.0, False)
         if router_anneal_steps:
             router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
@@ -130,6 +133,15 @@ class Optimizer:
             optax.add_decayed_weights(-weight_decay),
             optax.scale_by_schedule(rate),
         )
+
+
+@functools.lru_cache(maxsize=8)
+def _scheduled(optimizer: Optimizer, steps: int, router_anneal_steps: int) -> optax.GradientTransformation:
+    # Optax's functions are equal only where they are the same, and compiled steps are found by equality.
+    skills, routers = (
+        optimizer.schedule(peak, steps) for peak in (optimizer.learning_rate, optimizer.router_learning_rate)
+    )
+    return optimizer._chained(skills, routers, steps, router_anneal_steps)
 
 
 def like_parameters(state: Any, parameters: Any, values: Any, otherwise: Any) -> Any:

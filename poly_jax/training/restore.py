@@ -9,7 +9,8 @@ from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Experiment
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.mesh import shardings
 from poly_jax.training.open_run import OpenRun, open_run

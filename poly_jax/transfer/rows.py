@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from poly_jax.adapters.skill import TaskSkill
 from poly_jax.errors import UserError
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.weights.parameter_names import axis as axis_of
 from poly_jax.weights.parameter_names import is_private, is_router
 from poly_jax.weights.tree import flatten, unflatten

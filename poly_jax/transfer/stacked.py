@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import Loss, TokenLoss
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.mesh import replicated
 from poly_jax.training.optimizer import LearningRates, Optimizer
 from poly_jax.training.update import Update, start

@@ -30,8 +30,10 @@ def test_every_row_and_split_gets_the_sum_of_the_weighted_skills(rows):
             )
             for h in range(SPLITS)
         ]
-        np.testing.assert_allclose(into[row], np.concatenate([a for a, _ in blocks], axis=0), rtol=1e-5, atol=1e-6)
-        np.testing.assert_allclose(out[row], np.concatenate([b for _, b in blocks], axis=1), rtol=1e-5, atol=1e-6)
+        a_of_row = np.concatenate([a for a, _ in blocks], axis=0)
+        b_of_row = np.concatenate([b for _, b in blocks], axis=1)
+        np.testing.assert_allclose(into[row], a_of_row, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(out[row], b_of_row, rtol=1e-5, atol=1e-6)
 
 
 def shape(*sizes):

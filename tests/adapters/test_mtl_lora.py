@@ -16,9 +16,10 @@ from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
 from poly_jax.model.context import Context
 from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.model.projection import Projection
 from poly_jax.model.route import Route
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.smear import SMEARRouter

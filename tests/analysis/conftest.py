@@ -64,7 +64,7 @@ def make_run(tmp_path, monkeypatch):
     from poly_jax import configuration
     from poly_jax.analysis import figures
     from poly_jax.data.task_table import TaskTable
-    from poly_jax.model.transformer import init_parameters
+    from poly_jax.model.parameters import init_parameters
     from poly_jax.training.run_folder import write_run
     from poly_jax.training.saved_step import Origin
     from poly_jax.weights.parameter_names import is_adapter_parameter

@@ -125,7 +125,8 @@ def trained(tmp_path_factory, tasks):
 
     from poly_jax import configuration
     from poly_jax.model.config import T5Config
-    from poly_jax.model.transformer import Transformer, init_parameters
+    from poly_jax.model.parameters import init_parameters
+    from poly_jax.model.transformer import Transformer
     from poly_jax.training.mesh import Partitioning
     from poly_jax.training.restore import restore
     from poly_jax.training.train import train

@@ -148,7 +148,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding
-from poly_jax.model.transformer import Transformer, init_parameters, parameter_shapes
+from poly_jax.model.parameters import init_parameters, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.mesh import Partitioning, shardings
 from poly_jax.training.restore import Restored

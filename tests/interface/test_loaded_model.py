@@ -13,7 +13,8 @@ import poly_jax
 from poly_jax import cli
 from poly_jax.configuration import sealed
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.weights import single_file
 from poly_jax.weights.tree import flatten, unflatten
 

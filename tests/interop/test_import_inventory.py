@@ -15,7 +15,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.interop import import_inventory as program
 from poly_jax.interop.task_mix import mixed
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.open_run import open_run
 from poly_jax.training.run_folder import write_run

@@ -17,7 +17,8 @@ from poly_jax.errors import UserError
 from poly_jax.interop.peft.writer import write_peft_lora, write_peft_poly
 from poly_jax.interop.task_mix import merged
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.open_run import OpenRun
 from poly_jax.training.saved_step import Origin

@@ -8,7 +8,8 @@ from poly_jax import configuration
 from poly_jax.interop.adapters import holds_adapters, open_adapter_file, read_adapters
 from poly_jax.interop.mttl.reader import mttl_adapters
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tensors import Tensor
 

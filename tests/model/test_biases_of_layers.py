@@ -9,7 +9,8 @@ import pytest
 
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.weights.layer_trees import stack_layers
 
 SHARED = T5Config(

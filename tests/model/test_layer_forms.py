@@ -10,7 +10,8 @@ from flax import traverse_util
 
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.weights.layer_trees import stack_layers, unstack_layers
 
 

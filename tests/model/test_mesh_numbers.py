@@ -32,8 +32,9 @@ from poly_jax.model.choices import choice_scores
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.model.scoring import sequence_scores
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter

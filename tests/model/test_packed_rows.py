@@ -14,9 +14,10 @@ from poly_jax.adapters.lora import LoRA
 from poly_jax.adapters.mtl_lora import MTLLoRA
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.model.scoring import decoder_inputs, token_log_probs
 from poly_jax.model.segments import Segments
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.learned import LearnedRouter

@@ -11,7 +11,8 @@ from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.training.guards import check_trainable
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.update import Update, start

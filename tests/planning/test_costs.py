@@ -11,7 +11,7 @@ from poly_jax import configuration
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.experiment import Data, Experiment
-from poly_jax.model.transformer import parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.planning.abstract_run import (
     AbstractRun,
     table_of,

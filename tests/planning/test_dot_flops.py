@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.planning.dot_flops import products, total_flops
 
 

@@ -16,7 +16,8 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.analysis.weights import mixing_weights
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.router import Router, Sizes
 from poly_jax.training.mesh import Partitioning, on_mesh, shardings
 from poly_jax.training.optimizer import Optimizer

@@ -8,7 +8,8 @@ import pytest
 from etils import epath
 
 from poly_jax import configuration
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.results_file import ResultsFile
 from poly_jax.study import heads, heads_summary
 from poly_jax.study.heads import CELLS, LATER

@@ -14,7 +14,8 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.update import Update, start

@@ -8,12 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from poly_jax.model.parameters import init_parameters
 from poly_jax.model.routing_noise import drawing_routers, routing_noise
-from poly_jax.model.transformer import init_parameters
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.finite_steps import FiniteSteps
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.optimizer import Optimizer
 from poly_jax.training.start import begin
 from poly_jax.weights.tree import flatten, unflatten
 
@@ -141,3 +142,14 @@ def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(tiny, 
     shapes = [re.findall(r"tensor<(.*?)>", signature) for signature in signatures]
     assert shapes[0] == shapes[1]
     assert "8x2x3xf32" in shapes[0]
+
+
+def test_the_next_run_of_an_equal_step_takes_its_programs_from_the_one_before(tiny, update_of, initial):
+    def step(**settings):
+        update = update_of(**settings)
+        return compiled_step(update, "stop", initial(update), tiny.frozen).step
+
+    first = step()
+    assert step() is first
+    assert step(optimizer=Optimizer(learning_rate=0.5)) is not first
+    assert step(microbatches=2) is not first

@@ -132,7 +132,8 @@ def main():
     from poly_jax.data.task_table import TaskTable
     from poly_jax.model.config import T5Config
     from poly_jax.model.loss import TokenLoss
-    from poly_jax.model.transformer import Transformer, parameter_shapes
+    from poly_jax.model.parameters import parameter_shapes
+    from poly_jax.model.transformer import Transformer
     from poly_jax.routing.learned import LearnedRouter
     from poly_jax.training.checkpoints import Checkpoints
     from poly_jax.training.mesh import on_mesh, to_mesh

@@ -20,7 +20,8 @@ from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.tasks.skillbench import compositions, tasks
 from poly_jax.training import loop, run_folder
 from poly_jax.training import train as train_module

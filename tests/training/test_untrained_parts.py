@@ -13,7 +13,7 @@ from flax import traverse_util
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.data.task_table import TaskTable
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter, SharedRouter
 from poly_jax.routing.random_rows import RandomRouter
 from poly_jax.routing.table import TableRouter

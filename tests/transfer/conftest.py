@@ -9,7 +9,8 @@ from flax import traverse_util
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
 
 

@@ -17,7 +17,8 @@ from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.arrow import ArrowRouter
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.routing.phatgoose import PHATGOOSERouter

@@ -8,7 +8,8 @@ from etils import epath
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.training.restore import Restored
 from poly_jax.training.saved_step import Origin

@@ -14,7 +14,8 @@ from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import PrivateRouter
 from poly_jax.training.checkpoints import Checkpoints
 from poly_jax.training.mesh import Partitioning, replicated

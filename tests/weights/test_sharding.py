@@ -13,7 +13,8 @@ from jax.sharding import AbstractMesh, AxisType, PartitionSpec
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, parameter_shapes
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import AverageRouter, PrivateRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.weights.sharding import constrain, mesh_axes, rules_for

@@ -7,7 +7,8 @@ import pytest
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
 from poly_jax.model.config import T5Config
-from poly_jax.model.transformer import Transformer, init_parameters
+from poly_jax.model.parameters import init_parameters
+from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
 
 N_TASKS = 3

@@ -12,7 +12,7 @@ from flax import core  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
 
 from poly_jax.interop.t5x.optimizer import TrainedOnly, learning_rate  # noqa: E402
-from poly_jax.model.transformer import parameter_shapes  # noqa: E402
+from poly_jax.model.parameters import parameter_shapes  # noqa: E402
 from poly_jax.training.optimizer import Optimizer  # noqa: E402
 from poly_jax.weights.parameter_names import is_adapter_parameter  # noqa: E402
 from poly_jax.weights.tree import flatten, split  # noqa: E402
