@@ -49,10 +49,6 @@ def _positions_last(x: Float[Array, "batch length heads kv"]) -> Float[Array, "b
     return jnp.moveaxis(x, 1, -1)
 
 
-def _beams_apart(x: Float[Array, "batch beams heads kv"]) -> Float[Array, "batch*beams 1 heads kv"]:
-    return x.reshape(-1, 1, *x.shape[2:])
-
-
 class Attention(nn.Module):
     """T5 attention: logits are not scaled (the scale is folded into the query's initialiser).
 
@@ -92,11 +88,7 @@ class Attention(nn.Module):
         if cursor is None:
             key, value = (heads(name, own if other is None else other) for name in ("key", "value"))
         elif other is None:
-            # Each beam of a row has a past of its own. All beams share the encoded input.
-            query = _beams_apart(query)
-            key, value = (
-                self._with_past(name, _beams_apart(heads(name, own)), cursor) for name in ("key", "value")
-            )
+            key, value = (self._with_past(name, heads(name, own), cursor) for name in ("key", "value"))
         else:
             # Only the first step computes them.
             key, value = (
@@ -131,12 +123,14 @@ class Attention(nn.Module):
         return constrain(y, "batch", "length", "heads", "kv")
 
     def _with_past(
-        self, name: str, new: Float[Array, "rows 1 heads kv"], cursor: Cursor
-    ) -> Float[Array, "rows heads kv cache"]:
-        """Keys or values of all positions so far: those in the cache, with the new one written in."""
+        self, name: str, new: Float[Array, "batch beams heads kv"], cursor: Cursor
+    ) -> Float[Array, "batch heads kv cache"]:
+        """Keys or values of all positions so far: those in the cache, with those of all beams written in."""
         new = _positions_last(new)
+        *sizes, beams = new.shape
         cache = self.variable(
-            "cache", f"cached_{name}", jnp.zeros, (*new.shape[:-1], cursor.length), new.dtype
+            "cache", f"cached_{name}", jnp.zeros, (*sizes, cursor.length * beams), new.dtype
         )
-        cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new, cursor.position, axis=-1)
+        start = cursor.position * beams
+        cache.value = jax.lax.dynamic_update_slice_in_dim(cache.value, new, start, axis=-1)
         return cache.value

@@ -17,16 +17,20 @@ from poly_jax.weights.t5_dimensions import sites
 class Cursor:
     """The target position that one step of decoding computes. Modules that get one read and fill caches.
 
-    The collection `cache` holds the keys and values of the positions before it. The collection `prefill`
-    holds what all steps share: keys and values of the encoded input, and every row's mixed adapters.
+    The collection `cache` holds the keys and values of the positions before it, those of a row's beams side
+    by side. The collection `prefill` holds what all steps share: keys and values of the encoded input, and
+    every row's mixed adapters.
 
     Attributes:
       position: the position's number, from 0.
       length: positions that the cache has room for.
+      holders: for every beam and position, the beam whose keys and values it has in its past; None for one
+        beam. Beams that go on from others change these numbers, and the cache stays where it is.
     """
 
     position: Int[Array, ""]
     length: int = flax.struct.field(pytree_node=False)
+    holders: Int[Array, "batch beams length"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

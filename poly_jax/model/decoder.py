@@ -21,10 +21,16 @@ from poly_jax.weights.sharding import constrain
 def _positions(
     length: int, cursor: Cursor | None
 ) -> tuple[Int[Array, "queries"], Int[Array, "keys_or_cache"]]:
-    """The positions of queries and keys: all of the target's, or one query over the cache."""
+    """The positions of queries and keys: all of the target's, or one for all beams over the cache."""
     if cursor is not None:
-        return cursor.position[None], jnp.arange(cursor.length)
+        return cursor.position[None], jnp.repeat(jnp.arange(cursor.length), length)
     return jnp.arange(length), jnp.arange(length)
+
+
+def _own_past(holders: Int[Array, "batch beams length"]) -> Bool[Array, "batch 1 beams length*beams"]:
+    """Whether a key of the cache is in a beam's own past."""
+    own = holders[..., None] == jnp.arange(holders.shape[1])
+    return own.reshape(*holders.shape[:2], -1)[:, None]
 
 
 def _bias(context: Context, length: int, cursor: Cursor | None) -> Float[Array, "1 heads queries keys"]:
@@ -105,6 +111,8 @@ class Decoder(nn.Module):
         mask = (keys[None, :] <= queries[:, None])[None, None]
         if padding_mask is not None:
             mask = mask & padding_mask
+        if cursor is not None and cursor.holders is not None:
+            mask = mask & _own_past(cursor.holders)
         bias = None if config.relative_bias_in_layers else _bias(context, embedded.shape[1], cursor)
         x = context.dropout(-2)(embedded)
         # All layers share the copies, so that the gradient of the encoder's output is sent once.

@@ -3,7 +3,6 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax.core import unfreeze
 from jaxtyping import Array, Int, PRNGKeyArray
@@ -82,13 +81,13 @@ def generate(
     batch = encoder_input_tokens.shape[0]
     encoded = model.apply(variables, encoder_input_tokens, task_ids, method="encode")
 
-    def call(variables, tokens, position):
+    def call(variables, tokens, position, holders):
         logits, changed = model.apply(
             variables,
             encoded,
             encoder_input_tokens,
             tokens.reshape(batch, decoding.n_beams),
-            Cursor(position, decoding.max_length),
+            Cursor(position, decoding.max_length, holders),
             task_ids,
             method="decode_step",
             mutable=["cache", "prefill"],
@@ -100,16 +99,21 @@ def generate(
         "start_id": model.config.decoder_start_id,
     }
     started = jnp.full((batch * decoding.n_beams,), ends["start_id"], jnp.int32)
-    _, first = call(variables, started, jnp.array(0))
+    holders = None
+    if decoding.n_beams > 1:
+        holders = jnp.zeros((batch, decoding.n_beams, decoding.max_length), jnp.int32)
+    _, first = call(variables, started, jnp.array(0), holders)
     first = unfreeze(first)
     kept = {**variables, "prefill": first["prefill"]}
 
     def step(tokens, cache):
-        position, keys_and_values = cache
-        logits, changed = call({**kept, "cache": keys_and_values}, tokens, position)
-        return logits, (position + 1, unfreeze(changed)["cache"])
+        position, holders, keys_and_values = cache
+        if holders is not None:
+            holders = holders.at[:, :, position].set(jnp.arange(decoding.n_beams))
+        logits, changed = call({**kept, "cache": keys_and_values}, tokens, position, holders)
+        return logits, (position + 1, holders, unfreeze(changed)["cache"])
 
-    cache = (jnp.array(0), first["cache"])
+    cache = (jnp.array(0), holders, first["cache"])
     if decoding.n_beams > 1:
         return beam_search(
             step,
@@ -117,7 +121,7 @@ def generate(
             batch,
             decoding.n_beams,
             decoding.max_length,
-            reorder=lambda cache, rows: (cache[0], _take_rows(cache[1], rows, model.config.scan_layers)),
+            reorder=_follow,
             length_penalty=decoding.length_penalty,
             **ends,
         )
@@ -134,6 +138,8 @@ def generate(
     )
 
 
-def _take_rows(cache: Any, rows: Int[Array, "rows"], scanned: bool) -> Any:
-    # Scanned layers put their own axis before the rows.
-    return jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=1 if scanned else 0), cache)
+def _follow(cache: Any, rows: Int[Array, "batch*beams"]) -> Any:
+    """The cache of beams that go on from these: keys and values stay, and each beam gets the other's past."""
+    position, holders, keys_and_values = cache
+    followed = jnp.take(holders.reshape(len(rows), -1), rows, axis=0).reshape(holders.shape)
+    return position, followed, keys_and_values

@@ -153,8 +153,8 @@ class Transformer(nn.Module):
         """Logits of the next token of each beam, given the one before it and the cache of all earlier ones.
 
         The first call fills the collection `prefill` (keys and values of the encoded input, every row's mixed
-        adapters), which later calls reuse; each call updates the collection `cache`, which has the beams of a
-        row side by side on its first axis. Beams share what belongs to their row.
+        adapters), which later calls reuse; each call updates the collection `cache`. Beams share what belongs
+        to their row.
         """
         embedded = self.token_embedder(tokens)
         cross_mask = (encoder_input_tokens > 0)[:, None, None, :]
