@@ -60,7 +60,9 @@ class FiniteSteps:
             taken &= state.step == number - 1
         # A choice array by array would read each new array and the old one, and XLA would copy the old
         # moments before it overwrites them.
-        kept = jax.lax.cond(taken, self.update.after, lambda state, _: state, state, gradients)
+        kept = jax.lax.cond(
+            taken, self.update.after, lambda state, *_: state, state, gradients, metrics["gradient_norm"]
+        )
         if self.non_finite == "skip":
             kept = dataclasses.replace(kept, step=state.step + 1)
         return kept, {**metrics, FINITE: finite}

@@ -121,7 +121,7 @@ class Optimizer:
             router = optax.chain(router, anneal_to_zero(steps, router_anneal_steps))
         other = self._rule(skills, self.weight_decay, self.parameter_scaling)
         rules = optax.multi_transform({"router": router, "other": other}, _groups)
-        clip = optax.clip_by_global_norm(self.clip_norm) if self.clip_norm else optax.identity()
+        clip = _clip(self.clip_norm) if self.clip_norm else optax.identity()
         return optax.chain(clip, rules)
 
     def _rule(self, rate: optax.Schedule, weight_decay: float, scaling: bool) -> optax.GradientTransformation:
@@ -133,6 +133,17 @@ class Optimizer:
             optax.add_decayed_weights(-weight_decay),
             optax.scale_by_schedule(rate),
         )
+
+
+def _clip(limit: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, which need not compute the norm where a step has it for its metrics."""
+
+    def update(gradients, state, params=None, *, gradient_norm=None, **_):
+        norm = optax.global_norm(gradients) if gradient_norm is None else gradient_norm
+        clipped = jax.tree.map(lambda g: jax.lax.select(norm < limit, g, (g / norm) * limit), gradients)
+        return clipped, state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
 
 
 @functools.lru_cache(maxsize=8)

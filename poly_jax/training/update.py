@@ -46,7 +46,8 @@ class Update:
     Attributes:
       model: the network, in training mode.
       loss: the objective that the step minimises.
-      optimizer: the gradient transformation for the trained tree.
+      optimizer: the gradient transformation for the trained tree. It may take `gradient_norm`, the global
+        norm of the gradients, as an extra argument.
       microbatches: number of parts that a batch is split into; their gradients are added before the
         optimizer's step.
       prior: a loss on the routers that each step adds once, with its weight; None for no such loss.
@@ -68,7 +69,7 @@ class Update:
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """Return the next state, and the metrics of `gradients`, which takes the same arguments."""
         gradients, metrics = self.gradients(state, frozen, batch, key, noise)
-        return self.after(state, gradients), metrics
+        return self.after(state, gradients, metrics["gradient_norm"]), metrics
 
     def gradients(
         self,
@@ -96,10 +97,15 @@ class Update:
         metrics |= {"prior": prior} if self.prior is not None else {}
         return gradients, metrics
 
-    def after(self, state: TrainState, gradients: dict[str, Any]) -> TrainState:
-        """Return the state after a step with these gradients."""
-        updates, optimizer = self.optimizer.update(gradients, state.optimizer, state.trained)
-        return TrainState(state.step + 1, optax.apply_updates(state.trained, updates), optimizer)
+    def after(
+        self, state: TrainState, gradients: dict[str, Any], gradient_norm: Float[Array, ""]
+    ) -> TrainState:
+        """Return the state after a step with these gradients, whose global norm is known."""
+        optimizer = optax.with_extra_args_support(self.optimizer)
+        updates, optimizer_state = optimizer.update(
+            gradients, state.optimizer, state.trained, gradient_norm=gradient_norm
+        )
+        return TrainState(state.step + 1, optax.apply_updates(state.trained, updates), optimizer_state)
 
     def drawing_routers(self, parameters: dict[str, Any]) -> tuple[str, ...]:
         """Return the routers that draw together in a pass; of the parameters only the names are read."""

@@ -107,3 +107,13 @@ def test_the_last_step_need_not_be_waited_for():
     with pytest.raises(NotFiniteError) as error:
         steps.settle(but=0)
     assert (error.value.step, error.value.tasks(), error.value.described()) == (2, [1, 3], "loss inf")
+
+
+def test_the_norm_of_the_gradients_is_computed_once(tiny, update_of, initial, key):
+    """The clipping stands in a branch, where XLA would not find that the metrics have the norm already."""
+    steps = FiniteSteps(update_of())
+    state = initial(steps.update)
+    traced = jax.make_jaxpr(steps)(state, tiny.frozen, tiny.batch, key, np.int32(1))
+    choices = [equation for equation in traced.eqns if equation.primitive.name == "cond"]
+    (update,) = [str(branch) for branch in choices[-1].params["branches"] if "sqrt" in str(branch)]
+    assert "reduce_sum" not in update
