@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.model import transformer
 from poly_jax.model.config import T5Config
+from poly_jax.model.parameters import parameter_shapes
+from poly_jax.model.transformer import Transformer
 from poly_jax.weights.backbone import open_backbone
 from poly_jax.weights.t5_shapes import t5_fields, t5_parameter_shapes
 from poly_jax.weights.tensors import of_tree
@@ -53,7 +54,7 @@ def tensors(config, without=(), **more):
 
 @pytest.mark.parametrize("config", [TINY, V1_0, OWN_BIASES], ids=["v1.1", "v1.0", "umT5"])
 def test_the_shapes_are_those_of_the_network(config):
-    network = flatten(transformer.parameter_shapes(transformer.Transformer(config))[0])
+    network = flatten(parameter_shapes(Transformer(config))[0])
     assert t5_parameter_shapes(config) == {name: leaf.shape for name, leaf in network.items()}
 
 
