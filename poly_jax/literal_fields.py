@@ -1,4 +1,4 @@
-"""Checks of a dataclass: that fields have a value of their Literal, and that fields can be hashed."""
+"""Checks of dataclasses: that fields have a value of their Literal, and that nothing in them can change."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,18 +26,12 @@ def check_literal_fields(described: Any, subject: Callable[[str], str] | None = 
             raise UserError(f"{begin} {value!r}; use one of {', '.join(choices)}")
 
 
-def check_hashable_fields(described: Any) -> None:
-    """Check that every field of a dataclass can be hashed, since compiled programs are found again by them.
-
-    Raises:
-      UserError: a field cannot, such as an object that can change, or one that has a list.
-    """
-    for field in dataclasses.fields(described):
-        value = getattr(described, field.name)
-        try:
-            hash(value)
-        except TypeError as error:
-            raise UserError(
-                f"{type(described).__name__}.{field.name} is a {type(value).__name__} that cannot be hashed"
-                f" ({error}); make it a dataclass with frozen=True, of numbers, texts and tuples"
-            ) from error
+def is_fixed(value: Any) -> bool:
+    """Whether a value can never change: a number, text or None, or a tuple or frozen dataclass of such."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
+        frozen = getattr(value, "__dataclass_params__").frozen  # noqa: B009 - typeshed does not know it.
+        return frozen and all(map(is_fixed, parts))
+    if isinstance(value, tuple):
+        return all(map(is_fixed, value))
+    return value is None or isinstance(value, int | float | str)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from poly_jax.adapters.skill import Skill, TaskSkill, TokenSkill
 from poly_jax.errors import UserError
-from poly_jax.literal_fields import check_hashable_fields, check_literal_fields
+from poly_jax.literal_fields import check_literal_fields
 from poly_jax.routing.router import Router, Sizes
 from poly_jax.weights.parameter_names import Granularity
 
@@ -50,7 +50,6 @@ class Adapters:
         for field in ("n_tasks", "n_skills", "n_splits"):
             if getattr(self, field) < 1:
                 raise UserError(f"Adapters.{field} is {getattr(self, field)}; it must be at least 1")
-        check_hashable_fields(self)
         if self.router.reads_inputs:
             self._check_input_router()
         if isinstance(self.skill, TaskSkill):

@@ -3,6 +3,8 @@
 import jax
 from jaxtyping import Array, Float
 
+from poly_jax.weights.sharding import devices_in_force
+
 
 def mixed_in(
     weights: Float[Array, "*rows splits skills"], factors: Float[Array, "splits skills d_in/splits rank"]
@@ -31,7 +33,9 @@ def mixed_out(
 def _by_split(
     weights: Float[Array, "*rows splits skills"], factors: Float[Array, "splits skills height width"]
 ) -> Float[Array, "splits *rows height width"]:
-    # An einsum takes the inventory for the left operand, and XLA's CPU backend then transposes all of it.
+    # An einsum takes the inventory for the left operand, and XLA's CPU backend then transposes all of it, as
+    # with the factors' axes apart. On several devices the axis that the mesh cuts must stay apart.
     contracted, batched = ((weights.ndim - 1,), (1,)), ((weights.ndim - 2,), (0,))
-    mixed = jax.lax.dot_general(weights, jax.lax.collapse(factors, 2), (contracted, batched))
-    return jax.lax.reshape(mixed, (*mixed.shape[:-1], *factors.shape[2:]))
+    joined = jax.lax.collapse(factors, 2) if devices_in_force() == 1 else factors
+    mixed = jax.lax.dot_general(weights, joined, (contracted, batched))
+    return jax.lax.reshape(mixed, (*mixed.shape[: weights.ndim - 1], *factors.shape[2:]))

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from poly_jax.literal_fields import is_fixed
 from poly_jax.model.routing_noise import noise_axes
 from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.update import Batch, TrainState, Update
@@ -65,8 +66,9 @@ def compiled_step(
 ) -> CompiledStep:
     """Compile the step of a run when it is first called.
 
-    The next run of the same step, as of another seed or task, takes its programs from here. Those of one
-    step are kept, because they take memory on the devices.
+    The next run of an equal step, as of another seed or task, takes its programs from the one before, unless
+    a part of the step can change in between: a loss, skill or router that is no frozen dataclass. The
+    programs of one step are kept, because they take memory on the devices.
 
     Args:
       update: the step.
@@ -75,7 +77,9 @@ def compiled_step(
       frozen: the frozen tree, or its shapes.
     """
     leaves, form = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, state))
-    draw, step = _programs(update, non_finite, tuple(leaves), form)
+    parts = (update.loss, update.prior, update.model.config, update.model.adapters)
+    programs = _programs if is_fixed(parts) else _programs.__wrapped__
+    draw, step = programs(update, non_finite, tuple(leaves), form)
     # Each microbatch has a key of its own.
     routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()
     return CompiledStep(routers, draw, step)

@@ -140,7 +140,9 @@ def _clip(limit: float) -> optax.GradientTransformationExtraArgs:
 
     def update(gradients, state, params=None, *, gradient_norm=None, **_):
         norm = optax.global_norm(gradients) if gradient_norm is None else gradient_norm
-        clipped = jax.tree.map(lambda g: jax.lax.select(norm < limit, g, (g / norm) * limit), gradients)
+        clipped = jax.tree.map(
+            lambda g: jax.lax.select(norm < limit, g, (g / norm.astype(g.dtype)) * limit), gradients
+        )
         return clipped, state
 
     return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)

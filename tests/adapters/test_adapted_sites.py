@@ -1,6 +1,5 @@
 """The adapted sites of a model, where its routers are, and settings that are refused at the start."""
 
-import dataclasses
 import re
 
 import pytest
@@ -161,15 +160,6 @@ def test_n_splits_need_not_divide_the_width_of_a_site_that_is_not_adapted():
     # 24 = heads * head_dim is not divisible by 16, but the MLP's 16 and 48 are.
     config = T5Config(**{**vars(CONFIG), "mlp_dim": 48})
     adapters(n_splits=16, sites=".*/mlp/.*").check(sites(config))
-
-
-def test_a_skill_that_cannot_be_hashed_is_refused_because_programs_are_found_by_it():
-    @dataclasses.dataclass
-    class Changeable:
-        scale: float = 1.0
-
-    with pytest.raises(UserError, match=r"Adapters.skill is a Changeable that cannot be hashed.*frozen=True"):
-        adapters(skill=Changeable())
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,13 @@
 import dataclasses
 import functools
 import re
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
+from poly_jax.model.loss import TokenLoss
 from poly_jax.model.parameters import init_parameters
 from poly_jax.model.routing_noise import drawing_routers, routing_noise
 from poly_jax.routing.learned import LearnedRouter
@@ -153,3 +155,15 @@ def test_the_next_run_of_an_equal_step_takes_its_programs_from_the_one_before(ti
     assert step() is first
     assert step(optimizer=Optimizer(learning_rate=0.5)) is not first
     assert step(microbatches=2) is not first
+
+
+def test_a_step_whose_loss_can_change_is_compiled_for_each_run(tiny, update_of, initial):
+    class Loss(TokenLoss):
+        """Not a frozen dataclass of its own, and equal to itself after a change."""
+
+        __dataclass_params__ = SimpleNamespace(frozen=False)
+
+    update = dataclasses.replace(update_of(), loss=Loss())
+    state = initial(update)
+    first, second = (compiled_step(update, "stop", state, tiny.frozen).step for _ in range(2))
+    assert first is not second

@@ -53,7 +53,7 @@ def beam_search(
 
     Args:
       step: the model; it is called with batch_size * n_beams tokens, the beams of a row adjacent.
-      cache: its state before the first token, already of batch_size * n_beams rows.
+      cache: its state before the first token, of all beams.
       batch_size: rows decoded together.
       n_beams: outputs kept, and returned, per row.
       max_length: most tokens emitted per output, EOS included and the start token not.
