@@ -9,7 +9,7 @@ import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
@@ -51,8 +51,24 @@ def drawing_routers(adapters: Adapters, config: T5Config, parameters: Mapping[st
     return tuple(sorted(place for place in modules if not is_stacked(place)))
 
 
+def draw_places(adapters: Adapters, routers: Sequence[str]) -> tuple[np.int32, ...]:
+    """Return the place of each draw among all of them, as arguments for the program that makes them.
+
+    Written into the program, each place would make a kernel of its own of the one that cuts a draw out.
+
+    Args:
+      adapters: as in `routing_noise`.
+      routers: as in `routing_noise`.
+    """
+    return tuple(np.arange(len(routers) * adapters.router.draws, dtype=np.int32))
+
+
 def routing_noise(
-    adapters: Adapters, routers: Sequence[str], rows: Sequence[int], key: PRNGKeyArray
+    adapters: Adapters,
+    routers: Sequence[str],
+    rows: Sequence[int],
+    key: PRNGKeyArray,
+    places: Sequence[Int[Array, ""]] | None = None,
 ) -> dict[str, Any]:
     """Draw the collection `noise` of one training pass from U(0, 1), with one generator for all routers.
 
@@ -64,6 +80,7 @@ def routing_noise(
       routers: what `drawing_routers` returns.
       rows: the shape of the task ids, (batch,) or (batch, segments).
       key: the key of the stream `routing`.
+      places: what `draw_places` returns, where these are arguments of the program.
 
     Returns:
       A nested dict with arrays [*rows, splits, skills] beside each router's parameters.
@@ -78,10 +95,14 @@ def routing_noise(
     # XLA compiles a draw of one axis several times faster, and its numbers are the same.
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (math.prod(shape),)))(keys)
     drawn = constrain(drawn.reshape(-1, *shape), None, *noise_axes(len(rows)))
+    if places is None:
+        parts = jnp.unstack(drawn)
+    else:
+        parts = tuple(jax.lax.dynamic_index_in_dim(drawn, place, keepdims=False) for place in places)
     return unflatten(
         {
             f"{router}/{draw_name(number)}": constrain(draws, *noise_axes(len(rows)))
-            for (router, number), draws in zip(names, jnp.unstack(drawn), strict=True)
+            for (router, number), draws in zip(names, parts, strict=True)
         }
     )
 

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from poly_jax.literal_fields import is_fixed
-from poly_jax.model.routing_noise import noise_axes
+from poly_jax.model.routing_noise import draw_places, noise_axes
 from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.update import Batch, TrainState, Update
 from poly_jax.weights.sharding import mesh_axes, rules_for
@@ -26,13 +26,12 @@ class CompiledStep:
     of them, and XLA would compile as many different kernels as there are routers.
 
     Attributes:
-      routers: the routers that draw together; none where the step draws inside.
-      draw: the compiled method `Update.noise`.
+      draw: the compiled method `Update.noise` of the routers that draw together; None where the step draws
+        inside.
       step: the compiled `FiniteSteps`.
     """
 
-    routers: tuple[str, ...]
-    draw: Callable[..., dict[str, Any]]
+    draw: Callable[..., dict[str, Any]] | None
     step: Any
 
     def __call__(
@@ -53,12 +52,12 @@ class CompiledStep:
         return self.step.trace(state, frozen, batch, key, number, self._noise(state, batch, key))
 
     def _noise(self, state: TrainState, batch: Batch, key: Any) -> dict[str, Any] | None:
-        if not self.routers:
+        if self.draw is None:
             return None
+        arguments = batch["task_ids"], state.step, key
         if isinstance(state.step, jax.Array):
-            return self.draw(self.routers, batch["task_ids"], state.step, key)
-        draw = functools.partial(self.draw, self.routers)
-        return _placed(jax.eval_shape(draw, batch["task_ids"], state.step, key), batch, state.step.sharding)
+            return self.draw(*arguments)
+        return _placed(jax.eval_shape(self.draw, *arguments), batch, state.step.sharding)
 
 
 def compiled_step(
@@ -82,7 +81,10 @@ def compiled_step(
     draw, step = programs(update, non_finite, tuple(leaves), form)
     # Each microbatch has a key of its own.
     routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()
-    return CompiledStep(routers, draw, step)
+    adapters = update.model.adapters
+    if not routers or adapters is None:
+        return CompiledStep(None, step)
+    return CompiledStep(functools.partial(draw, routers, draw_places(adapters, routers)), step)
 
 
 @functools.lru_cache(maxsize=1)

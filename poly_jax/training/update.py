@@ -117,6 +117,7 @@ class Update:
     def noise(
         self,
         routers: tuple[str, ...],
+        places: tuple[Int[Array, ""], ...],
         task_ids: Int[Array, "*rows"],
         step: Int[Array, ""],
         key: PRNGKeyArray,
@@ -125,16 +126,17 @@ class Update:
 
         Args:
           routers: what `drawing_routers` returns.
+          places: what `draw_places` returns for them.
           task_ids: those of the step's batch, of which only the shape is read.
           step: number of steps taken before.
           key: the key of the whole run.
         """
         _, routing = jax.random.split(jax.random.fold_in(key, step))
-        return self._drawn(routers, task_ids, routing)
+        return self._drawn(routers, task_ids, routing, places)
 
-    def _drawn(self, routers, task_ids, key):
+    def _drawn(self, routers, task_ids, key, places=None):
         adapters = self.model.adapters
-        return {} if adapters is None else routing_noise(adapters, routers, task_ids.shape, key)
+        return {} if adapters is None else routing_noise(adapters, routers, task_ids.shape, key, places)
 
     def _gradients(self, trained, frozen, batch, key, noise):
         # A batch without target tokens has no gradient.
