@@ -91,7 +91,9 @@ class TokenLoss:
         weights: Float[Array, "batch length"],
     ) -> Float[Array, ""]:
         """Sum over all tokens, each times its weight."""
-        logits = logits.astype(jnp.float32)
+        # Over one axis of tokens, as the output head computes them, XLA writes the gradient over the logits.
+        logits = logits.astype(jnp.float32).reshape(-1, logits.shape[-1])
+        targets, weights = targets.reshape(-1), weights.reshape(-1)
         log_z = logsumexp(logits)
         losses = log_z - _target_logits(logits, targets)
         if self.label_smoothing:
@@ -121,8 +123,8 @@ class TokenLoss:
 
 @jax.custom_vjp
 def _target_logits(
-    logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
-) -> Float[Array, "batch length"]:
+    logits: Float[Array, "tokens vocab"], targets: Int[Array, "tokens"]
+) -> Float[Array, "tokens"]:
     """The logit of every target, whose gradient is computed in place of that of all logits.
 
     JAX would scatter it into an array of zeros.
@@ -131,14 +133,14 @@ def _target_logits(
 
 
 def _forward(
-    logits: Float[Array, "batch length vocab"], targets: Int[Array, "batch length"]
+    logits: Float[Array, "tokens vocab"], targets: Int[Array, "tokens"]
 ) -> tuple[Array, tuple[Array, Array]]:
     return _target_logits(logits, targets), (targets, jnp.arange(logits.shape[-1]))
 
 
 def _backward(
-    kept: tuple[Array, Array], change: Float[Array, "batch length"]
-) -> tuple[Float[Array, "batch length vocab"], None]:
+    kept: tuple[Array, Array], change: Float[Array, "tokens"]
+) -> tuple[Float[Array, "tokens vocab"], None]:
     targets, vocabulary = kept
     return jnp.where(targets[..., None] == vocabulary, change[..., None], 0), None
 

@@ -22,20 +22,29 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     return weights, weights * (change - jnp.sum(weights * change, axis=-1, keepdims=True))
 
 
-@jax.custom_jvp
-def gelu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """GELU by tanh, as in T5 v1.1 (arXiv 1606.08415, section 2); its slope is kept."""
-    return jax.nn.gelu(x, approximate=True)
+@jax.custom_vjp
+def gated_gelu(gate: Float[Array, "*shape"], linear: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """`gelu(gate) * linear` with GELU by tanh, as in T5 v1.1 (arXiv 1606.08415, section 2; 2002.05202).
+
+    Both arguments are kept.
+    """
+    return jax.nn.gelu(gate, approximate=True) * linear
 
 
-@gelu.defjvp
-def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
-    (x,), (change,) = primals, tangents
-    scale, cubic = np.sqrt(2 / np.pi).astype(x.dtype), np.asarray(0.044715, x.dtype)
-    # The same expression as in the function, so that XLA computes it once.
-    tanh = jnp.tanh(scale * (x + cubic * x**3))
-    slope = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh**2) * scale * (1 + 3 * cubic * x**2)
-    return x * (0.5 * (1 + tanh)), slope * change
+def _gated_forward(gate: Array, linear: Array) -> tuple[Array, tuple[Array, Array]]:
+    return gated_gelu(gate, linear), (gate, linear)
+
+
+def _gated_backward(kept: tuple[Array, Array], change: Array) -> tuple[Array, Array]:
+    gate, linear = kept
+    scale, cubic = np.sqrt(8 / np.pi).astype(gate.dtype), np.asarray(0.044715, gate.dtype)
+    # (1 + tanh(z / 2)) / 2, in a form that the forward pass does not have: XLA would keep an equal one.
+    open_ = jax.nn.sigmoid(scale * (gate + cubic * gate**3))
+    slope = open_ + gate * open_ * (1 - open_) * scale * (1 + 3 * cubic * gate**2)
+    return change * linear * slope, change * gate * open_
+
+
+gated_gelu.defvjp(_gated_forward, _gated_backward)
 
 
 @jax.custom_vjp

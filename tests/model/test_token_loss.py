@@ -119,3 +119,18 @@ def test_the_gradient_is_computed_in_place_of_the_logits(case):
     logits, targets, weights = case
     gradient = jax.make_jaxpr(jax.grad(lambda logits: TokenLoss().total(logits, targets, weights)))
     assert "scatter" not in str(gradient(logits))
+
+
+def test_the_gradient_takes_the_memory_of_the_logits():
+    rows, length, width, vocabulary = 4, 16, 8, 4096
+
+    def loss(x, kernel, targets):
+        logits = jnp.einsum("bld,dv->blv", x, kernel)
+        return TokenLoss().total(logits, targets, jnp.ones(targets.shape))
+
+    x = jax.ShapeDtypeStruct((rows, length, width), jnp.float32)
+    kernel = jax.ShapeDtypeStruct((width, vocabulary), jnp.float32)
+    targets = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    program = jax.jit(jax.grad(loss)).lower(x, kernel, targets).compile()
+    logits = 4 * rows * length * vocabulary
+    assert logits <= program.memory_analysis().temp_size_in_bytes < 1.5 * logits
