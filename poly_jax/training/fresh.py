@@ -22,7 +22,7 @@ def fresh_parameters(
 ) -> dict[str, Any]:
     """Draw a part of a model's initial parameters, by default its adapters, from a seed.
 
-    The backbone is not drawn with the adapters: computations whose results are not returned are left out.
+    The backbone is not drawn with the adapters.
 
     Raises:
       UserError: the parameters do not fit into memory.
@@ -35,9 +35,8 @@ def fresh_parameters(
     places, _ = split(shardings(shapes, axes, mesh), wanted)
     check_memory(chosen, places)
     used = jax.tree.leaves(unflatten({name: wanted(name) for name in flatten(shapes)}))
-    needed, _ = dce_jaxpr(traced.jaxpr, used, instantiate=True)
-    program = jaxpr_as_fun(ClosedJaxpr(needed, traced.consts))
-    return jax.tree.unflatten(jax.tree.structure(chosen), _drawn(program, key, jax.tree.leaves(places), mesh))
+    drawn = _drawn(traced, used, key, jax.tree.leaves(places), mesh)
+    return jax.tree.unflatten(jax.tree.structure(chosen), drawn)
 
 
 def draw_parameters(
@@ -48,12 +47,15 @@ def draw_parameters(
     with on_mesh(mesh):
         traced = jax.make_jaxpr(draw)(key)
     leaves, structure = jax.tree.flatten(places)
-    return jax.tree.unflatten(structure, _drawn(jaxpr_as_fun(traced), key, leaves, mesh))
+    return jax.tree.unflatten(structure, _drawn(traced, [True] * len(leaves), key, leaves, mesh))
 
 
 def _drawn(
-    program: Callable[[PRNGKeyArray], list[Array]], key: PRNGKeyArray, places: list[Any], mesh: Mesh
+    traced: ClosedJaxpr, used: list[bool], key: PRNGKeyArray, places: list[Any], mesh: Mesh
 ) -> list[Array]:
+    # A module draws its parameters while it computes its outputs, which are left out.
+    needed, _ = dce_jaxpr(traced.jaxpr, used, instantiate=True)
+    program = jaxpr_as_fun(ClosedJaxpr(needed, traced.consts))
     with on_mesh(mesh):
         if mesh.size > 1:
             return jax.jit(program, out_shardings=places)(key)
