@@ -66,7 +66,6 @@ def training(
     update = Update(dataclasses.replace(model, train=True), TokenLoss(), optax.adamw(RATE))
     state, frozen, key = begin(given.trained, update, mesh), given.frozen, jax.random.key(0)
     del given
-    return_freed_memory()
     program, number = compiled_step(update, "stop", state, frozen), np.int32(0)
 
     def step() -> float:

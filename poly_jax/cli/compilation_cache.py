@@ -18,7 +18,7 @@ def keep_compiled_programs() -> None:
     versions of JAX and XLA. JAX reads these settings when it is imported. `JAX_COMPILATION_CACHE_DIR` chooses
     another folder, and `JAX_ENABLE_COMPILATION_CACHE=false` turns the cache off.
     """
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     # Code for one CPU may not run on another, and a home folder may be shared by several machines.

@@ -97,7 +97,6 @@ def fit(
     """
     began = clock() if run.began is None else run.began
     state, folder = begin(start.trained, update, run.mesh), run.folder
-    return_freed_memory()
     # The checkpoints are closed even if the run is interrupted, so that a write that has begun is completed.
     with Deferral() as deferral, _checkpoints(run) as checkpoints:
         restored = checkpoints.restore(

@@ -1,7 +1,6 @@
 """The memory of the devices and of this process: whether arrays fit, and what is given back."""
 
 import ctypes
-import gc
 import math
 import os
 from typing import Any
@@ -48,7 +47,6 @@ def return_freed_memory() -> None:
     Compilers allocate and free many small blocks, and glibc keeps the pages for later blocks. Arrays get
     pages of their own, so that without this call the most that a process holds is the sum of both.
     """
-    gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
