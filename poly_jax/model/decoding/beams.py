@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from poly_jax.errors import UserError
+from poly_jax.model.decoding.largest import largest
 from poly_jax.model.decoding.step import PAD_ID, Decoded, Step, check_max_length
 
 
@@ -140,7 +141,7 @@ def _extend(
     """
     batch_size, n_beams, vocab_size = log_probs.shape
     totals = (running.scores[:, :, None] + log_probs).reshape(batch_size, n_beams * vocab_size)
-    scores, chosen = jax.lax.top_k(totals, 2 * n_beams)
+    scores, chosen = largest(totals, 2 * n_beams)
     parents, newest = jnp.divmod(chosen, vocab_size)
     tokens = jnp.take_along_axis(running.tokens, parents[:, :, None], axis=1)
     return _Hypotheses(tokens.at[:, :, length].set(newest), scores), parents

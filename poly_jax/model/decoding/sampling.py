@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from poly_jax.errors import UserError
+from poly_jax.model.decoding.largest import largest
 from poly_jax.model.decoding.step import PAD_ID, Decoded, Step, check_max_length
 
 
@@ -76,7 +77,7 @@ def sample(
         logits, cache = step(progress.last, progress.cache)
         logits = logits.astype(jnp.float32)
         if row_keys is None:
-            chosen = jnp.argmax(logits, axis=-1)
+            chosen = largest(logits, 1)[1][:, 0]
         else:
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(row_keys, progress.position)
             chosen = jax.vmap(draw_one)(keys, logits)
@@ -109,7 +110,7 @@ def draw(
     """Draw a token after temperature, top-k and top-p in that order."""
     kept, ids = logits / temperature, jnp.arange(logits.size)
     if 0 < top_k < logits.size:
-        kept, ids = jax.lax.top_k(kept, top_k)
+        kept, ids = largest(kept, top_k)
     if top_p < 1:
         kept = nucleus(kept, top_p)
     return ids[jax.random.categorical(key, kept)]
