@@ -17,6 +17,8 @@ import platform
 import subprocess
 import sys
 
+from poly_jax.cli.platforms import leave_out_tpu
+
 HERE = pathlib.Path(__file__).parent
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "train_step": ("--rounds=3",),
@@ -62,6 +64,7 @@ def main() -> None:
     parser.add_argument("--vocabulary", help="T5's sentencepiece.model, for packing")
     parser.add_argument("--only", nargs="+", choices=SCRIPTS, default=COMPARED, help="run these")
     args = parser.parse_args()
+    leave_out_tpu()  # As the program does; libtpu, which plans need, would take 230 MiB.
     folder = pathlib.Path(args.output)
     folder.mkdir(parents=True, exist_ok=True)
     page = folder / "performance.md"

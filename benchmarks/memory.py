@@ -20,6 +20,8 @@ from typing import Any
 from measuring import model_arguments, report
 from settings import TASKS, random_batch
 
+from poly_jax.cli.platforms import leave_out_tpu
+
 NAMES = ("LoRA", "MHR", "PEFT LoRA", "PEFT MHR")
 
 
@@ -56,6 +58,7 @@ def main() -> None:
     if args.only:
         _train(args.only, args.settings, shape)
         return
+    leave_out_tpu()  # As the program does; libtpu, which plans need, would take 230 MiB.
     # The settings come from gin, which brings TensorFlow along, so the programs get them as text.
     from programs import float32_config, hugging_face_settings
 

@@ -92,7 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
         loaded = Configuration(("recipes/skillbench/mhr.gin",), ("train.steps = 20",)).load()
-        with contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             train(**loaded.arguments("train", output_dir=str(folder / "mhr")))
         times = [(time.perf_counter(), time.process_time())]
         together, speed = stacked(folder / "mhr", tasks, seeds, steps)

@@ -14,6 +14,7 @@ from poly_jax.model.config import T5Config
 from poly_jax.model.parameters import init_parameters
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.fresh import fresh_parameters
 from poly_jax.training.mesh import Partitioning
 from poly_jax.weights.parameter_names import is_adapter_parameter
@@ -55,16 +56,36 @@ def test_a_part_is_drawn_as_it_is_in_the_whole():
         np.testing.assert_array_equal(array, whole[name], err_msg=name)
 
 
-def test_further_layers_compile_nothing():
-    compiled = []
+@pytest.fixture(name="compiled")
+def _compiled():
+    """The names of the programs that XLA compiles, none of them in advance."""
+    names = []
 
     def listen(name, seconds, **details):
         if name.endswith("backend_compile_duration"):
-            compiled.append(details)
+            names.append(details["fun_name"])
 
     jax.monitoring.register_event_duration_secs_listener(listen)
-    mesh = Partitioning().mesh()
     jax.clear_caches()
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("backbone", [False, True])
+def test_the_outputs_of_a_model_that_is_drawn_are_not_computed(compiled, backbone):
+    mesh = Partitioning().mesh()
+    if backbone:
+        load_backbone(RANDOM, Transformer(_model().config), mesh)
+    else:
+        fresh_parameters(_model(), 0, mesh)
+    drawing = {"_normal", "_uniform", "_truncated_normal"}
+    names = {name.removeprefix("jit(").removesuffix(")") for name in compiled}
+    assert names & drawing
+    assert not names & {"dot_general", "tanh", "exp", "rsqrt", "gather"}
+
+
+def test_further_layers_compile_nothing(compiled):
+    mesh = Partitioning().mesh()
     fresh_parameters(_model(layers=1), 0, mesh)
     assert compiled
     compiled.clear()
