@@ -9,7 +9,7 @@ import pytest
 def ended(*lines: str) -> tuple[int, list[str]]:
     """The exit code of the program `poly-jax` with these lines in place of a command, and what it prints."""
     script = [
-        "import atexit, sys, threading, time",
+        "import atexit, logging.handlers, sys, threading, time",
         "import poly_jax.cli as cli",
         "def command():",
         *(f"    {line}" for line in lines),
@@ -38,6 +38,12 @@ def test_libraries_threads_and_exit_handlers_are_done_and_all_output_is_written_
     late = "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()"
     code, lines = ended("atexit.register(print, 'handler')", late, "print('command')", "return 0")
     assert (code, lines) == (0, ["command", "thread", "handler"])
+
+
+def test_messages_that_a_log_holds_back_are_written():
+    held = "logging.handlers.MemoryHandler(9, target=logging.StreamHandler(sys.stdout))"
+    code, lines = ended(f"logging.getLogger().addHandler({held})", "logging.warning('late')", "return 0")
+    assert (code, lines) == (0, ["late"])
 
 
 def test_modules_are_not_taken_apart():

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import dataclasses
 import gc
+import logging
 import os
 import select
 import signal
@@ -125,6 +126,7 @@ class _Ended:
 
     def leave(self) -> None:
         """Leave without taking modules and programs apart, which takes over a second and frees nothing."""
+        logging.shutdown()  # Its own handler, from an import of this module, would run after this one.
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
