@@ -11,6 +11,7 @@ pytest.importorskip("t5x.models", reason=REASON, exc_type=ImportError)
 from flax import core  # noqa: E402
 from jax.sharding import PartitionSpec  # noqa: E402
 
+from poly_jax.configurables import import_configurables  # noqa: E402
 from poly_jax.interop.t5x.optimizer import TrainedOnly, learning_rate  # noqa: E402
 from poly_jax.model.parameters import parameter_shapes  # noqa: E402
 from poly_jax.training.optimizer import Optimizer  # noqa: E402
@@ -82,4 +83,7 @@ def test_moments_are_partitioned_as_their_parameters_are(module, parameters):
 
 
 def test_the_reported_learning_rate_is_that_of_the_skills():
+    import_configurables(
+        programs=False
+    )  # As `poly_jax.interop.t5x.configurables` does, which gin files import.
     assert float(learning_rate(100)(50)) == pytest.approx(float(Optimizer().schedule(1e-3, 100)(50)))
