@@ -100,22 +100,16 @@ def program() -> NoReturn:
         # Otherwise JAX would wait for the other hosts for minutes, and they for this one.
         traceback.print_exception(error)
         print(f"poly-jax: {many_hosts.name()}ended by the error above", file=sys.stderr, flush=True)
-        os._exit(1)
+        ended.leave()
     # The command is done, and what is left takes no time: its exit code should say how it ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    if _output_is_closed():
-        code = code or _OUTPUT_CLOSED
-        # Python would flush once more, and say that it cannot.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    if code in (stopping.PREEMPTED, stopping.INTERRUPTED) or (code and many_hosts.name()):
+    ended.code = code or (_OUTPUT_CLOSED if _output_is_closed() else 0)
+    if ended.code in (stopping.PREEMPTED, stopping.INTERRUPTED) or (ended.code and many_hosts.name()):
         # Libraries' threads may hold up the end of the interpreter, and SIGKILL comes soon. With several
         # hosts, JAX would wait for those that wait for this one.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
-    ended.code = code
-    sys.exit(code)
+        ended.leave()
+    sys.exit(ended.code)
 
 
 @dataclasses.dataclass
@@ -124,10 +118,11 @@ class _Ended:
 
     code: int = 1
 
-    def leave(self) -> None:
+    def leave(self) -> NoReturn:
         """Leave without taking modules and programs apart, which takes over a second and frees nothing."""
         logging.shutdown()  # Its own handler, from an import of this module, would run after this one.
         for stream in (sys.stdout, sys.stderr):
+            # Where nobody reads the output any more, the exit code says so.
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         os._exit(self.code)

@@ -1,4 +1,4 @@
-"""Functions whose backward pass keeps one array of the forward pass.
+"""Functions whose backward pass keeps one array of the forward pass, or their arguments alone.
 
 JAX differentiates their definitions step by step, and XLA then keeps several arrays of the same size: of the
 softmax the exponentials, the reciprocal sums of each and the weights (`jax.nn.softmax` of jax 0.10).

@@ -83,7 +83,6 @@ def test_moments_are_partitioned_as_their_parameters_are(module, parameters):
 
 
 def test_the_reported_learning_rate_is_that_of_the_skills():
-    import_configurables(
-        programs=False
-    )  # As `poly_jax.interop.t5x.configurables` does, which gin files import.
+    # As the module does that t5x's gin files import.
+    import_configurables(programs=False)
     assert float(learning_rate(100)(50)) == pytest.approx(float(Optimizer().schedule(1e-3, 100)(50)))
