@@ -100,7 +100,7 @@ def program() -> NoReturn:
         # Otherwise JAX would wait for the other hosts for minutes, and they for this one.
         traceback.print_exception(error)
         print(f"poly-jax: {many_hosts.name()}ended by the error above", file=sys.stderr, flush=True)
-        ended.leave()
+        os._exit(1)
     # The command is done, and what is left takes no time: its exit code should say how it ended.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
