@@ -13,12 +13,14 @@ import numpy as np
 from measuring import arguments, report
 from programs import float32_config
 
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.routing.arrow import prototypes
 from poly_jax.weights.t5_dimensions import sites
 
 
 def main() -> None:
     """Print the table."""
+    reuse_memory()  # As the program does.
     parser = arguments(__doc__)
     parser.add_argument("--model", default="t5_1_1_xl", help="file of gin/models")
     parser.add_argument("--skills", type=int, default=256)

@@ -17,6 +17,7 @@ from peft_programs import hugging_face_t5, peft_model
 from programs import adapters, float32_config, hugging_face_settings
 from settings import TASKS
 
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.model.config import T5Config
 from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.parameters import init_parameters
@@ -64,6 +65,7 @@ def _pefts(config: T5Config, method: str, tokens: np.ndarray, length: int, beams
 
 def main() -> None:
     """Print the tables."""
+    reuse_memory()  # As the program does.
     parser = model_arguments(__doc__, rounds=3)
     parser.add_argument("--length", type=int, default=32, help="tokens of an output")
     args = parser.parse_args()

@@ -39,8 +39,10 @@ def _train(name: str, settings: dict[str, Any], shape: tuple[int, int, int]) -> 
     else:
         from programs import ours
 
+        from poly_jax.cli.allocation import reuse_memory
         from poly_jax.model.config import T5Config
 
+        reuse_memory()  # As the program does.
         step = ours(T5Config(**settings), method, TASKS, batches)
     for _ in range(3):
         step()

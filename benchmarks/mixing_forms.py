@@ -17,6 +17,7 @@ import numpy as np
 from measuring import arguments, in_turn, report
 
 from poly_jax.adapters.lora import LoRA
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.model.projection import at_positions
 
 
@@ -108,6 +109,7 @@ def _pass(form: Callable[..., Any], *given: Any) -> Callable[[], float]:
 
 def main() -> None:
     """Print the table."""
+    reuse_memory()  # As the program does.
     parser = arguments(__doc__, rounds=9)
     parser.add_argument("--width", type=int, default=512, help="inputs and outputs of the projection")
     parser.add_argument("--skills", type=int, default=8)

@@ -20,6 +20,7 @@ from peft_programs import pefts
 from programs import hugging_face_settings, ours
 
 from poly_jax import configuration
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.data.batches import train_batches
 from poly_jax.data.example_sequences import unpadded
 from poly_jax.data.packing import Example, Waiting, pack_rows
@@ -44,6 +45,7 @@ def fill(packing: Any, examples: Sequence[Example]) -> tuple[float, float, float
 
 def main() -> None:
     """Print the table."""
+    reuse_memory()  # As the program does.
     parser = arguments(__doc__, rounds=3)
     parser.add_argument("--folder", required=True, help="folder of Super-NaturalInstructions")
     parser.add_argument("--vocabulary", required=True, help="T5's sentencepiece.model")

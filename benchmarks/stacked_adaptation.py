@@ -18,6 +18,7 @@ import time
 import numpy as np
 from measuring import arguments, report
 
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.configuration import Configuration, Loaded
 from poly_jax.data.task_table import TaskTable
 from poly_jax.tasks.skillbench.compositions import benchmark
@@ -83,6 +84,7 @@ def stacked(run: pathlib.Path, tasks: list[str], seeds: range, steps: int) -> tu
 
 def main() -> None:
     """Measure both ways."""
+    reuse_memory()  # As the program does.
     parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds for each task")

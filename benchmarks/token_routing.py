@@ -20,6 +20,7 @@ from settings import TASKS, Batch, random_batch
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.phatgoose import PHATGOOSERouter
@@ -76,6 +77,7 @@ def packed(batch: Batch, segments: int) -> Batch:
 
 def main() -> None:
     """Print the table."""
+    reuse_memory()  # As the program does.
     parser = model_arguments(__doc__, rounds=3)
     parser.add_argument("--targets", type=int, default=32, help="tokens of a target")
     parser.add_argument("--segments", type=int, default=1, help="examples in a row")

@@ -20,9 +20,12 @@ from peft_programs import pefts
 from programs import float32_config, frozen_pass, hugging_face_settings, ours
 from settings import METHODS, TASKS, Step, random_batch
 
+from poly_jax.cli.allocation import reuse_memory
+
 
 def main() -> None:
     """Print the table."""
+    reuse_memory()  # As the program does.
     parser = model_arguments(__doc__, rounds=5)
     parser.add_argument("--targets", type=int, default=32, help="tokens of a target")
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)

@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from poly_jax import program_start, stopping
 from poly_jax.cli import many_hosts
+from poly_jax.cli.allocation import reuse_memory
 from poly_jax.cli.arguments import parse
 from poly_jax.cli.compilation_cache import keep_compiled_programs
 from poly_jax.cli.platforms import leave_out_tpu
@@ -83,6 +84,7 @@ def program() -> NoReturn:
     # Imports and tracing make millions of objects that stay. Python's default looks for cycles among them
     # after every 700, which takes a tenth of a command's start.
     gc.set_threshold(100_000, 20, 20)
+    reuse_memory()
     # What is registered first runs last, when libraries' threads and exit handlers are done.
     ended = _Ended()
     atexit.register(ended.leave)

@@ -15,9 +15,14 @@ def leave_out_tpu() -> None:
     Users have libtpu on such a machine for `poly-jax plan`. JAX would load it all the same when it starts,
     and libtpu would warn at length. Nothing is said where JAX has a plugin for another accelerator.
     """
-    if importlib.util.find_spec("libtpu") is None or has_tpu() or _plugins():
+    if importlib.util.find_spec("libtpu") is None or has_accelerator():
         return
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+def has_accelerator() -> bool:
+    """Return whether this machine has a TPU, or JAX a plugin for another accelerator."""
+    return has_tpu() or _plugins()
 
 
 def has_tpu() -> bool:
