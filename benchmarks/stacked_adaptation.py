@@ -26,8 +26,11 @@ from poly_jax.tasks.skillbench.tasks import registered_name
 from poly_jax.training.restore import restore
 from poly_jax.training.train import train
 from poly_jax.transfer.adapt import adapt, read_examples
+from poly_jax.transfer.adaptation import Adaptation
 from poly_jax.transfer.settings import adapting_settings
 from poly_jax.transfer.stacked import adapt_many
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 VARIANT = "mhr"
 
@@ -65,15 +68,23 @@ def stacked(run: pathlib.Path, tasks: list[str], seeds: range, steps: int) -> tu
     source = restore(settings.experiment, str(run), settings.partitioning.mesh())
     cells = [(task, seed) for task in tasks for seed in seeds]
     ends: list[float] = []
+    _, backbone = split(source.parameters, is_adapter_parameter)
+    adaptations = [
+        Adaptation(
+            source.model,
+            source.parameters,
+            settings.variant,
+            read_examples(settings.experiment, TaskTable.of(task), task, "train"),
+            seed,
+            steps,
+            settings.optimizer,
+        )
+        for task, seed in cells
+    ]
     stack = adapt_many(
-        source.model,
-        source.parameters,
-        settings.variant,
-        [read_examples(settings.experiment, TaskTable.of(task), task, "train") for task, _ in cells],
-        [seed for _, seed in cells],
-        steps=steps,
+        adaptations,
+        backbone,
         batch_size=settings.batch_size,
-        optimizer=settings.optimizer,
         loss=settings.loss,
         advance=lambda: ends.append(time.perf_counter()),
     )

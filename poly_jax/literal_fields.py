@@ -1,4 +1,4 @@
-"""Checks of dataclasses: that fields have a value of their Literal, and that nothing in them can change."""
+"""Checks that the fields of dataclasses have a value of their Literal."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,14 +24,3 @@ def check_literal_fields(described: Any, subject: Callable[[str], str] | None = 
         if value not in choices:
             begin = subject(field.name) if subject else f"{type(described).__name__}.{field.name} is"
             raise UserError(f"{begin} {value!r}; use one of {', '.join(choices)}")
-
-
-def is_fixed(value: Any) -> bool:
-    """Whether a value can never change: a number, text or None, or a tuple or frozen dataclass of such."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        parts = (getattr(value, field.name) for field in dataclasses.fields(value))
-        frozen = getattr(value, "__dataclass_params__").frozen  # noqa: B009 - typeshed does not know it.
-        return frozen and all(map(is_fixed, parts))
-    if isinstance(value, tuple):
-        return all(map(is_fixed, value))
-    return value is None or isinstance(value, int | float | str)

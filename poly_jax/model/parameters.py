@@ -9,7 +9,7 @@ from flax.core import unfreeze
 from flax.linen import partitioning
 from jaxtyping import PRNGKeyArray
 
-from poly_jax.literal_fields import is_fixed
+from poly_jax.fixed import kept_for
 from poly_jax.model.transformer import Transformer
 from poly_jax.weights.tree import flatten, unflatten
 
@@ -28,9 +28,8 @@ def init_parameters(model: Transformer, key: PRNGKeyArray) -> tuple[dict, dict]:
 
 def parameter_shapes(model: Transformer) -> tuple[dict, dict]:
     """Shape and dtype of every parameter, and its logical axis names; nothing is allocated."""
-    fixed = is_fixed((model.config, model.adapters))
-    shapes, axes = map(unflatten, (_shapes_and_axes if fixed else _shapes_and_axes.__wrapped__)(model))
-    return shapes, axes
+    shapes, axes = kept_for(_shapes_and_axes, model.config, model.adapters)(model)
+    return unflatten(shapes), unflatten(axes)
 
 
 @functools.lru_cache(maxsize=4)

@@ -24,6 +24,7 @@ from poly_jax.training.recorded_mesh import arguments_here
 from poly_jax.training.restore import Restored, restore
 from poly_jax.training.train import train
 from poly_jax.transfer.adapt import adapt
+from poly_jax.transfer.adaptation import Adaptation as OneAdaptation
 from poly_jax.transfer.settings import configured
 from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.variants import Variant, find
@@ -138,29 +139,34 @@ def adapt_tasks(
     seeded = [(task, 1000 * (seed + 1) + i) for i, task in enumerate(tasks)]
     parts: list[list[Adapted]] = [[] for _ in rates]
     for group in [[pair] for pair in seeded] if alone else [seeded]:
-        stack = adapt_many(
-            model,
-            trained.restored.parameters,
-            chosen,
-            [task_arrays(task, "train", seed, form, adaptation.n_examples) for task, _ in group] * len(rates),
-            [own_seed for _, own_seed in group] * len(rates),
-            steps=adaptation.steps,
-            batch_size=16,
-            optimizer=[_optimizer(chosen, rate) for rate in rates for _ in group],
-            tasks=[registered_name(task.name, form, seed) for task, _ in group] if alone else None,
-        )
+        stacked = [
+            OneAdaptation(
+                model,
+                trained.restored.parameters,
+                chosen,
+                task_arrays(task, "train", seed, form, adaptation.n_examples),
+                own_seed,
+                adaptation.steps,
+                _optimizer(chosen, rate),
+                task=registered_name(task.name, form, seed) if alone else None,
+            )
+            for rate in rates
+            for task, own_seed in group
+        ]
+        _, backbone = split(trained.restored.parameters, is_adapter_parameter)
+        stack = adapt_many(stacked, backbone, batch_size=16)
         test = [task_arrays(task, "test", seed, form) for task, _ in group] * len(rates)
         predicted = stack.predict(np.stack([arrays["encoder_input_tokens"] for arrays in test]), DECODING)
         scores = [
             exact_match(rows, arrays["decoder_target_tokens"])
             for rows, arrays in zip(predicted, test, strict=True)
         ]
-        size = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(scores)
         for i, part in enumerate(parts):
             own = slice(i * len(group), (i + 1) * len(group))
             names = [task.name for task, _ in group]
             losses = stack.losses[-1:, own].ravel()
             loss = float(np.mean(losses)) if len(losses) else None
+            size = stacked[0].trained_size
             part.append(Adapted(dict(zip(names, scores[own], strict=True)), loss, size))
     return [_together(part) for part in parts]
 

@@ -2,22 +2,28 @@
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.predict import Predictor
+from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.results_file import Result
 from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.sweep.readings import Readings
-from poly_jax.training.restore import Restored
+from poly_jax.training.open_run import OpenRun
+from poly_jax.training.restore import Restored, absolute, place, place_adapters
+from poly_jax.transfer.adaptation import Adaptation
+from poly_jax.transfer.new_adapters import new_adapters
+from poly_jax.transfer.one_program import common
 from poly_jax.transfer.settings import Settings
-from poly_jax.transfer.stacked import adapt_many, one_program
+from poly_jax.transfer.stacked import adapt_many
 from poly_jax.transfer.start import backbone_in_float32, new_rows
 from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.tree import merge, split
@@ -26,7 +32,7 @@ from poly_jax.weights.tree import merge, split
 _TABLE = TaskTable(("adapted",))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Job:
     """One adaptation.
 
@@ -34,47 +40,79 @@ class Job:
       method: the method.
       settings: settings of adapting, including those of the method.
       cell: the task and seed.
+      run: the method's run.
     """
 
     method: Method
     settings: Settings
     cell: Cell
+    run: OpenRun
 
     @property
     def steps(self) -> int:
         """The number of optimizer steps."""
         return self.settings.steps if self.settings.variant.trains else 0
 
-    def shares_program(self, other: "Job") -> bool:
-        """Whether one program can make both: methods may differ in learning rates and in steps alone."""
+    @functools.cached_property
+    def program(self) -> tuple[Any, ...]:
+        """What jobs have in common that one program makes, all on the same backbone."""
+        settings, path = self.settings, self.run.backbone_path
+        adapters = new_adapters(settings.variant, self.run.adapters)
+        if adapters is not None:
+            adapters = adapters.for_tasks((self.cell.seqio_task,))
+        model = Transformer(self.run.config, adapters)
+        experiment = settings.experiment
         return (
-            self.method.run == other.method.run
-            and self.method.init_router_from == other.method.init_router_from
-            and _common(self.settings) == _common(other.settings)
+            common(model, settings.variant, settings.optimizer),
+            str(self.run.step) if path is None else absolute(path),
+            settings.batch_size,
+            settings.loss,
+            settings.partitioning.mesh_for(experiment.model, experiment.adapters),
+            experiment.data.sequence_length,
+            experiment.decoding,
         )
-
-
-def _common(settings: Settings) -> Settings:
-    return dataclasses.replace(settings, steps=0, optimizer=one_program(settings.optimizer))
 
 
 @dataclasses.dataclass(frozen=True)
 class Adapting:
-    """A restored run that several jobs adapt in one program.
+    """Restored runs on one backbone that several jobs adapt in one program.
 
     Attributes:
-      source: the run.
+      sources: the runs by their folders, of which the first has the backbone.
       mesh: the devices.
       split: the split that is scored.
-      train_split: the split of the few-shot examples; "{seed}" in it stands for the seed.
+      train_split: the split of the few-shot examples; "{seed}" in it stands for the seed, and None for the
+        one that each job's settings name.
       batch_size: examples per batch of the evaluation.
     """
 
-    source: Restored
+    sources: Mapping[str, Restored]
     mesh: Mesh
     split: str
-    train_split: str
+    train_split: str | None
     batch_size: int
+
+    @classmethod
+    def of(
+        cls, jobs: Sequence[Job], mesh: Mesh, split: str, train_split: str | None, batch_size: int
+    ) -> "Adapting":
+        """Restore the runs of jobs that share a program; their backbone is read once.
+
+        Raises:
+          UserError: something cannot be read, or a run was trained on another backbone.
+        """
+        sources: dict[str, Restored] = {}
+        for job in jobs:
+            if job.method.run in sources:
+                continue
+            if not sources:
+                first = place(job.run, mesh)
+                sources[job.method.run] = first
+                continue
+            if first.origin.backbone_hash is not None:
+                job.run.check_hash(first.origin.backbone_hash)
+            sources[job.method.run] = place_adapters(job.run, mesh)
+        return cls(sources, mesh, split, train_split, batch_size)
 
     def results(
         self, jobs: Sequence[Job], readings: Readings, advance: Callable[[int], None]
@@ -89,9 +127,7 @@ class Adapting:
         Raises:
           UserError: the loss of a job was not finite; it is raised when the other jobs are scored.
         """
-        settings, cells = jobs[0].settings, [job.cell for job in jobs]
-        variant = settings.variant
-        source = self._with_trainable_backbone(settings)
+        settings = jobs[0].settings
         ends = collections.Counter(job.steps for job in jobs)
         running, taken = len(jobs), 0
 
@@ -101,39 +137,25 @@ class Adapting:
             taken += 1
             running -= ends[taken]
 
+        adaptations = self._adaptations(jobs, readings)
         stack = adapt_many(
-            source.model,
-            source.parameters,
-            variant,
-            [
-                readings.examples(
-                    settings.experiment,
-                    cell.seqio_task,
-                    self.train_split.replace("{seed}", str(cell.seed)),
-                    settings.shots,
-                )
-                for cell in cells
-            ],
-            [cell.seed for cell in cells],
-            steps=[job.settings.steps for job in jobs],
+            adaptations,
+            self._backbone(settings),
             batch_size=settings.batch_size,
-            optimizer=[job.settings.optimizer for job in jobs],
             loss=settings.loss,
-            rows=new_rows(source, variant, jobs[0].method.init_router_from, 1),
-            tasks=[cell.seqio_task for cell in cells],
             advance=step,
         )
-        adapted = dataclasses.replace(source, model=stack.model, parameters={}, table=_TABLE)
+        first = next(iter(self.sources.values()))
+        adapted = dataclasses.replace(first, model=stack.model, parameters={}, table=_TABLE)
         predictor = Predictor(adapted, settings.experiment.decoding, self.mesh, self.batch_size)
-        count = sum(leaf.size for leaf in jax.tree.leaves(stack.trained)) // len(cells)
         diverged = None
-        for i, job in enumerate(jobs):
+        for i, (job, adaptation) in enumerate(zip(jobs, adaptations, strict=True)):
             finite = np.isfinite(stack.losses[: job.steps, i])
             if not finite.all():
                 # The others are scored first, so that a rerun has them already.
                 diverged = diverged or (job, int(np.argmin(finite)) + 1)
                 continue
-            scorer = readings.scorer(settings.experiment, job.cell.seqio_task, self.split)
+            scorer = readings.scorer(job.settings.experiment, job.cell.seqio_task, self.split)
             metrics = scorer(predictor.with_parameters(merge(stack.frozen, stack.one(i))))
             advance(1)
             yield (
@@ -141,7 +163,7 @@ class Adapting:
                 {
                     "metrics": metrics,
                     "loss": float(stack.losses[job.steps - 1, i]) if job.steps else None,
-                    "trained": count if variant.trains else 0,
+                    "trained": adaptation.trained_size if adaptation.variant.trains else 0,
                     "steps": job.steps,
                 },
             )
@@ -152,9 +174,37 @@ class Adapting:
                 " not finite; give the method a lower learning rate. The other results are kept"
             )
 
-    def _with_trainable_backbone(self, settings: Settings) -> Restored:
-        if settings.variant.skills != "none":
-            return self.source
-        adapters, _ = split(self.source.parameters, is_adapter_parameter)
-        backbone = backbone_in_float32(self.source, settings.experiment, self.mesh)
-        return dataclasses.replace(self.source, parameters=merge(backbone, adapters))
+    def _adaptations(self, jobs: Sequence[Job], readings: Readings) -> list[Adaptation]:
+        rows = {
+            job.method: new_rows(
+                self.sources[job.method.run], job.settings.variant, job.method.init_router_from, 1
+            )
+            for job in {job.method: job for job in jobs}.values()
+        }
+        adaptations = []
+        for job in jobs:
+            settings, seed = job.settings, job.cell.seed
+            source = self.sources[job.method.run]
+            named = (self.train_split or settings.split_name).replace("{seed}", str(seed))
+            examples = readings.examples(settings.experiment, job.cell.seqio_task, named, settings.shots)
+            adaptations.append(
+                Adaptation(
+                    source.model,
+                    source.parameters,
+                    settings.variant,
+                    examples,
+                    seed,
+                    settings.steps,
+                    settings.optimizer,
+                    rows[job.method],
+                    job.cell.seqio_task,
+                )
+            )
+        return adaptations
+
+    def _backbone(self, settings: Settings) -> dict[str, Any]:
+        """The parameters of the T5, in float32 where the variant trains them."""
+        first = next(iter(self.sources.values()))
+        if settings.variant.skills == "none":
+            return backbone_in_float32(first, settings.experiment, self.mesh)
+        return split(first.parameters, is_adapter_parameter)[1]

@@ -25,7 +25,7 @@ from poly_jax.sweep.summary import Summary
 from poly_jax.training.guards import check_counts, check_seeds
 from poly_jax.training.hosts import on_first_host
 from poly_jax.training.mesh import check_batch_size
-from poly_jax.training.restore import restore
+from poly_jax.training.open_run import OpenRun, open_run
 from poly_jax.training.run_folder import locked
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.vocabulary_room import check_vocabularies
@@ -81,6 +81,7 @@ def sweep(
     results = ResultsFile(folder / RESULTS, writes=jax.process_index() == 0)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys, named, jobs = {}, [], []
+    opened: dict[str, OpenRun] = {}
     for given in methods:
         loaded = configuration.load(run=given.run)
         method = _checked(given, _settings(given, loaded), cells, split, batch_size)
@@ -99,7 +100,9 @@ def sweep(
                     names = readings.scorer(settings.experiment, cell.seqio_task, split).metric_names
                 _check_metric(metric, names, cell)
             if key not in results:
-                jobs.append(Job(method, settings, cell))
+                if method.run not in opened:
+                    opened[method.run] = open_run(method.run, settings.experiment)
+                jobs.append(Job(method, settings, cell, opened[method.run]))
     with contextlib.ExitStack() as held:
 
         def take() -> None:
@@ -110,7 +113,8 @@ def sweep(
         on_first_host(take)
         progress = held.enter_context(SweepProgress(len(keys) - len(jobs), len(keys)))
         for sharing in _sharing(jobs):
-            adapting = _restore(sharing[0], split, train_split, batch_size)
+            mesh = _mesh(sharing[0].settings, batch_size)
+            adapting = Adapting.of(sharing, mesh, split, train_split, batch_size)
             progress.begin(sharing)
             for first in range(0, len(sharing), stack):
                 some = sharing[first : first + stack]
@@ -223,13 +227,21 @@ def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
     """The jobs in groups that share a program; those with fewer steps come first in a group."""
     groups: list[list[Job]] = []
     for job in jobs:
-        group = next((group for group in groups if job.shares_program(group[0])), None)
+        group = next((group for group in groups if job.program == group[0].program), None)
         if group is None:
             groups.append([job])
         else:
             group.append(job)
     # Adaptations of one program wait for the longest of them.
-    return [sorted(group, key=lambda job: job.steps) for group in groups]
+    return [sorted(part, key=lambda job: job.steps) for group in groups for part in _by_skills(group)]
+
+
+def _by_skills(group: Sequence[Job]) -> list[Sequence[Job]]:
+    """The jobs by run where routers alone are trained, on skills that all share in place of copies."""
+    if any(job.settings.variant.trainable != "router" for job in group):
+        return [group]
+    runs = dict.fromkeys(job.method.run for job in group)
+    return [[job for job in group if job.method.run == run] for run in runs]
 
 
 def _mesh(settings: Settings, batch_size: int) -> Mesh:
@@ -237,14 +249,6 @@ def _mesh(settings: Settings, batch_size: int) -> Mesh:
     mesh = settings.partitioning.mesh_for(experiment.model, experiment.adapters)
     check_batch_size(batch_size, mesh)
     return mesh
-
-
-def _restore(job: Job, split: str, train_split: str | None, batch_size: int) -> Adapting:
-    settings = job.settings
-    mesh = _mesh(settings, batch_size)
-    settings.experiment.data.register_tasks()
-    source = restore(settings.experiment, job.method.run, mesh)
-    return Adapting(source, mesh, split, train_split or settings.split_name, batch_size)
 
 
 def _check_metric(metric: str | None, names: Collection[str] | None, cell: Cell) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from poly_jax.literal_fields import is_fixed
+from poly_jax.fixed import kept_for
 from poly_jax.model.routing_noise import draw_places, noise_axes
 from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.update import Batch, TrainState, Update
@@ -76,8 +76,7 @@ def compiled_step(
       frozen: the frozen tree, or its shapes.
     """
     leaves, form = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, state))
-    parts = (update.loss, update.prior, update.model.config, update.model.adapters)
-    programs = _programs if is_fixed(parts) else _programs.__wrapped__
+    programs = kept_for(_programs, update.loss, update.prior, update.model.config, update.model.adapters)
     draw, step = programs(update, non_finite, tuple(leaves), form)
     # Each microbatch has a key of its own.
     routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.struct
@@ -51,6 +52,7 @@ class Update:
       microbatches: number of parts that a batch is split into; their gradients are added before the
         optimizer's step.
       prior: a loss on the routers that each step adds once, with its weight; None for no such loss.
+      joined: the function that makes the model's parameters of the frozen and the trained tree.
     """
 
     model: Transformer
@@ -58,6 +60,7 @@ class Update:
     optimizer: optax.GradientTransformation
     microbatches: int = 1
     prior: IBPPrior | None = None
+    joined: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = merge
 
     def __call__(
         self,
@@ -144,7 +147,7 @@ class Update:
 
         def mean(trained, batch, key):
             dropout, routing = jax.random.split(key)
-            parameters, rngs = merge(frozen, trained), {"dropout": dropout, "routing": routing}
+            parameters, rngs = self.joined(frozen, trained), {"dropout": dropout, "routing": routing}
             drawn = noise or self._drawn(self.drawing_routers(parameters), batch["task_ids"], routing)
             variables = {"params": parameters, **({NOISE: drawn} if drawn else {})}
             totals = self.loss.totals(functools.partial(self.model.apply, variables, rngs=rngs), batch)

@@ -1,5 +1,6 @@
 """Sweeps over tasks, methods and seeds, from end to end."""
 
+import dataclasses
 import json
 import pathlib
 
@@ -15,7 +16,9 @@ from poly_jax.sweep.cells import Cell
 from poly_jax.sweep.method import Method
 from poly_jax.tasks.skillbench.compositions import benchmark
 from poly_jax.tasks.skillbench.tasks import registered_name
+from poly_jax.training.open_run import open_run
 from poly_jax.training.run_folder import locked
+from poly_jax.training.train import train
 
 TASKS = [registered_name(task.name) for task in benchmark().heldout[:2]]
 SHORT = ("adapt.steps = 2", "adapt.batch_size = 4", "SearchedWeights.evaluations = 1")
@@ -94,13 +97,25 @@ def test_a_method_that_diverges_ends_the_sweep_when_the_others_are_scored(short_
     assert [line["key"]["method"] for line in lines(tmp_path)] == ["mild"]
 
 
+@pytest.fixture(scope="module")
+def thin_run(tmp_path_factory):
+    """A short run whose skills have a smaller rank than those of `short_runs`, on the same backbone."""
+    small = ("Adapters.sites = ('.*/attention/query', '.*/mlp/wo')", "train.steps = 1", "LoRA.rank = 2")
+    loaded = Configuration(("recipes/skillbench/mhr.gin",), (*small, "Data.batch_size = 8")).load()
+    folder = tmp_path_factory.mktemp("runs") / "thin"
+    train(**loaded.arguments("train", output_dir=str(folder)))
+    return str(folder)
+
+
 @pytest.mark.slow
-def test_methods_that_differ_in_rates_and_steps_share_a_program_and_keep_their_results(
-    short_runs, tmp_path, monkeypatch
+def test_methods_with_other_rates_steps_ranks_and_variants_share_a_program_and_keep_their_results(
+    short_runs, thin_run, tmp_path, monkeypatch
 ):
+    runs = {**short_runs, "thin": thin_run}
     methods = [
         ("mhr", "mhr-z", {"name": "slow", "router_learning_rate": 0.01}),
-        ("mhr", "mhr-z", {"name": "long", "steps": 3}),
+        ("mhr", "mhr", {"name": "long", "steps": 3}),
+        ("thin", "mhr", {"name": "thin"}),
         ("mhr", "mhr-mu", {"name": "average"}),
     ]
     programs = []
@@ -111,20 +126,56 @@ def test_methods_that_differ_in_rates_and_steps_share_a_program_and_keep_their_r
         return results(self, jobs, *args)
 
     monkeypatch.setattr(run_sweep.Adapting, "results", counted)
-    sweep(short_runs, tmp_path / "together", *methods, seeds=(0,))
-    assert programs == [["long", "slow"], ["average"]]
+    sweep(runs, tmp_path / "together", *methods, seeds=(0,))
+    assert programs == [["long", "slow", "thin"], ["average"]]
     together = {line["key"]["method"]: line["result"] for line in lines(tmp_path / "together")[::-1]}
     assert {name: result["steps"] for name, result in together.items()} == {
         "slow": 2,
         "long": 3,
+        "thin": 2,
         "average": 2,
     }
-    for method in methods[:2]:
+    for method in methods[:3]:
         folder = tmp_path / method[2]["name"]
-        sweep(short_runs, folder, method, seeds=(0,), tasks=TASKS[:1])
+        sweep(runs, folder, method, seeds=(0,), tasks=TASKS[:1])
         (alone,) = (line["result"] for line in lines(folder))
-        assert together[method[2]["name"]]["metrics"] == alone["metrics"]
-        assert together[method[2]["name"]]["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+        shared = together[method[2]["name"]]
+        assert shared["metrics"] == alone["metrics"]
+        assert shared["trained"] == alone["trained"]
+        assert shared["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+
+
+@pytest.mark.slow
+def test_routers_alone_are_trained_on_skills_that_a_program_shares(
+    short_runs, thin_run, tmp_path, monkeypatch
+):
+    programs = []
+
+    def listed(self, jobs, *args):
+        programs.append([job.method.label for job in jobs])
+        return iter(())
+
+    monkeypatch.setattr(run_sweep.Adapting, "results", listed)
+    methods = [("mhr", "mhr-z", {"name": "wide"}), ("thin", "mhr-z", {"name": "thin"})]
+    with pytest.raises(AssertionError):  # Nothing was scored.
+        sweep({**short_runs, "thin": thin_run}, tmp_path, *methods, seeds=(0,), tasks=TASKS[:1])
+    assert programs == [["wide"], ["thin"]]
+
+
+@pytest.mark.slow
+def test_a_run_that_was_trained_on_other_weights_is_not_adapted_on_those_of_the_first(
+    short_runs, thin_run, tmp_path, monkeypatch
+):
+    def opened(folder, experiment):
+        run = open_run(folder, experiment)
+        if folder != thin_run:
+            return run
+        return dataclasses.replace(run, origin=dataclasses.replace(run.origin, backbone_hash="0" * 64))
+
+    monkeypatch.setattr(run_sweep, "open_run", opened)
+    methods = [("mhr", "mhr", {}), ("thin", "mhr", {})]
+    with pytest.raises(UserError, match=r"is not the backbone that .*thin.* was trained on"):
+        sweep({**short_runs, "thin": thin_run}, tmp_path, *methods, seeds=(0,), tasks=TASKS[:1])
 
 
 @pytest.mark.slow

@@ -65,3 +65,9 @@ def new_tasks():
 def examples_of():
     """A function that makes a number of examples of a new task from a seed."""
     return examples
+
+
+@pytest.fixture(scope="session")
+def parameters_of():
+    """A function that draws all parameters of a model from a seed."""
+    return draw_parameters
