@@ -2,8 +2,9 @@
 
     python benchmarks/commands.py
 
-Trains MHR on the embedded benchmark for one step and evaluates it on a task, twice each: first with an empty
-cache of compiled programs, then with what the first time left there.
+Trains MHR on the embedded benchmark for one step, evaluates it on a task, adapts it to a new task for one
+step and answers a question, twice each: first with an empty cache of compiled programs, then with what the
+first time left there.
 """
 
 import os
@@ -47,6 +48,15 @@ def main() -> None:
             _seconds(environment, *evaluate, f"--output_dir={folder / f'eval_{place}'}")
             for place in ("one", "two")
         ]
+        new = registered_name(benchmark().heldout[0].name)
+        adapt = ("adapt", f"--run={folder / 'one'}", f"--task={new}", "--gin.adapt.steps=1")
+        found["adapt, one step"] = [
+            _seconds(environment, *adapt, f"--output_dir={folder / f'adapt_{place}'}")
+            for place in ("one", "two")
+        ]
+        (folder / "texts").write_text("a question\n")
+        infer = ("infer", f"--run={folder / 'one'}", f"--task={task}", f"--input={folder / 'texts'}")
+        found["infer, one text"] = [_seconds(environment, *infer) for _ in range(2)]
     report(
         "Commands, from start to end",
         ["command", "first time, s", "again, s", "faster by"],
