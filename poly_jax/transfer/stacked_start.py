@@ -80,7 +80,7 @@ def begin(
         order += group
     trained = parts[0] if len(parts) == 1 else _joined(parts, np.argsort(order))
     first = adaptations[0]
-    if first.variant.skills != "kept" or "router" not in _kinds(adaptations) or len(_kinds(adaptations)) > 1:
+    if first.variant.skills != "kept" or _kinds(adaptations) != ("router",):
         return trained, backbone
     # Only routers are trained, on the skills of one source.
     left = lambda path: is_inventory(path) and not selects(first.variant.trainable)(path)  # noqa: E731
@@ -100,7 +100,7 @@ def _groups(adaptations: Sequence[Adaptation]) -> list[list[int]]:
     """The numbers of the adaptations that start in the same way, apart from their seeds and examples."""
     groups: dict[Any, list[int]] = {}
     for number, each in enumerate(adaptations):
-        way = (id(each.parameters), id(each.rows), each.source, each.variant)
+        way = tuple(map(id, (each.source, each.parameters, each.variant, each.rows)))
         groups.setdefault(way, []).append(number)
     return list(groups.values())
 
