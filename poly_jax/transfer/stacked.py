@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.errors import UserError
 from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.joint_routing import places_of
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.parameters import init_parameters
 from poly_jax.model.transformer import Transformer
@@ -123,16 +124,18 @@ def adapt_many(
     place = _placement(mesh, len(seeds))
     states = jax.jit(begin, out_shardings=place)(trained)
     training = dataclasses.replace(model, train=True)
+    routers = Update(training, loss, common.transformation(most)).joint_routers(merge(frozen, trained))
+    places = places_of(routers)
 
-    def update(state, frozen, batch, key, rates, count):
+    def update(state, frozen, batch, key, rates, count, places):
         taken = Update(training, loss, common.transformation(most, rates=rates))
-        after, metrics = taken(state, frozen, batch, key)
+        after, metrics = taken(state, frozen, batch, key, places)
         if len(set(counts)) > 1:
             after = jax.tree.map(functools.partial(jnp.where, state.step < count), after, state)
         return after, metrics
 
     step_function = jax.jit(
-        jax.vmap(update, in_axes=(0, None, 0, 0, 0, 0)),
+        jax.vmap(update, in_axes=(0, None, 0, 0, 0, 0, None)),
         donate_argnums=0,
         # Every host reads all losses.
         out_shardings=(place, _everywhere(mesh)),
@@ -141,7 +144,7 @@ def adapt_many(
     ends = jnp.asarray(counts)
     for step in range(most):
         batch = _batches(examples, seeds, batch_size, step)
-        states, metrics = step_function(states, frozen, batch, keys, rates, ends)
+        states, metrics = step_function(states, frozen, batch, keys, rates, ends, places)
         losses.append(metrics["loss"][None])
         if advance is not None:
             advance()
