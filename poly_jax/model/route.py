@@ -11,9 +11,12 @@ from flax.linen import partitioning
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.config import Adapters
-from poly_jax.model.routing_noise import NOISE, ROW_AXES, WEIGHT_AXES, draw_name
+from poly_jax.model.joint_routing import JOINT
 from poly_jax.model.segments import Segments
 from poly_jax.weights.sharding import constrain
+
+NOISE = "noise"
+"""The collection of variables in which a caller may pass a router's draws."""
 
 
 @flax.struct.dataclass
@@ -59,15 +62,17 @@ def constrain_weights(
     0.10.2) computes wrong products on a mesh whose data, fsdp and model axes are all larger than 1. The
     constraint of a router that stands outside a scan over layers does not reach the sites inside it.
     """
-    rows = ROW_AXES[: weights.ndim - 2]
-    return constrain(weights, *rows, *WEIGHT_AXES) if rows else weights
+    rows = ("batch", "segments")[: weights.ndim - 2]
+    return constrain(weights, *rows, "heads", None) if rows else weights
 
 
 class RouterTable(nn.Module):
     """Owns one router's parameters and computes its mixing weights.
 
-    While training, the router takes its draws from the variables `uniform`, `uniform_2` ... of the collection
-    `noise` beside its parameters, and those that are not there from the `routing` stream.
+    A training step may compute the weights of all routers together, and pass this router's as the variable
+    `weights` of the collection `joint_routing` (`poly_jax.model.joint_routing`). Otherwise the router draws
+    from the `routing` stream while training; a caller may pass the draws as the variables `uniform`,
+    `uniform_2` ... of the collection `noise`.
     """
 
     adapters: Adapters
@@ -76,25 +81,25 @@ class RouterTable(nn.Module):
     @nn.compact
     def __call__(self, task_ids: Int[Array, "*rows"]) -> Float[Array, "*rows_or_none splits skills"]:
         """The mixing weights of every row, or one mix for all."""
+        together = self.has_variable(JOINT, "weights")
+        weights = self.get_variable(JOINT, "weights") if together else self._own(task_ids)
+        self.sow("intermediates", "weights", weights)
+        return weights
+
+    def _own(self, task_ids: Int[Array, "*rows"]) -> Float[Array, "*rows_or_none splits skills"]:
         router, sizes = self.adapters.router, self.adapters.sizes
         parameters = {
             name: partitioning.param_with_axes(name, spec.init, spec.shape, axes=spec.axes)
             for name, spec in router.parameters(sizes).items()
         }
 
-        numbers, replayed = itertools.count(), []
+        numbers = itertools.count(1)
 
         def uniform(shape: tuple[int, ...]) -> Float[Array, "..."]:
-            if self.has_variable(NOISE, name := draw_name(next(numbers))):
-                replayed.append(name)
+            number = next(numbers)
+            if self.has_variable(NOISE, name := "uniform" if number == 1 else f"uniform_{number}"):
                 return self.get_variable(NOISE, name).reshape(shape)
-            while replayed:
-                # The keys of draws that were taken from variables are passed over.
-                replayed.pop()
-                self.make_rng("routing")
             # XLA compiles a draw of one axis several times faster, and its numbers are the same.
             return jax.random.uniform(self.make_rng("routing"), (math.prod(shape),)).reshape(shape)
 
-        weights = router.weights(parameters, task_ids, sizes, uniform if self.train else None)
-        self.sow("intermediates", "weights", weights)
-        return weights
+        return router.weights(parameters, task_ids, sizes, uniform if self.train else None)

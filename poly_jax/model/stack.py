@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from poly_jax.model.context import Context
 from poly_jax.model.frozen_product import PRODUCT
-from poly_jax.model.routing_noise import NOISE
+from poly_jax.model.route import NOISE
 from poly_jax.weights.parameter_names import STACKED, numbered_layer
 
 _POLICIES: dict[str, Callable[..., Any]] = {

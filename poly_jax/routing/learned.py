@@ -61,11 +61,6 @@ class LearnedRouter(Router):
         """Whether each score is a sigmoid of its own logit: the degree to which the task uses the skill."""
         return self.scores in ("sigmoid", "straight_through")
 
-    @property
-    def draws(self) -> int:
-        """One for sampling and one for dropout, where they are on."""
-        return int(self.sampling and self.allocates) + int(self.logit_dropout > 0)
-
     def n_skills(self, requested: int, n_tasks: int) -> int:
         """The number that is requested, which must allow for `top_k`."""
         return check_enough(self, self.top_k, requested)

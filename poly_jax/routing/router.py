@@ -72,14 +72,6 @@ class Router(abc.ABC):
         """The router's parameters by name; a router without parameters has none."""
         return {}
 
-    @property
-    def draws(self) -> int:
-        """The number of draws [*rows, splits, skills] that `weights` takes from `uniform` in training.
-
-        These are drawn for all routers together, which compiles sooner. Further ones are drawn one by one.
-        """
-        return 0
-
     @abc.abstractmethod
     def weights(
         self, parameters: Parameters, task_ids: Int[Array, "*rows"], sizes: Sizes, uniform: Uniform | None

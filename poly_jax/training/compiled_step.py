@@ -1,8 +1,7 @@
-"""The step of a run as compiled programs: one draws the numbers of routers, the other takes the step."""
+"""The step of a run as a compiled program."""
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,10 +10,9 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from poly_jax.fixed import kept_for
-from poly_jax.model.routing_noise import draw_places, noise_axes
+from poly_jax.model.joint_routing import Places, places_of
 from poly_jax.training.finite_steps import FiniteSteps, NonFinite
 from poly_jax.training.update import Batch, TrainState, Update
-from poly_jax.weights.sharding import mesh_axes, rules_for
 from poly_jax.weights.tree import merge
 
 
@@ -22,17 +20,13 @@ from poly_jax.weights.tree import merge
 class CompiledStep:
     """A compiled step, with the arguments and results of `FiniteSteps`.
 
-    The draws of routers are arguments of the step's program. Inside it each router would cut its own part out
-    of them, and XLA would compile as many different kernels as there are routers.
-
     Attributes:
-      draw: the compiled method `Update.noise` of the routers that draw together; None where the step draws
-        inside.
       step: the compiled `FiniteSteps`.
+      places: the places of the routers whose weights are computed together.
     """
 
-    draw: Callable[..., dict[str, Any]] | None
     step: Any
+    places: Places
 
     def __call__(
         self,
@@ -43,21 +37,13 @@ class CompiledStep:
         number: int | np.integer | Int[Array, ""],
     ) -> tuple[TrainState, dict[str, Any]]:
         """Take the step. The state is donated: the new state is written into the memory of the old one."""
-        return self.step(state, frozen, batch, key, number, self._noise(state, batch, key))
+        return self.step(state, frozen, batch, key, number, self.places)
 
     def trace(
         self, state: TrainState, frozen: dict[str, Any], batch: Batch, key: Any, number: Any
     ) -> jax.stages.Traced:
         """Trace the step's program for these arguments, or for their shapes and shardings."""
-        return self.step.trace(state, frozen, batch, key, number, self._noise(state, batch, key))
-
-    def _noise(self, state: TrainState, batch: Batch, key: Any) -> dict[str, Any] | None:
-        if self.draw is None:
-            return None
-        arguments = batch["task_ids"], state.step, key
-        if isinstance(state.step, jax.Array):
-            return self.draw(*arguments)
-        return _placed(jax.eval_shape(self.draw, *arguments), batch, state.step.sharding)
+        return self.step.trace(state, frozen, batch, key, number, self.places)
 
 
 def compiled_step(
@@ -65,9 +51,9 @@ def compiled_step(
 ) -> CompiledStep:
     """Compile the step of a run when it is first called.
 
-    The next run of an equal step, as of another seed or task, takes its programs from the one before, unless
-    a part of the step can change in between: a loss, skill or router that is no frozen dataclass. The
-    programs of one step are kept, because they take memory on the devices.
+    The next run of an equal step, as of another seed or task, takes its program from the one before, unless a
+    part of the step can change in between: a loss, skill or router that is no frozen dataclass. The program
+    of one step is kept, because it takes memory on the devices.
 
     Args:
       update: the step.
@@ -76,34 +62,15 @@ def compiled_step(
       frozen: the frozen tree, or its shapes.
     """
     leaves, form = jax.tree.flatten(jax.tree.map(lambda leaf: leaf.sharding, state))
-    programs = kept_for(_programs, update.loss, update.prior, update.model.config, update.model.adapters)
-    draw, step = programs(update, non_finite, tuple(leaves), form)
-    # Each microbatch has a key of its own.
-    routers = update.drawing_routers(merge(frozen, state.trained)) if update.microbatches == 1 else ()
-    adapters = update.model.adapters
-    if not routers or adapters is None:
-        return CompiledStep(None, step)
-    return CompiledStep(functools.partial(draw, routers, draw_places(adapters, routers)), step)
+    program = kept_for(_program, update.loss, update.prior, update.model.config, update.model.adapters)
+    step = program(update, non_finite, tuple(leaves), form)
+    return CompiledStep(step, places_of(update.joint_routers(merge(frozen, state.trained))))
 
 
 @functools.lru_cache(maxsize=1)
-def _programs(
-    update: Update, non_finite: NonFinite, shardings: tuple[NamedSharding, ...], form: Any
-) -> tuple[Callable[..., dict[str, Any]], Any]:
-    step = jax.jit(
+def _program(update: Update, non_finite: NonFinite, shardings: tuple[NamedSharding, ...], form: Any) -> Any:
+    return jax.jit(
         FiniteSteps(update, non_finite),
         donate_argnums=0,
         out_shardings=(jax.tree.unflatten(form, shardings), None),
     )
-    return jax.jit(update.noise, static_argnums=0), step
-
-
-def _placed(noise: dict[str, Any], batch: Batch, like: NamedSharding) -> dict[str, Any]:
-    """The shapes of draws, with their shardings on the mesh of another array."""
-    names = noise_axes(batch["task_ids"].ndim)
-
-    def placed(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        spec = mesh_axes(leaf.shape, names, rules_for(names), like.mesh.shape)
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(like.mesh, spec))
-
-    return jax.tree.map(placed, noise)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from poly_jax.model.joint_routing import Places
 from poly_jax.training.update import Batch, TrainState, Update
 
 NonFinite = Literal["stop", "skip"]
@@ -41,7 +42,7 @@ class FiniteSteps:
         batch: Batch,
         key: PRNGKeyArray,
         number: Int[Array, ""],
-        noise: dict[str, Any] | None = None,
+        places: Places | None = None,
     ) -> tuple[TrainState, dict[str, Float[Array, ""] | Bool[Array, ""]]]:
         """Return the next state and the update's metrics, with `finite` added.
 
@@ -51,9 +52,9 @@ class FiniteSteps:
           batch: as in `Update`.
           key: as in `Update`.
           number: the number of the step, from 1.
-          noise: as in `Update`.
+          places: as in `Update`.
         """
-        gradients, metrics = self.update.gradients(state, frozen, batch, key, noise)
+        gradients, metrics = self.update.gradients(state, frozen, batch, key, places)
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["gradient_norm"])
         taken = finite
         if self.non_finite == "stop":

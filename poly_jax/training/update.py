@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from poly_jax.model.joint_routing import JOINT, Places, joint_routers, joint_weights
 from poly_jax.model.loss import Loss
-from poly_jax.model.routing_noise import NOISE, drawing_routers, routing_noise
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.ibp_prior import IBPPrior
 from poly_jax.weights.tree import merge
@@ -68,10 +68,10 @@ class Update:
         frozen: dict[str, Any],
         batch: Batch,
         key: PRNGKeyArray,
-        noise: dict[str, Any] | None = None,
+        places: Places | None = None,
     ) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         """Return the next state, and the metrics of `gradients`, which takes the same arguments."""
-        gradients, metrics = self.gradients(state, frozen, batch, key, noise)
+        gradients, metrics = self.gradients(state, frozen, batch, key, places)
         return self.after(state, gradients, metrics["gradient_norm"]), metrics
 
     def gradients(
@@ -80,17 +80,18 @@ class Update:
         frozen: dict[str, Any],
         batch: Batch,
         key: PRNGKeyArray,
-        noise: dict[str, Any] | None = None,
+        places: Places | None = None,
     ) -> tuple[dict[str, Any], dict[str, Float[Array, ""]]]:
         """Return the gradients of a step, and its `loss` and `gradient_norm` (before clipping).
 
         A loss with several terms also reports each term by name. A prior is reported as `prior`, without its
         weight, and is not part of `loss`. `key` is the key of the whole run. The random numbers of a step are
         derived from it and the step's number, so a resumed run draws the same ones as an uninterrupted run.
-        `noise` has what the method `noise` gives for this step; without it the step draws it itself.
+        `places` are those of the routers whose weights are computed together (`places_of`), where they are
+        arguments of the program.
         """
         step_key = jax.random.fold_in(key, state.step)
-        loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key, noise)
+        loss, terms, gradients = self._gradients(state.trained, frozen, batch, step_key, places)
         if self.prior is not None:
             weight = self.prior.weight
             prior, slope = jax.value_and_grad(self.prior)(state.trained)
@@ -110,46 +111,27 @@ class Update:
         )
         return TrainState(state.step + 1, optax.apply_updates(state.trained, updates), optimizer_state)
 
-    def drawing_routers(self, parameters: dict[str, Any]) -> tuple[str, ...]:
-        """Return the routers that draw together in a pass; of the parameters only the names are read."""
+    def joint_routers(self, parameters: dict[str, Any]) -> tuple[str, ...]:
+        """Return the routers whose weights a pass computes together; only the parameters' names are read."""
+        model = self.model
         # With answer choices, the decoder has a row for each choice, and the encoder one for each example.
-        if self.model.adapters is None or self.loss.needs_choices:
+        if model.adapters is None or not model.train or self.loss.needs_choices:
             return ()
-        return drawing_routers(self.model.adapters, self.model.config, parameters)
+        return joint_routers(model.adapters, model.config, parameters)
 
-    def noise(
-        self,
-        routers: tuple[str, ...],
-        places: tuple[Int[Array, ""], ...],
-        task_ids: Int[Array, "*rows"],
-        step: Int[Array, ""],
-        key: PRNGKeyArray,
-    ) -> dict[str, Any]:
-        """Draw what routers take in a step without microbatches, which would draw the same numbers.
+    def _joint_weights(self, parameters, task_ids, key, places):
+        adapters, routers = self.model.adapters, self.joint_routers(parameters)
+        return {} if adapters is None else joint_weights(adapters, routers, parameters, task_ids, key, places)
 
-        Args:
-          routers: what `drawing_routers` returns.
-          places: what `draw_places` returns for them.
-          task_ids: those of the step's batch, of which only the shape is read.
-          step: number of steps taken before.
-          key: the key of the whole run.
-        """
-        _, routing = jax.random.split(jax.random.fold_in(key, step))
-        return self._drawn(routers, task_ids, routing, places)
-
-    def _drawn(self, routers, task_ids, key, places=None):
-        adapters = self.model.adapters
-        return {} if adapters is None else routing_noise(adapters, routers, task_ids.shape, key, places)
-
-    def _gradients(self, trained, frozen, batch, key, noise):
+    def _gradients(self, trained, frozen, batch, key, places):
         # A batch without target tokens has no gradient.
         divisors = jax.tree.map(lambda divisor: jnp.maximum(divisor, 1.0), self.loss.divisors(batch))
 
         def mean(trained, batch, key):
             dropout, routing = jax.random.split(key)
             parameters, rngs = self.joined(frozen, trained), {"dropout": dropout, "routing": routing}
-            drawn = noise or self._drawn(self.drawing_routers(parameters), batch["task_ids"], routing)
-            variables = {"params": parameters, **({NOISE: drawn} if drawn else {})}
+            weights = self._joint_weights(parameters, batch["task_ids"], routing, places)
+            variables = {"params": parameters, JOINT: weights}
             totals = self.loss.totals(functools.partial(self.model.apply, variables, rngs=rngs), batch)
             terms = {name: total / divisors[name] for name, total in totals.items()}
             return sum(terms.values()), terms

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from poly_jax.fixed import kept_for
 from poly_jax.model.generate import Decoding, generate
+from poly_jax.model.joint_routing import places_of
 from poly_jax.model.loss import Loss, TokenLoss
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.mesh import replicated
@@ -120,12 +121,13 @@ def adapt_many(
     )
     program = kept_for(_program, model.config, model.adapters, loss)
     place = _placement(_mesh(backbone), len(adaptations))
-    begun, step_function = program(model, loss, shared.optimizer, place)
+    update, begun, step_function = program(model, loss, shared.optimizer, place)
     states, keys = begun(trained), keys_of(adaptations)
+    places = places_of(update.joint_routers(merge(frozen, trained)))
     losses = [jnp.zeros((0, len(adaptations)))]
     for step in range(counts.max()):
         batch = _batches(adaptations, batch_size, step)
-        states, metrics = step_function(states, frozen, batch, keys, own)
+        states, metrics = step_function(states, frozen, batch, keys, own, places)
         losses.append(metrics["loss"][None])
         if advance is not None:
             advance()
@@ -137,11 +139,15 @@ def adapt_many(
 @functools.lru_cache(maxsize=1)
 def _program(
     model: Transformer, loss: Loss, optimizer: Optimizer, place: NamedSharding | None
-) -> tuple[Callable[[Tree], TrainState], Callable[..., Any]]:
-    """The programs that make the first states and take a step. The next stack of a sweep finds them here."""
-    training = dataclasses.replace(model, train=True)
+) -> tuple[Update, Callable[[Tree], TrainState], Callable[..., Any]]:
+    """The update of one adaptation, and the programs that make all first states and take a step of all.
 
-    def update(state, frozen, batch, key, own):
+    The next stack of a sweep finds its programs here.
+    """
+    rule = optimizer.transformation(0)
+    common = Update(dataclasses.replace(model, train=True), loss, rule)
+
+    def update(state, frozen, batch, key, own, places):
         rule = optimizer.transformation(0, rates=own.rates)
         if own.trained is not None:
             rule = only(rule, own.trained)
@@ -149,19 +155,20 @@ def _program(
         def joined(frozen, trained):
             return merge(frozen, _scaled(trained, own.scale))
 
-        after, metrics = Update(training, loss, rule, joined=joined)(state, frozen, batch, key)
+        taken = dataclasses.replace(common, optimizer=rule, joined=joined)
+        after, metrics = taken(state, frozen, batch, key, places)
         if own.steps is not None:
             after = jax.tree.map(functools.partial(jnp.where, state.step < own.steps), after, state)
         return after, metrics
 
-    begun = jax.vmap(functools.partial(start, optimizer=optimizer.transformation(0)))
+    begun = jax.vmap(functools.partial(start, optimizer=rule))
     step = jax.jit(
-        jax.vmap(update, in_axes=(0, None, 0, 0, 0)),
+        jax.vmap(update, in_axes=(0, None, 0, 0, 0, None)),
         donate_argnums=0,
         # Every host reads all losses.
         out_shardings=(place, None if place is None else NamedSharding(place.mesh, PartitionSpec())),
     )
-    return jax.jit(begun, out_shardings=place), step
+    return common, jax.jit(begun, out_shardings=place), step
 
 
 def _rates(adaptations: Sequence[Adaptation]) -> LearningRates:
