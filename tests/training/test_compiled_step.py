@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.parameters import init_parameters
+from poly_jax.model.parameters import parameter_shapes
 from poly_jax.model.routing_noise import draw_places, drawing_routers, routing_noise
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.compiled_step import compiled_step
@@ -36,10 +36,16 @@ def noise_of(model, parameters, rows, key):
     return routing_noise(model.adapters, routers, rows, key)
 
 
-def drawn(tiny, update_of, **settings):
-    """The update of a model with a router at every site, and the model's parameters."""
-    model = with_router(tiny.model, **settings)
-    return update_of(model=model), init_parameters(model, jax.random.key(3))[0]
+@pytest.fixture(scope="module")
+def parameters(tiny, draw_parameters):
+    """Parameters of a model with a router at every site, the same for all settings of the router."""
+    return jax.device_put(draw_parameters(with_router(tiny.model)))
+
+
+@pytest.fixture(scope="module")
+def update_with(tiny, update_of):
+    """A function that makes the update of a model with a router at every site, from the router's settings."""
+    return lambda **settings: update_of(model=with_router(tiny.model, **settings))
 
 
 @pytest.mark.parametrize(
@@ -52,8 +58,8 @@ def drawn(tiny, update_of, **settings):
         ({"sampling": False, "logit_dropout": 0.5}, 1),
     ],
 )
-def test_one_generator_serves_all_routers_of_a_step(tiny, update_of, key, settings, count):
-    update, parameters = drawn(tiny, update_of, **settings)
+def test_one_generator_serves_all_routers_of_a_step(tiny, update_with, parameters, key, settings, count):
+    update = update_with(**settings)
     state = begin(parameters, update, Partitioning().mesh())
     assert len([path for path in flatten(parameters) if path.endswith("router/logits")]) > 10
     assert generators(update, state, {}, tiny.batch, key) == count
@@ -64,9 +70,9 @@ def test_one_generator_serves_all_routers_of_a_step(tiny, update_of, key, settin
     assert generators(update, state, {}, tiny.batch, key, noise) == 0
 
 
-def test_each_draw_is_cut_out_by_the_same_kernel(tiny, update_of, key):
+def test_each_draw_is_cut_out_by_the_same_kernel(tiny, update_with, parameters, key):
     """XLA compiles equal kernels once; kernels of their own took ten times as long for 144 routers."""
-    update, parameters = drawn(tiny, update_of)
+    update = update_with()
     routers = update.drawing_routers(parameters)
     places = draw_places(update.model.adapters, routers)
     draw = jax.jit(update.noise, static_argnums=0)
@@ -80,16 +86,16 @@ def test_each_draw_is_cut_out_by_the_same_kernel(tiny, update_of, key):
 
 
 @pytest.mark.parametrize("settings", [{"scan_layers": True}, {"remat": "full"}], ids=["scan", "remat"])
-def test_layers_under_a_scan_or_with_rematerialisation_draw_for_themselves(tiny, update_of, key, settings):
+def test_layers_under_a_scan_or_with_rematerialisation_draw_for_themselves(tiny, settings):
     config = dataclasses.replace(tiny.model.config, **settings)
     model = with_router(dataclasses.replace(tiny.model, config=config))
-    parameters = init_parameters(model, key)[0]
+    parameters, _ = parameter_shapes(model)
     assert drawing_routers(model.adapters, config, parameters) == ()
 
 
 def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
     model = with_router(tiny.model, logit_dropout=0.5)
-    parameters = jax.eval_shape(lambda: init_parameters(model, jax.random.key(0))[0])
+    parameters, _ = parameter_shapes(model)
     draws = flatten(noise_of(model, parameters, (4, 2), jax.random.key(1)))
     assert {path.rpartition("/")[2] for path in draws} == {"uniform", "uniform_2"}
     assert {leaf.shape for leaf in draws.values()} == {(4, 2, 2, 3)}
@@ -101,10 +107,9 @@ def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
 
 
 @pytest.mark.parametrize("settings", [{}, {"logit_dropout": 0.5}, {"logit_dropout": 0.5, "sampling": False}])
-def test_the_draws_are_those_of_each_routers_own_key(tiny, key, settings):
+def test_the_draws_are_those_of_each_routers_own_key(tiny, parameters, key, settings):
     """Runs of earlier versions go on with the same numbers."""
     model = with_router(tiny.model, **settings)
-    parameters = init_parameters(model, jax.random.key(3))[0]
     tokens, tasks = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
     noise = noise_of(model, parameters, tasks.shape, key)
     rngs = {"routing": key, "dropout": key}
@@ -118,9 +123,8 @@ def test_the_draws_are_those_of_each_routers_own_key(tiny, key, settings):
     jax.tree.map(np.testing.assert_array_equal, ahead, own)
 
 
-def test_a_draw_that_was_not_made_ahead_has_a_key_of_its_own(tiny, key):
+def test_a_draw_that_was_not_made_ahead_has_a_key_of_its_own(tiny, parameters, key):
     model = with_router(tiny.model, logit_dropout=0.5)
-    parameters = init_parameters(model, jax.random.key(3))[0]
     tokens, tasks = tiny.batch["encoder_input_tokens"], tiny.batch["task_ids"]
     whole = flatten(noise_of(model, parameters, tasks.shape, key))
     first = unflatten({path: draws for path, draws in whole.items() if path.endswith("/uniform")})
@@ -133,9 +137,8 @@ def test_a_draw_that_was_not_made_ahead_has_a_key_of_its_own(tiny, key):
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_both_programs_together_take_the_step_of_the_update(tiny, update_of, key, microbatches):
-    update, parameters = drawn(tiny, update_of, logit_dropout=0.2)
-    update = dataclasses.replace(update, microbatches=microbatches)
+def test_both_programs_together_take_the_step_of_the_update(tiny, update_with, parameters, key, microbatches):
+    update = dataclasses.replace(update_with(logit_dropout=0.2), microbatches=microbatches)
     state = begin(parameters, update, Partitioning().mesh())
     expected, metrics = jax.jit(FiniteSteps(update))(state, {}, tiny.batch, key, np.int32(1))
     step = compiled_step(update, "stop", state, {})
@@ -144,9 +147,9 @@ def test_both_programs_together_take_the_step_of_the_update(tiny, update_of, key
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
 
 
-def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(tiny, update_of, key):
+def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(tiny, update_with, parameters, key):
     """`plan` traces the step without arrays."""
-    update, parameters = drawn(tiny, update_of)
+    update = update_with()
     state = begin(parameters, update, Partitioning().mesh())
     step = compiled_step(update, "stop", state, {})
     described = jax.tree.map(
