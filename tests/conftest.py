@@ -1,6 +1,8 @@
 """Fixtures for the whole test suite."""
 
+import gc
 import gzip
+import importlib.metadata
 import io
 import json
 import os
@@ -23,6 +25,14 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Programs of tests take longer to compile than to run: this halves the time of the whole suite. Programs that
 # tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# XLA's older emitters for CPUs compile in half the time of its default ones. XLA ends a process that gives it
+# an unknown flag, so that later releases, which may have no older emitters, compile as they do by default.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
+# As in the program: Python's default looks for cycles so often that it takes a tenth of the suite's time.
+gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +65,9 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A developer's own cache, where there is one, outlives the run. Programs that tests start read these too.
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    shortest = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(shortest))
 
 
 @pytest.fixture(scope="session", autouse=True)
