@@ -122,17 +122,43 @@ def page_block() -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="session")
-def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private."""
+def train_shortly(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A function that trains a recipe of the embedded benchmark for two steps, and returns its folder."""
     from poly_jax.configuration import Configuration
     from poly_jax.training.train import train
 
-    small = ("Adapters.sites = ('.*/attention/query', '.*/mlp/wo')", "train.steps = 2", "Data.batch_size = 8")
-    root = tmp_path_factory.mktemp("short_runs")
-    for name in ("mhr", "private"):
-        loaded = Configuration((f"recipes/skillbench/{name}.gin",), small).load()
-        train(**loaded.arguments("train", output_dir=str(root / name)))
-    return {name: str(root / name) for name in ("mhr", "private")}
+    def run(recipe: str, *bindings: str) -> str:
+        few = (
+            "Adapters.sites = ('.*/attention/query', '.*/mlp/wo')",
+            "train.steps = 2",
+            "Data.batch_size = 8",
+        )
+        loaded = Configuration((f"recipes/skillbench/{recipe}.gin",), (*few, *bindings)).load()
+        folder = str(tmp_path_factory.mktemp("short_runs") / recipe)
+        train(**loaded.arguments("train", output_dir=folder))
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def short_runs(tmp_path_factory: pytest.TempPathFactory, train_shortly: Callable[..., str]) -> dict[str, str]:
+    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private.
+
+    They have the first layer of each stack only: most of the time goes into compiling layers, in training and
+    in all programs that use the runs.
+    """
+    from poly_jax.tasks.skillbench.backbone import backbone
+    from poly_jax.weights import single_file
+
+    tensors, metadata = single_file.open_file(backbone())
+    shallow = tmp_path_factory.mktemp("shallow") / "backbone.safetensors"
+    first = {name: tensor for name, tensor in tensors.items() if "layers_1" not in name.split("/")}
+    depth = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    single_file.write(shallow, first, metadata | depth)
+    bindings = [f"T5Config.{name} = {count}" for name, count in depth.items()]
+    bindings.append(f"Experiment.backbone = {str(shallow)!r}")
+    return {name: train_shortly(name, *bindings) for name in ("mhr", "private")}
 
 
 # Small checkpoints in other systems' formats, written by hand from the published layouts.
