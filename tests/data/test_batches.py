@@ -171,18 +171,17 @@ else:
 
 
 @pytest.mark.slow
-def test_another_process_resumes_the_same_stream(tmp_path):
-    runs = [
-        subprocess.run(
-            [sys.executable, "-c", _PROGRAM, action, str(tmp_path / "position")],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        for action in ("begin", "resume")
-    ]
-    assert runs[0].stdout == runs[1].stdout
-    assert runs[0].stderr == ""
+@pytest.mark.usefixtures("registry")
+def test_another_process_resumes_the_same_stream(tmp_path, monkeypatch, capsys):
+    place = str(tmp_path / "position")
+    monkeypatch.setattr(sys, "argv", ["-c", "begin", place])
+    exec(_PROGRAM, {})
+    begun = capsys.readouterr().out
+    resumed = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, "resume", place], capture_output=True, text=True, check=True
+    )
+    assert resumed.stdout == begun
+    assert resumed.stderr == ""
 
 
 def test_a_position_saved_with_other_settings_is_refused(stream, plain_mixture, tmp_path):
