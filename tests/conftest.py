@@ -142,23 +142,27 @@ def train_shortly(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str
 
 
 @pytest.fixture(scope="session")
-def short_runs(tmp_path_factory: pytest.TempPathFactory, train_shortly: Callable[..., str]) -> dict[str, str]:
-    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private.
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Bindings that give recipes of the embedded benchmark the first layer of each stack of its T5 only.
 
-    They have the first layer of each stack only: most of the time goes into compiling layers, in training and
-    in all programs that use the runs.
+    Most of the time of a program on this T5 goes into compiling layers.
     """
     from poly_jax.tasks.skillbench.backbone import backbone
     from poly_jax.weights import single_file
 
     tensors, metadata = single_file.open_file(backbone())
-    shallow = tmp_path_factory.mktemp("shallow") / "backbone.safetensors"
-    first = {name: tensor for name, tensor in tensors.items() if "layers_1" not in name.split("/")}
     depth = {"num_encoder_layers": 1, "num_decoder_layers": 1}
-    single_file.write(shallow, first, metadata | depth)
-    bindings = [f"T5Config.{name} = {count}" for name, count in depth.items()]
-    bindings.append(f"Experiment.backbone = {str(shallow)!r}")
-    return {name: train_shortly(name, *bindings) for name in ("mhr", "private")}
+    file = tmp_path_factory.mktemp("one_layer") / "backbone.safetensors"
+    first = {name: tensor for name, tensor in tensors.items() if "layers_1" not in name.split("/")}
+    single_file.write(file, first, metadata | depth)
+    layers = (f"T5Config.{name} = {count}" for name, count in depth.items())
+    return (f"Experiment.backbone = {str(file)!r}", *layers)
+
+
+@pytest.fixture(scope="session")
+def short_runs(one_layer: tuple[str, ...], train_shortly: Callable[..., str]) -> dict[str, str]:
+    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private."""
+    return {name: train_shortly(name, *one_layer) for name in ("mhr", "private")}
 
 
 # Small checkpoints in other systems' formats, written by hand from the published layouts.
