@@ -27,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # XLA's older emitters for CPUs compile in half the time of its default ones. XLA ends a process that gives it
 # an unknown flag, so that later releases, which may have no older emitters, compile as they do by default.
+# A test of last digits starts a program without this, because the older ones round some functions otherwise.
 if importlib.metadata.version("jaxlib").startswith("0.10."):
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
