@@ -22,8 +22,10 @@ help:
 demo: $(INSTALLED)
 	$(BIN)/poly-jax demo
 
+# In the order of the files: xdist would begin with those of many tests, and end with those of one long test, for
+# which all other processes would wait.
 test: lint
-	$(BIN)/python -m pytest -n auto --dist loadfile -rs --durations=20 --durations-min=10
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -rs --durations=20 --durations-min=10
 
 test-interop: $(INTEROP)
 	$(BIN)/python -m pytest -n auto --dist loadfile -rs tests/interop_live

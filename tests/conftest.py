@@ -1,6 +1,8 @@
 """Fixtures for the whole test suite."""
 
+import gc
 import gzip
+import importlib.metadata
 import io
 import json
 import os
@@ -23,6 +25,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Programs of tests take longer to compile than to run: this halves the time of the whole suite. Programs that
 # tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# XLA's older emitters for CPUs compile in half the time of its default ones. XLA ends a process that gives it
+# an unknown flag, so that other releases, which may have no older emitters, compile as they do by default.
+# A test of last digits starts a program without this, because the older ones round some functions otherwise.
+if importlib.metadata.version("jaxlib") in ("0.10.0", "0.10.1", "0.10.2"):
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
+# As in the program: Python's default looks for cycles so often that it takes a tenth of the suite's time.
+gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(scope="session")
@@ -55,9 +66,9 @@ def _compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     # A developer's own cache, where there is one, outlives the run. Programs that tests start read these too.
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder / "compiled")
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    shortest = os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
     jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", float(shortest))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -112,17 +123,47 @@ def page_block() -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="session")
-def short_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private."""
+def train_shortly(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """A function that trains a recipe of the embedded benchmark for two steps, and returns its folder."""
     from poly_jax.configuration import Configuration
     from poly_jax.training.train import train
 
-    small = ("Adapters.sites = ('.*/attention/query', '.*/mlp/wo')", "train.steps = 2", "Data.batch_size = 8")
-    root = tmp_path_factory.mktemp("short_runs")
-    for name in ("mhr", "private"):
-        loaded = Configuration((f"recipes/skillbench/{name}.gin",), small).load()
-        train(**loaded.arguments("train", output_dir=str(root / name)))
-    return {name: str(root / name) for name in ("mhr", "private")}
+    def run(recipe: str, *bindings: str) -> str:
+        few = (
+            "Adapters.sites = ('.*/attention/query', '.*/mlp/wo')",
+            "train.steps = 2",
+            "Data.batch_size = 8",
+        )
+        loaded = Configuration((f"recipes/skillbench/{recipe}.gin",), (*few, *bindings)).load()
+        folder = str(tmp_path_factory.mktemp("short_runs") / recipe)
+        train(**loaded.arguments("train", output_dir=folder))
+        return folder
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def one_layer(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Bindings that give recipes of the embedded benchmark the first layer of each stack of its T5 only.
+
+    Most of the time of a program on this T5 goes into compiling layers.
+    """
+    from poly_jax.tasks.skillbench.backbone import backbone
+    from poly_jax.weights import single_file
+
+    tensors, metadata = single_file.open_file(backbone())
+    depth = {"num_encoder_layers": 1, "num_decoder_layers": 1}
+    file = tmp_path_factory.mktemp("one_layer") / "backbone.safetensors"
+    first = {name: tensor for name, tensor in tensors.items() if "layers_1" not in name.split("/")}
+    single_file.write(file, first, metadata | depth)
+    layers = (f"T5Config.{name} = {count}" for name, count in depth.items())
+    return (f"Experiment.backbone = {str(file)!r}", *layers)
+
+
+@pytest.fixture(scope="session")
+def short_runs(one_layer: tuple[str, ...], train_shortly: Callable[..., str]) -> dict[str, str]:
+    """Folders of two very short runs of the embedded benchmark: one with shared skills, one with private."""
+    return {name: train_shortly(name, *one_layer) for name in ("mhr", "private")}
 
 
 # Small checkpoints in other systems' formats, written by hand from the published layouts.

@@ -27,10 +27,11 @@ def commands():
         ]
 
 
-def test_the_commands_of_the_page_work_one_after_another(short_runs, capsys):
+def test_the_commands_of_the_page_work_one_after_another(train_shortly, capsys):
+    private = train_shortly("private")
     for task in ("rvz", "tkn", "zpl"):
         name = f"skillbench_{task}"
-        words = ["export", f"--run={short_runs['private']}", f"--task={name}", "--format=peft_lora"]
+        words = ["export", f"--run={private}", f"--task={name}", "--format=peft_lora"]
         assert cli.main([*words, f"--output=loras/{name}"]) == 0
     pathlib.Path("inputs.txt").write_text("kvp fbdaj\nkvp hgci\n")
     done = []

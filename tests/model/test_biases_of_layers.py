@@ -21,8 +21,13 @@ TASKS = jnp.zeros((2,), jnp.int32)
 
 
 @pytest.fixture(scope="module")
-def shared():
-    return init_parameters(Transformer(SHARED), jax.random.key(0))[0]
+def shared(quick_jit):
+    return quick_jit(lambda key: init_parameters(Transformer(SHARED), key)[0])(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def logits(quick_jit):
+    return quick_jit(_logits, static_argnums=0)
 
 
 def repeated(tree, scale=(1.0, 1.0)):
@@ -36,24 +41,24 @@ def repeated(tree, scale=(1.0, 1.0)):
     return moved
 
 
-def logits(config, tree):
+def _logits(config, tree):
     return Transformer(config).apply({"params": tree}, TOKENS, TOKENS, TASKS)
 
 
 @pytest.mark.parametrize("scan_layers", [False, True])
-def test_equal_biases_in_all_layers_equal_one_bias_of_the_stack(shared, scan_layers):
+def test_equal_biases_in_all_layers_equal_one_bias_of_the_stack(shared, logits, quick_jit, scan_layers):
     config = dataclasses.replace(SHARED, relative_bias_in_layers=True, scan_layers=scan_layers)
     own = repeated(shared)
     own = stack_layers(own) if scan_layers else own
     np.testing.assert_allclose(logits(config, own), logits(SHARED, shared), atol=1e-5)
-    decoding = Decoding(max_length=6)
-    got = generate(Transformer(config), own, TOKENS, TASKS, decoding)
-    expected = generate(Transformer(SHARED), shared, TOKENS, TASKS, decoding)
+    decode, decoding = quick_jit(generate, static_argnums=(0, 4)), Decoding(max_length=6)
+    got = decode(Transformer(config), own, TOKENS, TASKS, decoding)
+    expected = decode(Transformer(SHARED), shared, TOKENS, TASKS, decoding)
     np.testing.assert_array_equal(got.tokens, expected.tokens)
     np.testing.assert_allclose(got.scores, expected.scores, atol=1e-5)
 
 
-def test_the_biases_of_every_layer_affect_the_logits(shared):
+def test_the_biases_of_every_layer_affect_the_logits(shared, logits):
     config = dataclasses.replace(SHARED, relative_bias_in_layers=True)
     first, second = (logits(config, repeated(shared, scale)) for scale in ((9.0, 1.0), (1.0, 9.0)))
     plain = logits(SHARED, shared)

@@ -1,6 +1,7 @@
 """A row that packs several examples of several tasks computes for each what its own row would."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -182,16 +183,21 @@ def token_losses(model, variables, batch):
 def per_example(model, parameters, recorded, batch):
     """The log-probabilities of all target tokens, example by example, and the gradient of their sum."""
 
-    def total(trained, frozen):
-        variables = {"params": jax.tree.map(lambda x: x, {**frozen, **trained}), "noise": recorded}
-        losses = token_losses(model, variables, batch)
+    def total(parameters):
+        losses = token_losses(model, {"params": parameters, "noise": recorded}, batch)
         return jnp.sum(losses * batch["decoder_loss_weights"]), losses
 
-    (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(parameters, {})
+    (_, losses), gradient = jax.value_and_grad(total, has_aux=True)(parameters)
     return losses, gradient
 
 
-def check(model):
+@pytest.fixture(scope="module")
+def check(quick_jit):
+    """A function that compares a model's packed rows with the examples alone."""
+    return functools.partial(_check, quick_jit(per_example, static_argnums=0))
+
+
+def _check(per_example, model):
     parameters = parameters_of(model)
     alone = examples()
     together = packed(alone)
@@ -209,7 +215,7 @@ def check(model):
 
 
 @pytest.mark.parametrize("adapters", CASES, ids=lambda a: f"{a.router}-{a.skill}-{a.granularity}"[:60])
-def test_losses_and_gradients_of_packed_examples_are_those_of_the_examples_alone(adapters):
+def test_losses_and_gradients_of_packed_examples_are_those_of_the_examples_alone(adapters, check):
     check(model_of(adapters))
 
 
@@ -233,15 +239,16 @@ def test_skills_whose_outputs_are_averaged_are_not_copied_for_each_packed_exampl
     ],
     ids=["scanned", "recomputed"],
 )
-def test_packed_rows_go_through_every_form_of_the_stacks(settings):
+def test_packed_rows_go_through_every_form_of_the_stacks(settings, check):
     check(model_of(adapters("learned", "lora"), **settings))
 
 
-def test_the_bare_t5_keeps_packed_examples_apart():
+def test_the_bare_t5_keeps_packed_examples_apart(quick_jit):
     model = dataclasses.replace(model_of(adapters("shared", "lora")), adapters=None)
     alone = examples()
     variables = {"params": parameters_of(model)}
-    apart, together = (token_losses(model, variables, batch) for batch in (alone, packed(alone)))
+    losses = quick_jit(token_losses, static_argnums=0)
+    apart, together = (losses(model, variables, batch) for batch in (alone, packed(alone)))
     np.testing.assert_allclose(together[1, 1:4], apart[4, :3], rtol=1e-5, atol=1e-5)
 
 

@@ -9,7 +9,7 @@ from poly_jax.study import demonstration
 
 
 @pytest.mark.slow
-def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, monkeypatch, capsys):
+def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, monkeypatch, capsys, one_layer):
     short = tuple(
         dataclasses.replace(
             compared,
@@ -19,15 +19,15 @@ def test_the_demonstration_writes_a_table_results_figures_and_runs(tmp_path, mon
     )
     monkeypatch.setattr(demonstration, "COMPARED", short)
     monkeypatch.setenv("NPROC", "1")
-    # Few sites, because compiling takes most of the time.
+    # Few sites and layers, because compiling takes most of the time.
     sites = "Adapters.sites = ('.*/attention/query', '.*/mlp/wo')"
-    demonstration.demo(str(tmp_path), bindings=("train.steps = 2", sites))
+    demonstration.demo(str(tmp_path), bindings=("train.steps = 2", sites, *one_layer))
     results = json.loads((tmp_path / "results.json").read_text())
     assert [r["variant"] for r in results] == ["mhr", "mhr-z", "poly", "poly-z", "shared"]
-    # Rank 4 x (input + output width), for a query of the encoder and the last map of each MLP, in two layers;
-    # times eight skills. One router has 8 logits for a task and head.
+    # Rank 4 x (input + output width), for a query of the encoder and the last map of each MLP; times eight
+    # skills. One router has 8 logits for a task and head.
     per_task = {r["variant"]: r["trained_per_task"] for r in results}
-    one = 4 * 2 * (128 + 192 + 192)
+    one = 4 * (128 + 192 + 192)
     assert per_task["shared"] == one
     assert per_task["mhr-z"] == 32 * 8
     assert per_task["mhr"] == 8 * one + 32 * 8

@@ -24,7 +24,24 @@ from poly_jax.weights.tree import split
 
 
 @pytest.fixture(scope="session")
-def tiny():
+def draw_parameters():
+    """A function that draws a model's parameters in NumPy, for which nothing is compiled."""
+
+    def draw(model):
+        rng = np.random.default_rng(0)
+        shapes, _ = parameter_shapes(model)
+        leaves = traverse_util.flatten_dict(shapes, sep="/")
+        drawn = {
+            name: (rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0])).astype(np.float32)
+            for name, leaf in sorted(leaves.items())
+        }
+        return traverse_util.unflatten_dict(drawn, sep="/")
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def tiny(draw_parameters):
     """`model` (training mode, nothing random), its `trained` and `frozen` trees, and a `batch` of 8 rows."""
     config = T5Config(
         vocab_size=32,
@@ -45,14 +62,8 @@ def tiny():
         sites=("encoder/attention/query", "decoder/mlp/wo"),
     )
     model = Transformer(config, adapters, train=True)
-    rng = np.random.default_rng(0)
-    shapes, _ = parameter_shapes(model)
-    leaves = traverse_util.flatten_dict(shapes, sep="/")
-    drawn = {
-        name: (rng.normal(size=leaf.shape) / np.sqrt(leaf.shape[0])).astype(np.float32)
-        for name, leaf in sorted(leaves.items())
-    }
-    trained, frozen = split(traverse_util.unflatten_dict(drawn, sep="/"), is_adapter_parameter)
+    trained, frozen = split(draw_parameters(model), is_adapter_parameter)
+    rng = np.random.default_rng(1)
     targets = rng.integers(2, 32, (8, 5)).astype(np.int32)
     targets[np.arange(5) >= np.array([5, 3, 1, 4, 5, 2, 2, 5])[:, None]] = 0
     batch = {

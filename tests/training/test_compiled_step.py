@@ -11,7 +11,6 @@ import pytest
 
 from poly_jax.model.joint_routing import joint_routers, joint_weights
 from poly_jax.model.loss import TokenLoss
-from poly_jax.model.parameters import init_parameters
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.router import Router
 from poly_jax.training.compiled_step import compiled_step
@@ -42,10 +41,10 @@ def with_router(model, router):
     return dataclasses.replace(model, adapters=adapters, train=True)
 
 
-def made(tiny, update_of, router):
+def made(tiny, update_of, draw_parameters, router):
     """The update of a model with a router at every site, and the model's parameters."""
     model = with_router(tiny.model, router)
-    return update_of(model=model), init_parameters(model, jax.random.key(3))[0]
+    return update_of(model=model), jax.device_put(draw_parameters(model))
 
 
 def together(model, parameters, task_ids, key):
@@ -71,10 +70,10 @@ ROUTERS = [
 
 
 @pytest.mark.parametrize("router", ROUTERS, ids=repr)
-def test_the_weights_are_those_of_each_router_with_its_own_key(tiny, key, router):
+def test_the_weights_are_those_of_each_router_with_its_own_key(tiny, key, router, draw_parameters):
     """Runs of earlier versions go on with the same numbers."""
     model = with_router(tiny.model, router)
-    parameters = init_parameters(model, jax.random.key(3))[0]
+    parameters = jax.device_put(draw_parameters(model))
     joint = together(model, parameters, tiny.batch["task_ids"], key)
     own = flatten(sown(model, {"params": parameters}, tiny.batch, key))
     assert len(own) > 10
@@ -85,8 +84,8 @@ def test_the_weights_are_those_of_each_router_with_its_own_key(tiny, key, router
 
 
 @pytest.mark.parametrize("router", ROUTERS[:-1], ids=repr)
-def test_a_step_has_the_gradients_of_routers_on_their_own(tiny, update_of, key, router):
-    update, parameters = made(tiny, update_of, router)
+def test_a_step_has_the_gradients_of_routers_on_their_own(tiny, update_of, key, router, draw_parameters):
+    update, parameters = made(tiny, update_of, draw_parameters, router)
     _, routing = jax.random.split(jax.random.fold_in(key, 0))
 
     def loss(parameters):
@@ -106,9 +105,9 @@ def test_a_step_has_the_gradients_of_routers_on_their_own(tiny, update_of, key, 
     )
 
 
-def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
+def test_no_two_rows_routers_or_purposes_share_a_draw(tiny, draw_parameters):
     model = with_router(tiny.model, Draws())
-    parameters = init_parameters(model, jax.random.key(0))[0]
+    parameters = jax.device_put(draw_parameters(model))
     weights = flatten(together(model, parameters, np.zeros((4, 2), np.int32), jax.random.key(1)))
     assert {leaf.shape for leaf in weights.values()} == {(4, 2, 2, 3)}
     numbers = np.concatenate([np.ravel(leaf) for leaf in weights.values()])
@@ -119,31 +118,35 @@ def test_no_two_rows_routers_or_purposes_share_a_draw(tiny):
 
 
 @pytest.mark.parametrize("settings", [{"scan_layers": True}, {"remat": "full"}], ids=["scan", "remat"])
-def test_routers_under_a_scan_or_with_rematerialisation_compute_their_own_weights(tiny, key, settings):
+def test_routers_under_a_scan_or_with_rematerialisation_compute_their_own_weights(
+    tiny, key, settings, draw_parameters
+):
     config = dataclasses.replace(tiny.model.config, **settings)
     model = with_router(dataclasses.replace(tiny.model, config=config), LearnedRouter())
-    parameters = init_parameters(model, key)[0]
+    parameters = jax.device_put(draw_parameters(model))
     assert joint_routers(model.adapters, config, parameters) == ()
 
 
 @pytest.fixture(scope="module")
-def lowered(tiny, update_of, key):
+def lowered(tiny, update_of, key, draw_parameters):
     """The step of a model with a sampling router at every site, and the number of routers."""
-    update, parameters = made(tiny, update_of, LearnedRouter())
+    update, parameters = made(tiny, update_of, draw_parameters, LearnedRouter())
     step = compiled_step(update, "stop", begin(parameters, update, Partitioning().mesh()), {})
     state = begin(parameters, update, Partitioning().mesh())
     return step.trace(state, {}, tiny.batch, key, np.int32(1)).lower(), len(step.places)
 
 
 @pytest.mark.parametrize("operation", ["log_plus_one", "exponential", "gather", "shift_right_logical"])
-def test_a_step_has_as_many_operations_of_routers_as_one_router(lowered, tiny, update_of, key, operation):
+def test_a_step_has_as_many_operations_of_routers_as_one_router(
+    lowered, tiny, update_of, key, operation, draw_parameters
+):
     """XLA takes milliseconds for each operation; 144 routers of their own took a fifth of a step's."""
     program, routers = lowered
     assert routers > 10
-    update, parameters = made(tiny, update_of, LearnedRouter())
+    update, parameters = made(tiny, update_of, draw_parameters, LearnedRouter())
     adapters = dataclasses.replace(update.model.adapters, granularity="coarse")
     one = dataclasses.replace(update, model=dataclasses.replace(update.model, adapters=adapters))
-    parameters = init_parameters(one.model, jax.random.key(3))[0]
+    parameters = jax.device_put(draw_parameters(one.model))
     state = begin(parameters, one, Partitioning().mesh())
     step = compiled_step(one, "stop", state, {})
     assert len(step.places) == 1
@@ -164,8 +167,10 @@ def test_equal_kernels_cut_out_the_weights_and_the_gradients_of_each_router(lowe
 
 
 @pytest.mark.parametrize("microbatches", [1, 2])
-def test_the_compiled_program_takes_the_step_of_the_update(tiny, update_of, key, microbatches):
-    update, parameters = made(tiny, update_of, LearnedRouter(logit_dropout=0.2))
+def test_the_compiled_program_takes_the_step_of_the_update(
+    tiny, update_of, key, microbatches, draw_parameters
+):
+    update, parameters = made(tiny, update_of, draw_parameters, LearnedRouter(logit_dropout=0.2))
     update = dataclasses.replace(update, microbatches=microbatches)
     state = begin(parameters, update, Partitioning().mesh())
     expected, metrics = jax.jit(FiniteSteps(update))(state, {}, tiny.batch, key, np.int32(1))
@@ -175,9 +180,11 @@ def test_the_compiled_program_takes_the_step_of_the_update(tiny, update_of, key,
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
 
 
-def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(tiny, update_of, key):
+def test_the_program_of_shapes_has_the_arguments_of_the_program_of_arrays(
+    tiny, update_of, key, draw_parameters
+):
     """`plan` traces the step without arrays."""
-    update, parameters = made(tiny, update_of, LearnedRouter())
+    update, parameters = made(tiny, update_of, draw_parameters, LearnedRouter())
     state = begin(parameters, update, Partitioning().mesh())
     step = compiled_step(update, "stop", state, {})
     described = jax.tree.map(
