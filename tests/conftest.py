@@ -2,7 +2,6 @@
 
 import gc
 import gzip
-import importlib.metadata
 import io
 import json
 import os
@@ -25,13 +24,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Programs of tests take longer to compile than to run: this halves the time of the whole suite. Programs that
 # tests start inherit it.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# XLA's older emitters for CPUs compile in half the time of its default ones. XLA ends a process that gives it
-# an unknown flag, so that other releases, which may have no older emitters, compile as they do by default.
-# A test of last digits starts a program without this, because the older ones round some functions otherwise.
-if importlib.metadata.version("jaxlib") in ("0.10.0", "0.10.1", "0.10.2"):
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
-    )
 # As in the program: Python's default looks for cycles so often that it takes a tenth of the suite's time.
 gc.set_threshold(100_000, 20, 20)
 
