@@ -353,26 +353,25 @@ def check_alone(stack, i, source, variant, examples, seed, optimizer=OPTIMIZER):
 
 
 @pytest.mark.slow
-def test_skills_of_several_ranks_and_scales_are_adapted_in_one_program(many, new_tasks, of_rank):
-    sources = [of_rank(1, 3.0, seed=5), source_of(many, VARIANTS["mhr"]), of_rank(4, 2.0, seed=6)]
-    tasks, seeds = [*new_tasks, new_tasks[0]], (11, 12, 13)
-    for variant in (VARIANTS["mhr"], VARIANTS["mhr-mu"], VARIANTS["private"]):
-        adaptations = [
-            Adaptation(source.model, source.parameters, variant, examples, seed, STEPS, DECAYING)
-            for source, examples, seed in zip(sources, tasks, seeds, strict=True)
-        ]
-        stack = adapt_many(adaptations, backbone_of(many.parameters), batch_size=2)
-        assert stack.model.adapters.skill.rank == 4
-        inputs = np.stack([examples["encoder_input_tokens"][:3] for examples in tasks])
-        predicted = stack.predict(inputs, Decoding(max_length=4))
-        for i, source in enumerate(sources):
-            trained = check_alone(stack, i, source, variant, tasks[i], seeds[i], DECAYING)
-            assert adaptations[i].trained_size == sum(leaf.size for leaf in flat(trained).values())
-            whole = merge(backbone_of(many.parameters), trained)
-            expected = decoded(adaptations[i].model, whole, inputs[i])
-            np.testing.assert_array_equal(predicted[i], expected)
-            one = merge(stack.frozen, stack.one(i))
-            np.testing.assert_array_equal(decoded(stack.model, one, inputs[i]), expected)
+@pytest.mark.parametrize("name", ["mhr", "private"])
+def test_skills_of_several_ranks_and_scales_are_adapted_in_one_program(many, new_tasks, of_rank, name):
+    sources, variant = [of_rank(1, 3.0, seed=5), of_rank(4, 2.0, seed=6)], VARIANTS[name]
+    adaptations = [
+        Adaptation(source.model, source.parameters, variant, examples, seed, STEPS, DECAYING)
+        for source, examples, seed in zip(sources, new_tasks, SEEDS, strict=True)
+    ]
+    stack = adapt_many(adaptations, backbone_of(many.parameters), batch_size=2)
+    assert stack.model.adapters.skill.rank == 4
+    inputs = np.stack([examples["encoder_input_tokens"][:3] for examples in new_tasks])
+    predicted = stack.predict(inputs, Decoding(max_length=4))
+    for i, source in enumerate(sources):
+        trained = check_alone(stack, i, source, variant, new_tasks[i], SEEDS[i], DECAYING)
+        assert adaptations[i].trained_size == sum(leaf.size for leaf in flat(trained).values())
+        whole = merge(backbone_of(many.parameters), trained)
+        expected = decoded(adaptations[i].model, whole, inputs[i])
+        np.testing.assert_array_equal(predicted[i], expected)
+        one = merge(stack.frozen, stack.one(i))
+        np.testing.assert_array_equal(decoded(stack.model, one, inputs[i]), expected)
 
 
 @pytest.mark.slow
