@@ -205,14 +205,14 @@ def test_a_module_that_cannot_be_imported_is_reported_with_its_name_and_the_caus
 ):
     monkeypatch.setenv("POLY_JAX_DEBUG", debug)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "my_tasks.py").write_text(code)
-    (tmp_path / "mine.gin").write_text("\nimport my_tasks\n")
+    (tmp_path / "broken_tasks.py").write_text(code)
+    (tmp_path / "mine.gin").write_text("\nimport broken_tasks\n")
     assert cli.main(["train", "--output_dir=x", "--gin_file=mine.gin"]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith(
-        f"poly-jax: error: mine.gin, line 2: the module 'my_tasks' cannot be imported: {expected}"
+        f"poly-jax: error: mine.gin, line 2: the module 'broken_tasks' cannot be imported: {expected}"
     )
-    assert "my_tasks.py, line " in lines[-1]
+    assert "broken_tasks.py, line " in lines[-1]
     assert (len(lines) > 1) == (debug == "1")
 
 

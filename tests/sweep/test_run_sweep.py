@@ -98,13 +98,12 @@ def test_a_method_that_diverges_ends_the_sweep_when_the_others_are_scored(short_
 
 
 @pytest.fixture(scope="module")
-def thin_run(tmp_path_factory):
-    """A short run whose skills have a smaller rank than those of `short_runs`, on the same backbone."""
-    small = ("Adapters.sites = ('.*/attention/query', '.*/mlp/wo')", "train.steps = 1", "LoRA.rank = 2")
-    loaded = Configuration(("recipes/skillbench/mhr.gin",), (*small, "Data.batch_size = 8")).load()
-    folder = tmp_path_factory.mktemp("runs") / "thin"
-    train(**loaded.arguments("train", output_dir=str(folder)))
-    return str(folder)
+def thin_run(short_runs, tmp_path_factory):
+    """A run like that of `short_runs`, whose skills have a smaller rank."""
+    loaded = Configuration((), ("LoRA.rank = 2",)).load(run=short_runs["mhr"])
+    folder = str(tmp_path_factory.mktemp("runs") / "thin")
+    train(**loaded.arguments("train", output_dir=folder))
+    return folder
 
 
 @pytest.mark.slow
