@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from poly_jax import cli
 from poly_jax.cli import allocation
 
 _SCRIPT = """
@@ -63,3 +64,16 @@ def test_nothing_is_changed_beside_an_accelerator(monkeypatch):
 def test_nothing_is_changed_in_another_c_library(monkeypatch):
     monkeypatch.setattr(allocation.ctypes, "CDLL", lambda name: object())
     allocation.reuse_memory()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"), [(["eval", "--run=nowhere"], 1), (["export", "--run=nowhere"], 0)]
+)
+def test_commands_that_compute_with_a_model_reuse_memory(words, expected, monkeypatch, capsys):
+    called = []
+    monkeypatch.setattr(cli, "reuse_memory", lambda: called.append(1))
+    monkeypatch.setattr(cli.program_start, "mark", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["poly-jax", *words, *(["--output=x"] if words[0] == "export" else [])])
+    assert cli.main() == 1
+    assert "nowhere" in capsys.readouterr().err
+    assert len(called) == expected

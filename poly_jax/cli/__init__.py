@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     leave_out_tpu()
     command, args, config = parse(argv)
+    if argv is None and command.hosts == "together":
+        # A model computes. Where only data is read, many threads would wait for one heap.
+        reuse_memory()
     keep_compiled_programs()
     try:
         if not many_hosts.runs_here(command, args):
@@ -84,7 +87,6 @@ def program() -> NoReturn:
     # Imports and tracing make millions of objects that stay. Python's default looks for cycles among them
     # after every 700, which takes a tenth of a command's start.
     gc.set_threshold(100_000, 20, 20)
-    reuse_memory()
     # What is registered first runs last, when libraries' threads and exit handlers are done.
     ended = _Ended()
     atexit.register(ended.leave)
