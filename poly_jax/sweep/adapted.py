@@ -145,8 +145,7 @@ class Adapting:
             loss=settings.loss,
             advance=step,
         )
-        first = next(iter(self.sources.values()))
-        adapted = dataclasses.replace(first, model=stack.model, parameters={}, table=_TABLE)
+        adapted = dataclasses.replace(self._first, model=stack.model, parameters={}, table=_TABLE)
         predictor = Predictor(adapted, settings.experiment.decoding, self.mesh, self.batch_size)
         diverged = None
         for i, (job, adaptation) in enumerate(zip(jobs, adaptations, strict=True)):
@@ -174,12 +173,14 @@ class Adapting:
                 " not finite; give the method a lower learning rate. The other results are kept"
             )
 
+    @property
+    def _first(self) -> Restored:
+        return next(iter(self.sources.values()))
+
     def _adaptations(self, jobs: Sequence[Job], readings: Readings) -> list[Adaptation]:
         rows = {
-            job.method: new_rows(
-                self.sources[job.method.run], job.settings.variant, job.method.init_router_from, 1
-            )
-            for job in {job.method: job for job in jobs}.values()
+            method: new_rows(self.sources[method.run], job.settings.variant, method.init_router_from, 1)
+            for method, job in {job.method: job for job in jobs}.items()
         }
         adaptations = []
         for job in jobs:
@@ -204,7 +205,6 @@ class Adapting:
 
     def _backbone(self, settings: Settings) -> dict[str, Any]:
         """The parameters of the T5, in float32 where the variant trains them."""
-        first = next(iter(self.sources.values()))
         if settings.variant.skills == "none":
-            return backbone_in_float32(first, settings.experiment, self.mesh)
-        return split(first.parameters, is_adapter_parameter)[1]
+            return backbone_in_float32(self._first, settings.experiment, self.mesh)
+        return split(self._first.parameters, is_adapter_parameter)[1]

@@ -64,8 +64,10 @@ def widened(adapters: Tree, skill: Skill) -> Tree:
     return unflatten({path: wide(path, array) for path, array in flatten(adapters).items()})
 
 
-def scaled(adapters: Tree, factor: Float[Array, ""]) -> Tree:
-    """The parameters of adapters whose updates are multiplied by a factor, as each B is."""
+def scaled(adapters: Tree, factor: Float[Array, ""] | None) -> Tree:
+    """The parameters of adapters whose updates, and so each B, are multiplied by a factor; None is 1."""
+    if factor is None:
+        return adapters
 
     def multiplied(path: str, array: jax.Array) -> jax.Array:
         return array * factor if is_inventory(path) and leaf(path) == "lora_b" else array

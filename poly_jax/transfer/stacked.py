@@ -144,8 +144,7 @@ def _program(
 
     The next stack of a sweep finds its programs here.
     """
-    rule = optimizer.transformation(0)
-    common = Update(dataclasses.replace(model, train=True), loss, rule)
+    common = Update(dataclasses.replace(model, train=True), loss, optimizer.transformation(0))
 
     def update(state, frozen, batch, key, own, places):
         rule = optimizer.transformation(0, rates=own.rates)
@@ -153,7 +152,7 @@ def _program(
             rule = only(rule, own.trained)
 
         def joined(frozen, trained):
-            return merge(frozen, _scaled(trained, own.scale))
+            return merge(frozen, scaled(trained, own.scale))
 
         taken = dataclasses.replace(common, optimizer=rule, joined=joined)
         after, metrics = taken(state, frozen, batch, key, places)
@@ -161,7 +160,7 @@ def _program(
             after = jax.tree.map(functools.partial(jnp.where, state.step < own.steps), after, state)
         return after, metrics
 
-    begun = jax.vmap(functools.partial(start, optimizer=rule))
+    begun = jax.vmap(functools.partial(start, optimizer=common.optimizer))
     step = jax.jit(
         jax.vmap(update, in_axes=(0, None, 0, 0, 0, None)),
         donate_argnums=0,
@@ -206,12 +205,8 @@ def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
     ]
 
 
-def _scaled(adapters: Tree, factor: Float[Array, ""] | None) -> Tree:
-    return adapters if factor is None else scaled(adapters, factor)
-
-
 def _cut(stacked: Tree, scales: Float[Array, "adaptations"] | None, number: Int[Array, ""]) -> Tree:
-    return _scaled(*jax.tree.map(lambda leaf: leaf[number], (stacked, scales)))
+    return scaled(*jax.tree.map(lambda leaf: leaf[number], (stacked, scales)))
 
 
 def _mesh(parameters: Tree) -> Mesh | None:
@@ -245,6 +240,6 @@ def _batches(adaptations: Sequence[Adaptation], batch_size: int, step: int) -> d
 def _predict(model, decoding, trained, scales, frozen, inputs):
     def one(trained, scale, inputs):
         ids = jnp.zeros((inputs.shape[0],), jnp.int32)
-        return generate(model, merge(frozen, _scaled(trained, scale)), inputs, ids, decoding).tokens
+        return generate(model, merge(frozen, scaled(trained, scale)), inputs, ids, decoding).tokens
 
     return jax.vmap(one)(trained, scales, inputs)

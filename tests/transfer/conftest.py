@@ -1,17 +1,30 @@
 """A tiny multi-task model whose skills change the output, and examples of new tasks."""
 
+import contextlib
+import dataclasses
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from flax import traverse_util
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
+from poly_jax.data.task_table import TaskTable
 from poly_jax.model.config import T5Config
+from poly_jax.model.loss import TokenLoss
 from poly_jax.model.parameters import parameter_shapes
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.learned import LearnedRouter
+from poly_jax.training.checkpoints import Checkpoints
+from poly_jax.training.mesh import Partitioning
+from poly_jax.training.saved_steps import step_folder
+from poly_jax.training.update import TrainState, Update, start
+from poly_jax.transfer.few_shot import FewShotBatches
+from poly_jax.transfer.start import start_from
+from poly_jax.weights.parameter_names import is_adapter_parameter
+from poly_jax.weights.tree import split
 
 
 def draw_parameters(model, seed=0):
@@ -71,3 +84,53 @@ def examples_of():
 def parameters_of():
     """A function that draws all parameters of a model from a seed."""
     return draw_parameters
+
+
+@pytest.fixture(scope="session")
+def uneven_tasks():
+    """Examples of two tasks, one with more examples than the other."""
+    return [examples(1, 5), examples(2, 3)]
+
+
+@pytest.fixture(scope="session")
+def saved():
+    """A function that saves a run's adapters, where an adaptation that keeps its skills reads them."""
+
+    def save(source, folder):
+        adapters, _ = split(source.parameters, is_adapter_parameter)
+        state = TrainState(jax.numpy.int32(1), adapters, {"steps": jax.numpy.int32(1)})
+        with contextlib.closing(Checkpoints(folder)) as checkpoints:
+            checkpoints.save(state, source.table, source.origin)
+        return dataclasses.replace(source, step=step_folder(folder))
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def alone():
+    """A function that runs one adaptation by itself, started as in `adapt`: one state and a Python loop."""
+
+    def adapt(source, variant, examples, seed, optimizer, steps):
+        begun = start_from(
+            source,
+            variant,
+            TaskTable(("new",)),
+            seed,
+            Partitioning().mesh(),
+            experiment=None,
+            loss=TokenLoss(),
+            batch_size=2,
+            examples=examples,
+        )
+        model = dataclasses.replace(begun.model, train=True)
+        update = Update(model, TokenLoss(), optimizer.transformation(steps))
+        state = start(begun.trained, update.optimizer)
+        step = jax.jit(update)
+        batches = FewShotBatches(examples, batch_size=2, seed=seed)
+        losses = []
+        for _ in range(steps if variant.trains else 0):
+            state, metrics = step(state, begun.frozen, next(batches), jax.random.key(seed))
+            losses.append(float(metrics["loss"]))
+        return state.trained, losses
+
+    return adapt
