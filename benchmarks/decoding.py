@@ -2,9 +2,10 @@
 
     python benchmarks/decoding.py [--model=t5_1_1_small] [--batch_size=8] [--inputs=128] [--length=32]
 
-Every row has a task of its own. "merged" is a T5 without adapters, which is what one task's adapter becomes
-when it is merged into the weights: it serves one task only. PEFT's Poly cannot search with beams, so its
-merged form stands there. Weights are random, and no output ends early.
+Every row has a task of its own, or in "one task" all have the same, as when tasks are evaluated one after
+another. "merged" is a T5 without adapters, which is what one task's adapter becomes when it is merged into
+the weights: it serves one task only. PEFT's Poly cannot search with beams, so its merged form stands there.
+Weights are random, and no output ends early.
 """
 
 from collections.abc import Callable
@@ -26,18 +27,19 @@ from poly_jax.model.transformer import Transformer
 BEAMS, NO_TOKEN = 4, -1
 
 
-def _ours(config: T5Config, method: str, tokens: np.ndarray, length: int, beams: int) -> Callable[[], float]:
+def _ours(
+    config: T5Config, method: str, tasks: np.ndarray | np.int32, tokens: np.ndarray, length: int, beams: int
+) -> Callable[[], float]:
     model = Transformer(config, adapters(method, TASKS))
     parameters = init_parameters(model, jax.random.key(0))[0]
-    ids = np.arange(len(tokens), dtype=np.int32) % TASKS
 
     @jax.jit
-    def decode(parameters: Any, tokens: Any, ids: Any) -> Any:
-        tasks = None if method == "full" else ids
-        return generate(model, parameters, tokens, tasks, Decoding(length, beams), eos_id=NO_TOKEN)
+    def decode(parameters: Any, tokens: Any, tasks: Any) -> Any:
+        given = None if method == "full" else tasks
+        return generate(model, parameters, tokens, given, Decoding(length, beams), eos_id=NO_TOKEN)
 
     def run() -> float:
-        jax.block_until_ready(decode(parameters, tokens, ids))
+        jax.block_until_ready(decode(parameters, tokens, tasks))
         return len(tokens) * length
 
     return run
@@ -72,11 +74,13 @@ def main() -> None:
     config = float32_config(args.model)
     tokens = np.random.default_rng(0).integers(2, config.vocab_size, (args.batch_size, args.inputs))
     tokens = tokens.astype(np.int32)
+    tasks, one = np.arange(len(tokens), dtype=np.int32) % TASKS, np.int32(0)
     for beams, rival in ((1, "MHR"), (BEAMS, "full")):
         theirs = "PEFT MHR" if rival == "MHR" else "PEFT merged"
         programs = {
-            "MHR": _ours(config, "MHR", tokens, args.length, beams),
-            "merged": _ours(config, "full", tokens, args.length, beams),
+            "MHR": _ours(config, "MHR", tasks, tokens, args.length, beams),
+            "MHR, one task": _ours(config, "MHR", one, tokens, args.length, beams),
+            "merged": _ours(config, "full", one, tokens, args.length, beams),
         }
         try:
             programs[theirs] = _pefts(config, rival, tokens, args.length, beams)

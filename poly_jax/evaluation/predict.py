@@ -11,6 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from poly_jax.data.trimmed import SHORTEST_INPUTS, SHORTEST_TARGETS, trimmed
 from poly_jax.errors import UserError
 from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
@@ -39,8 +40,9 @@ class Predictions(NamedTuple):
 class Predictor:
     """A restored model that predicts and scores, each example with its own task's adapters.
 
-    The program is compiled once for every length of inputs and of targets. Each host passes all examples and
-    gets all results; the devices share every batch.
+    Examples that all have the same task share one mix of the skills, where others have a mix each. Inputs and
+    targets lose padding that none of a call's examples needs (`poly_jax.data.trimmed`). A program is compiled
+    once for each of these. Each host passes all examples and gets all results; the devices share every batch.
     """
 
     def __init__(
@@ -87,9 +89,10 @@ class Predictor:
         decoding = self._decoding
         tokens = np.zeros((len(inputs), decoding.max_length), np.int32)
         scores = np.zeros(len(inputs), np.float32)
-        for number, (rows, batch) in enumerate(self._batches({"inputs": inputs, "task_ids": task_ids})):
+        arrays = {"inputs": trimmed(inputs, SHORTEST_INPUTS)}
+        for number, (rows, tasks, batch) in enumerate(self._batches(task_ids, arrays)):
             key = jax.random.fold_in(self._key, number) if decoding.temperature else None
-            decoded = self._decode(self._restored.parameters, batch["inputs"], batch["task_ids"], key)
+            decoded = self._decode(self._restored.parameters, batch["inputs"], tasks, key)
             # The last batch is cut on the host, because indexing a device array would compile again.
             tokens[rows] = np.asarray(decoded.tokens)[: rows.stop - rows.start]
             scores[rows] = np.asarray(decoded.scores)[: rows.stop - rows.start]
@@ -135,9 +138,9 @@ class Predictor:
     ) -> Float[np.ndarray, "examples *choices"]:
         """Run a program on batches of all examples and join its results."""
         scores = np.zeros(targets.shape[:-1], np.float32)
-        arrays = {"inputs": inputs, "targets": targets, "task_ids": task_ids}
-        for rows, batch in self._batches(arrays):
-            done = program(self._restored.parameters, batch["inputs"], batch["targets"], batch["task_ids"])
+        arrays = {"inputs": trimmed(inputs, SHORTEST_INPUTS), "targets": trimmed(targets, SHORTEST_TARGETS)}
+        for rows, tasks, batch in self._batches(task_ids, arrays):
+            done = program(self._restored.parameters, batch["inputs"], batch["targets"], tasks)
             scores[rows] = np.asarray(done)[: rows.stop - rows.start]
             self._check_numbers(scores[rows], rows, task_ids)
             if advance:
@@ -158,10 +161,16 @@ class Predictor:
                 "too small for what they compute; use an earlier checkpoint, or T5Config.dtype = 'float32'"
             )
 
-    def _batches(self, arrays: Arrays) -> Iterator[tuple[slice, dict[str, jax.Array]]]:
-        """Yield the rows of each batch, and the batch on the mesh; the last batch repeats its last row."""
-        check_task_ids(arrays["task_ids"], len(self._restored.table))
-        count, sharding = len(arrays["task_ids"]), batch_sharding(self._mesh)
+    def _batches(
+        self, task_ids: Int[np.ndarray, "examples"], arrays: Arrays
+    ) -> Iterator[tuple[slice, jax.Array, dict[str, jax.Array]]]:
+        """Yield the rows of each batch, their tasks or the one that all examples have, and the batch.
+
+        The arrays are on the mesh. The last batch repeats its last row.
+        """
+        check_task_ids(task_ids, len(self._restored.table))
+        count, sharding = len(task_ids), batch_sharding(self._mesh)
+        one_task = bool((task_ids == task_ids[:1]).all())
         with on_mesh(self._mesh):
             for first in range(0, count, self._batch_size):
                 # A repeated row ends when its original does, so the added rows do not prolong decoding.
@@ -170,14 +179,16 @@ class Predictor:
                     name: _spread(np.asarray(leaf[places], np.int32), sharding)
                     for name, leaf in arrays.items()
                 }
-                yield slice(first, min(first + self._batch_size, count)), batch
+                tasks = np.asarray(task_ids[first] if one_task else task_ids[places], np.int32)
+                placed = _spread(tasks, replicated(self._mesh) if one_task else sharding)
+                yield slice(first, min(first + self._batch_size, count)), placed, batch
 
     def _score_batch(
         self,
         parameters: dict[str, Any],
         inputs: Int[Array, "batch length"],
         targets: Int[Array, "batch target_length"],
-        task_ids: Int[Array, "batch"],
+        task_ids: Int[Array, "*rows"],
     ) -> Float[Array, "batch"]:
         shifted = decoder_inputs(targets, self._restored.model.config.decoder_start_id)
         logits: Any = self._restored.model.apply({"params": parameters}, inputs, shifted, task_ids)
@@ -188,7 +199,7 @@ class Predictor:
         parameters: dict[str, Any],
         inputs: Int[Array, "batch length"],
         choices: Int[Array, "batch choices target_length"],
-        task_ids: Int[Array, "batch"],
+        task_ids: Int[Array, "*rows"],
     ) -> Float[Array, "batch choices"]:
         return choice_scores(self._restored.model, parameters, inputs, choices, task_ids, length_norm=0.0)
 
@@ -202,13 +213,14 @@ def decode_program(model: Transformer, decoding: Decoding, mesh: Mesh) -> Any:
       mesh: the mesh that the parameters and the batch are on.
 
     Returns:
-      A function of the parameters, inputs [batch, length], task ids [batch], and a random key or None.
+      A function of the parameters, inputs [batch, length], the task ids [batch] or that of all rows [], and a
+      random key or None.
     """
 
     def decode(
         parameters: dict[str, Any],
         inputs: Int[Array, "batch length"],
-        task_ids: Int[Array, "batch"],
+        task_ids: Int[Array, "*rows"],
         key: PRNGKeyArray | None,
     ) -> Decoded:
         decoded = generate(model, parameters, inputs, task_ids, decoding, key)

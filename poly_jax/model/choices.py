@@ -38,7 +38,7 @@ def choice_scores(
     parameters: dict[str, Any],
     encoder_input_tokens: Int[Array, "batch inputs"],
     choices: Int[Array, "batch choices length"],
-    task_ids: Int[Array, "batch"] | None,
+    task_ids: Int[Array, "*rows"] | None,
     length_norm: float = 1.0,
 ) -> Float[Array, "batch choices"]:
     """Score each choice of a row by its log-probability, in evaluation mode; an absent choice has -inf.

@@ -54,20 +54,21 @@ def generate(
     model: Transformer,
     parameters: dict[str, Any],
     encoder_input_tokens: Int[Array, "batch inputs"],
-    task_ids: Int[Array, "batch"] | None,
+    task_ids: Int[Array, "*rows"] | None,
     decoding: Decoding,
     rng: PRNGKeyArray | None = None,
     eos_id: int | None = None,
 ) -> Decoded:
     """Decode every row. Jit it with `model` and `decoding` static.
 
-    The input is encoded once, and every row's adapters are mixed once, not at every token.
+    The input is encoded once, and every row's adapters are mixed once, not at every token. Rows of one task
+    share one mix, which is several times smaller to read at each token.
 
     Args:
       model: the network; it decodes in evaluation mode.
       parameters: its parameters.
       encoder_input_tokens: the inputs, padded with 0.
-      task_ids: the task of each row; None for a bare T5.
+      task_ids: the task of each row [batch], or of all rows []; None for a bare T5.
       decoding: way to choose outputs.
       rng: random key of a decoding that samples.
       eos_id: the token that ends an output; None for the model's own.

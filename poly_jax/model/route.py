@@ -25,7 +25,8 @@ class Route:
 
     Attributes:
       task_ids: the task of everything that has a mix of its own: `rows` is `batch`, or `batch segments` where
-        a row packs several examples. The task of a row's n-th example has index n - 1.
+        a row packs several examples, or nothing where the whole batch has one task. The task of a row's n-th
+        example has index n - 1.
       weights: mixing weights of the innermost router above this module, [*rows, splits, skills], or
         [splits, skills] where the whole batch shares one mix; None above the first router.
       segments: places of the examples in packed rows; None for one example per row.
@@ -50,7 +51,10 @@ class Route:
             examples = Segments(inputs, (targets > 0).astype(jnp.int32))
         if encoded is not None:
             encoded = jnp.repeat(encoded, count, axis=0)
-        return Route(jnp.repeat(self.task_ids, count, axis=0), weights, examples=examples, encoded=encoded)
+        task_ids = self.task_ids
+        if task_ids.ndim:
+            task_ids = jnp.repeat(task_ids, count, axis=0)
+        return Route(task_ids, weights, examples=examples, encoded=encoded)
 
 
 def constrain_weights(

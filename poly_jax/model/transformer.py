@@ -88,8 +88,9 @@ class Transformer(nn.Module):
     ) -> Float[Array, "batch targets vocab"]:
         """Logits of every target position given the ones before it.
 
-        With `segments` a row holds several examples, of which none sees another. `task_ids` then has the task
-        of each example of each row, [batch, segments].
+        `task_ids` has the task of each row, [batch], or that of all rows, [], which then share one mix. With
+        `segments` a row holds several examples, of which none sees another, and `task_ids` has the task of
+        each example of each row, [batch, segments].
 
         `decoder_target_tokens` says which positions are padding. T5X masks those and Hugging Face does not;
         as they come last, this changes only their own logits, which no loss reads.
@@ -115,7 +116,7 @@ class Transformer(nn.Module):
         self,
         encoder_input_tokens: Int[Array, "batch inputs"],
         choices: Int[Array, "batch choices targets"],
-        task_ids: Int[Array, "batch"] | None = None,
+        task_ids: Int[Array, "*rows"] | None = None,
     ) -> Float[Array, "batch choices targets vocab"]:
         """Logits of every position of several targets of each input, which is encoded once (T-Few).
 
@@ -137,7 +138,7 @@ class Transformer(nn.Module):
         return self._logits(y).reshape(batch, count, length, -1)
 
     def encode(
-        self, encoder_input_tokens: Int[Array, "batch inputs"], task_ids: Int[Array, "batch"] | None = None
+        self, encoder_input_tokens: Int[Array, "batch inputs"], task_ids: Int[Array, "*rows"] | None = None
     ) -> Float[Array, "batch inputs embed"]:
         """The encoder's output."""
         return self._encode(encoder_input_tokens, self._route(task_ids, encoder_input_tokens))
@@ -148,7 +149,7 @@ class Transformer(nn.Module):
         encoder_input_tokens: Int[Array, "batch inputs"],
         tokens: Int[Array, "batch beams"],
         cursor: Cursor,
-        task_ids: Int[Array, "batch"] | None = None,
+        task_ids: Int[Array, "*rows"] | None = None,
     ) -> Float[Array, "batch beams vocab"]:
         """Logits of the next token of each beam, given the one before it and the cache of all earlier ones.
 
@@ -179,7 +180,9 @@ class Transformer(nn.Module):
                 if targets is None:
                     targets = jnp.zeros((inputs.shape[0], 0), bool)
                 examples = Segments(*((tokens > 0).astype(jnp.int32) for tokens in (inputs, targets)))
-            return Route(task_ids, None, segments, examples)
+            # These routers weigh every row on its own, whatever its task.
+            rows = jnp.broadcast_to(task_ids, inputs.shape[:1]) if task_ids.ndim == 0 else task_ids
+            return Route(rows, None, segments, examples)
         weights = self.router(task_ids) if self.adapters.granularity == "coarse" else None
         return Route(task_ids, weights, segments)
 

@@ -24,6 +24,7 @@ from poly_jax.training.mesh import (
     batch_sharding,
     check_batch_size,
     on_mesh,
+    replicated,
     shardings,
 )
 from poly_jax.training.optimizer import Optimizer
@@ -199,7 +200,11 @@ def evaluation_program(
     model, decoding = run.experiment.transformer(table), run.experiment.decoding
     trained, frozen = trained_and_frozen(run, model, parameter_shapes(model), mesh)
     data = dataclasses.replace(run.data, batch_size=batch_size, packing="none")
-    batch = {name: abstract_batch(data, mesh)[name] for name in ("encoder_input_tokens", "task_ids")}
+    batch = {
+        "encoder_input_tokens": abstract_batch(data, mesh)["encoder_input_tokens"],
+        # An evaluation predicts one task after another, whose examples share one mix.
+        "task_ids": jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated(mesh)),
+    }
     with on_mesh(mesh):
         program = decode_program(model, decoding, mesh)
         key = _key() if decoding.temperature else None

@@ -24,6 +24,8 @@ def task_rows(
     if devices_in_force() == 1:
         small = table.shape[0] * task_ids.size <= _LARGEST_PRODUCT
         return _rows_of_few(table, task_ids) if small else jnp.take(table, task_ids, axis=0)
+    if task_ids.ndim == 0:
+        return constrain(task_rows(table, task_ids[None])[0], "heads", None)
     mesh, sizes = mesh_in_force()
     spec = mesh_axes(table.shape, _AXES, rules_for(_AXES), sizes)
     over_tasks = spec[0] or ()

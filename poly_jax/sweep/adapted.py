@@ -41,12 +41,19 @@ class Job:
       settings: settings of adapting, including those of the method.
       cell: the task and seed.
       run: the method's run.
+      train_split: the split of the few-shot examples.
     """
 
     method: Method
     settings: Settings
     cell: Cell
     run: OpenRun
+    train_split: str
+
+    def examples(self, readings: Readings) -> Mapping[str, np.ndarray]:
+        """The few-shot examples."""
+        settings = self.settings
+        return readings.examples(settings.experiment, self.cell.seqio_task, self.train_split, settings.shots)
 
     @property
     def steps(self) -> int:
@@ -81,21 +88,16 @@ class Adapting:
       sources: the runs by their folders, of which the first has the backbone.
       mesh: the devices.
       split: the split that is scored.
-      train_split: the split of the few-shot examples; "{seed}" in it stands for the seed, and None for the
-        one that each job's settings name.
       batch_size: examples per batch of the evaluation.
     """
 
     sources: Mapping[str, Restored]
     mesh: Mesh
     split: str
-    train_split: str | None
     batch_size: int
 
     @classmethod
-    def of(
-        cls, jobs: Sequence[Job], mesh: Mesh, split: str, train_split: str | None, batch_size: int
-    ) -> "Adapting":
+    def of(cls, jobs: Sequence[Job], mesh: Mesh, split: str, batch_size: int) -> "Adapting":
         """Restore the runs of jobs that share a program; their backbone is read once.
 
         Raises:
@@ -112,7 +114,7 @@ class Adapting:
             if first.origin.backbone_hash is not None:
                 job.run.check_hash(first.origin.backbone_hash)
             sources[job.method.run] = place_adapters(job.run, mesh)
-        return cls(sources, mesh, split, train_split, batch_size)
+        return cls(sources, mesh, split, batch_size)
 
     def results(
         self, jobs: Sequence[Job], readings: Readings, advance: Callable[[int], None]
@@ -184,17 +186,15 @@ class Adapting:
         }
         adaptations = []
         for job in jobs:
-            settings, seed = job.settings, job.cell.seed
+            settings = job.settings
             source = self.sources[job.method.run]
-            named = (self.train_split or settings.split_name).replace("{seed}", str(seed))
-            examples = readings.examples(settings.experiment, job.cell.seqio_task, named, settings.shots)
             adaptations.append(
                 Adaptation(
                     source.model,
                     source.parameters,
                     settings.variant,
-                    examples,
-                    seed,
+                    job.examples(readings),
+                    job.cell.seed,
                     settings.steps,
                     settings.optimizer,
                     rows[job.method],

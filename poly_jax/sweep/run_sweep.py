@@ -10,6 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from poly_jax.configuration import Configuration, Loaded
+from poly_jax.data.trimmed import widths
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
@@ -102,7 +103,8 @@ def sweep(
             if key not in results:
                 if method.run not in opened:
                     opened[method.run] = open_run(method.run, settings.experiment)
-                jobs.append(Job(method, settings, cell, opened[method.run]))
+                examples_of = used.replace("{seed}", str(cell.seed))
+                jobs.append(Job(method, settings, cell, opened[method.run], examples_of))
     with contextlib.ExitStack() as held:
 
         def take() -> None:
@@ -112,9 +114,9 @@ def sweep(
         # Every host has read the same results before the first new one is written.
         on_first_host(take)
         progress = held.enter_context(SweepProgress(len(keys) - len(jobs), len(keys)))
-        for sharing in _sharing(jobs):
+        for sharing in _sharing(jobs, readings):
             mesh = _mesh(sharing[0].settings, batch_size)
-            adapting = Adapting.of(sharing, mesh, split, train_split, batch_size)
+            adapting = Adapting.of(sharing, mesh, split, batch_size)
             progress.begin(sharing)
             for first in range(0, len(sharing), stack):
                 some = sharing[first : first + stack]
@@ -223,17 +225,21 @@ def _is_score(value: Any) -> bool:
     return value is None or isinstance(value, int | float)
 
 
-def _sharing(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs in groups that share a program; those with fewer steps come first in a group."""
-    groups: list[list[Job]] = []
+def _sharing(jobs: Sequence[Job], readings: Readings) -> list[list[Job]]:
+    """The jobs in groups that share a program; those with fewer steps come first in a group.
+
+    A group's examples have the same lengths, to which the program would otherwise pad them.
+    """
+    groups: list[tuple[Any, list[Job]]] = []
     for job in jobs:
-        group = next((group for group in groups if job.program == group[0].program), None)
+        shared = (job.program, widths(job.examples(readings)))
+        group = next((group for other, group in groups if shared == other), None)
         if group is None:
-            groups.append([job])
+            groups.append((shared, [job]))
         else:
             group.append(job)
     # Adaptations of one program wait for the longest of them.
-    return [sorted(part, key=lambda job: job.steps) for group in groups for part in _by_skills(group)]
+    return [sorted(part, key=lambda job: job.steps) for _, group in groups for part in _by_skills(group)]
 
 
 def _by_skills(group: Sequence[Job]) -> list[Sequence[Job]]:

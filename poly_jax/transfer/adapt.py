@@ -15,6 +15,7 @@ from poly_jax.configuration.gin_text import bindings
 from poly_jax.counted import counted
 from poly_jax.data.batches import eval_batches
 from poly_jax.data.task_table import TaskTable
+from poly_jax.data.trimmed import trimmed_examples
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.loss import Loss, TokenLoss
@@ -211,6 +212,8 @@ def read_examples(
 ) -> Mapping[str, np.ndarray]:
     """Read the first `shots` examples of a task's split as arrays, `[row, length]`; None reads all of them.
 
+    The lengths are those that the examples need (`poly_jax.data.trimmed`), up to those of the experiment.
+
     For a mixture, the first `shots` examples of each of its tasks are read.
 
     An example is one row, or several rows if the task has several prompts or possible targets for it. Then
@@ -236,7 +239,7 @@ def read_examples(
         pairs = np.stack([joined["task_ids"], joined[EXAMPLE_IDS]], axis=1)
         joined[EXAMPLE_IDS] = np.unique(pairs, axis=0, return_inverse=True)[1]
     if shots is None:
-        return joined
+        return trimmed_examples(joined)
     for task_id in range(len(table)):
         own = {name: leaf[joined["task_ids"] == task_id] for name, leaf in joined.items()}
         found = count_examples(own)
@@ -245,7 +248,7 @@ def read_examples(
                 f"shots is {shots}, and split {split_name!r} of {table.name(task_id)} has "
                 f"{counted(found, 'example')}; ask for 1 to {found}"
             )
-    return first_examples(joined, shots)
+    return trimmed_examples(first_examples(joined, shots))
 
 
 def first_bindings(task: str, seed: int, shots: int | None, old_tasks: Sequence[str]) -> list[str]:

@@ -189,20 +189,18 @@ def _scales(adaptations: Sequence[Adaptation], model: Transformer) -> Float[Arra
 
 
 def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
-    """The examples with the same arrays for every task, and padded to the same number of answer choices."""
-    if not loss.needs_choices:
-        return [
-            {name: leaf for name, leaf in arrays.items() if name not in ("choices", "labels")}
-            for arrays in examples
-        ]
-    for arrays in examples:
+    """The examples with the same arrays for every task, padded to the same lengths and number of choices."""
+    left_out = () if loss.needs_choices else ("choices", "labels")
+    kept = [{name: leaf for name, leaf in arrays.items() if name not in left_out} for arrays in examples]
+    for arrays in kept:
         loss.divisors(arrays)  # Raises an error if the loss needs choices and a task has none.
-    most = max(arrays["choices"].shape[1] for arrays in examples)
-    return [
-        {**arrays, "choices": np.pad(leaf, ((0, 0), (0, most - leaf.shape[1]), (0, 0)))}
-        for arrays in examples
-        for leaf in [arrays["choices"]]
-    ]
+    most = {name: np.max([arrays[name].shape[1:] for arrays in kept], axis=0).astype(int) for name in kept[0]}
+
+    def padded(name: str, leaf: np.ndarray) -> np.ndarray:
+        missing = most[name] - np.array(leaf.shape[1:], int)
+        return np.pad(leaf, [(0, 0), *((0, count) for count in missing.tolist())])
+
+    return [{name: padded(name, leaf) for name, leaf in arrays.items()} for arrays in kept]
 
 
 def _cut(stacked: Tree, scales: Float[Array, "adaptations"] | None, number: Int[Array, ""]) -> Tree:
@@ -239,7 +237,7 @@ def _batches(adaptations: Sequence[Adaptation], batch_size: int, step: int) -> d
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _predict(model, decoding, trained, scales, frozen, inputs):
     def one(trained, scale, inputs):
-        ids = jnp.zeros((inputs.shape[0],), jnp.int32)
-        return generate(model, merge(frozen, scaled(trained, scale)), inputs, ids, decoding).tokens
+        task = jnp.zeros((), jnp.int32)  # All inputs have it, and share one mix.
+        return generate(model, merge(frozen, scaled(trained, scale)), inputs, task, decoding).tokens
 
     return jax.vmap(one)(trained, scales, inputs)

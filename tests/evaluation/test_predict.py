@@ -89,6 +89,21 @@ def test_rows_of_two_tasks_in_one_batch_use_their_own_adapters(run, rows):
     assert (together.predict(inputs, 1 - task_ids).tokens != mixed.tokens).any()
 
 
+def test_the_model_gets_one_task_where_all_examples_have_the_same(run, rows):
+    """Their mix is then computed and read once; `tests/model/test_one_task.py` looks at the program."""
+    inputs, targets, task_ids = rows
+    model, seen = Predictor(run.restored, Decoding(max_length=2), run.mesh, 4), []
+
+    def score(parameters, inputs, targets, tasks):
+        seen.append(np.asarray(tasks).tolist())
+        return np.zeros(4, np.float32)
+
+    model._score = score
+    model.score(inputs, targets, 0 * task_ids + 1)
+    model.score(inputs, targets, task_ids)
+    assert seen == [1, 1, [0, 1, 0, 1], [0, 1, 0, 0]]
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_the_batch_size_changes_nothing(run, rows, batch_size):
     inputs, targets, task_ids = rows
@@ -100,6 +115,32 @@ def test_the_batch_size_changes_nothing(run, rows, batch_size):
     scores = got.score(inputs, targets, task_ids)
     np.testing.assert_allclose(scores, expected.score(inputs, targets, task_ids), rtol=1e-5)
     assert sum(told) == 7
+
+
+def test_padding_that_no_example_needs_changes_nothing_and_compiles_nothing(run, rows):
+    inputs, targets, task_ids = rows
+    expected = predictor(run, 7)
+    wanted = expected.predict(inputs, task_ids), expected.score(inputs, targets, task_ids)
+    model = Predictor(run.restored, Decoding(max_length=MOST), run.mesh, 7)
+    for width in (64, 128, 512):
+        wide = np.pad(inputs, ((0, 0), (0, width - LENGTH)))
+        far = np.pad(targets, ((0, 0), (0, width // 4 - MOST)))
+        got = model.predict(wide, task_ids), model.score(wide, far, task_ids)
+        np.testing.assert_array_equal(got[0].tokens, wanted[0].tokens)
+        np.testing.assert_allclose(got[0].scores, wanted[0].scores, rtol=1e-5)
+        np.testing.assert_allclose(got[1], wanted[1], rtol=1e-5)
+    assert model._decode._cache_size() == model._score._cache_size() == 1
+
+
+def test_the_last_token_of_a_long_input_is_read(run, rows):
+    inputs, targets, task_ids = rows
+    wide = np.pad(inputs, ((0, 0), (0, 128 - LENGTH)))
+    wide[0, 127] = 7
+    shifted = np.concatenate([np.zeros((7, 1), np.int32), targets[:, :-1]], axis=1)
+    scores = np.take_along_axis(log_probs(run, wide, shifted, task_ids), targets[..., None], -1)[..., 0]
+    got = predictor(run, 7).score(wide, targets, task_ids)
+    np.testing.assert_allclose(got, (scores * (targets > 0)).sum(-1), rtol=1e-5)
+    assert abs(got[0] - predictor(run, 7).score(inputs, targets, task_ids)[0]) > 1e-4
 
 
 def test_a_last_batch_that_is_not_full_is_not_compiled_again(run, rows):

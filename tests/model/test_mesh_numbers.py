@@ -166,13 +166,14 @@ def _packed(model, parameters, batch):
 
 
 def _decoded(model, parameters, batch):
-    """Greedy outputs, beams, and the scores of two answer choices."""
+    """Greedy outputs, beams, and the scores of two answer choices, for tasks of rows and for one of all."""
     inputs, targets, ids = (batch[name] for name in _READ)
     greedy = generate(model, parameters, inputs, ids, Decoding(max_length=4))
     beams = generate(model, parameters, inputs, ids, Decoding(max_length=4, n_beams=2))
     choices = jnp.stack([targets, jnp.roll(targets, 1, axis=0)], axis=1)
     return {
         "choices": choice_scores(model, parameters, inputs, choices, ids),
+        "choices of one task": choice_scores(model, parameters, inputs, choices, ids[1]),
         "greedy": greedy.tokens,
         "beams": beams.tokens,
         "beam scores": beams.scores,

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import pathlib
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from etils import epath
 
@@ -142,6 +144,22 @@ def test_methods_with_other_rates_steps_ranks_and_variants_share_a_program_and_k
         assert shared["metrics"] == alone["metrics"]
         assert shared["trained"] == alone["trained"]
         assert shared["loss"] == pytest.approx(alone["loss"], abs=1e-4)
+
+
+def test_adaptations_whose_examples_have_other_lengths_have_a_program_of_their_own():
+    def job(task, inputs, targets):
+        rows = {
+            "encoder_input_tokens": np.zeros((4, inputs), np.int32),
+            "decoder_target_tokens": np.zeros((4, targets), np.int32),
+        }
+        settings = SimpleNamespace(variant=SimpleNamespace(trainable="all"))
+        return SimpleNamespace(
+            task=task, program="equal", steps=2, settings=settings, examples=lambda _: rows
+        )
+
+    jobs = [job("a", 64, 16), job("b", 128, 16), job("c", 64, 16), job("d", 64, 32)]
+    groups = run_sweep._sharing(jobs, None)
+    assert [[job.task for job in group] for group in groups] == [["a", "c"], ["b"], ["d"]]
 
 
 @pytest.mark.slow

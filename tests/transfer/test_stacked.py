@@ -187,6 +187,16 @@ def test_tasks_with_different_numbers_of_choices_can_be_stacked(many, uneven_tas
         np.testing.assert_allclose(together.losses[:, i], own.losses[:, 0], atol=1e-4)
 
 
+def test_tasks_with_inputs_and_targets_of_different_lengths_can_be_stacked(many, uneven_tasks):
+    short, other = uneven_tasks
+    long = {name: np.pad(leaf, ((0, 0), (0, 3))) if leaf.ndim == 2 else leaf for name, leaf in other.items()}
+    settings = {"steps": 2, "batch_size": 2, "optimizer": OPTIMIZER}
+    given = (many.model, many.parameters, VARIANTS["mhr-mu"])
+    wanted = stack_of(*given, [short, other], SEEDS, **settings)
+    got = stack_of(*given, [short, long], SEEDS, **settings)
+    np.testing.assert_allclose(got.losses, wanted.losses, atol=1e-5)
+
+
 def test_a_variant_that_trains_nothing_takes_and_reports_no_step(many, uneven_tasks):
     told = []
     settings = {"steps": 3, "batch_size": 2, "optimizer": OPTIMIZER, "advance": lambda: told.append(1)}

@@ -1,0 +1,52 @@
+"""Rows without padding that none of them needs, in one of few widths, each of which is compiled once."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+# A shorter width would save less time than its own program takes to compile.
+SHORTEST_INPUTS = 64
+SHORTEST_TARGETS = 16
+
+_WITH_TARGETS = ("decoder_target_tokens", "decoder_input_tokens", "decoder_loss_weights")
+
+
+def width_for(longest: int, length: int, shortest: int) -> int:
+    """Return the half, quarter, ... of a length, of at least `shortest`, that holds `longest` tokens."""
+    while length % 2 == 0 and length // 2 >= max(longest, shortest):
+        length //= 2
+    return length
+
+
+def trimmed(tokens: Int[np.ndarray, "*rows length"], shortest: int) -> Int[np.ndarray, "*rows width"]:
+    """Return rows of the smallest width that holds all of them.
+
+    Args:
+      tokens: rows, padded at their ends with 0.
+      shortest: the smallest width.
+    """
+    used = np.flatnonzero(tokens.any(axis=tuple(range(tokens.ndim - 1))))
+    longest = int(used[-1]) + 1 if used.size else 0
+    return tokens[..., : width_for(longest, tokens.shape[-1], shortest)]
+
+
+def trimmed_examples(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return examples with inputs, targets and answer choices of the smallest widths that hold all of them.
+
+    Args:
+      arrays: what `poly_jax.data.padded_rows` returns; arrays of other names stay as they are.
+    """
+    inputs = trimmed(arrays["encoder_input_tokens"], SHORTEST_INPUTS)
+    width = trimmed(arrays["decoder_target_tokens"], SHORTEST_TARGETS).shape[-1]
+    found = {**arrays, "encoder_input_tokens": inputs}
+    found |= {name: arrays[name][:, :width] for name in _WITH_TARGETS}
+    if "choices" in arrays:
+        found["choices"] = trimmed(arrays["choices"], SHORTEST_TARGETS)
+    return found
+
+
+def widths(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
+    """Return the widths of inputs, targets and answer choices."""
+    names = ("encoder_input_tokens", "decoder_target_tokens", "choices")
+    return tuple(arrays[name].shape[-1] for name in names if name in arrays)
