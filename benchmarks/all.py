@@ -26,12 +26,13 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "memory": (),
     "commands": (),
     "stacked_adaptation": (),
+    "short_rows": (),
     "packing": ("--rounds=2",),
     "token_routing": ("--rounds=2",),
     "mixing_forms": (),
     "arrow_prototypes": (),
 }
-COMPARED = ("train_step", "decoding", "memory", "commands", "stacked_adaptation", "packing")
+COMPARED = ("train_step", "decoding", "memory", "commands", "stacked_adaptation", "short_rows", "packing")
 """The benchmarks that compare with PEFT, or with what a user would do otherwise."""
 
 

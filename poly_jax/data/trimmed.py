@@ -12,23 +12,28 @@ SHORTEST_TARGETS = 16
 _WITH_TARGETS = ("decoder_target_tokens", "decoder_input_tokens", "decoder_loss_weights")
 
 
-def width_for(longest: int, length: int, shortest: int) -> int:
-    """Return the half, quarter, ... of a length, of at least `shortest`, that holds `longest` tokens."""
-    while length % 2 == 0 and length // 2 >= max(longest, shortest):
-        length //= 2
-    return length
-
-
-def trimmed(tokens: Int[np.ndarray, "*rows length"], shortest: int) -> Int[np.ndarray, "*rows width"]:
-    """Return rows of the smallest width that holds all of them.
+def row_widths(tokens: Int[np.ndarray, "rows *choices length"], shortest: int) -> Int[np.ndarray, "rows"]:
+    """Return for each row the half, quarter, ... of the length, of at least `shortest`, that holds the row.
 
     Args:
-      tokens: rows, padded at their ends with 0.
+      tokens: rows, padded at their ends with 0; a row of several choices needs the width of the longest.
       shortest: the smallest width.
     """
-    used = np.flatnonzero(tokens.any(axis=tuple(range(tokens.ndim - 1))))
-    longest = int(used[-1]) + 1 if used.size else 0
-    return tokens[..., : width_for(longest, tokens.shape[-1], shortest)]
+    present = tokens.any(axis=tuple(range(1, tokens.ndim - 1)))
+    length = tokens.shape[-1]
+    longest = (present * np.arange(1, length + 1)).max(axis=-1, initial=0)
+    found = np.full(len(tokens), length)
+    while length % 2 == 0 and length // 2 >= shortest:
+        length //= 2
+        found[longest <= length] = length
+    return found
+
+
+def trimmed(
+    tokens: Int[np.ndarray, "rows *choices length"], shortest: int
+) -> Int[np.ndarray, "rows *choices width"]:
+    """Return the rows in the largest width that one of them needs; see `row_widths`."""
+    return tokens[..., : row_widths(tokens, shortest).max(initial=0)]
 
 
 def trimmed_examples(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from poly_jax.data.trimmed import SHORTEST_INPUTS, SHORTEST_TARGETS, trimmed
+from poly_jax.data.trimmed import SHORTEST_INPUTS, SHORTEST_TARGETS, row_widths, trimmed
 from poly_jax.errors import UserError
 from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
@@ -24,6 +24,8 @@ from poly_jax.training.restore import Restored
 
 Advance = Callable[[int], None]
 Arrays = dict[str, np.ndarray]
+
+_SHORTEST = {"inputs": SHORTEST_INPUTS, "targets": SHORTEST_TARGETS}
 
 
 class Predictions(NamedTuple):
@@ -41,7 +43,7 @@ class Predictor:
     """A restored model that predicts and scores, each example with its own task's adapters.
 
     Examples that all have the same task share one mix of the skills, where others have a mix each. Inputs and
-    targets lose padding that none of a call's examples needs (`poly_jax.data.trimmed`). A program is compiled
+    targets lose padding that no example of a batch needs (`poly_jax.data.trimmed`). A program is compiled
     once for each of these. Each host passes all examples and gets all results; the devices share every batch.
     """
 
@@ -89,16 +91,15 @@ class Predictor:
         decoding = self._decoding
         tokens = np.zeros((len(inputs), decoding.max_length), np.int32)
         scores = np.zeros(len(inputs), np.float32)
-        arrays = {"inputs": trimmed(inputs, SHORTEST_INPUTS)}
-        for number, (rows, tasks, batch) in enumerate(self._batches(task_ids, arrays)):
+        for number, (rows, tasks, batch) in enumerate(self._batches(task_ids, {"inputs": inputs})):
             key = jax.random.fold_in(self._key, number) if decoding.temperature else None
             decoded = self._decode(self._restored.parameters, batch["inputs"], tasks, key)
             # The last batch is cut on the host, because indexing a device array would compile again.
-            tokens[rows] = np.asarray(decoded.tokens)[: rows.stop - rows.start]
-            scores[rows] = np.asarray(decoded.scores)[: rows.stop - rows.start]
+            tokens[rows] = np.asarray(decoded.tokens)[: len(rows)]
+            scores[rows] = np.asarray(decoded.scores)[: len(rows)]
             self._check_numbers(scores[rows], rows, task_ids)
             if advance:
-                advance(rows.stop - rows.start)
+                advance(len(rows))
         return Predictions(tokens, scores)
 
     def score(
@@ -138,22 +139,24 @@ class Predictor:
     ) -> Float[np.ndarray, "examples *choices"]:
         """Run a program on batches of all examples and join its results."""
         scores = np.zeros(targets.shape[:-1], np.float32)
-        arrays = {"inputs": trimmed(inputs, SHORTEST_INPUTS), "targets": trimmed(targets, SHORTEST_TARGETS)}
-        for rows, tasks, batch in self._batches(task_ids, arrays):
+        for rows, tasks, batch in self._batches(task_ids, {"inputs": inputs, "targets": targets}):
             done = program(self._restored.parameters, batch["inputs"], batch["targets"], tasks)
-            scores[rows] = np.asarray(done)[: rows.stop - rows.start]
+            scores[rows] = np.asarray(done)[: len(rows)]
             self._check_numbers(scores[rows], rows, task_ids)
             if advance:
-                advance(rows.stop - rows.start)
+                advance(len(rows))
         return scores
 
     def _check_numbers(
-        self, scores: Float[np.ndarray, "rows *choices"], rows: slice, task_ids: Int[np.ndarray, "examples"]
+        self,
+        scores: Float[np.ndarray, "rows *choices"],
+        rows: Int[np.ndarray, "rows"],
+        task_ids: Int[np.ndarray, "examples"],
     ) -> None:
         """Refuse outputs of a model that computes NaN, because metrics would count them as wrong answers."""
         broken = np.isnan(scores).reshape(len(scores), -1).any(axis=-1)
         if broken.any():
-            example = rows.start + int(np.argmax(broken))
+            example = int(rows[np.argmax(broken)])
             task = self._restored.table.name(int(task_ids[example]))
             raise UserError(
                 f"the log-probability of example {example}, of task {task!r}, is not a number (NaN): the "
@@ -163,25 +166,28 @@ class Predictor:
 
     def _batches(
         self, task_ids: Int[np.ndarray, "examples"], arrays: Arrays
-    ) -> Iterator[tuple[slice, jax.Array, dict[str, jax.Array]]]:
-        """Yield the rows of each batch, their tasks or the one that all examples have, and the batch.
+    ) -> Iterator[tuple[Int[np.ndarray, "rows"], jax.Array, dict[str, jax.Array]]]:
+        """Yield the examples of each batch, their tasks or the one that all examples have, and the batch.
 
-        The arrays are on the mesh. The last batch repeats its last row.
+        The arrays are on the mesh. Examples that need the same widths come together, so that most batches can
+        lose padding. The last batch repeats its last row.
         """
         check_task_ids(task_ids, len(self._restored.table))
         count, sharding = len(task_ids), batch_sharding(self._mesh)
+        # The last key comes first.
+        order = np.lexsort([row_widths(arrays[name], _SHORTEST[name]) for name in reversed(list(arrays))])
         one_task = bool((task_ids == task_ids[:1]).all())
         with on_mesh(self._mesh):
             for first in range(0, count, self._batch_size):
                 # A repeated row ends when its original does, so the added rows do not prolong decoding.
-                places = np.minimum(np.arange(first, first + self._batch_size), count - 1)
+                places = order[np.minimum(np.arange(first, first + self._batch_size), count - 1)]
                 batch = {
-                    name: _spread(np.asarray(leaf[places], np.int32), sharding)
+                    name: _spread(trimmed(leaf[places].astype(np.int32), _SHORTEST[name]), sharding)
                     for name, leaf in arrays.items()
                 }
-                tasks = np.asarray(task_ids[first] if one_task else task_ids[places], np.int32)
+                tasks = np.asarray(task_ids[0] if one_task else task_ids[places], np.int32)
                 placed = _spread(tasks, replicated(self._mesh) if one_task else sharding)
-                yield slice(first, min(first + self._batch_size, count)), placed, batch
+                yield places[: count - first], placed, batch
 
     def _score_batch(
         self,

@@ -132,6 +132,27 @@ def test_padding_that_no_example_needs_changes_nothing_and_compiles_nothing(run,
     assert model._decode._cache_size() == model._score._cache_size() == 1
 
 
+def test_examples_of_one_width_are_batched_together_and_keep_their_places(run, rows):
+    inputs, targets, task_ids = rows
+    wide, far = np.pad(inputs, ((0, 0), (0, 256 - LENGTH))), np.pad(targets, ((0, 0), (0, 64 - MOST)))
+    wide[[1, 4], 100], wide[3, 255], far[5, 30] = 9, 9, 9
+    model, seen = Predictor(run.restored, Decoding(max_length=2), run.mesh, 2), []
+    score = model._score
+
+    def listed(parameters, inputs, targets, tasks):
+        seen.append((inputs.shape[1], targets.shape[1]))
+        return score(parameters, inputs, targets, tasks)
+
+    model._score = listed
+    got = model.score(wide, far, task_ids)
+    # Examples 0 and 2; 5 and 6; 1 and 4; and 3.
+    assert seen == [(64, 16), (64, 32), (128, 16), (256, 16)]
+    for row in range(7):
+        each = slice(row, row + 1)
+        alone = predictor(run, 1).score(wide[each], far[each], task_ids[each])
+        np.testing.assert_allclose(got[each], alone, rtol=1e-5)
+
+
 def test_the_last_token_of_a_long_input_is_read(run, rows):
     inputs, targets, task_ids = rows
     wide = np.pad(inputs, ((0, 0), (0, 128 - LENGTH)))
