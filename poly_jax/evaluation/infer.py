@@ -6,7 +6,7 @@ import numpy as np
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
-from poly_jax.evaluation.predict import Predictor
+from poly_jax.evaluation.predict import Predictor, rows_for
 from poly_jax.evaluation.text_encoding import say_if_endless, task_encoder
 from poly_jax.evaluation.texts import check_output, read_records, text_of, write_answers
 from poly_jax.evaluation.unknown_answers import Unknown
@@ -53,7 +53,7 @@ def infer(
         "prediction" and "score" (the prediction's log-probability); "-" is standard output. The file is
         written after all predictions have been made.
       experiment: the run's experiment.
-      batch_size: number of examples in a batch, over all devices.
+      batch_size: largest number of examples in a batch, over all devices.
       partitioning: shape of the device mesh.
       unknown: way to answer where the run does not know the task: "average" (the mean of all tasks' mixing
         weights), "nearest" (those of the task whose text is most similar to the texts, or to the task's
@@ -91,7 +91,8 @@ def infer(
         restored = with_shares(restored, shares, wanted)
     # Where adapters do not depend on the task, the first task stands for every other one.
     task_id = restored.table.id(task) if task in restored.table.names else 0
-    predictor = Predictor(restored, experiment.decoding, mesh, batch_size)
+    rows = rows_for(len(inputs), batch_size, mesh)
+    predictor = Predictor(restored, experiment.decoding, mesh, rows)
     predictions = predictor.predict(inputs, np.full(len(inputs), task_id, np.int32))
     vocabulary = described.output_features["targets"].vocabulary
     answers = [vocabulary.decode(tokens) for tokens in predictions.tokens.tolist()]

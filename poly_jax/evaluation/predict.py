@@ -19,7 +19,7 @@ from poly_jax.model.generate import Decoding, generate
 from poly_jax.model.scoring import decoder_inputs, sequence_scores
 from poly_jax.model.transformer import Transformer
 from poly_jax.routing.task_ids import check_task_ids
-from poly_jax.training.mesh import batch_sharding, check_batch_size, on_mesh, replicated
+from poly_jax.training.mesh import batch_sharding, check_batch_size, on_mesh, replicated, row_devices
 from poly_jax.training.restore import Restored
 
 Advance = Callable[[int], None]
@@ -208,6 +208,13 @@ class Predictor:
         task_ids: Int[Array, "*rows"],
     ) -> Float[Array, "batch choices"]:
         return choice_scores(self._restored.model, parameters, inputs, choices, task_ids, length_norm=0.0)
+
+
+def rows_for(examples: int, batch_size: int, mesh: Mesh) -> int:
+    """Return the half, quarter, ... of a batch size that holds this many examples and the mesh divides."""
+    while batch_size % (2 * row_devices(mesh)) == 0 and batch_size // 2 >= examples:
+        batch_size //= 2
+    return batch_size
 
 
 def decode_program(model: Transformer, decoding: Decoding, mesh: Mesh) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.evaluation.predict import Predictor
+from poly_jax.evaluation.predict import Predictor, rows_for
 from poly_jax.model.generate import Decoding, generate
 
 LENGTH, MOST = 12, 6
@@ -245,6 +245,23 @@ def test_several_devices_predict_the_same_as_one_device():
         [sys.executable, "-c", SEVERAL_DEVICES], capture_output=True, text=True, check=False
     )
     assert done.stdout == "equal on 4\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("examples", "batch_size", "devices", "expected"),
+    [
+        (1, 32, 1, 1),
+        (7, 32, 1, 8),
+        (17, 32, 1, 32),
+        (100, 32, 1, 32),
+        (1, 32, 8, 8),
+        (1, 12, 1, 3),
+        (0, 8, 1, 1),
+    ],
+)
+def test_few_examples_are_predicted_in_a_batch_that_just_holds_them(examples, batch_size, devices, expected):
+    mesh = SimpleNamespace(shape={"data": devices, "fsdp": 1, "model": 1})
+    assert rows_for(examples, batch_size, mesh) == expected
 
 
 def test_a_batch_size_that_the_devices_do_not_divide_is_refused(run):
