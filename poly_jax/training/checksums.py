@@ -111,7 +111,12 @@ def _on_devices(array: jax.Array) -> tuple[UInt32[Array, ""], Bool[Array, ""]]:
     place = NamedSharding(sharding.mesh, PartitionSpec()) if isinstance(sharding, NamedSharding) else None
     if place not in _compiled:
         _compiled[place] = jax.jit(_sum_and_finite, out_shardings=place)
-    return _compiled[place](array)
+    found = _compiled[place](array)
+    if jax.default_backend() == "cpu":
+        # The sum over devices waits in a thread of each simulated device. Where many arrays are summed at
+        # once, those of different arrays take all threads, and wait for one another for ever.
+        jax.block_until_ready(found)
+    return found
 
 
 _compiled: dict[NamedSharding | None, Any] = {}

@@ -1,9 +1,12 @@
 """Checksums of arrays notice every changed bit, wherever the array is."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from poly_jax.errors import UserError
 from poly_jax.training.checksums import checksum, checksums
@@ -69,3 +72,27 @@ def test_a_stored_tree_is_reported_where_one_number_has_changed(tmp_path):
     tree["a"]["b"][1] = np.nextafter(np.float32(1), np.float32(2))
     with pytest.raises(UserError, match=r"x: the numbers of a/b are not those that were saved"):
         verified(of_tree(tree), right, "x", "copy it")["a/b"].load()
+
+
+def main():
+    """Print the checksums of many arrays that eight devices share, and of the same arrays in memory."""
+    mesh = jax.make_mesh((4, 2), ("data", "model"))
+    draw = np.random.default_rng(0)
+    arrays = [draw.normal(size=(8, 4, 6)).astype(np.float32) for _ in range(600)]
+    specs = [PartitionSpec("data", "model"), PartitionSpec("model"), PartitionSpec()]
+    placed = [
+        jax.device_put(array, NamedSharding(mesh, specs[number % 3])) for number, array in enumerate(arrays)
+    ]
+    found = checksums(placed)
+    print(json.dumps([[found[str(number)] for number in range(600)], list(map(checksum, arrays))]))
+
+
+@pytest.mark.slow
+def test_many_arrays_on_eight_devices_have_the_checksums_that_they_have_in_memory(on_eight_devices):
+    """Summed all at once, they took all threads of the devices, and each waited for another's."""
+    found, wanted = on_eight_devices(__file__)
+    assert found == wanted
+
+
+if __name__ == "__main__":
+    main()
