@@ -314,6 +314,15 @@ def test_flags_reach_the_programs(calls, run):
     assert calls.reproduce_zero_shot == {"output_dir": "runs/zero_shot", "seeds": (4,), "bindings": ()}
 
 
+@pytest.mark.parametrize("name", ["train.steps", "train/Optimizer.learning_rate"])
+def test_settings_of_training_are_refused_where_a_run_is_adapted(calls, run, capsys, name):
+    words = ["adapt", f"--run={run}", "--task=t", "--output_dir=out"]
+    assert cli.main([*words, f"--gin.{name}=2"]) == 1
+    told = capsys.readouterr().err
+    assert f"--gin.{name} is given" in told
+    assert f"such as adapt{name.removeprefix('train')}" in told
+
+
 def test_flags_that_are_not_given_are_left_to_gin_and_the_programs(calls, run):
     # Arguments that the configuration makes even where nothing is bound.
     made = {"experiment", "partitioning"}

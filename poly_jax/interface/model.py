@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -83,7 +83,7 @@ class Model:
         Raises:
           UserError: the adapters do not fit the T5 or the tasks.
         """
-        table = TaskTable(tuple(sorted(tasks)))
+        table = TaskTable(tuple(sorted(_texts("tasks", tasks))))
         if adapters.n_tasks != len(table):
             raise UserError(
                 f"the adapters are for {counted(adapters.n_tasks, 'task')}, and {len(table)} are named"
@@ -114,7 +114,7 @@ class Model:
         tensors = layers_apart(of_tree(backbone), path, axis=0)
         read = read_adapters(os.fspath(path), self.config, tensors, granularity)
         adapters = read.adapters(path)
-        names = list(tasks) if tasks is not None else numbered(adapters.n_tasks)
+        names = _texts("tasks", tasks) if tasks is not None else numbered(adapters.n_tasks)
         if len(names) != adapters.n_tasks:
             raise UserError(f"{path} has {counted(adapters.n_tasks, 'task')}, and {len(names)} are named")
         tree, in_table = sorted_by_task(read.tree, names, adapters.router.owns_skills)
@@ -144,10 +144,13 @@ class Model:
         The other arguments and the errors are the same as in `predict`.
         """
         inputs, ids = self._inputs(texts, task)
-        if len(targets) != len(texts):
+        targets = _texts("targets", targets)
+        if len(targets) != len(inputs):
             raise UserError(
-                f"the number of texts is {len(texts)} and that of targets {len(targets)}; give one for each"
+                f"the number of texts is {len(inputs)} and that of targets {len(targets)}; give one for each"
             )
+        if not targets:
+            return []
         length = max(len(self._feature.vocabulary.encode(target)) + 1 for target in targets)
         encoded = encoder_of(task, self._feature.vocabulary, length, "targets")(targets)
         return self._predictor.score(inputs, encoded, ids).tolist()
@@ -205,8 +208,9 @@ class Model:
         return feature(self.vocabulary, self.config)
 
     def _inputs(self, texts: Sequence[str], task: str | None) -> tuple[np.ndarray, np.ndarray]:
-        if isinstance(texts, str):
-            raise UserError(f"texts is a single text, {texts!r}; give a list of texts")
+        texts = _texts("texts", texts)
+        if task is not None and not isinstance(task, str):
+            raise UserError(f"task is {task!r}; give the name of one of {', '.join(self.tasks)}")
         if task is not None and not self.tasks:
             raise UserError(f"task is {task!r}, and the T5 has no adapters; attach some first")
         if task is None and len(self.tasks) > 1:
@@ -217,3 +221,18 @@ class Model:
         name = self.tasks[task_id] if self.tasks else None
         inputs = encoder_of(name, self._feature.vocabulary, self.inputs_length)(texts)
         return inputs, np.full(len(inputs), task_id, np.int32)
+
+
+def _texts(name: str, given: Iterable[str]) -> list[str]:
+    """The texts of an argument.
+
+    Raises:
+      UserError: it is a single text, or something in it is no text.
+    """
+    if isinstance(given, str):
+        raise UserError(f"{name} is a single text, {given!r}; give a list of texts")
+    found = list(given)
+    for text in found:
+        if not isinstance(text, str):
+            raise UserError(f"{name} has {text!r}, which is no text; give a list of texts")
+    return found

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 from typing import Literal
 
 from etils import epath
@@ -28,11 +29,12 @@ def check_output_folder(folder: epath.PathLike, program: Program) -> None:
     A folder that does not exist, is empty, or holds only files that none of the programs writes is free.
 
     Raises:
-      UserError: the folder is a file, or belongs to a run or to another program.
+      UserError: the folder is a file, cannot be written, or belongs to a run or to another program.
     """
     place = epath.Path(folder)
     if place.exists() and not place.is_dir():
         raise UserError(f"--output_dir={folder} is a file; give a folder")
+    _check_writable(place)
     if run := _run_around(place):
         raise UserError(
             f"--output_dir={folder} holds a training run; give `poly-jax {program}` another folder, such as"
@@ -43,6 +45,17 @@ def check_output_folder(folder: epath.PathLike, program: Program) -> None:
         raise UserError(
             f"--output_dir={folder} holds the files of `poly-jax {owner}`; give `poly-jax {program}` another"
             " folder"
+        )
+
+
+def _check_writable(folder: epath.Path) -> None:
+    """Raise a UserError if a local folder can be neither made nor written, before hours of work for it."""
+    if "://" in os.fspath(folder):
+        return
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UserError(
+            f"--output_dir={folder} cannot be written, because {there} does not allow it; give another folder"
         )
 
 

@@ -161,7 +161,16 @@ def _check_labels(methods: Sequence[Method]) -> None:
 
 
 def _settings(method: Method, loaded: Loaded) -> Settings:
-    """The settings of adapting in the configurations of the run and the user, and in the method."""
+    """The settings of adapting in the configurations of the run and the user, and in the method.
+
+    Raises:
+      UserError: as `adapting_settings`; or rows are to start in a way that only `Method` can say.
+    """
+    if loaded.bound("adapt").get("init_router_from"):
+        raise UserError(
+            "adapt.init_router_from is bound, which a sweep does not read; bind Method.init_router_from of"
+            " the methods in sweep.methods whose rows should start so"
+        )
     settings = adapting_settings(loaded, method.variant)
     rates = {
         name: getattr(method, name)

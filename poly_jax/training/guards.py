@@ -26,10 +26,13 @@ def check_counts(program: str, **counts: int) -> None:
 
 
 def check_seeds(name: str, seeds: Iterable[int]) -> None:
-    """Raise a UserError if a seed of few-shot batches is below 0, which NumPy's generators do not take."""
+    """Raise a UserError if a seed is below 0, which NumPy's generators do not take, or has over 32 bits.
+
+    JAX's keys have the last 32 bits of a seed, so that larger ones would repeat the draws of smaller ones.
+    """
     for seed in seeds:
-        if seed < 0:
-            raise UserError(f"{name} is {seed}; it must be 0 or more")
+        if not 0 <= seed < 2**32:
+            raise UserError(f"{name} is {seed}; it must be a whole number from 0 to {2**32 - 1}")
 
 
 def check_trainable(experiment: Experiment, trainable: str) -> None:

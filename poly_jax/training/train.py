@@ -90,6 +90,7 @@ def train(
     """
     began = claim_start()
     guards.check_trainable(experiment, trainable)
+    guards.check_seeds("train.seed", (seed,))
     guards.check_counts(
         "train",
         steps=steps,

@@ -201,6 +201,11 @@ def test_another_systems_adapters_are_attached_by_name(bare, tmp_path):
         (lambda model, bare: model.predict(["a"]), "say which of the 3 tasks is meant, such as task='a'"),
         (lambda model, bare: model.predict(["a"], task="d"), "task 'd' is not in the table of 3 tasks"),
         (lambda model, bare: model.predict("a", task="a"), "texts is a single text, 'a'; give a list"),
+        (lambda model, bare: model.predict(["a", 3], task="a"), "texts has 3, which is no text"),
+        (lambda model, bare: model.predict(["a"], task=1), "task is 1; give the name of one of a, b, c"),
+        (lambda model, bare: model.score(["a"], [None], task="a"), "targets has None, which is no text"),
+        (lambda model, bare: bare.attach(MHR, [1, 2, 3]), "tasks has 1, which is no text"),
+        (lambda model, bare: bare.attach(MHR, "abc"), "tasks is a single text, 'abc'; give a list"),
         (lambda model, bare: bare.predict(["a"], task="a"), "task is 'a', and the T5 has no adapters"),
         (
             lambda model, bare: model.score(["a"], ["b", "c"], task="a"),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from poly_jax.errors import UserError
+from poly_jax.reporting import output_folder
 from poly_jax.reporting.output_folder import check_output_file, check_output_folder
 
 PROGRAMS = ("sweep", "reproduce", "demo", "routing", "eval")
@@ -81,3 +82,19 @@ def test_other_files_in_a_run_and_the_same_names_elsewhere_may_be_written(tmp_pa
     (tmp_path / "config.gin").write_text("")
     check_output_file(tmp_path / "answers.txt")
     check_output_file(tmp_path / "answers" / "metrics.jsonl")
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_refused(tmp_path, monkeypatch):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    # The tests may run as root, to whom the system allows everything.
+    monkeypatch.setattr(output_folder.os, "access", lambda path, mode: str(path) != str(closed))
+    for folder in (closed, closed / "new" / "results"):
+        with pytest.raises(
+            UserError, match=rf"{folder} cannot be written, because {closed} does not allow it"
+        ):
+            check_output_folder(folder, "eval")
+    check_output_folder(tmp_path / "open" / "new", "eval")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written, because .*file does not allow it"):
+        check_output_folder(tmp_path / "file" / "results", "eval")

@@ -229,7 +229,14 @@ def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
         ([("mhr", "mhr", {})], {"batch_size": 0}, r"sweep.batch_size is 0; it must be at least 1"),
         ([("mhr", "mhr", {})], {"tasks": []}, r"sweep.tasks is \(\); give at least one"),
         ([("mhr", "mhr", {})], {"seeds": (1, 1)}, r"sweep.seeds is \(1, 1\)"),
-        ([("mhr", "mhr", {})], {"seeds": (0, -1)}, r"a seed of sweep.seeds is -1; it must be 0 or more"),
+        ([("mhr", "mhr", {})], {"seeds": (0, -1)}, r"a seed of sweep.seeds is -1; it must be a whole number"),
+        # JAX would draw the numbers of seed 0.
+        ([("mhr", "mhr", {})], {"seeds": (2**32,)}, r"is 4294967296; it must be .* from 0 to 4294967295"),
+        (
+            [("mhr", "mhr", {})],
+            {"bindings": ("adapt.init_router_from = ('skillbench_abc',)",)},
+            r"adapt.init_router_from is bound, which a sweep does not read; bind Method.init_router_from",
+        ),
         (
             [("mhr", "mhr", {})],
             {"metric": "bleu"},
@@ -240,6 +247,15 @@ def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
 def test_a_mistake_is_reported_before_anything_is_computed(short_runs, tmp_path, methods, settings, message):
     with pytest.raises(UserError, match=message):
         sweep(short_runs, tmp_path / "sweep", *methods, **settings)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_settings_of_methods_are_refused_where_the_command_line_gives_the_methods(
+    short_runs, tmp_path, capsys
+):
+    words = ["sweep", "--methods", f"{short_runs['mhr']}:mhr", "--tasks", TASKS[0]]
+    assert cli.main([*words, f"--output_dir={tmp_path / 'sweep'}", "--gin.Method.steps=5"]) == 1
+    assert "Method.steps is bound, and --methods says the run and the variant" in capsys.readouterr().err
     assert not (tmp_path / "sweep").exists()
 
 

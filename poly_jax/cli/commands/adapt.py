@@ -4,6 +4,7 @@ import argparse
 
 from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
+from poly_jax.errors import UserError
 from poly_jax.transfer.variants import VARIANTS
 
 _TRAINED: dict[str, str] = {
@@ -64,6 +65,13 @@ class Adapt(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Adapt the run to the task."""
+        for binding in config.bindings:
+            name = binding.partition("=")[0].strip()
+            if name.startswith(("train.", "train/")):
+                raise UserError(
+                    f"--gin.{name} is given, and `poly-jax adapt` does not train on the run's tasks; bind"
+                    f" settings of adapt, such as adapt{name.removeprefix('train')}"
+                )
         loaded = config.load(run=args.run)
         from poly_jax.training.recorded_mesh import arguments_here
         from poly_jax.transfer.adapt import adapt

@@ -5,6 +5,7 @@ import dataclasses
 
 from poly_jax.cli.command import Command, given, path
 from poly_jax.configuration import Configuration
+from poly_jax.errors import UserError
 
 
 class Sweep(Command):
@@ -43,6 +44,12 @@ class Sweep(Command):
 
         flags = given(args, "output_dir", "tasks", "seeds", "split")
         if args.methods is not None:
+            if bound := loaded.bound("Method"):
+                raise UserError(
+                    f"Method.{next(iter(bound))} is bound, and --methods says the run and the variant of each"
+                    " row alone; bind the setting of adapt (such as adapt.steps) for all rows, or"
+                    " sweep.methods in a gin file in place of --methods"
+                )
             methods = [Method.parse(text) for text in args.methods]
             flags["methods"] = [dataclasses.replace(method, run=path(method.run)) for method in methods]
         sweep(**loaded.arguments("sweep", configuration=config, **flags))
