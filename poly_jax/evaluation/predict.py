@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from poly_jax.data.trimmed import SHORTEST_INPUTS, SHORTEST_TARGETS, row_widths, trimmed
+from poly_jax.data.trimmed import SHORTEST_INPUTS, SHORTEST_TARGETS, row_widths
 from poly_jax.errors import UserError
 from poly_jax.model.choices import choice_scores
 from poly_jax.model.decoding import Decoded
@@ -175,14 +175,15 @@ class Predictor:
         check_task_ids(task_ids, len(self._restored.table))
         count, sharding = len(task_ids), batch_sharding(self._mesh)
         # The last key comes first.
-        order = np.lexsort([row_widths(arrays[name], _SHORTEST[name]) for name in reversed(list(arrays))])
+        needed = {name: row_widths(leaf, _SHORTEST[name]) for name, leaf in arrays.items()}
+        order = np.lexsort(list(needed.values())[::-1])
         one_task = bool((task_ids == task_ids[:1]).all())
         with on_mesh(self._mesh):
             for first in range(0, count, self._batch_size):
                 # A repeated row ends when its original does, so the added rows do not prolong decoding.
                 places = order[np.minimum(np.arange(first, first + self._batch_size), count - 1)]
                 batch = {
-                    name: _spread(trimmed(leaf[places].astype(np.int32), _SHORTEST[name]), sharding)
+                    name: _spread(leaf[places, ..., : needed[name][places].max()].astype(np.int32), sharding)
                     for name, leaf in arrays.items()
                 }
                 tasks = np.asarray(task_ids[0] if one_task else task_ids[places], np.int32)

@@ -194,11 +194,11 @@ def _alike(examples: Sequence[Arrays], loss: Loss) -> list[Arrays]:
     kept = [{name: leaf for name, leaf in arrays.items() if name not in left_out} for arrays in examples]
     for arrays in kept:
         loss.divisors(arrays)  # Raises an error if the loss needs choices and a task has none.
-    most = {name: np.max([arrays[name].shape[1:] for arrays in kept], axis=0).astype(int) for name in kept[0]}
 
     def padded(name: str, leaf: np.ndarray) -> np.ndarray:
-        missing = most[name] - np.array(leaf.shape[1:], int)
-        return np.pad(leaf, [(0, 0), *((0, count) for count in missing.tolist())])
+        # Examples with answer choices have numbers, which a batch has not and others lack.
+        most = map(max, *(arrays[name].shape[1:] for arrays in kept if name in arrays), leaf.shape[1:])
+        return np.pad(leaf, [(0, 0), *((0, m - size) for m, size in zip(most, leaf.shape[1:], strict=True))])
 
     return [{name: padded(name, leaf) for name, leaf in arrays.items()} for arrays in kept]
 

@@ -197,6 +197,17 @@ def test_tasks_with_inputs_and_targets_of_different_lengths_can_be_stacked(many,
     np.testing.assert_allclose(got.losses, wanted.losses, atol=1e-5)
 
 
+def test_tasks_with_and_without_numbered_examples_can_be_stacked(many, uneven_tasks):
+    first, other = uneven_tasks
+    numbered = {**other, "example_ids": np.arange(3), "labels": np.zeros(3, np.int32)}
+    settings = {"steps": 1, "batch_size": 2, "optimizer": OPTIMIZER}
+    given = (many.model, many.parameters, VARIANTS["mhr-mu"])
+    wanted = stack_of(*given, [first, other], SEEDS, **settings)
+    for tasks, places in (([first, numbered], [0, 1]), ([numbered, first], [1, 0])):
+        got = stack_of(*given, tasks, [SEEDS[place] for place in places], **settings)
+        np.testing.assert_allclose(got.losses, wanted.losses[:, places], atol=1e-5)
+
+
 def test_a_variant_that_trains_nothing_takes_and_reports_no_step(many, uneven_tasks):
     told = []
     settings = {"steps": 3, "batch_size": 2, "optimizer": OPTIMIZER, "advance": lambda: told.append(1)}
