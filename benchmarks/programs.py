@@ -25,6 +25,7 @@ from poly_jax.training.backbone import RANDOM
 from poly_jax.training.compiled_step import compiled_step
 from poly_jax.training.memory import return_freed_memory
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.packed_routers import packed_routers
 from poly_jax.training.start import begin, fresh_start
 from poly_jax.training.update import Update
 from poly_jax.weights.tree import merge, split
@@ -66,6 +67,8 @@ def training(
     update = Update(dataclasses.replace(model, train=True), TokenLoss(), optax.adamw(RATE))
     state, frozen, key = begin(given.trained, update, mesh), given.frozen, jax.random.key(0)
     del given
+    packing = packed_routers(update, state, frozen)
+    update, state = packing.update, packing.pack(state)
     program, number = compiled_step(update, "stop", state, frozen), np.int32(0)
 
     def step() -> float:

@@ -15,11 +15,22 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.model.config import T5Config
-from poly_jax.weights.parameter_names import by_module, is_input_router, is_router, is_stacked, module
+from poly_jax.weights.parameter_names import (
+    ROUTER,
+    STACKED,
+    by_module,
+    is_input_router,
+    is_router,
+    is_stacked,
+    module,
+)
 from poly_jax.weights.tree import flatten, unflatten
 
 JOINT = "joint_routing"
 """The collection of variables that holds each router's `weights`, where they are computed together."""
+
+PACKED = f"{STACKED}/{ROUTER}"
+"""The place of the parameters of all routers on a new first axis, where a training state has them so."""
 
 Places = Sequence[Int[Array, ""] | np.int32]
 """The place of each router among those whose weights are computed together."""
@@ -50,10 +61,31 @@ def places_of(routers: Sequence[str]) -> tuple[np.int32, ...]:
     return tuple(np.arange(len(routers), dtype=np.int32))
 
 
+def joint_tables(
+    adapters: Adapters, routers: Sequence[str], parameters: Mapping[str, Any], places: Places | None = None
+) -> dict[str, Float[Array, "routers *shape"]]:
+    """Return the parameters of all routers, each on a new first axis.
+
+    Args:
+      adapters: the model's adapters.
+      routers: what `joint_routers` returns.
+      parameters: parameters that hold those of the routers, each in its own place or all in that of `PACKED`.
+      places: what `places_of` returns, where these are arguments of the program.
+    """
+    owned = by_module(flatten(parameters))
+    if PACKED in owned:
+        return owned[PACKED]
+    places = places_of(routers) if places is None else places
+    return {
+        name: _stacked(tuple(owned[router][name] for router in routers), places)
+        for name in adapters.router.parameters(adapters.sizes)
+    }
+
+
 def joint_weights(
     adapters: Adapters,
     routers: Sequence[str],
-    parameters: Mapping[str, Any],
+    tables: Mapping[str, Float[Array, "routers ..."]],
     task_ids: Int[Array, "*rows"],
     key: PRNGKeyArray,
     places: Places | None = None,
@@ -66,7 +98,7 @@ def joint_weights(
     Args:
       adapters: the model's adapters.
       routers: what `joint_routers` returns.
-      parameters: the parameters that are applied.
+      tables: what `joint_tables` returns.
       task_ids: the task of everything that has a mix of its own.
       key: the key of the stream `routing`.
       places: what `places_of` returns, where these are arguments of the program.
@@ -78,11 +110,6 @@ def joint_weights(
         return {}
     if places is None:
         places = places_of(routers)
-    owned = by_module(flatten(parameters))
-    stacked = {
-        name: _stacked(tuple(owned[router][name] for router in routers), places)
-        for name in adapters.router.parameters(adapters.sizes)
-    }
 
     def weights(
         own: Mapping[str, Float[Array, "..."]], place: Int[Array, ""]
@@ -99,7 +126,7 @@ def joint_weights(
 
         return adapters.router.weights(own, task_ids, adapters.sizes, uniform)
 
-    found = jax.vmap(weights)(stacked, jnp.arange(len(routers)))
+    found = jax.vmap(weights)(dict(tables), jnp.arange(len(routers)))
     parts = zip(routers, _cut(found, places), strict=True)
     return unflatten({f"{router}/weights": part for router, part in parts})
 

@@ -28,6 +28,7 @@ from poly_jax.training.mesh import (
     shardings,
 )
 from poly_jax.training.optimizer import Optimizer
+from poly_jax.training.packed_routers import packed_routers
 from poly_jax.training.start import abstract_state
 from poly_jax.training.update import Update
 from poly_jax.weights.parameter_names import Trainable, selects
@@ -168,10 +169,12 @@ def train_program(run: AbstractRun, table: TaskTable, mesh: Mesh) -> tuple[Any, 
     trained, frozen = trained_and_frozen(run, model, parameter_shapes(model), mesh)
     update = training_update(run, model)
     state = abstract_state(trained, update, mesh)
-    arguments = Arguments(frozen, trained, state.optimizer, abstract_batch(run.data, mesh))
+    packing = packed_routers(update, state, frozen)
+    state = packing.pack(state)
+    arguments = Arguments(frozen, state.trained, state.optimizer, abstract_batch(run.data, mesh))
     number = jax.ShapeDtypeStruct((), jnp.int32)
     with on_mesh(mesh):
-        step = compiled_step(update, run.non_finite, state, frozen)
+        step = compiled_step(packing.update, run.non_finite, state, frozen)
         traced = step.trace(state, frozen, arguments.batch, _key(), number)
     return traced, arguments
 

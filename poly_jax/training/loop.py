@@ -29,6 +29,7 @@ from poly_jax.training.mesh import on_mesh, to_mesh
 from poly_jax.training.metrics import ScalarWriter, scalar_writer
 from poly_jax.training.metrics_file import FILE as METRICS
 from poly_jax.training.metrics_file import is_evaluated
+from poly_jax.training.packed_routers import PackedRouters, packed_routers
 from poly_jax.training.periodic_evaluation import PeriodicEvaluation, score_named
 from poly_jax.training.positions import forget_positions, restore_position, save_position
 from poly_jax.training.progress import Progress, compiling
@@ -121,8 +122,10 @@ def fit(
             if first < run.steps:
                 # Nothing is counted where a command is repeated that is done.
                 closed.enter_context(contextlib.closing(spent))
+            packing = packed_routers(update, state, start.frozen)
+            state = packing.pack(state)
             return _steps(
-                state, start, update, batches, run, evaluation, deferral, checkpoints, writer, spent
+                state, start, packing, batches, run, evaluation, deferral, checkpoints, writer, spent
             )
 
 
@@ -139,7 +142,7 @@ def _checkpoints(run: Run) -> contextlib.closing[Checkpoints]:
 def _steps(
     state: TrainState,
     start: Start,
-    update: Update,
+    packing: PackedRouters,
     batches: Batches,
     run: Run,
     evaluation: PeriodicEvaluation | None,
@@ -148,10 +151,10 @@ def _steps(
     writer: ScalarWriter | None,
     spent: TimeSpent,
 ) -> TrainState:
-    """Take the remaining steps of a run."""
+    """Take the remaining steps of a run from a packed state; return the state as checkpoints hold it."""
     first = saved = int(state.step)
     key = jax.random.key(run.seed)
-    step_function = compiled_step(update, run.non_finite, state, start.frozen)
+    step_function = compiled_step(packing.update, run.non_finite, state, start.frozen)
 
     def log(step: int, scalars: Mapping[str, float]) -> None:
         if writer is not None:
@@ -161,7 +164,7 @@ def _steps(
         """Save the state and the position; return the state's step."""
         step = int(state.step)
         save_position(run.folder, step, batches)
-        checkpoints.save(state, run.table, start.origin, value)
+        checkpoints.save(packing.unpack(state), run.table, start.origin, value)
         # This checkpoint is written in the background. Until it is complete, an earlier one is the newest.
         forget_positions(run.folder, but={step, *checkpoints.steps()})
         return step
@@ -174,7 +177,7 @@ def _steps(
                 raise Stopped("an evaluation during training is left out")
 
         with deferral.paused() if jax.process_count() == 1 else contextlib.nullcontext():
-            return evaluation.scores(state.trained, start.frozen, end_if_asked)
+            return evaluation.scores(packing.unpack(state).trained, start.frozen, end_if_asked)
 
     def value_of(scores: Mapping[str, float]) -> float | None:
         return None if run.keep_best is None else score_named(run.keep_best, scores)
@@ -214,7 +217,9 @@ def _steps(
                 jax.block_until_ready(metrics)
         if progress is None:
             # The programs that sum a checkpoint's arrays are compiled here, so that no save waits for that.
-            checksums({"trained": state.trained, "optimizer": state.optimizer})
+            saved_state = packing.unpack(state)
+            checksums({"trained": saved_state.trained, "optimizer": saved_state.optimizer})
+            del saved_state
             spent.add("compile")
             deferral.begin()
         # Hosts agree on a step to stop after. One host need not wait for the others' answers.
@@ -281,7 +286,7 @@ def _steps(
     checkpoints.wait()
     spent.add("save_stall")
     forget_positions(run.folder, but=saved_steps(run.folder))
-    return state
+    return packing.unpack(state)
 
 
 def _diverged(found: NotFiniteError, run: Run, kept: int) -> UserError:

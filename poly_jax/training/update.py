@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from poly_jax.model.joint_routing import JOINT, Places, joint_routers, joint_weights
+from poly_jax.model.joint_routing import JOINT, Places, joint_routers, joint_tables, joint_weights
 from poly_jax.model.loss import Loss
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.ibp_prior import IBPPrior
@@ -53,6 +53,8 @@ class Update:
         optimizer's step.
       prior: a loss on the routers that each step adds once, with its weight; None for no such loss.
       joined: the function that makes the model's parameters of the frozen and the trained tree.
+      packed: the routers whose parameters the trained tree holds packed
+        (`poly_jax.training.packed_routers`); empty where each has its own.
     """
 
     model: Transformer
@@ -61,6 +63,7 @@ class Update:
     microbatches: int = 1
     prior: IBPPrior | None = None
     joined: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = merge
+    packed: tuple[str, ...] = ()
 
     def __call__(
         self,
@@ -113,6 +116,8 @@ class Update:
 
     def joint_routers(self, parameters: dict[str, Any]) -> tuple[str, ...]:
         """Return the routers whose weights a pass computes together; only the parameters' names are read."""
+        if self.packed:
+            return self.packed
         model = self.model
         # With answer choices, the decoder has a row for each choice, and the encoder one for each example.
         if model.adapters is None or not model.train or self.loss.needs_choices:
@@ -121,7 +126,10 @@ class Update:
 
     def _joint_weights(self, parameters, task_ids, key, places):
         adapters, routers = self.model.adapters, self.joint_routers(parameters)
-        return {} if adapters is None else joint_weights(adapters, routers, parameters, task_ids, key, places)
+        if adapters is None or not routers:
+            return {}
+        tables = joint_tables(adapters, routers, parameters, places)
+        return joint_weights(adapters, routers, tables, task_ids, key, places)
 
     def _gradients(self, trained, frozen, batch, key, places):
         # A batch without target tokens has no gradient.

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from poly_jax.model.joint_routing import joint_routers, joint_weights
+from poly_jax.model.joint_routing import joint_routers, joint_tables, joint_weights
 from poly_jax.model.loss import TokenLoss
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.routing.router import Router
@@ -49,7 +49,8 @@ def made(tiny, update_of, draw_parameters, router):
 
 def together(model, parameters, task_ids, key):
     routers = joint_routers(model.adapters, model.config, parameters)
-    return joint_weights(model.adapters, routers, parameters, task_ids, key)
+    tables = joint_tables(model.adapters, routers, parameters)
+    return joint_weights(model.adapters, routers, tables, task_ids, key)
 
 
 def sown(model, variables, batch, key):
