@@ -22,6 +22,7 @@ from poly_jax.cli.platforms import leave_out_tpu
 HERE = pathlib.Path(__file__).parent
 SCRIPTS: dict[str, tuple[str, ...]] = {
     "train_step": ("--rounds=3",),
+    "compilation": (),
     "decoding": (),
     "memory": (),
     "commands": (),
@@ -32,7 +33,16 @@ SCRIPTS: dict[str, tuple[str, ...]] = {
     "mixing_forms": (),
     "arrow_prototypes": (),
 }
-COMPARED = ("train_step", "decoding", "memory", "commands", "stacked_adaptation", "short_rows", "packing")
+COMPARED = (
+    "train_step",
+    "compilation",
+    "decoding",
+    "memory",
+    "commands",
+    "stacked_adaptation",
+    "short_rows",
+    "packing",
+)
 """The benchmarks that compare with PEFT, or with what a user would do otherwise."""
 
 

@@ -22,12 +22,12 @@ from poly_jax.model.transformer import Transformer
 from poly_jax.routing.fixed import SharedRouter
 from poly_jax.routing.learned import LearnedRouter
 from poly_jax.training.backbone import RANDOM
-from poly_jax.training.compiled_step import compiled_step
+from poly_jax.training.compiled_step import CompiledStep, compiled_step
 from poly_jax.training.memory import return_freed_memory
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.packed_routers import packed_routers
 from poly_jax.training.start import begin, fresh_start
-from poly_jax.training.update import Update
+from poly_jax.training.update import TrainState, Update
 from poly_jax.weights.tree import merge, split
 
 # The seven kinds of projection that PEFT finds by these names in every layer.
@@ -56,36 +56,62 @@ def ours(config: T5Config, method: str, n_tasks: int, batches: Iterator[Batch], 
     return training(config, adapters(method, n_tasks, rank), batches)[0]
 
 
-def training(
-    config: T5Config, adapters: Adapters | None, batches: Iterator[Batch]
-) -> tuple[Step, Callable[[], int]]:
-    """A step of training on the next batch, and a function: the bytes that its program takes at most."""
+@dataclasses.dataclass
+class Training:
+    """A run's compiled step, and what its next call takes.
+
+    Attributes:
+      program: the compiled step.
+      state: the packed state, which each step replaces.
+      frozen: the frozen tree.
+      key: the key of the run.
+    """
+
+    program: CompiledStep
+    state: TrainState
+    frozen: dict[str, Any]
+    key: Any
+
+    def traced(self, batch: Batch) -> jax.stages.Traced:
+        """Trace the program of the first step."""
+        return self.program.trace(self.state, self.frozen, batch, self.key, np.int32(1))
+
+
+def begun(config: T5Config, adapters: Adapters | None) -> Training:
+    """Begin training, as `poly_jax.training.loop.fit` does."""
     model = Transformer(config, adapters)
     trainable = "all" if adapters is None else "adapters"
     mesh = Partitioning().mesh()
     given = fresh_start(model, RANDOM, trainable, 0, mesh)
     update = Update(dataclasses.replace(model, train=True), TokenLoss(), optax.adamw(RATE))
-    state, frozen, key = begin(given.trained, update, mesh), given.frozen, jax.random.key(0)
-    del given
-    packing = packed_routers(update, state, frozen)
-    update, state = packing.update, packing.pack(state)
-    program, number = compiled_step(update, "stop", state, frozen), np.int32(0)
+    state = begin(given.trained, update, mesh)
+    packing = packed_routers(update, state, given.frozen)
+    state = packing.pack(state)
+    program = compiled_step(packing.update, "stop", state, given.frozen)
+    return Training(program, state, given.frozen, jax.random.key(0))
+
+
+def training(
+    config: T5Config, adapters: Adapters | None, batches: Iterator[Batch]
+) -> tuple[Step, Callable[[], int]]:
+    """A step of training on the next batch, and a function: the bytes that its program takes at most."""
+    run = begun(config, adapters)
+    number = np.int32(0)
 
     def step() -> float:
-        nonlocal state, number
+        nonlocal number
         batch = next(batches)
         number += 1
         if number == 1:
             # As `poly_jax.training.loop.fit` does.
-            program.trace(state, frozen, batch, key, number).lower().compile()
+            run.traced(batch).lower().compile()
             return_freed_memory()
-        state, metrics = program(state, frozen, batch, key, number)
+        run.state, metrics = run.program(run.state, run.frozen, batch, run.key, number)
         jax.block_until_ready(metrics)
         return tokens_in(batch)
 
     def peak() -> int:
-        compiled = program.trace(state, frozen, next(batches), key, number).lower().compile()
-        found = compiled.memory_analysis()
+        found = run.traced(next(batches)).lower().compile().memory_analysis()
         given = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
         return given + found.temp_size_in_bytes
 

@@ -5,7 +5,8 @@
 All programs train on the same random tokens in float32, with rank 16, 8 skills and AdamW, and without
 dropout. A method's programs are measured together: in every round each takes one step, so that what else the
 machine does falls on all of them alike. The next method begins when their memory is free again, because
-programs that lie beside many others in memory are slower. "T5 alone" is the forward and backward pass through
+programs that lie beside many others in memory are slower. MHR and a shared LoRA are then compared with one
+another, in the same rounds. "T5 alone" is the forward and backward pass through
 the frozen T5, which adapters add to; "full" trains all weights. PEFT is left out where it is not installed
 (extra `interop`).
 """
@@ -83,6 +84,24 @@ def main() -> None:
         figures,
         args.json,
     )
+    if {"LoRA", "MHR"} <= set(args.methods):
+        beside = {method: ours(config, method, TASKS, batches) for method in ("LoRA", "MHR")}
+        _, medians, _ = in_turn({"T5 alone": frozen_pass(config, batches), **beside}, args.rounds)
+        report(
+            f"MHR beside a shared LoRA: {args.model}, {args.rounds} rounds",
+            ["program", "step, ms", "over T5 alone", "over LoRA"],
+            [
+                [
+                    name,
+                    f"{step * 1e3:,.0f}",
+                    f"{step / medians['T5 alone']:.2f}",
+                    f"{step / medians['LoRA']:.2f}",
+                ]
+                for name, step in medians.items()
+            ],
+            {"step_s": medians},
+            args.json,
+        )
 
 
 if __name__ == "__main__":

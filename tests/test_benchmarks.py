@@ -57,19 +57,34 @@ def test_every_benchmark_explains_itself(script, explained):
 
 def test_a_benchmark_prints_a_table_and_adds_the_same_figures_as_json(tmp_path):
     file = tmp_path / "figures.jsonl"
-    shape = ("--model=t5_1_1_tiny", "--batch_size=2", "--inputs=8", "--targets=4")
+    shape = ("--model=t5_1_1_tiny", "--batch_size=4", "--inputs=16", "--targets=8")
     done = _run("train_step", *shape, "--rounds=1", "--methods", "LoRA", "MHR", f"--json={file}")
     assert done.returncode == 0, done.stderr
     rows = [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith("|")]
-    assert rows[2:] == ["LoRA", "MHR"]
-    (line,) = file.read_text().splitlines()
-    for method, figures in json.loads(line)["figures"].items():
-        assert set(figures["step_s"]) >= {"T5 alone", method}
+    header, alone = ["program", "---"], "T5 alone"
+    assert rows[2:] == ["LoRA", "MHR", *header, alone, "LoRA", "MHR"]
+    line, beside = map(json.loads, file.read_text().splitlines())
+    assert set(beside["figures"]["step_s"]) == {alone, "LoRA", "MHR"}
+    for method, figures in line["figures"].items():
+        assert set(figures["step_s"]) >= {alone, method}
         assert all(seconds > 0 for seconds in figures["step_s"].values())
 
 
+def test_compilation_is_measured_beside_the_first_method():
+    shape = ("--model=t5_1_1_tiny", "--batch_size=4", "--inputs=16", "--targets=8")
+    done = _run("compilation", *shape, "--rounds=1", "--methods", "LoRA", "Poly")
+    assert done.returncode == 0, done.stderr
+    lora, poly = (
+        [cell.strip() for cell in line.split("|")[1:4]] for line in done.stdout.splitlines()[-3:] if line
+    )
+    assert (lora[0], lora[2], poly[0]) == ("LoRA", "1.00", "Poly")
+    lines = [int(cells[1].replace(",", "")) for cells in (lora, poly)]
+    assert lines[1] > lines[0] > 1000
+    assert poly[2] == f"{lines[1] / lines[0]:.2f}"
+
+
 def test_decoding_is_measured_greedily_and_with_beams():
-    done = _run("decoding", "--model=t5_1_1_tiny", "--batch_size=2", "--inputs=8", "--length=4", "--rounds=1")
+    done = _run("decoding", "--model=t5_1_1_tiny", "--batch_size=4", "--inputs=16", "--length=4", "--rounds=1")
     assert done.returncode == 0, done.stderr
     assert "Decoding, greedy" in done.stdout
     assert "Decoding, 4 beams" in done.stdout
