@@ -60,6 +60,9 @@ PROGRAMS: dict[str, tuple[str, ...]] = {
 }
 """Programs and their arguments, apart from the others because t5x's programs have the same names."""
 
+OF_A_RUN = ("train", "adapt", "evaluate", "infer")
+"""Programs whose settings the configuration of a training run holds: those after `train` read them later."""
+
 NAMESPACES = {
     "poly_jax.data.vocabularies": "vocabularies",
     "poly_jax.tasks.crossfit.tasks": "crossfit",

@@ -25,7 +25,8 @@ cache folder; JAX_COMPILATION_CACHE_DIR names another, JAX_ENABLE_COMPILATION_CA
 _CONFIGURATION = """\
 The files are read in order, then each --gin.NAME=VALUE, and a later value replaces an earlier one. NAME is
 CONFIGURABLE.PARAMETER or a macro of the files. VALUE is a Python literal: a string needs its own quotes
-inside the shell's, as in --gin.T5Config.dtype="'bfloat16'". Both flags may be given several times."""
+inside the shell's, as in --gin.T5Config.dtype="'bfloat16'". Both flags may be given several times. A NAME
+that the command does not read is an error."""
 
 
 def registry() -> dict[str, Command]:

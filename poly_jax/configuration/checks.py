@@ -1,7 +1,7 @@
 """Checks of the bindings that gin does not make: macros have values, and values are of the right types."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_origin
 
 import gin
@@ -45,17 +45,25 @@ def required(config: Config) -> list[str]:
     Raises:
       UserError: a macro is used that has no value.
     """
-    defined, found = macros_defined(config), []
+    defined = macros_defined(config)
+    for name, value in _named(config):
+        for macro in _references(value, "gin.macro"):
+            if macro not in defined:
+                advice = explanation.similar(macro, defined) or f"; add --gin.{macro}=VALUE"
+                raise UserError(f"{name} is bound to %{macro}, which has no value{advice}")
+    return left_open(config)
+
+
+def left_open(config: Config) -> list[str]:
+    """Names of the bindings and macros that are left at `%gin.REQUIRED`, whatever macros have values."""
+    return [name for name, value in _named(config) if "gin.REQUIRED" in _references(value, "gin.constant")]
+
+
+def _named(config: Config) -> Iterator[tuple[str, Any]]:
+    """The name and the value of each binding and macro."""
     for (scope, selector), values in config.items():
         for parameter, value in values.items():
-            name = scope if selector == "gin.macro" else binding_name(scope, selector, parameter)
-            for macro in _references(value, "gin.macro"):
-                if macro not in defined:
-                    advice = explanation.similar(macro, defined) or f"; add --gin.{macro}=VALUE"
-                    raise UserError(f"{name} is bound to %{macro}, which has no value{advice}")
-            if "gin.REQUIRED" in _references(value, "gin.constant"):
-                found.append(name)
-    return found
+            yield scope if selector == "gin.macro" else binding_name(scope, selector, parameter), value
 
 
 def typed(config: Config) -> Config:

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import gin
@@ -10,6 +10,7 @@ import gin
 from poly_jax.configuration import explanation
 from poly_jax.configuration.edges import captured, completed
 from poly_jax.configuration.gin_state import GinState
+from poly_jax.configuration.reach import Key, Reach, Root, check_read
 from poly_jax.configuration.texts import Texts, config_text, operative_text
 from poly_jax.errors import UserError
 
@@ -24,6 +25,7 @@ class Loaded:
     Attributes:
       config: the text of `config.gin`, which loads the same again.
       mesh_is_recorded: whether the device mesh is the one that a run recorded, and the user binds no other.
+      given: the bindings that the user gave beside files, apart from those that a file requires.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Loaded:
         raw: GinState,
         typed: Callable[[dict], dict] = lambda config: config,
         mesh_is_recorded: bool = False,
+        given: Sequence[Key] = (),
     ):
         """Takes what gin has read.
 
@@ -38,11 +41,12 @@ class Loaded:
           raw: gin's state.
           typed: checks and converts the values of a configuration.
           mesh_is_recorded: the attribute.
+          given: the bindings of the user, beside those that a gin file requires and leaves open.
 
         Raises:
           UserError: as `typed`.
         """
-        self._raw = raw
+        self._raw, self.given = raw, tuple(given)
         self.mesh_is_recorded = mesh_is_recorded
         with raw.in_force():
             self.config = config_text()
@@ -138,6 +142,27 @@ class Loaded:
                 for (scope, selector), values in self._raw.config.items()
                 for name, value in values.items()
             ]
+
+    def reach(self, *roots: Root) -> Reach:
+        """What a program reads of this configuration.
+
+        Args:
+          *roots: the configurables that the program reads itself; what they refer to is found.
+        """
+        return Reach.of(self._state.config, roots)
+
+    def check_read(self, *roots: Root) -> None:
+        """Check that a program reads each binding that the user gave beside files.
+
+        Bindings of gin files need not be read: a file may serve several programs.
+
+        Args:
+          *roots: as in `reach`.
+
+        Raises:
+          UserError: the program does not read one of the bindings.
+        """
+        check_read(self.given, [self.reach(*roots)])
 
     @contextlib.contextmanager
     def _making(self, state: GinState) -> Iterator[None]:

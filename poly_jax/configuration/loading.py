@@ -8,8 +8,10 @@ import gin
 
 from poly_jax.configurables import import_configurables
 from poly_jax.configuration import checks, explanation, files
+from poly_jax.configuration.checks import binding_name
 from poly_jax.configuration.gin_state import GinState
 from poly_jax.configuration.loaded import Loaded
+from poly_jax.configuration.reach import Key
 
 _MESH = "poly_jax.training.mesh.Partitioning"
 
@@ -76,6 +78,7 @@ def load(
         for path in paths:
             _parse(gin.parse_config_file, path, path)
         defined = checks.macros_defined(gin.config._CONFIG)
+        open_names = checks.left_open(gin.config._CONFIG)
         for binding in bindings:
             _parse(gin.parse_config, binding, f"--gin.{binding}")
         mesh_is_recorded = bool(mesh) and not any(key[1] == _MESH for key in gin.config._CONFIG)
@@ -88,7 +91,17 @@ def load(
         checks.check_unset(gin.config._CONFIG)
         gin.finalize()
         raw = GinState.now()
-    return Loaded(raw, checks.typed, mesh_is_recorded)
+        given = [key for key in map(_bound_by, bindings) if key and binding_name(*key) not in open_names]
+    return Loaded(raw, checks.typed, mesh_is_recorded, given)
+
+
+def _bound_by(binding: str) -> Key | None:
+    """The binding that a `NAME=VALUE` sets; None where NAME is a macro."""
+    name = binding.partition("=")[0].strip()
+    if "." not in name.rpartition("/")[2]:
+        return None
+    key = gin.config.ParsedBindingKey.parse(name)
+    return key.scope, key.complete_selector, key.arg_name
 
 
 def _parse(parse: Callable[[str], object], text: str, source: str) -> None:

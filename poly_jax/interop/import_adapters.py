@@ -5,6 +5,7 @@ import pathlib
 import tempfile
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.task_table import TaskTable
@@ -70,6 +71,7 @@ def import_adapters(
         text = pathlib.Path(folder) / "imported.gin"
         text.write_text("\n".join(lines) + "\n")
         loaded = configuration.load("runs/multitask.gin", str(text))
+    loaded.check_read(*OF_A_RUN)
     n_tasks = read.n_tasks
     if n_tasks is None:
         router = loaded.make(Adapters, n_tasks=read.n_skills).router

@@ -11,6 +11,7 @@ from etils import epath
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.lora import LoRA
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration, Loaded
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.data.task_table import TaskTable
@@ -65,6 +66,7 @@ def import_inventory(
     check_new(output)
     # The router of the run; without one, an experiment could not be made to read its backbone.
     loaded = configuration.load("routers/private.gin", "runs/multitask.gin")
+    loaded.check_read(*OF_A_RUN, "T5Config", "Adapters", "LoRA")
     stated = {path: stated_base(path) for path in sources}
     base = open_backbone(backbone or _named_backbone(stated, loaded))
     found = T5Config.of_checkpoint(base.stated_fields(), base.path)

@@ -15,6 +15,7 @@ from poly_jax.analysis.weights import mixing_weights, task_vectors
 from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import check_output_folder
 from poly_jax.reporting.table import markdown_table, print_table
+from poly_jax.study.bindings import check_bindings
 from poly_jax.study.labels import labelled
 from poly_jax.study.methods import RECIPES, SHARED, Adaptation, MultitaskMethod
 from poly_jax.study.processes import single_threaded
@@ -72,8 +73,10 @@ def demo(output_dir: str, bindings: Sequence[str] = ()) -> None:
       bindings: gin bindings on top of the recipes, such as "train.steps=100".
 
     Raises:
-      UserError: the folder holds a training run, or the files of another program.
+      UserError: the folder holds a training run, or the files of another program; or no method reads a
+        binding.
     """
+    check_bindings([compared.method for compared in COMPARED], bindings)
     check_output_folder(output_dir, "demo")
     started = time.perf_counter()
     folder = epath.Path(output_dir)

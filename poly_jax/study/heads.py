@@ -8,6 +8,7 @@ from etils import epath
 
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import ResultsFile, read_results
+from poly_jax.study.bindings import check_bindings
 from poly_jax.study.labels import labelled
 from poly_jax.study.methods import RECIPES, Adaptation, MultitaskMethod, adaptation
 from poly_jax.study.processes import single_threaded
@@ -145,11 +146,13 @@ def reproduce_heads(
       bindings: gin bindings on top of the recipes.
 
     Raises:
-      UserError: the folder holds a training run, or the files of another program.
+      UserError: the folder holds a training run, or the files of another program; or no method reads a
+        binding.
     """
     # The summary draws a figure, which the processes below do not need.
     from poly_jax.study.heads_summary import write_summary
 
+    check_bindings([cell.method for cell in (*CELLS, *LATER)], bindings)
     check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     scatter(folder)

@@ -7,6 +7,7 @@ from etils import epath
 
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import ResultsFile
+from poly_jax.study.bindings import check_bindings
 from poly_jax.study.comparison import Comparison, keep_compiled
 from poly_jax.study.methods import LEARNED_ROUTERS, METHODS, MHR, POLY, SHARED, SHARED_WIDE, MultitaskMethod
 from poly_jax.study.summary import summarise
@@ -28,8 +29,10 @@ def reproduce(output_dir: str, seeds: Sequence[int] = (0, 1, 2, 3, 4), bindings:
       bindings: gin bindings on top of the recipes.
 
     Raises:
-      UserError: the folder holds a training run, or the files of another program.
+      UserError: the folder holds a training run, or the files of another program; or no method reads a
+        binding.
     """
+    check_bindings(METHODS, bindings)
     check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)

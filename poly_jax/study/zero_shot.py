@@ -14,6 +14,7 @@ from poly_jax.reporting.json_text import json_text
 from poly_jax.reporting.output_folder import RESULTS, check_output_folder
 from poly_jax.reporting.results_file import Result, ResultsFile
 from poly_jax.study.arrays import exact_match, task_arrays
+from poly_jax.study.bindings import check_bindings
 from poly_jax.study.comparison import keep_compiled, once_shown
 from poly_jax.study.methods import MultitaskMethod
 from poly_jax.study.processes import single_threaded
@@ -42,8 +43,10 @@ def reproduce_zero_shot(
       bindings: gin bindings on top of the recipes.
 
     Raises:
-      UserError: the folder holds a training run, or the files of another program.
+      UserError: the folder holds a training run, or the files of another program; or no method reads a
+        binding.
     """
+    check_bindings([entry.method for entry in ENTRIES], bindings)
     check_output_folder(output_dir, "reproduce")
     folder = epath.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ import jax
 from etils import epath
 from jax.sharding import Mesh
 
-from poly_jax.configuration import Configuration, Loaded
+from poly_jax.configuration import Configuration, Loaded, Reach, binding_name, check_read
 from poly_jax.data.trimmed import widths
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
@@ -31,7 +31,7 @@ from poly_jax.training.run_folder import locked
 from poly_jax.training.saved_steps import step_folder
 from poly_jax.training.vocabulary_room import check_vocabularies
 from poly_jax.transfer.new_adapters import new_adapters
-from poly_jax.transfer.settings import Settings, adapting_settings
+from poly_jax.transfer.settings import Settings, adapting_settings, configured_parts
 from poly_jax.transfer.start import check_old_tasks
 
 MARKDOWN, LATEX, PICTURE = "summary.md", "summary.tex", "summary.png"
@@ -82,11 +82,13 @@ def sweep(
     results = ResultsFile(folder / RESULTS, writes=jax.process_index() == 0)
     cells = [Cell(task, seed) for task in tasks for seed in seeds]
     keys, named, jobs = {}, [], []
+    reaches: list[Reach] = []
     opened: dict[str, OpenRun] = {}
     for given in methods:
         loaded = configuration.load(run=given.run)
         method = _checked(given, _settings(given, loaded), cells, split, batch_size)
         settings = _settings(method, loaded)
+        reaches.append(loaded.reach("sweep", "adapt", *configured_parts(settings.variant)))
         named.append(method)
         _check_labels(named)
         used = train_split or settings.split_name
@@ -105,6 +107,8 @@ def sweep(
                     opened[method.run] = open_run(method.run, settings.experiment)
                 examples_of = used.replace("{seed}", str(cell.seed))
                 jobs.append(Job(method, settings, cell, opened[method.run], examples_of))
+    # A setting of one method's router is nothing to a method with another.
+    check_read(loaded.given, reaches)
     with contextlib.ExitStack() as held:
 
         def take() -> None:
@@ -171,6 +175,8 @@ def _settings(method: Method, loaded: Loaded) -> Settings:
             "adapt.init_router_from is bound, which a sweep does not read; bind Method.init_router_from of"
             " the methods in sweep.methods whose rows should start so"
         )
+    if any(binding_name(*key) == "adapt.seed" for key in loaded.given):
+        raise UserError("--gin.adapt.seed is given, which a sweep does not read; give its seeds with --seeds")
     settings = adapting_settings(loaded, method.variant)
     rates = {
         name: getattr(method, name)

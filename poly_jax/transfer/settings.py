@@ -49,16 +49,26 @@ def configured(variant: Variant, loaded: Loaded) -> Variant:
     These are its choice of skills, its way to merge them, and the router of its new tasks where they get a
     row. Settings that are not bound keep the variant's values.
     """
-    parts: dict[str, Any] = {"choice": variant.choice, "merging": variant.merging}
-    if variant.routes:
-        parts["router"] = variant.new_router()
     bound = {
-        name: dataclasses.replace(part, **loaded.bound(type(part)))
-        for name, part in parts.items()
-        if part is not None
+        name: dataclasses.replace(part, **loaded.bound(type(part))) for name, part in _parts(variant).items()
     }
-    if variant.input_router is not None:
-        router: Any = variant.input_router()
-        router = dataclasses.replace(router, **loaded.bound(type(router)))
+    if "input_router" in bound:
+        router = bound["input_router"]
         bound["input_router"] = lambda: router
     return dataclasses.replace(variant, **bound)
+
+
+def configured_parts(variant: Variant) -> list[type]:
+    """The classes of a variant's parts, whose settings `configured` takes from a configuration."""
+    return [type(part) for part in _parts(variant).values()]
+
+
+def _parts(variant: Variant) -> dict[str, Any]:
+    """The parts of a variant that have settings, by the attribute of the variant."""
+    parts: dict[str, Any] = {
+        "choice": variant.choice,
+        "merging": variant.merging,
+        "router": variant.new_router() if variant.routes else None,
+        "input_router": None if variant.input_router is None else variant.input_router(),
+    }
+    return {name: part for name, part in parts.items() if part is not None}

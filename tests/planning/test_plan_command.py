@@ -76,6 +76,7 @@ def test_the_page_shows_mistakes_in_the_topology_the_mesh_and_the_batch():
         ),
         (["--topology=v5e:2x2", "--gin.train.trainable='some'"], "train.trainable"),
         (["--topology=v5e:2x2", "--gin.Data.max_segments=0"], "max_segments is 0"),
+        (["--topology=v5e:2x2", "--gin.ChoiceLoss.lm=0.5"], "this configuration does not use ChoiceLoss"),
     ],
 )
 def test_a_mistake_gets_one_line(capsys, flags, told):

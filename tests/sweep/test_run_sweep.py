@@ -23,13 +23,14 @@ from poly_jax.training.run_folder import locked
 from poly_jax.training.train import train
 
 TASKS = [registered_name(task.name) for task in benchmark().heldout[:2]]
-SHORT = ("adapt.steps = 2", "adapt.batch_size = 4", "SearchedWeights.evaluations = 1")
+SHORT = ("adapt.steps = 2", "adapt.batch_size = 4")
+SEARCH = "SearchedWeights.evaluations = 1"
 
 
-def sweep(short_runs, folder, *methods, tasks=TASKS, seeds=(0, 1), bindings=SHORT, **settings):
+def sweep(short_runs, folder, *methods, tasks=TASKS, seeds=(0, 1), bindings=SHORT, gin_files=(), **settings):
     found = [Method(short_runs[run], variant, **own) for run, variant, own in methods]
     return run_sweep.sweep(
-        str(folder), Configuration((), bindings), tasks=tasks, methods=found, seeds=seeds, **settings
+        str(folder), Configuration(gin_files, bindings), tasks=tasks, methods=found, seeds=seeds, **settings
     )
 
 
@@ -42,7 +43,10 @@ def test_a_sweep_writes_results_tables_and_a_plot_and_computes_nothing_twice(
     short_runs, tmp_path, monkeypatch
 ):
     methods = [("mhr", "mhr-z", {}), ("private", "lorahub", {"name": "hub"})]
-    summary = sweep(short_runs, tmp_path, *methods)
+    file = tmp_path.with_suffix(".gin")
+    file.write_text(SEARCH)
+    settings = {"gin_files": (str(file),)}
+    summary = sweep(short_runs, tmp_path, *methods, **settings)
     assert summary.methods == ("mhr mhr-z", "hub")
     assert summary.tasks == tuple(TASKS)
     first = lines(tmp_path)
@@ -65,17 +69,24 @@ def test_a_sweep_writes_results_tables_and_a_plot_and_computes_nothing_twice(
     # Simulate a sweep that was stopped after five adaptations, in the middle of a line.
     text = (tmp_path / "results.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "results.jsonl").write_text("".join(text[:5]) + text[5][:30])
-    again = sweep(short_runs, tmp_path, *methods)
+    again = sweep(short_runs, tmp_path, *methods, **settings)
     assert computed == [("hub", [(TASKS[0], 1), (TASKS[1], 0), (TASKS[1], 1)])]
     assert again.rows == summary.rows
     # Add one more seed, then change the number of steps.
     computed.clear()
-    sweep(short_runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1)
+    sweep(short_runs, tmp_path, methods[0], seeds=(0, 1, 2), stack=1, **settings)
     assert computed == [("mhr mhr-z", [(task, 2)]) for task in TASKS]
     computed.clear()
     named = {"tasks": TASKS[:1], "seeds": (0,), "metric": "exact_match"}
     sweep(short_runs, tmp_path, ("mhr", "mhr-z", {"steps": 1}), **named)
     assert computed == [("mhr mhr-z", [(TASKS[0], 0)])]
+
+
+@pytest.mark.slow
+def test_a_setting_that_one_of_the_methods_reads_is_taken(short_runs, tmp_path):
+    methods = [("mhr", "mhr-z", {}), ("private", "lorahub", {})]
+    taken = sweep(short_runs, tmp_path, *methods, tasks=TASKS[:1], seeds=(0,), bindings=(*SHORT, SEARCH))
+    assert len(taken.rows) == 2
 
 
 @pytest.mark.slow
@@ -236,6 +247,16 @@ def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
             [("mhr", "mhr", {})],
             {"bindings": ("adapt.init_router_from = ('skillbench_abc',)",)},
             r"adapt.init_router_from is bound, which a sweep does not read; bind Method.init_router_from",
+        ),
+        (
+            [("mhr", "mhr", {})],
+            {"bindings": ("adapt.seed = 3",)},
+            r"--gin.adapt.seed is given, which a sweep does not read; give its seeds with --seeds",
+        ),
+        (
+            [("mhr", "mhr", {}), ("mhr", "mhr-z", {})],
+            {"bindings": (SEARCH,)},
+            r"SearchedWeights.evaluations is given, and this configuration does not use SearchedWeights",
         ),
         (
             [("mhr", "mhr", {})],

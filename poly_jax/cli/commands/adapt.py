@@ -4,7 +4,6 @@ import argparse
 
 from poly_jax.cli.command import Command, given, path, positive
 from poly_jax.configuration import Configuration
-from poly_jax.errors import UserError
 from poly_jax.transfer.variants import VARIANTS
 
 _TRAINED: dict[str, str] = {
@@ -65,24 +64,21 @@ class Adapt(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Adapt the run to the task."""
-        for binding in config.bindings:
-            name = binding.partition("=")[0].strip()
-            if name.startswith(("train.", "train/")):
-                raise UserError(
-                    f"--gin.{name} is given, and `poly-jax adapt` does not train on the run's tasks; bind"
-                    f" settings of adapt, such as adapt{name.removeprefix('train')}"
-                )
         loaded = config.load(run=args.run)
         from poly_jax.training.recorded_mesh import arguments_here
         from poly_jax.transfer.adapt import adapt
         from poly_jax.transfer.adapted_from import AdaptedFrom
-        from poly_jax.transfer.settings import configured
+        from poly_jax.transfer.settings import configured, configured_parts
         from poly_jax.transfer.variants import find
 
         flags = given(args, "run", "output_dir", "task", "variant", "shots", "seed", "init_router_from")
         arguments = arguments_here(loaded, "adapt", **flags)
+        parts: list[type] = []
         if arguments.get("variant") is not None:
             arguments["variant"] = configured(find(arguments["variant"]), loaded)
+            parts = configured_parts(arguments["variant"])
+        # What reads an adapted run reads its configuration.
+        loaded.check_read("adapt", "evaluate", "infer", AdaptedFrom, *parts)
         if loaded.bound("AdaptedFrom"):
             arguments["before"] = loaded.make(AdaptedFrom)
         adapt(**arguments)

@@ -38,6 +38,7 @@ class Cluster(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Cluster the tasks of the run."""
         loaded = config.load(run=args.run)
+        loaded.check_read("Experiment")
         from poly_jax.analysis.cluster_tasks import cluster_tasks
 
         cluster_tasks(

@@ -3,6 +3,7 @@
 import argparse
 
 from poly_jax.cli.command import Command, given, path, positive
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration
 
 
@@ -31,6 +32,8 @@ class ShowData(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Show the data of the configuration."""
         loaded = config.load(run=args.run)
+        # The flags of the run that trains on the data may be given as they are.
+        loaded.check_read("Data", *OF_A_RUN)
         from poly_jax.inspection.show_data import show_data
 
         data = loaded.make("Data", **given(args, "mixture", "split"))

@@ -38,6 +38,7 @@ class Eval(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Evaluate the run."""
         loaded = config.load(run=args.run)
+        loaded.check_read("evaluate")
         from poly_jax.evaluation.evaluate import evaluate
         from poly_jax.training.recorded_mesh import arguments_here
 

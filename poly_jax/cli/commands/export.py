@@ -12,6 +12,8 @@ from poly_jax.interop.formats import FORMATS
 if TYPE_CHECKING:
     from poly_jax.data.tokenizer import Tokenizer
 
+_SENTENCEPIECE = "vocabularies.sentencepiece"
+
 
 class Export(Command):
     """Export a run or a backbone to the formats of other systems."""
@@ -58,12 +60,14 @@ class Export(Command):
                     f"--task={args.task} cannot be used with --backbone, which has no adapters; give a --run"
                 )
             loaded = config.load()
+            loaded.check_read("T5Config", _SENTENCEPIECE)
             from poly_jax.interop.export import export_backbone
 
             settings, tokenizer = loaded.bound("T5Config"), _tokenizer(loaded)
             export_backbone(args.backbone, args.output, args.format, settings, tokenizer)
             return
         loaded = config.load(run=args.run)
+        loaded.check_read("Experiment", _SENTENCEPIECE)
         from poly_jax.interop.export import export_run
 
         # The run's configuration defines its Experiment, whichever program it was bound for.
@@ -75,7 +79,7 @@ def _tokenizer(loaded: Loaded) -> "Tokenizer | None":
     """Return the SentencePiece model that a configuration binds, or None."""
     from poly_jax.data.tokenizer import Tokenizer
 
-    bound = loaded.bound("vocabularies.sentencepiece")
+    bound = loaded.bound(_SENTENCEPIECE)
     path = bound.get("path")
     if not path:
         return None

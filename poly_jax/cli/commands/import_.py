@@ -88,6 +88,7 @@ class Import(Command):
             print(f"{args.output}: a run of {counted(len(table), 'task')}, {listing(table.names)}")
             return
         loaded = config.load()
+        loaded.check_read("T5Config")
         from poly_jax.interop.import_backbone import import_backbone
 
         gin_file = import_backbone(source, args.output, args.dtype, loaded.bound("T5Config"))

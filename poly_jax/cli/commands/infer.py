@@ -43,6 +43,7 @@ class Infer(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Predict outputs for the texts."""
         loaded = config.load(run=args.run)
+        loaded.check_read("infer")
         from poly_jax.evaluation.infer import infer
         from poly_jax.training.recorded_mesh import arguments_here
 

@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from poly_jax.cli.command import Command, given, path, positive
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 from poly_jax.launch.choices import ACTIONS, PLACES
@@ -131,6 +132,7 @@ def _check_command(job: Any) -> None:
     if command.name != "train":
         return
     loaded = config.load()
+    loaded.check_read(*OF_A_RUN)
     settings = {**loaded.defaults("train"), **loaded.arguments("train", output_dir=args.output_dir)}
     if job.slice is None:
         return

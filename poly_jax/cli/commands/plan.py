@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from poly_jax.cli.command import Command, path, positive
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration
 from poly_jax.planning.formats import FORMATS
 
@@ -78,6 +79,7 @@ class Plan(Command):
         devices = parse_slice(args.topology).devices * args.slices
         prepare_environment(devices if args.simulate else 0)
         loaded = config.load(unset_is_empty=args.tasks is not None)
+        loaded.check_read(*OF_A_RUN)
         from poly_jax.planning.abstract_run import AbstractRun
         from poly_jax.planning.plan import Accelerators
         from poly_jax.planning.planning import plan

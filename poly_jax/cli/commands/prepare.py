@@ -3,6 +3,7 @@
 import argparse
 
 from poly_jax.cli.command import Command, given, path, positive
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration
 
 
@@ -28,6 +29,8 @@ class Prepare(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Prepare the tasks of the mixtures."""
         loaded = config.load()
+        # The flags of the run that will train on the cache may be given as they are.
+        loaded.check_read("prepare", *OF_A_RUN)
         from poly_jax.prepare.prepare import prepare
 
         flags = given(args, "output_dir", "mixture", "processes")

@@ -51,6 +51,7 @@ class Routing(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Analyse the router of the run."""
         loaded = config.load(run=args.run)
+        loaded.check_read("Experiment", "AdaptedFrom")
         from poly_jax.analysis.analyse import analyse_routing
         from poly_jax.transfer.adapted_from import AdaptedFrom
 

@@ -3,6 +3,7 @@
 import argparse
 
 from poly_jax.cli.command import Command, path
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration
 
 
@@ -27,6 +28,7 @@ class Train(Command):
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Train the configured run."""
         loaded = config.load()
+        loaded.check_read(*OF_A_RUN)
         from poly_jax.training.train import train
 
         train(**loaded.arguments("train", output_dir=args.output_dir))

@@ -7,6 +7,7 @@ import tempfile
 from etils import epath
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.configurables import OF_A_RUN
 from poly_jax.configuration import Configuration, Loaded
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
@@ -72,6 +73,7 @@ def import_t5x_run(
             " right --backbone, or leave the flag out to use the backbone in the checkpoint"
         )
     loaded = _load(configuration, folder, place)
+    loaded.check_read(*OF_A_RUN)
     config = loaded.make(T5Config)
     check_tree(t5_parameter_shapes(config), own, source)
     adapters = loaded.make(Adapters, n_tasks=len(table)).for_tasks(table.names)
