@@ -70,6 +70,26 @@ def check_microbatches(batch_size: int, microbatches: int) -> None:
         raise UserError(f"train.microbatches {microbatches} does not divide Data.batch_size {batch_size}")
 
 
+def check_given_skills(given: Iterable[tuple[str, str, str]], adapters: Adapters | None) -> None:
+    """Check a number of skills that the user gives beside files, where most files bind one.
+
+    Args:
+      given: the scope, the configurable and the parameter of each binding that is given.
+      adapters: the adapters.
+
+    Raises:
+      UserError: `Adapters.n_skills` is given, and the router fixes another number.
+    """
+    if adapters is None or not any(name.endswith(".Adapters") and f == "n_skills" for _, name, f in given):
+        return
+    asked, fixed = adapters.n_skills, adapters.inventory_size
+    if fixed != asked and fixed == adapters.router.n_skills(asked + 1, adapters.n_tasks):
+        raise UserError(
+            f"Adapters.n_skills is {asked}, and {type(adapters.router).__name__} fixes the number of skills;"
+            " leave it out, or choose a router that mixes several skills, such as routers/mhr.gin"
+        )
+
+
 def check_packing(data: Data, loss: Loss, adapters: Adapters | None) -> None:
     """Raise a UserError where rows are to be packed that the loss or a skill cannot take apart."""
     if data.packing == "none":

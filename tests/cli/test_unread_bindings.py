@@ -99,3 +99,14 @@ def test_a_configurable_of_the_users_own_may_be_called_by_their_code(calls, tmp_
     assert cli.main([*words, "--gin.own.leaf=3"]) == 0
     # So may what it refers to.
     assert cli.main([*words, "--gin.ChoiceLoss.lm=0.5"]) == 0
+
+
+def test_a_number_of_skills_is_refused_where_the_router_fixes_another(calls, capsys):
+    words = [*TRAIN, "--gin_file=adapters/lora.gin"]
+    for router in ("shared", "private"):
+        assert cli.main([*words, f"--gin_file=routers/{router}.gin"]) == 0
+        assert cli.main([*words, f"--gin_file=routers/{router}.gin", "--gin.Adapters.n_skills=3"]) == 1
+        name = f"{router.title()}Router"
+        assert f"n_skills is 3, and {name} fixes the number of skills; leave it" in capsys.readouterr().err
+    assert cli.main([*words, "--gin_file=routers/shared.gin", "--gin.Adapters.n_skills=1"]) == 0
+    assert cli.main([*words, "--gin_file=routers/mhr.gin", "--gin.Adapters.n_skills=3"]) == 0

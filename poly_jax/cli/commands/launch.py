@@ -125,6 +125,7 @@ def _check_command(job: Any) -> None:
     """Check the job's command as it would be checked on the rented machine, where a mistake costs money."""
     from poly_jax.cli.arguments import parse
     from poly_jax.launch.mesh_check import check_mesh, check_rows
+    from poly_jax.training.guards import check_given_skills
 
     command, args, config = parse(job.words[1:])
     if command.name == Launch.name:
@@ -134,6 +135,7 @@ def _check_command(job: Any) -> None:
     loaded = config.load()
     loaded.check_read(*OF_A_RUN)
     settings = {**loaded.defaults("train"), **loaded.arguments("train", output_dir=args.output_dir)}
+    check_given_skills(loaded.given, settings["experiment"].adapters)
     if job.slice is None:
         return
     slices = job.slice.name if job.slices == 1 else f"{job.slices} slices {job.slice.name}"

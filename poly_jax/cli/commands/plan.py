@@ -83,9 +83,12 @@ class Plan(Command):
         from poly_jax.planning.abstract_run import AbstractRun
         from poly_jax.planning.plan import Accelerators
         from poly_jax.planning.planning import plan
+        from poly_jax.training.guards import check_given_skills
 
+        arguments = loaded.arguments("train", output_dir="")
+        check_given_skills(loaded.given, arguments["experiment"].adapters)
         plan(
-            AbstractRun.of(loaded.arguments("train", output_dir="")),
+            AbstractRun.of(arguments),
             Accelerators.named(args.topology, args.slices, args.simulate),
             args.tasks,
             _PROGRAMS[args.program],

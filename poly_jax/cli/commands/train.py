@@ -29,9 +29,12 @@ class Train(Command):
         """Train the configured run."""
         loaded = config.load()
         loaded.check_read(*OF_A_RUN)
+        from poly_jax.training.guards import check_given_skills
         from poly_jax.training.train import train
 
-        train(**loaded.arguments("train", output_dir=args.output_dir))
+        arguments = loaded.arguments("train", output_dir=args.output_dir)
+        check_given_skills(loaded.given, arguments["experiment"].adapters)
+        train(**arguments)
 
 
 COMMAND = Train()
