@@ -33,6 +33,16 @@ def mixture_or_task(name: str) -> "seqio.Mixture | seqio.Task":
     )
 
 
+def tasks_without_split(name: str, split: str) -> list[str]:
+    """Return the names of a registered mixture's tasks that lack a split, which seqio leaves out.
+
+    Raises:
+      UserError: no mixture or task has this name.
+    """
+    found = mixture_or_task(name)
+    return sorted(task.name for task in getattr(found, "tasks", [found]) if split not in task.splits)
+
+
 def close_to(name: str, known: Iterable[str], where: str) -> str:
     """Return a phrase for an error message: the names that may be meant, or known ones.
 

@@ -21,6 +21,7 @@ from poly_jax.errors import UserError
 from poly_jax.evaluation.model_functions import model_functions
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import PredictionFiles, Results, summarised, with_mean
+from poly_jax.evaluation.targets_themselves import TARGETS_THEMSELVES
 from poly_jax.evaluation.text_encoding import say_if_endless
 from poly_jax.weights.tree import listing
 
@@ -124,6 +125,21 @@ class MixtureEvaluation:
         results, notices = summarised(with_mean(metrics), [task.unrouted for task in self._tasks], metrics)
         seconds = time.perf_counter() - began
         return Evaluated(results, metrics, notices, sum(self._examples.values()), seconds)
+
+    def names(self) -> set[tuple[str, str]] | None:
+        """The task and the name of every number that an evaluation returns, of means and summaries too.
+
+        They are found by scoring the targets themselves in place of predictions, after `read`. None where the
+        metrics cannot be computed from the targets and scores of 0.
+        """
+        assert self._evaluator is not None, "read() comes first"
+        try:
+            done, _ = self._evaluator.evaluate(compute_metrics=True, model_fns=TARGETS_THEMSELVES)
+            metrics = done.result()
+            results, _ = summarised(with_mean(metrics), [task.unrouted for task in self._tasks], metrics)
+        except Exception:  # A metric is a user's function and may raise any error.
+            return None
+        return {(task, metric) for task, values in results.items() for metric in values}
 
     def _run(
         self,

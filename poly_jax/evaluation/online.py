@@ -18,7 +18,7 @@ from poly_jax.experiment import Experiment, call_register
 from poly_jax.model.transformer import Transformer
 from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import check_batch_size
-from poly_jax.training.periodic_evaluation import Scores
+from poly_jax.training.periodic_evaluation import Scores, check_named
 from poly_jax.training.restore import Restored
 from poly_jax.training.saved_step import Origin
 from poly_jax.training.vocabulary_room import check_vocabularies
@@ -49,12 +49,19 @@ class OnlineEvaluation:
     zero_shot: bool = False
     batch_size: int = 32
 
-    def prepare(self, experiment: Experiment, table: TaskTable, model: Transformer, mesh: Mesh) -> Scores:
+    def prepare(
+        self,
+        experiment: Experiment,
+        table: TaskTable,
+        model: Transformer,
+        mesh: Mesh,
+        keep_best: str | None = None,
+    ) -> Scores:
         """Read the examples and return the function that evaluates parameters; see `Evaluation.prepare`.
 
         Raises:
           UserError: the mixture is unknown or has tasks that are not trained on, there are no skills to
-            average, or the split, the examples or the metrics are missing.
+            average, the split, the examples or the metrics are missing, or no metric is `keep_best`.
         """
         check_counts("OnlineEvaluation", batch_size=self.batch_size)
         check_batch_size(self.batch_size, mesh)
@@ -80,6 +87,8 @@ class OnlineEvaluation:
         check_vocabularies(name, experiment.model)
         evaluation = MixtureEvaluation(name, ids, self.split)
         evaluation.read(experiment.data.sequence_length)
+        if keep_best is not None and (names := evaluation.names()) is not None:
+            check_named(keep_best, [f"{task}/{metric}" for task, metric in names])
         said = f"{name}, {self.split}{', zero-shot' if self.zero_shot else ''}"
         predictors: list[Predictor] = []
 

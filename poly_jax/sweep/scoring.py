@@ -4,41 +4,18 @@ import functools
 from typing import Any
 
 from poly_jax.data.feature_converter import RoutedEncDecFeatureConverter
-from poly_jax.data.quiet import seqio, tf
+from poly_jax.data.quiet import seqio
 from poly_jax.data.routed import TASK_IDS, routed
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.model_functions import model_functions
 from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import with_mean
+from poly_jax.evaluation.targets_themselves import TARGETS_THEMSELVES
 from poly_jax.experiment import Experiment
 
 # Seed of the random numbers in a task's own preprocessors, as in `poly-jax eval`.
 _SEED = 0
-
-
-def _right(dataset: tf.data.Dataset) -> list[tuple[int, Any]]:
-    return [(index, example["decoder_target_tokens"]) for index, example in dataset.as_numpy_iterator()]
-
-
-def _no_scores(dataset: tf.data.Dataset) -> list[tuple[int, Any]]:
-    return [
-        (index, [0.0] * len(example["choices"]) if "choices" in example else 0.0)
-        for index, example in dataset.as_numpy_iterator()
-    ]
-
-
-def _right_with_scores(dataset: tf.data.Dataset) -> tuple[list[tuple[int, Any]], dict[str, Any]]:
-    right = _right(dataset)
-    return right, {"scores": [0.0] * len(right)}
-
-
-# Functions like those that `model_functions` makes for a model.
-_TARGETS_THEMSELVES: dict[Any, Any] = {
-    seqio.metrics.ModelOutputType.PREDICTION: _right,
-    seqio.metrics.ModelOutputType.PREDICTION_WITH_AUX: _right_with_scores,
-    seqio.metrics.ModelOutputType.SCORE: _no_scores,
-}
 
 
 class TaskScorer:
@@ -75,7 +52,7 @@ class TaskScorer:
         None if the task's metrics cannot be computed from the targets and scores of 0.
         """
         try:
-            return tuple(self._metrics(_TARGETS_THEMSELVES))
+            return tuple(self._metrics(TARGETS_THEMSELVES))
         except Exception:  # A metric is a user's function and may raise any error.
             return None
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
 
 from jax.sharding import Mesh
@@ -28,7 +28,14 @@ it raises an exception. The names are `eval/<task>/<metric>`, and values may be 
 class Evaluation(Protocol):
     """Something that can be evaluated at any step of a training run."""
 
-    def prepare(self, experiment: Experiment, table: TaskTable, model: Transformer, mesh: Mesh) -> Scores:
+    def prepare(
+        self,
+        experiment: Experiment,
+        table: TaskTable,
+        model: Transformer,
+        mesh: Mesh,
+        keep_best: str | None = None,
+    ) -> Scores:
         """Check the settings, read the examples, and return the function that evaluates parameters.
 
         Args:
@@ -36,9 +43,11 @@ class Evaluation(Protocol):
           table: table of the training tasks.
           model: the model in evaluation mode.
           mesh: the devices that hold the parameters.
+          keep_best: a metric that is needed, as `task/metric`, whose name is checked where names are known
+            before the first evaluation; None for none.
 
         Raises:
-          UserError: there is nothing to evaluate.
+          UserError: there is nothing to evaluate, or no metric is `keep_best`.
         """
         ...
 
@@ -73,12 +82,16 @@ def score_named(name: str, scores: Mapping[str, float]) -> float | None:
     Raises:
       UserError: the evaluation has no such metric.
     """
-    if f"{_PREFIX}{name}" not in scores:
-        names = [known.removeprefix(_PREFIX) for known in scores]
-        advice = did_you_mean(close_names(name, names)) or f"it has {listing(names)}"
-        raise UserError(f"train.keep_best is {name!r}, and the evaluation has no such metric; {advice}")
+    check_named(name, [known.removeprefix(_PREFIX) for known in scores])
     value = scores[f"{_PREFIX}{name}"]
     return value if math.isfinite(value) else None
+
+
+def check_named(name: str, names: Collection[str]) -> None:
+    """Raise a UserError if `train.keep_best` is none of an evaluation's metrics, each as `task/metric`."""
+    if name not in names:
+        advice = did_you_mean(close_names(name, names)) or f"it has {listing(sorted(names))}"
+        raise UserError(f"train.keep_best is {name!r}, and the evaluation has no such metric; {advice}")
 
 
 def check_periodic(eval_every: int, evaluation: Evaluation | None, keep_best: str | None = None) -> None:

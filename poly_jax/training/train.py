@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import sys
 
+import jax
 from etils import epath
 from jax.sharding import Mesh
 
@@ -10,6 +12,7 @@ from poly_jax.configuration import Texts
 from poly_jax.counted import counted
 from poly_jax.data.batches import train_batches
 from poly_jax.data.offline_cache import use_cache
+from poly_jax.data.registry import tasks_without_split
 from poly_jax.data.task_table import TaskTable
 from poly_jax.experiment import Data, Experiment
 from poly_jax.model.loss import Loss, TokenLoss
@@ -30,6 +33,7 @@ from poly_jax.training.saved_steps import best_checkpoint
 from poly_jax.training.skills_below import check_resumed
 from poly_jax.training.start import describe, fresh_start
 from poly_jax.training.update import TrainState, Update
+from poly_jax.weights.tree import listing
 
 
 def train(
@@ -110,7 +114,9 @@ def train(
     guards.check_routers(model.adapters, prior, router_anneal_steps)
     periodic = None
     if eval_every and evaluation is not None:
-        periodic = PeriodicEvaluation(eval_every, evaluation.prepare(experiment, table, model, mesh))
+        periodic = PeriodicEvaluation(
+            eval_every, evaluation.prepare(experiment, table, model, mesh, keep_best)
+        )
 
     start_id = experiment.model.decoder_start_id
     batches = host_batches(experiment.data, table, seed, loss, mesh, start_id)
@@ -147,13 +153,15 @@ def train(
 def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh, start_id: int) -> Batches:
     """Make this host's share of a mixture's endless stream of batches; see `train_batches`.
 
+    Tasks without the split are left out, as in seqio; a line on standard error names them.
+
     Raises:
       UserError: the mixture cannot be read so, or its cache lacks a task.
     """
     if data.cache_dir is not None:
         use_cache(data.cache_dir, data.mixture)
     share = host_share(mesh)
-    return train_batches(
+    batches = train_batches(
         data.mixture,
         table,
         split=data.split,
@@ -169,3 +177,6 @@ def host_batches(data: Data, table: TaskTable, seed: int, loss: Loss, mesh: Mesh
         packing=data.packing,
         max_segments=data.max_segments,
     )
+    if (without := tasks_without_split(data.mixture, data.split)) and jax.process_index() == 0:
+        print(f"not trained on, without a split {data.split!r}: {listing(without)}", file=sys.stderr)
+    return batches

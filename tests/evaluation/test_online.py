@@ -154,10 +154,37 @@ def test_the_step_with_the_best_metric_is_kept_and_named(run, tmp_path, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_a_metric_that_the_evaluation_does_not_have_ends_the_run_with_its_state_saved(run, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("mean/overlaps", "did you mean 'mean/overlap'"),
+        ("evaluation_c/overlap", "did you mean 'evaluation_[ab]/overlap'"),
+        # The task is known, and has no example of the split.
+        ("evaluation_no_test/overlap", "did you mean 'evaluation_"),
+    ],
+)
+def test_a_misspelled_metric_ends_the_run_before_its_folder_is_made(run, tmp_path, name, advice):
+    with pytest.raises(UserError, match=rf"keep_best is '{name}', and .* no such metric; {advice}"):
+        trains(run, tmp_path / "run", *EVERY_SECOND, f"train.keep_best = '{name}'")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_metric_whose_name_is_not_known_before_ends_the_run_with_its_state_saved(
+    run, tmp_path, monkeypatch
+):
+    # As where a metric cannot be computed from the targets.
+    monkeypatch.setattr(MixtureEvaluation, "names", lambda self: None)
     bindings = (*EVERY_SECOND, "train.save_every = 1000", "train.keep_best = 'mean/overlaps'")
     with pytest.raises(UserError, match=r"keep_best is 'mean/overlaps', .* did you mean 'mean/overlap'"):
         trains(run, tmp_path / "run", *bindings)
     # The setting may be mended, and the run goes on.
     trains(run, tmp_path / "run", *bindings[:-1], "train.keep_best = 'mean/overlap'")
     assert [step for step, _ in lines(tmp_path / "run").losses] == [1, 2, 3]
+
+
+def test_a_task_without_the_training_split_is_named_as_not_trained_on(run, tmp_path, capsys):
+    trains(run, tmp_path / "whole", "train.steps = 1")
+    assert "not trained on" not in capsys.readouterr().err
+    trains(run, tmp_path / "part", "train.steps = 1", "Data.mixture = 'evaluation_strange'")
+    line = "not trained on, without a split 'train': evaluation_stranger\n"
+    assert line in capsys.readouterr().err
