@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from poly_jax.adapters.config import Adapters
+from poly_jax.counts import check_counts
 from poly_jax.data.batches import Reading
 from poly_jax.data.packing import Packing
 from poly_jax.data.task_table import TaskTable
@@ -72,9 +73,10 @@ class Data:
             if getattr(self, name) not in get_args(choices):
                 known = ", ".join(map(repr, get_args(choices)))
                 raise UserError(f"Data.{name} is {getattr(self, name)!r}; use one of {known}")
-        for name in ("batch_size", "max_segments"):
-            if getattr(self, name) < 1:
-                raise UserError(f"Data.{name} is {getattr(self, name)}; it must be at least 1")
+        check_counts("Data", batch_size=self.batch_size, max_segments=self.max_segments)
+        # An experiment without data has neither a mixture nor lengths.
+        if self.mixture or self.inputs_length or self.targets_length:
+            check_counts("Data", inputs_length=self.inputs_length, targets_length=self.targets_length)
 
     @property
     def sequence_length(self) -> dict[str, int]:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 from poly_jax.adapters.skill import Skill, TaskSkill, TokenSkill
+from poly_jax.counts import check_counts
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
 from poly_jax.routing.router import Router, Sizes
@@ -47,9 +48,11 @@ class Adapters:
         sites = (self.sites,) if isinstance(self.sites, str) else tuple(self.sites)
         object.__setattr__(self, "sites", sites)
         check_literal_fields(self)
-        for field in ("n_tasks", "n_skills", "n_splits"):
-            if getattr(self, field) < 1:
-                raise UserError(f"Adapters.{field} is {getattr(self, field)}; it must be at least 1")
+        for field, kind, given in (("skill", Skill, self.skill), ("router", Router, self.router)):
+            if isinstance(given, type) or not isinstance(given, kind):
+                example = "LoRA()" if kind is Skill else "LearnedRouter()"
+                raise UserError(f"Adapters.{field} is {given!r}; give a {field}, such as {example}")
+        check_counts("Adapters", n_tasks=self.n_tasks, n_skills=self.n_skills, n_splits=self.n_splits)
         if self.router.reads_inputs:
             self._check_input_router()
         if isinstance(self.skill, TaskSkill):

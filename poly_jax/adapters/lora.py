@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from typing import ClassVar, Literal
 
 import jax
@@ -10,6 +11,7 @@ from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.mixing import mixed_in, mixed_out
 from poly_jax.adapters.skill import Mixed
+from poly_jax.counts import check_counts
 from poly_jax.errors import UserError
 from poly_jax.literal_fields import check_literal_fields
 from poly_jax.routing.router import Uniform
@@ -20,8 +22,10 @@ Init = Literal["mhr", "kaiming", "gaussian"]
 
 def check_update(skill: str, rank: int, alpha: float, dropout: float) -> None:
     """Raise a UserError that names a setting of a low-rank update that no update can have."""
-    if rank < 1:
-        raise UserError(f"{skill}.rank is {rank}; it must be at least 1")
+    check_counts(skill, rank=rank)
+    for name, value in (("alpha", alpha), ("dropout", dropout)):
+        if not isinstance(value, numbers.Real):
+            raise UserError(f"{skill}.{name} is {value!r}; it must be a number")
     if not math.isfinite(alpha):
         raise UserError(f"{skill}.alpha is {alpha}; it must be finite")
     if not 0 <= dropout < 1:

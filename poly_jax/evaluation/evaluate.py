@@ -8,6 +8,7 @@ import jax
 from etils import epath
 
 from poly_jax.counted import counted
+from poly_jax.counts import check_counts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.mixture_evaluation import MixtureEvaluation
@@ -24,7 +25,6 @@ from poly_jax.evaluation.unknown_tasks import (
 from poly_jax.experiment import Experiment
 from poly_jax.files.whole_file import write_whole
 from poly_jax.reporting.output_folder import check_output_folder
-from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.saved_step import read_table

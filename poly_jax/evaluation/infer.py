@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from poly_jax.counts import check_counts
 from poly_jax.data.quiet import seqio
 from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
@@ -18,7 +19,6 @@ from poly_jax.evaluation.unknown_tasks import (
     with_shares,
 )
 from poly_jax.experiment import Experiment
-from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import Partitioning, check_batch_size
 from poly_jax.training.restore import restore
 from poly_jax.training.saved_step import read_table

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from poly_jax.counted import counted
+from poly_jax.counts import check_counts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.mixture_evaluation import Evaluated, MixtureEvaluation
@@ -16,7 +17,6 @@ from poly_jax.evaluation.predict import Predictor
 from poly_jax.evaluation.report import MEAN
 from poly_jax.experiment import Experiment, call_register
 from poly_jax.model.transformer import Transformer
-from poly_jax.training.guards import check_counts
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.periodic_evaluation import Scores, check_named
 from poly_jax.training.restore import Restored

@@ -8,6 +8,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from poly_jax import configuration
+from poly_jax.counts import check_counts
 from poly_jax.data.registry import mixture_or_task
 from poly_jax.data.task_table import TaskTable
 from poly_jax.interface.model import Model
@@ -53,8 +54,12 @@ def load(
         None for all devices on the axis `data`, however the run was trained.
 
     Raises:
-      UserError: the path does not hold a run or a T5 that can be read, or the mesh does not divide the T5.
+      UserError: the path does not hold a run or a T5 that can be read, the mesh does not divide the T5, or a
+        number of tokens or examples is not a whole number of at least 1.
     """
+    check_counts(None, batch_size=batch_size)
+    if inputs_length is not None:
+        check_counts(None, inputs_length=inputs_length)
     place = os.fspath(path)
     given = {"vocabulary": vocabulary, "decoding": decoding, "inputs_length": inputs_length}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}

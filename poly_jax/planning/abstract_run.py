@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from poly_jax.counts import check_counts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.evaluation.predict import decode_program
@@ -68,7 +69,7 @@ class AbstractRun:
         """Raise a UserError where `train` would refuse these arguments, apart from the backbone's path."""
         if self.trainable == "adapters" and self.experiment.adapters is None:
             guards.check_trainable(self.experiment, self.trainable)
-        guards.check_counts("train", steps=self.steps)
+        check_counts("train", steps=self.steps)
         guards.check_microbatches(self.data.batch_size, self.microbatches)
         guards.check_packing(self.data, self.loss, self.experiment.adapters)
         guards.check_routers(self.experiment.adapters, self.prior, self.router_anneal_steps)

@@ -10,6 +10,7 @@ from etils import epath
 from jax.sharding import Mesh
 
 from poly_jax.configuration import Configuration, Loaded, Reach, binding_name, check_read
+from poly_jax.counts import check_counts
 from poly_jax.data.trimmed import widths
 from poly_jax.errors import UserError
 from poly_jax.files.whole_file import write_whole
@@ -23,7 +24,7 @@ from poly_jax.sweep.progress import SweepProgress
 from poly_jax.sweep.readings import Readings
 from poly_jax.sweep.scoring import check_scorable
 from poly_jax.sweep.summary import Summary
-from poly_jax.training.guards import check_counts, check_seeds
+from poly_jax.training.guards import check_seeds
 from poly_jax.training.hosts import on_first_host
 from poly_jax.training.mesh import check_batch_size
 from poly_jax.training.open_run import OpenRun, open_run

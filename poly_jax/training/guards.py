@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.skill import takes_packed_rows
+from poly_jax.counts import check_counts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Data, Experiment
@@ -16,13 +17,6 @@ from poly_jax.training.vocabulary_room import check_vocabularies
 
 TrainedPart = Literal["adapters", "all"]
 """The parameters that `train` trains: those of skills and routers, or all."""
-
-
-def check_counts(program: str, **counts: int) -> None:
-    """Raise a UserError if one of a program's counts, which are given by name, is below 1."""
-    for name, count in counts.items():
-        if count < 1:
-            raise UserError(f"{program}.{name} is {count}; it must be at least 1")
 
 
 def check_seeds(name: str, seeds: Iterable[int]) -> None:

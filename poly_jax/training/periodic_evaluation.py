@@ -7,12 +7,12 @@ from typing import Any, Protocol
 
 from jax.sharding import Mesh
 
+from poly_jax.counts import check_counts
 from poly_jax.data.task_table import TaskTable
 from poly_jax.errors import UserError
 from poly_jax.experiment import Experiment
 from poly_jax.model.transformer import Transformer
 from poly_jax.suggestion import close_names, did_you_mean
-from poly_jax.training.guards import check_counts
 from poly_jax.weights.tree import listing
 
 Tree = dict[str, Any]

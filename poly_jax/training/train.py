@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from poly_jax.configuration import Texts
 from poly_jax.counted import counted
+from poly_jax.counts import check_counts
 from poly_jax.data.batches import train_batches
 from poly_jax.data.offline_cache import use_cache
 from poly_jax.data.registry import tasks_without_split
@@ -95,7 +96,7 @@ def train(
     began = claim_start()
     guards.check_trainable(experiment, trainable)
     guards.check_seeds("train.seed", (seed,))
-    guards.check_counts(
+    check_counts(
         "train",
         steps=steps,
         save_every=save_every,

@@ -13,6 +13,7 @@ from poly_jax.adapters.config import Adapters
 from poly_jax.configuration import Texts
 from poly_jax.configuration.gin_text import bindings
 from poly_jax.counted import counted
+from poly_jax.counts import check_counts
 from poly_jax.data.batches import eval_batches
 from poly_jax.data.task_table import TaskTable
 from poly_jax.data.trimmed import trimmed_examples
@@ -108,7 +109,7 @@ def adapt(
         "report_every": report_every,
         "keep_checkpoints": keep_checkpoints,
     }
-    guards.check_counts("adapt", **counts)
+    check_counts("adapt", **counts)
     guards.check_seeds("adapt.seed", (seed,))
     folder = epath.Path(output_dir)
     given = first_bindings(task, seed, shots, init_router_from)

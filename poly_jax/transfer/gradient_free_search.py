@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float
 
+from poly_jax.counts import check_counts
 from poly_jax.errors import UserError
 from poly_jax.transfer.combination import Combination
 
@@ -45,8 +46,7 @@ class SelectedSkills:
     count: int = 5
 
     def __post_init__(self):
-        if self.count < 1:
-            raise UserError(f"SelectedSkills.count is {self.count}; it must be at least 1")
+        check_counts("SelectedSkills", count=self.count)
 
     def size(self, n_skills: int) -> int:
         """`count`, or the size of a smaller inventory."""
@@ -82,8 +82,7 @@ class SearchedWeights:
     candidates: int = 20
 
     def __post_init__(self):
-        if self.evaluations < 1:
-            raise UserError(f"SearchedWeights.evaluations is {self.evaluations}; it must be at least 1")
+        check_counts("SearchedWeights", evaluations=self.evaluations)
         if self.candidates < 2:
             raise UserError(f"SearchedWeights.candidates is {self.candidates}; it must be at least 2")
         for name in ("bound", "spread"):

@@ -7,6 +7,7 @@ import pytest
 from poly_jax.adapters.config import Adapters
 from poly_jax.adapters.ia3 import IA3
 from poly_jax.adapters.lora import LoRA
+from poly_jax.adapters.skill import Skill
 from poly_jax.errors import UserError
 from poly_jax.routing.arrow import ArrowRouter, prototypes
 from poly_jax.routing.load import load_statistics
@@ -176,7 +177,7 @@ def test_adapters_that_an_input_router_cannot_mix_are_refused(settings, message)
 
 
 def test_a_kind_of_skill_without_a_form_for_tokens_is_refused():
-    class Plain:
+    class Plain(Skill):
         pass
 
     with pytest.raises(UserError, match=r"Plain has no method `apply_by_token`; use LoRA or IA3"):
