@@ -19,6 +19,7 @@ from poly_jax.cli.allocation import reuse_memory
 from poly_jax.cli.arguments import parse
 from poly_jax.cli.compilation_cache import keep_compiled_programs
 from poly_jax.cli.platforms import leave_out_tpu
+from poly_jax.cli.unfinished_writes import hide_unfinished_writes
 from poly_jax.configuration import explain_unset_bindings, one_line
 from poly_jax.errors import UserError
 
@@ -66,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if isinstance(error, BrokenPipeError) and _output_is_closed():
             return _OUTPUT_CLOSED
-        return _told(error, str(error))
+        return _told(error, _of_file(error) if isinstance(error, OSError) else str(error))
     except KeyboardInterrupt as stopped:
         if str(stopped):
             print(f"poly-jax: {many_hosts.name()}{stopped}", file=sys.stderr, flush=True)
@@ -87,6 +88,7 @@ def program() -> NoReturn:
     # Imports and tracing make millions of objects that stay. Python's default looks for cycles among them
     # after every 700, which takes a tenth of a command's start.
     gc.set_threshold(100_000, 20, 20)
+    hide_unfinished_writes()
     # What is registered first runs last, when libraries' threads and exit handlers are done.
     ended = _Ended()
     atexit.register(ended.leave)
@@ -142,6 +144,14 @@ def _output_is_closed() -> bool:
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     return any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _of_file(error: OSError) -> str:
+    """The message for an error of the file system: the path, the system's reason and what to do."""
+    if error.filename is None or not error.strerror:
+        return str(error)
+    reason = error.strerror[0].lower() + error.strerror[1:]
+    return f"{error.filename}: {reason}; check the path, its permissions and the room on its disk"
 
 
 def _told(error: Exception, message: str) -> int:

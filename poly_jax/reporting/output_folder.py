@@ -34,7 +34,7 @@ def check_output_folder(folder: epath.PathLike, program: Program) -> None:
     place = epath.Path(folder)
     if place.exists() and not place.is_dir():
         raise UserError(f"--output_dir={folder} is a file; give a folder")
-    _check_writable(place)
+    check_writable(place)
     if run := _run_around(place):
         raise UserError(
             f"--output_dir={folder} holds a training run; give `poly-jax {program}` another folder, such as"
@@ -48,8 +48,12 @@ def check_output_folder(folder: epath.PathLike, program: Program) -> None:
         )
 
 
-def _check_writable(folder: epath.Path) -> None:
-    """Raise a UserError if a local folder can be neither made nor written, before hours of work for it."""
+def check_writable(folder: epath.Path) -> None:
+    """Check before hours of work that a folder can be made or written. Remote folders pass.
+
+    Raises:
+      UserError: neither is allowed.
+    """
     if "://" in os.fspath(folder):
         return
     there = next(each for each in (folder, *folder.absolute().parents) if each.exists())

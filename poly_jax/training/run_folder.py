@@ -17,6 +17,7 @@ from poly_jax.errors import UserError
 from poly_jax.files.new_output import new_folder
 from poly_jax.files.text_file import read_text
 from poly_jax.files.whole_file import write_whole
+from poly_jax.reporting.output_folder import check_writable
 from poly_jax.training.hosts import on_first_host
 from poly_jax.training.saved_step import Origin, items
 from poly_jax.training.saved_steps import FOLDER, saved_steps
@@ -79,9 +80,11 @@ def check_free(folder: epath.Path, texts: Texts, names: Collection[str] | None =
       names: as for `check_folder`.
 
     Raises:
-      UserError: the folder holds another run or other files, or another program is working on the run.
+      UserError: the folder holds another run or other files, it cannot be written, or another program is
+        working on the run.
     """
     check_folder(folder, texts, names)
+    check_writable(folder)
     if is_locked(folder):
         raise _in_use(folder)
 

@@ -97,7 +97,8 @@ def test_a_folder_that_cannot_be_made_prints_one_line(calls, capsys, tmp_path):
         place.mkdir()
     calls.error = caught.value
     assert cli.main(["train", f"--output_dir={place}", "--gin_file=recipe.gin"]) == 1
-    assert capsys.readouterr().err == f"poly-jax: error: [Errno 20] Not a directory: '{place}'\n"
+    advice = "check the path, its permissions and the room on its disk"
+    assert capsys.readouterr().err == f"poly-jax: error: {place}: not a directory; {advice}\n"
 
 
 @pytest.mark.parametrize(

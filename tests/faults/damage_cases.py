@@ -109,7 +109,7 @@ def _cannot_write(place: Place) -> None:
     disk.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", str(disk)], check=True)
     try:
-        fails_in_one_line(ran(place.folder, *train_words("read_only/run")), "Read-only file system")
+        fails_in_one_line(ran(place.folder, *train_words("read_only/run")), "cannot be written, because")
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
 

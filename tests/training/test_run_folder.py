@@ -38,3 +38,9 @@ def test_looking_does_not_keep_another_program_from_the_folder(folder):
     check_free(folder, TEXTS)
     with claimed(folder, TEXTS):
         pass
+
+
+def test_a_folder_that_cannot_be_written_is_not_free(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"run cannot be written, because .* does not allow it; give another"):
+        check_free(epath.Path(tmp_path / "run"), TEXTS)
