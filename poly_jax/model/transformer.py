@@ -3,7 +3,9 @@
 import dataclasses
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.linen import partitioning
 from jaxtyping import Array, Bool, Float, Int
 
@@ -17,6 +19,7 @@ from poly_jax.model.route import Route, RouterTable
 from poly_jax.model.scoring import decoder_inputs
 from poly_jax.model.segments import Segments
 from poly_jax.model.site_router import example_means
+from poly_jax.routing.task_ids import check_task_ids
 from poly_jax.weights.sharding import constrain
 from poly_jax.weights.t5_dimensions import sites
 
@@ -175,6 +178,7 @@ class Transformer(nn.Module):
             return None
         if task_ids is None:
             raise ValueError("a model with adapters needs task_ids")
+        self._check(task_ids)
         if self.adapters.router.reads_inputs:
             if (examples := segments) is None:
                 if targets is None:
@@ -185,6 +189,18 @@ class Transformer(nn.Module):
             return Route(rows, None, segments, examples)
         weights = self.router(task_ids) if self.adapters.granularity == "coarse" else None
         return Route(task_ids, weights, segments)
+
+    def _check(self, task_ids: Int[Array, "*rows"]) -> None:
+        """Raise a UserError if ids whose values are known here are not in the adapters' table.
+
+        In a compiled program they are not known, so that its caller checks them (`check_task_ids`).
+        """
+        if self.adapters is None or isinstance(task_ids, jax.core.Tracer):
+            return
+        any_task = self.adapters.router.serves_any_task and not self.adapters.tasks_own_parameters
+        here = not isinstance(task_ids, jax.Array) or task_ids.is_fully_addressable
+        if here and not any_task:
+            check_task_ids(np.asarray(task_ids), self.adapters.n_tasks)
 
     def _for_decoder(self, route: Route | None, encoded: Float[Array, "batch inputs embed"]) -> Route | None:
         """The route in the decoder, where a router of whole inputs looks at the encoded input (SMEAR).

@@ -1,6 +1,7 @@
 """A loaded model predicts for tasks by name, and is the same after saving and loading."""
 
 import dataclasses
+import functools
 import pathlib
 
 import gin
@@ -108,6 +109,18 @@ def test_scores_are_sums_of_log_probabilities(bare):
 def test_a_task_has_its_own_adapters(model):
     scores = {task: model.score(["abc"], ["xyz"], task=task)[0] for task in model.tasks}
     assert len({round(score, 3) for score in scores.values()}) == 3
+
+
+def test_the_module_underneath_refuses_ids_that_are_not_in_the_table(model):
+    tokens = np.array([[5, 1, 0]])
+    applied = functools.partial(
+        model.restored.model.apply, {"params": model.restored.parameters}, tokens, tokens
+    )
+    assert applied(np.array([2])).shape == (1, 3, CONFIG.vocab_size)
+    for wrong in (3, -1):
+        for ids in (np.array([wrong]), np.array(wrong), jax.numpy.array([wrong])):
+            with pytest.raises(poly_jax.UserError, match=f"task id {wrong} is not in the table of 3 tasks"):
+                applied(ids)
 
 
 def test_a_saved_model_is_the_same_when_it_is_loaded(model, file):
