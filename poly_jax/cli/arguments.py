@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Command, argparse.Namespac
       The command, its flags, and the gin files and bindings that were given.
     """
     known = registry()
-    parser = _parser(known)
+    parser, parsers = _parsers(known)
     words = list(sys.argv[1:] if argv is None else argv)
     # What follows `--` is the command line of a job, whose bindings are its own.
     own = words[: words.index(_JOB)] if _JOB in words else words
@@ -52,11 +52,17 @@ def parse(argv: Sequence[str] | None = None) -> tuple[Command, argparse.Namespac
         if "=" not in binding:
             parser.error(f"{_GIN}{binding} has no value; write {_GIN}NAME=VALUE in one word")
     rest = words[len(own) :]
-    args = parser.parse_args([*(word for word in own if not word.startswith(_GIN)), *rest])
+    args, unknown = parser.parse_known_args([*(word for word in own if not word.startswith(_GIN)), *rest])
+    if unknown:
+        # The usage that is shown is the command's own.
+        parsers[args.command].error(f"unrecognized arguments: {' '.join(unknown)}")
     return known[args.command], args, Configuration(tuple(args.gin_file), tuple(bindings))
 
 
-def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
+def _parsers(
+    known: dict[str, Command],
+) -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Return the parser of the whole command line, and that of each command."""
     parser = argparse.ArgumentParser(
         prog="poly-jax",
         description=poly_jax.__doc__,
@@ -67,8 +73,9 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
     many_hosts.add_flags(parser, default=None)
     parser.add_argument("--version", action="version", version=f"poly-jax {poly_jax.__version__}")
     subparsers = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    parsers = {}
     for name, command in known.items():
-        subparser = subparsers.add_parser(
+        parsers[name] = subparser = subparsers.add_parser(
             name,
             help=command.help,
             description=f"{command.help[0].upper()}{command.help[1:]}.",
@@ -87,4 +94,4 @@ def _parser(known: dict[str, Command]) -> argparse.ArgumentParser:
             default=[],
             help="a gin file from the current folder, or one that ships with poly_jax",
         )
-    return parser
+    return parser, parsers

@@ -41,6 +41,9 @@ def given(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 def path(text: str) -> str:
     """An argparse type: a path, with `~` and environment variables replaced by their values."""
+    if not text:
+        # An empty path would stand for the current folder. A variable of the shell may not be set.
+        raise argparse.ArgumentTypeError("the path is empty; give one")
     return os.path.expanduser(os.path.expandvars(text))
 
 

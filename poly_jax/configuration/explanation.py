@@ -82,7 +82,7 @@ def explain(error: BaseException, source: str) -> UserError:
     elif found := re.match(r"Configurable '(.+?)' doesn't have a parameter named '(.+?)'", message):
         names = parameters()[registry_name(found[1])]
         advice = f"{found[1]} has no parameter {found[2]!r}" + (
-            similar(found[2], names) or f"; it has {', '.join(names)}"
+            similar(found[2], names) or f"; it has {', '.join(names) or 'none'}"
         )
     elif found := re.match(r"\"?Ambiguous selector '(.+?)', matches \[(.+?)\]", message):
         names = sorted(re.findall(r"'(.+?)'", found[2]))

@@ -28,9 +28,10 @@ def print_whole(table: Table) -> None:
 
 
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:
-    """The table in Markdown, its numbers aligned to the right."""
+    """The table in Markdown, its numbers aligned to the right. A pipe in a cell is escaped."""
     lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+    escaped = [[cell.replace("|", r"\|") for cell in line] for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in escaped) + "\n"
 
 
 def latex_table(columns: Sequence[str], rows: Rows) -> str:

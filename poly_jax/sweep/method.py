@@ -41,6 +41,11 @@ class Method:
         """The method's name in tables and results."""
         return self.name or f"{epath.Path(self.run).name} {self.variant}"
 
+    @property
+    def said(self) -> str:
+        """The method as a user writes it; see `parse`."""
+        return f"{self.name}={self.run}:{self.variant}" if self.name else f"{self.run}:{self.variant}"
+
     @classmethod
     def parse(cls, text: str) -> "Method":
         """The method that a user writes as `RUN:VARIANT` or `NAME=RUN:VARIANT`.

@@ -145,7 +145,8 @@ def _check_table(tasks: Sequence[str], methods: Sequence[Method], seeds: Sequenc
     """Raise a UserError if these do not make a table."""
     for name, values in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
         if not values or len(set(values)) < len(values):
-            raise UserError(f"sweep.{name} is {tuple(values)}; give at least one, and each once")
+            shown = [value.said if isinstance(value, Method) else value for value in values]
+            raise UserError(f"sweep.{name} is {tuple(shown)}; give at least one, and each once")
     named: dict[str, str] = {}
     for task in tasks:
         other = named.setdefault(column(task), task)

@@ -19,6 +19,7 @@ TRAIN = ["train", "--output_dir=x", "--gin_file=recipe.gin"]
         ["train", "--output=x"],
         ["train", "--output_dir=x", "--gin.T5Config.emb_dim", "3"],
         ["train", "--output_dir=x", "stray"],
+        ["train", "--output_dir="],
         ["adapt", "--run=x", "--task=t"],
         ["adapt", "--run=x", "--task=t", "--output_dir=y", "--shots=0"],
         ["adapt", "--run=x", "--task=t", "--output_dir=y", "--shots=few"],
@@ -38,11 +39,27 @@ def test_wrong_usage_exits_with_2(arguments, calls, capsys):
 
 
 @pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--outputs=x", "poly-jax train: error: unrecognized arguments: --outputs=x"),
+        ("--gin_file=", "poly-jax train: error: argument --gin_file: the path is empty; give one"),
+    ],
+)
+def test_wrong_usage_shows_the_usage_of_the_command(flag, told, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([*TRAIN, flag])
+    shown = capsys.readouterr().err
+    assert shown.startswith("usage: poly-jax train ")
+    assert shown.splitlines()[-1] == told
+
+
+@pytest.mark.parametrize(
     ("arguments", "expected"),
     [
         (["train", "--output_dir=x", "--gin_file=mine.gin"], "there is no gin file 'mine.gin'"),
         (["train", "--output_dir=x", "--gin.T5Confg.emb_dim=3"], "there is no configurable 'T5Confg'"),
         (["train", "--output_dir=x", "--gin.T5Config.emb_dim=%gin.REQUIRED"], "T5Config.emb_dim is not set"),
+        (["train", "--output_dir=x", "--gin.SharedRouter.x=3"], "has no parameter 'x'; it has none"),
         (["eval", "--run=nowhere"], "there is no folder nowhere; give"),
         (["infer", "--run=.", "--task=t"], ". is not a run: no config.gin"),
     ],

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from poly_jax.errors import UserError
-from poly_jax.files.whole_file import write_whole
+from poly_jax.files.whole_file import check_writable, write_whole
 
 
 def test_a_link_stays_a_link_and_its_file_is_replaced(tmp_path):
@@ -34,3 +34,8 @@ def test_a_relative_path_is_relative_to_the_current_folder(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     write_whole("file.txt", "text")
     assert (tmp_path / "file.txt").read_text() == "text"
+
+
+def test_an_empty_path_is_refused():
+    with pytest.raises(UserError, match="the path of the file to write is empty; give the path of a file"):
+        check_writable("")

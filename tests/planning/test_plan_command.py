@@ -56,7 +56,6 @@ def test_the_page_shows_mistakes_in_the_topology_the_mesh_and_the_batch():
         (["--topology=v5e:4x5"], "slice 'v5e:4x5' does not exist; v5e has the topologies 1x1, 2x2"),
         (["--topology=v5e:2x2", "--gin.Data.batch_size=0"], "Data.batch_size is 0; it must be at least 1"),
         (["--topology=v5e:2x2", "--gin.train.microbatches=0"], "train.microbatches is 0; it must be at"),
-        (["--topology=v5e:2x2", "--html="], "the path of the file to write is empty"),
         (
             ["--topology=v5e:2x4", "--program=both", "--gin.evaluate.batch_size=12"],
             "evaluate.batch_size 12 cannot be divided over the 8 devices of v5e:2x4",

@@ -19,3 +19,7 @@ def test_special_characters_of_latex_are_escaped():
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_a_pipe_in_a_cell_does_not_end_the_cell_in_markdown():
+    assert markdown_table(("method", "x"), [["A B|C", "1"]]).endswith("| A B\\|C | 1 |\n")

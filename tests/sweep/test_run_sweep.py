@@ -240,6 +240,11 @@ def test_the_score_equals_that_of_adapt_followed_by_eval(short_runs, tmp_path):
         ([("mhr", "mhr", {})], {"batch_size": 0}, r"sweep.batch_size is 0; it must be at least 1"),
         ([("mhr", "mhr", {})], {"tasks": []}, r"sweep.tasks is \(\); give at least one"),
         ([("mhr", "mhr", {})], {"seeds": (1, 1)}, r"sweep.seeds is \(1, 1\)"),
+        (
+            [("mhr", "mhr", {"name": "a"})] * 2,
+            {},
+            r"methods is \('a=.*:mhr', 'a=.*'\); give .* each once",
+        ),
         ([("mhr", "mhr", {})], {"seeds": (0, -1)}, r"a seed of sweep.seeds is -1; it must be a whole number"),
         # JAX would draw the numbers of seed 0.
         ([("mhr", "mhr", {})], {"seeds": (2**32,)}, r"is 4294967296; it must be .* from 0 to 4294967295"),
