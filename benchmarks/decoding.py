@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from measuring import in_turn, model_arguments, report_speeds
-from peft_programs import hugging_face_t5, peft_model
+from peft_programs import hugging_face_t5, left_out_without_peft, peft_model
 from programs import adapters, float32_config, hugging_face_settings
 from settings import TASKS
 
@@ -82,10 +82,8 @@ def main() -> None:
             "MHR, one task": _ours(config, "MHR", one, tokens, args.length, beams),
             "merged": _ours(config, "full", one, tokens, args.length, beams),
         }
-        try:
+        with left_out_without_peft():
             programs[theirs] = _pefts(config, rival, tokens, args.length, beams)
-        except ImportError as error:
-            print(f"PEFT is left out: {error}\n")
         first, _, speeds = in_turn(programs, args.rounds)
         report_speeds(
             f"Decoding, {'greedy' if beams == 1 else f'{beams} beams'}: {args.model}, {args.batch_size} rows"

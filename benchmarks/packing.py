@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from measuring import arguments, in_turn, report, report_speeds
-from peft_programs import pefts
+from peft_programs import left_out_without_peft, pefts
 from programs import hugging_face_settings, ours
 
 from poly_jax import configuration
@@ -95,11 +95,9 @@ def main() -> None:
         ),
         "unpacked": ours(config, "MHR", len(table), read(args.batch_size), args.rank),
     }
-    try:
+    with left_out_without_peft():
         settings = hugging_face_settings(config)
         programs["PEFT"] = pefts(settings, "MHR", len(table), read(args.batch_size), args.rank)
-    except ImportError as error:
-        print(f"PEFT is left out: {error}\n")
     first, _, speeds = in_turn(programs, args.rounds)
     report_speeds(
         f"Packed training: {args.model}, MHR of rank {args.rank}, {args.batch_size} rows of"

@@ -1,5 +1,6 @@
 """Training steps of PEFT on the same batches. Nothing of this project or of JAX is imported here."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,15 @@ import numpy as np
 from settings import RANK, RATE, SKILLS, SPLITS, Batch, Step, tokens_in
 
 PEFT_SITES = ("q", "k", "v", "o", "wi_0", "wi_1", "wo")
+
+
+@contextlib.contextmanager
+def left_out_without_peft() -> Iterator[None]:
+    """Leave out the programs of PEFT that the block makes, with a line, where it is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        print(f"PEFT is left out: {error}\n")
 
 
 def hugging_face_t5(settings: dict[str, Any]) -> Any:

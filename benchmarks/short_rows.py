@@ -11,7 +11,7 @@ import itertools
 
 import numpy as np
 from measuring import in_turn, model_arguments, report_speeds
-from peft_programs import pefts
+from peft_programs import left_out_without_peft, pefts
 from programs import float32_config, hugging_face_settings, ours
 from settings import TASKS, Batch, Step, random_batch
 
@@ -48,10 +48,8 @@ def main() -> None:
         f"rows of {name}": ours(config, "MHR", TASKS, itertools.repeat(batch))
         for name, batch in named.items()
     }
-    try:
+    with left_out_without_peft():
         programs["PEFT"] = pefts(hugging_face_settings(config), "MHR", TASKS, itertools.repeat(whole))
-    except ImportError as error:
-        print(f"PEFT is left out: {error}\n")
     first, _, speeds = in_turn(programs, args.rounds)
     report_speeds(
         f"Short examples: {args.model}, MHR, {args.batch_size} examples, {args.rounds} rounds",
