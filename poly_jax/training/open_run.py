@@ -19,6 +19,7 @@ from poly_jax.model.transformer import Transformer
 from poly_jax.reporting.hashed import hash_with_progress
 from poly_jax.training.backbone import RANDOM, load_backbone
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.misfit import differing_settings
 from poly_jax.training.saved_step import Origin, open_trained, read_origin, read_table
 from poly_jax.training.saved_steps import beside, step_folder
 from poly_jax.training.skills_below import skills_below
@@ -161,9 +162,11 @@ def open_run(run: str, experiment: Experiment) -> OpenRun:
     frozen = None if origin.backbone is None else experiment.backbone or origin.backbone
     try:
         check_tree({name: shape for name, shape in shapes.items() if own(name)}, trained, step)
-    except UserError:
+    except UserError as error:
         # If the T5 itself has another shape, the error about its own file is more helpful.
         if frozen not in (None, RANDOM) and epath.Path(frozen).exists():
             check_tree(t5_parameter_shapes(model.config), open_backbone(frozen).tensors, frozen)
+        if settings := differing_settings(model, trained):
+            raise UserError(f"{settings}: {error}") from error
         raise
     return OpenRun(model, table, origin, step, trained, frozen, experiment.check_backbone)

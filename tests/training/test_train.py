@@ -312,7 +312,12 @@ def test_a_model_with_other_shapes_is_refused(run, backbone):
     experiment = configured(backbone.right, "Adapters.n_skills = 5").experiment()
     with pytest.raises(UserError, match="does not fit the model") as caught:
         restore(experiment, str(run.folder), Partitioning().mesh())
+    assert str(caught.value).startswith("Adapters.n_skills is 5, and the checkpoint has 3: ")
     assert "skills/lora_b is [2, 3, 1, 8] and the model has [2, 5, 1, 8]" in str(caught.value)
+    experiment = configured(backbone.right, "LoRA.rank = 2", "Adapters.n_splits = 1").experiment()
+    both = r"^Adapters.n_splits is 1, and the checkpoint has 2; LoRA.rank is 2, and the checkpoint has 1: "
+    with pytest.raises(UserError, match=both):
+        restore(experiment, str(run.folder), Partitioning().mesh())
     experiment = configured(backbone.right, "T5Config.mlp_dim = 32").experiment()
     with pytest.raises(UserError, match=r"right\.safetensors does not fit the model"):
         restore(experiment, str(run.folder), Partitioning().mesh())
