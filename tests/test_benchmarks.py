@@ -84,7 +84,9 @@ def test_compilation_is_measured_beside_the_first_method():
 
 
 def test_decoding_is_measured_greedily_and_with_beams():
-    done = _run("decoding", "--model=t5_1_1_tiny", "--batch_size=4", "--inputs=16", "--length=4", "--rounds=1")
+    done = _run(
+        "decoding", "--model=t5_1_1_tiny", "--batch_size=4", "--inputs=16", "--length=4", "--rounds=1"
+    )
     assert done.returncode == 0, done.stderr
     assert "Decoding, greedy" in done.stdout
     assert "Decoding, 4 beams" in done.stdout

@@ -32,8 +32,13 @@ def _mixed(
 ) -> Float[Array, "*rows rank joined_splits"]:
     # An einsum takes the inventory for the left operand, and XLA's CPU backend then transposes all of it, as
     # with the factors' axes apart. On several devices the axis that the mesh cuts must stay apart.
-    contracted, batched = ((weights.ndim - 1,), (1,)), ((weights.ndim - 2,), (0,))
     joined = jax.lax.collapse(factors, 2) if devices_in_force() == 1 else factors
-    mixed = jax.lax.dot_general(weights, joined, (contracted, batched))
-    mixed = jax.lax.reshape(mixed, (*mixed.shape[: weights.ndim - 1], *factors.shape[2:]))
+    operands = weights, joined
+    axes: jax.lax.DotDimensionNumbers = (((weights.ndim - 1,), (1,)), ((weights.ndim - 2,), (0,)))
+    if len(factors) == 1:
+        # Around a batch axis of one split, XLA would transpose the gradients of the mixes and the inventory.
+        operands = jax.lax.squeeze(weights, (weights.ndim - 2,)), jax.lax.squeeze(joined, (0,))
+        axes = (((weights.ndim - 2,), (0,)), ((), ()))
+    mixed = jax.lax.dot_general(*operands, axes)
+    mixed = jax.lax.reshape(mixed, (len(factors), *weights.shape[:-2], *factors.shape[2:]))
     return jax.lax.collapse(jnp.moveaxis(mixed, (rank, 0), (-3, -2)), mixed.ndim - 2)

@@ -13,12 +13,13 @@ from poly_jax.adapters.mixing import mixed_in, mixed_out
 ROWS, SPLITS, SKILLS, D_IN, D_OUT, RANK, LENGTH = 3, 2, 5, 12, 28, 4, 7
 
 
+@pytest.mark.parametrize("splits", [1, SPLITS])
 @pytest.mark.parametrize("rows", [(), (ROWS,), (ROWS, 2)], ids=["shared", "by row", "packed"])
-def test_every_row_and_split_gets_the_sum_of_the_weighted_skills(rows):
+def test_every_row_and_split_gets_the_sum_of_the_weighted_skills(rows, splits):
     rng = np.random.default_rng(0)
-    weights = rng.normal(size=(*rows, SPLITS, SKILLS)).astype(np.float32)
-    a = rng.normal(size=(SPLITS, SKILLS, D_IN // SPLITS, RANK)).astype(np.float32)
-    b = rng.normal(size=(SPLITS, SKILLS, RANK, D_OUT // SPLITS)).astype(np.float32)
+    weights = rng.normal(size=(*rows, splits, SKILLS)).astype(np.float32)
+    a = rng.normal(size=(splits, SKILLS, D_IN // splits, RANK)).astype(np.float32)
+    b = rng.normal(size=(splits, SKILLS, RANK, D_OUT // splits)).astype(np.float32)
     into, out = mixed_in(weights, a), mixed_out(weights, b)
     assert into.shape == (*rows, D_IN, RANK)
     assert out.shape == (*rows, RANK, D_OUT)
@@ -28,7 +29,7 @@ def test_every_row_and_split_gets_the_sum_of_the_weighted_skills(rows):
                 sum(weights[(*row, h, k)] * a[h, k] for k in range(SKILLS)),
                 sum(weights[(*row, h, k)] * b[h, k] for k in range(SKILLS)),
             )
-            for h in range(SPLITS)
+            for h in range(splits)
         ]
         a_of_row = np.concatenate([a for a, _ in blocks], axis=0)
         b_of_row = np.concatenate([b for _, b in blocks], axis=1)
@@ -40,9 +41,10 @@ def shape(*sizes):
     return jax.ShapeDtypeStruct(sizes, jnp.float32)
 
 
-@pytest.fixture(scope="module")
-def program():
+@pytest.fixture(scope="module", params=[1, SPLITS], ids=["one split", "splits"])
+def program(request):
     """The compiled gradient of a site with respect to its skills, weights and inputs."""
+    splits = request.param
     skill = LoRA(rank=RANK)
 
     def loss(parameters, weights, inputs, slope):
@@ -51,10 +53,10 @@ def program():
 
     given = (
         {
-            "lora_a": shape(SPLITS, SKILLS, D_IN // SPLITS, RANK),
-            "lora_b": shape(SPLITS, SKILLS, RANK, D_OUT // SPLITS),
+            "lora_a": shape(splits, SKILLS, D_IN // splits, RANK),
+            "lora_b": shape(splits, SKILLS, RANK, D_OUT // splits),
         },
-        shape(ROWS, SPLITS, SKILLS),
+        shape(ROWS, splits, SKILLS),
         shape(ROWS, LENGTH, D_IN),
         shape(ROWS, LENGTH, D_OUT),
     )
