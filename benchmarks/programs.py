@@ -25,6 +25,7 @@ from poly_jax.training.backbone import RANDOM
 from poly_jax.training.compiled_step import CompiledStep, compiled_step
 from poly_jax.training.memory import return_freed_memory
 from poly_jax.training.mesh import Partitioning
+from poly_jax.training.optimizer import Elementwise
 from poly_jax.training.packed_routers import packed_routers
 from poly_jax.training.start import begin, fresh_start
 from poly_jax.training.update import TrainState, Update
@@ -83,7 +84,9 @@ def begun(config: T5Config, adapters: Adapters | None) -> Training:
     trainable = "all" if adapters is None else "adapters"
     mesh = Partitioning().mesh()
     given = fresh_start(model, RANDOM, trainable, 0, mesh)
-    update = Update(dataclasses.replace(model, train=True), TokenLoss(), optax.adamw(RATE))
+    # PEFT's AdamW has no schedule and does not clip either.
+    adamw = Elementwise(*optax.with_extra_args_support(optax.adamw(RATE)))
+    update = Update(dataclasses.replace(model, train=True), TokenLoss(), adamw)
     state = begin(given.trained, update, mesh)
     packing = packed_routers(update, state, given.frozen)
     state = packing.pack(state)

@@ -34,6 +34,13 @@ class LearningRates(NamedTuple):
     routers: Float[Array, "*runs steps"]
 
 
+class Elementwise(optax.GradientTransformationExtraArgs):
+    """A transformation that treats each number of each parameter on its own, apart from the gradients' norm.
+
+    Parameters may lie in memory in any arrangement, as those of `poly_jax.training.packed_routers` do.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
     """AdamW or Adafactor, with linear warm-up from 0 and a decay to 0.
@@ -122,7 +129,9 @@ class Optimizer:
         other = self._rule(skills, self.weight_decay, self.parameter_scaling)
         rules = optax.multi_transform({"router": router, "other": other}, _groups)
         clip = _clip(self.clip_norm) if self.clip_norm else optax.identity()
-        return optax.chain(clip, rules)
+        chained = optax.with_extra_args_support(optax.chain(clip, rules))
+        # Adafactor looks at whole arrays.
+        return Elementwise(*chained) if self.algorithm == "adamw" else chained
 
     def _rule(self, rate: optax.Schedule, weight_decay: float, scaling: bool) -> optax.GradientTransformation:
         if self.algorithm == "adamw":

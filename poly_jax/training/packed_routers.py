@@ -18,6 +18,7 @@ from jax.tree_util import DictKey
 from jaxtyping import Array, Float, Int
 
 from poly_jax.model.joint_routing import PACKED, joint_tables
+from poly_jax.training.optimizer import Elementwise
 from poly_jax.training.update import TrainState, Update, start
 from poly_jax.weights.parameter_names import module
 from poly_jax.weights.tree import flatten, merge, unflatten
@@ -66,8 +67,7 @@ class PackedRouters:
 def packed_routers(update: Update, state: TrainState, frozen: Tree) -> PackedRouters:
     """Find the routers of a run that can be packed.
 
-    Nothing is packed where a router is frozen, or where the optimizer's state is not one array for each
-    parameter, as that of Adafactor.
+    Nothing is packed where a router is frozen, or where the optimizer looks at whole arrays, as Adafactor.
 
     Args:
       update: the step.
@@ -77,17 +77,13 @@ def packed_routers(update: Update, state: TrainState, frozen: Tree) -> PackedRou
     paths, apart = _paths(state)
     as_it_is = PackedRouters(update, apart, apart, tuple((place,) for place in range(len(paths))))
     routers = update.joint_routers(merge(frozen, state.trained))
-    if len(routers) < 2 or update.joint_routers(frozen):
+    elementwise = isinstance(update.optimizer, Elementwise)
+    if not elementwise or len(routers) < 2 or update.joint_routers(frozen):
         return as_it_is
-    adapters = update.model.adapters
-    assert adapters is not None
     shapes = jax.eval_shape(lambda trained: _packed(trained, update, routers), state.trained)
     found, packed = _paths(jax.eval_shape(functools.partial(start, optimizer=update.optimizer), shapes))
     places = {path: place for place, path in enumerate(paths)}
-    wanted = [_sources(path, routers) for path in found]
-    if {path for sources in wanted for path in sources} != set(paths):
-        return as_it_is
-    sources = tuple(tuple(places[path] for path in paths) for paths in wanted)
+    sources = tuple(tuple(places[source] for source in _sources(path, routers)) for path in found)
     return PackedRouters(dataclasses.replace(update, packed=routers), apart, packed, sources)
 
 

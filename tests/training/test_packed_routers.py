@@ -6,6 +6,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from poly_jax.adapters.config import Adapters
@@ -52,6 +53,13 @@ class Scaled(Router):
     def weights(self, parameters, task_ids, sizes, uniform):
         scale = parameters["scale"][task_ids][..., None, None]
         return jax.nn.softmax(parameters["logits"][task_ids] * scale, axis=-1)
+
+
+class Lamb(Optimizer):
+    """An optimizer of a user's own, whose steps depend on the norm of each array."""
+
+    def transformation(self, steps, *_):
+        return optax.lamb(1e-3)
 
 
 def model_with(tiny, router, **settings):
@@ -117,10 +125,10 @@ def test_a_step_of_a_packed_state_is_the_step_of_the_state(made, tiny, key, rout
 
 
 def test_a_state_that_is_not_packed_has_the_step_that_was_given(made):
-    """Adafactor has no array for each parameter; of frozen routers and of one alone nothing is saved."""
-    adafactor = Optimizer("adafactor", warmup_fraction=0.0)
+    """Some optimizers look at whole arrays; frozen routers have no state; of one alone nothing is saved."""
     for update, state, _, packing in (
-        made(LearnedRouter(), adafactor),
+        made(LearnedRouter(), Optimizer("adafactor", warmup_fraction=0.0)),
+        made(LearnedRouter(), Lamb()),
         made(LearnedRouter(), frozen=is_router),
         made(LearnedRouter(), granularity="coarse"),
         made(SharedRouter()),
