@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from poly_jax.counted import counted
+from poly_jax.counts import check_counts
 from poly_jax.errors import UserError
 from poly_jax.weights.divided_dimensions import check_divided
 from poly_jax.weights.t5_dimensions import T5Dimensions
@@ -40,9 +41,7 @@ def check_rows(
       slices: description of the slices, for the message.
       microbatches: number of parts that a batch is split into.
     """
-    for setting, count in ((name, batch_size), ("train.microbatches", microbatches)):
-        if count < 1:
-            raise UserError(f"{setting} is {count}; it must be at least 1")
+    check_counts(None, **{name: batch_size, "train.microbatches": microbatches})
     rows = devices // partitioning.model
     if batch_size % (rows * microbatches):
         parts = "" if microbatches == 1 else f" in {microbatches} microbatches"

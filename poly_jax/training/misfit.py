@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from poly_jax.model.parameters import parameter_shapes
 from poly_jax.model.transformer import Transformer
-from poly_jax.weights.parameter_names import PRIVATE
+from poly_jax.weights.parameter_names import is_private
 from poly_jax.weights.tensors import Tensor
 from poly_jax.weights.tree import flatten
 
@@ -29,7 +29,7 @@ def differing_settings(model: Transformer, found: Mapping[str, Tensor]) -> str:
     for name in sorted(axes.keys() & found.keys()):
         here, there = shapes[name].shape, found[name].shape
         # The rank of a private skill is a setting of its own.
-        if not len(axes[name]) == len(here) == len(there) or PRIVATE in name.split("/"):
+        if not len(axes[name]) == len(here) == len(there) or is_private(name):
             continue
         for axis, ours, theirs in zip(axes[name], here, there, strict=True):
             if axis in settings and ours != theirs:

@@ -1,9 +1,9 @@
 """The parameters of all routers as one array for each name, while a run trains them.
 
 XLA takes milliseconds for each operation that it compiles. A router of every site has a small table of its
-own, and the optimizer has five operations for each: its part of the gradient's norm, its two moments, its
-step, and the cut out of the gradients that are computed together. Packed, all tables have five. Checkpoints
-and evaluations have each router's parameters in its own place.
+own, and a step has five operations for each: the cut out of the gradients that are computed together, its
+part of their norm, its two moments and its change. Packed, all tables together have the last four, and no
+gradient is cut. Checkpoints and evaluations have each router's parameters in its own place.
 """
 
 import dataclasses

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from poly_jax.cli.command import Command, given, path, positive
-from poly_jax.configurables import OF_A_RUN
+from poly_jax.cli.training_arguments import training_arguments
 from poly_jax.configuration import Configuration
 from poly_jax.errors import UserError
 from poly_jax.launch.choices import ACTIONS, PLACES
@@ -125,7 +125,6 @@ def _check_command(job: Any) -> None:
     """Check the job's command as it would be checked on the rented machine, where a mistake costs money."""
     from poly_jax.cli.arguments import parse
     from poly_jax.launch.mesh_check import check_mesh, check_rows
-    from poly_jax.training.guards import check_given_skills
 
     command, args, config = parse(job.words[1:])
     if command.name == Launch.name:
@@ -133,9 +132,7 @@ def _check_command(job: Any) -> None:
     if command.name != "train":
         return
     loaded = config.load()
-    loaded.check_read(*OF_A_RUN)
-    settings = {**loaded.defaults("train"), **loaded.arguments("train", output_dir=args.output_dir)}
-    check_given_skills(loaded.given, settings["experiment"].adapters)
+    settings = {**loaded.defaults("train"), **training_arguments(loaded, args.output_dir)}
     if job.slice is None:
         return
     slices = job.slice.name if job.slices == 1 else f"{job.slices} slices {job.slice.name}"

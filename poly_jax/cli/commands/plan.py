@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from poly_jax.cli.command import Command, path, positive
-from poly_jax.configurables import OF_A_RUN
+from poly_jax.cli.training_arguments import training_arguments
 from poly_jax.configuration import Configuration
 from poly_jax.planning.formats import FORMATS
 
@@ -79,14 +79,11 @@ class Plan(Command):
         devices = parse_slice(args.topology).devices * args.slices
         prepare_environment(devices if args.simulate else 0)
         loaded = config.load(unset_is_empty=args.tasks is not None)
-        loaded.check_read(*OF_A_RUN)
+        arguments = training_arguments(loaded, output_dir="")
         from poly_jax.planning.abstract_run import AbstractRun
         from poly_jax.planning.plan import Accelerators
         from poly_jax.planning.planning import plan
-        from poly_jax.training.guards import check_given_skills
 
-        arguments = loaded.arguments("train", output_dir="")
-        check_given_skills(loaded.given, arguments["experiment"].adapters)
         plan(
             AbstractRun.of(arguments),
             Accelerators.named(args.topology, args.slices, args.simulate),

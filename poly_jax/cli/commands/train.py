@@ -3,7 +3,7 @@
 import argparse
 
 from poly_jax.cli.command import Command, path
-from poly_jax.configurables import OF_A_RUN
+from poly_jax.cli.training_arguments import training_arguments
 from poly_jax.configuration import Configuration
 
 
@@ -27,13 +27,9 @@ class Train(Command):
 
     def run(self, args: argparse.Namespace, config: Configuration) -> None:
         """Train the configured run."""
-        loaded = config.load()
-        loaded.check_read(*OF_A_RUN)
-        from poly_jax.training.guards import check_given_skills
+        arguments = training_arguments(config.load(), args.output_dir)
         from poly_jax.training.train import train
 
-        arguments = loaded.arguments("train", output_dir=args.output_dir)
-        check_given_skills(loaded.given, arguments["experiment"].adapters)
         train(**arguments)
 
 
