@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from poly_jax.adapters.mixing import mixed_in, mixed_out
+from poly_jax.adapters.row_product import row_product
 from poly_jax.adapters.skill import Mixed
 from poly_jax.counts import check_counts
 from poly_jax.errors import UserError
@@ -122,7 +123,8 @@ class LoRA:
             flat = inputs.reshape(-1, inputs.shape[-1])
             return outputs + ((flat @ a) @ b).reshape(outputs.shape)
         if segments is None:
-            return outputs + (inputs @ a) @ b
+            hidden = inputs @ a if a.ndim == 2 else row_product(inputs, a)
+            return outputs + row_product(hidden, b)
         own = jax.nn.one_hot(segments - 1, b.shape[1], dtype=inputs.dtype)[..., None]
         shared = a.ndim == 2
         hidden = own * ((inputs @ a)[:, :, None] if shared else jnp.einsum("bli,bsir->blsr", inputs, a))
