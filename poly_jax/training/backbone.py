@@ -21,6 +21,7 @@ from poly_jax.training.mesh import put, shardings
 from poly_jax.weights.backbone import Backbone, open_backbone
 from poly_jax.weights.content_hash import DIGEST_BYTES, joined_hash, tensor_digest
 from poly_jax.weights.layer_trees import stack_layers
+from poly_jax.weights.parameter_names import is_adapter_parameter
 from poly_jax.weights.quantized import (
     Quantization,
     integer,
@@ -31,7 +32,7 @@ from poly_jax.weights.quantized import (
 )
 from poly_jax.weights.shares import even_shares
 from poly_jax.weights.t5_shapes import t5_parameter_shapes
-from poly_jax.weights.tree import cast, check_tree, flatten, unflatten
+from poly_jax.weights.tree import cast, check_tree, flatten, split, unflatten
 
 Tree = dict[str, Any]
 # Of NumPy where a backbone is read, and of JAX where it is drawn.
@@ -62,9 +63,8 @@ def load_backbone(
         do not fit this model.
     """
     dtype = dtype or model.config.activation_dtype
-    bare = Transformer(model.config)
     if path == RANDOM:
-        shapes, axes = parameter_shapes(bare)
+        shapes, axes = _shapes_and_axes(model)
         places = shardings(shapes, axes, mesh)
         kept = {
             name: leaf.update(dtype=kept_dtype(name, leaf.dtype, dtype))
@@ -74,7 +74,7 @@ def load_backbone(
         return _draw(model.config, places, dtype, mesh), RANDOM
     # The backbone is checked before the model is traced, because tracing an absurd configuration takes long.
     backbone = on_every_host(lambda: _checked(path, model.config))
-    shapes, axes = parameter_shapes(bare)
+    shapes, axes = _shapes_and_axes(model)
     places = shardings(shapes, axes, mesh)
     layout = Layout(
         _layers(_names(backbone.tensors, model.config)) if model.config.scan_layers else {},
@@ -89,6 +89,12 @@ def load_backbone(
         placed, digests = on_every_host(lambda: _read_share(backbone, layout))
         digests = _of_all_hosts(digests, sorted(backbone.tensors))
     return unflatten(placed), joined_hash(digests)
+
+
+def _shapes_and_axes(model: Transformer) -> tuple[Tree, Tree]:
+    # The model has been traced with its adapters by now, and is not traced once more without them.
+    shapes, axes = (split(tree, is_adapter_parameter)[1] for tree in parameter_shapes(model))
+    return shapes, axes
 
 
 def _checked(path: str, config: T5Config) -> Backbone:

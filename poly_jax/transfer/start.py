@@ -177,4 +177,4 @@ def backbone_in_float32(source: Restored, experiment: Experiment, mesh: Mesh) ->
         return backbone
     path = experiment.backbone or source.origin.backbone
     assert path is not None
-    return load_backbone(path, Transformer(source.model.config), mesh, jnp.float32)[0]
+    return load_backbone(path, source.model, mesh, jnp.float32)[0]
