@@ -34,6 +34,12 @@ def test_a_change_is_refused_in_one_line_that_says_how_to_accept_it(config, old,
     assert configuration.run_config(config.parent) == str(config)
 
 
+def test_an_empty_file_is_refused(config):
+    config.write_text("\n")
+    with pytest.raises(UserError, match=r"config.gin is empty; copy it again from the run"):
+        configuration.run_config(config.parent)
+
+
 def test_a_run_of_an_earlier_version_has_no_checksum_and_is_read(config):
     config.write_text(TEXT.replace("6", "4"))
     assert configuration.run_config(config.parent) == str(config)

@@ -104,7 +104,7 @@ def run_config(run: str | os.PathLike) -> str:
 
     Raises:
       UserError: the folder does not exist, neither it nor the two folders above it hold a `config.gin`, or
-        that file has changed since the run wrote it.
+        that file is empty or has changed since the run wrote it.
     """
     folder = epath.Path(run if _REMOTE.match(str(run)) else os.path.abspath(run))
     if not folder.is_dir():

@@ -14,15 +14,17 @@ def sealed(text: str) -> str:
 
 
 def check_seal(text: str, path: str) -> None:
-    """Compare a gin file with its first line. Files without such a line pass, as those of earlier versions.
+    """Compare a run's gin file with its first line. Files of earlier versions have no such line, and pass.
 
     Args:
       text: the file's content.
       path: the file's path, for the message.
 
     Raises:
-      UserError: the file has changed since it was written.
+      UserError: the file has changed since it was written, or is empty, as a copy that was cut short.
     """
+    if not text.strip():
+        raise UserError(f"{path} is empty; copy it again from the run")
     seal = _SEAL.match(text)
     if seal and seal[1] != _digest(text[seal.end() :]):
         raise UserError(

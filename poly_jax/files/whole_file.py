@@ -13,8 +13,8 @@ def check_writable(path: epath.PathLike) -> None:
     if not os.fspath(path):
         raise UserError("the path of the file to write is empty; give the path of a file")
     place = _behind_links(path)
-    # epath treats a pipe or a device as a file.
-    if place.is_dir() or (os.path.exists(place) and not os.path.isfile(place)):
+    # epath treats a pipe or a device as a file. Where /dev/stdout is a pipe, no path leads to what is behind it.
+    if place.is_dir() or (os.path.exists(path) and not os.path.isfile(path)):
         raise UserError(f"{path} is not a file and cannot be replaced by one; give the path of a file")
     if not place.parent.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {place.parent}")

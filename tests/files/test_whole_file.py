@@ -30,6 +30,17 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     assert link.is_symlink()
 
 
+def test_a_link_to_an_open_pipe_is_not_a_file():
+    """As /dev/stdout, where the output goes into a pipe."""
+    reading, writing = os.pipe()
+    with os.fdopen(reading), os.fdopen(writing, "w"):
+        path = f"/dev/fd/{writing}"
+        if not os.path.exists(path):
+            pytest.skip("this system has no files for open descriptors")
+        with pytest.raises(UserError, match=f"{path} is not a file"):
+            check_writable(path)
+
+
 def test_a_relative_path_is_relative_to_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_whole("file.txt", "text")
