@@ -13,7 +13,7 @@ def check_writable(path: epath.PathLike) -> None:
     if not os.fspath(path):
         raise UserError("the path of the file to write is empty; give the path of a file")
     place = _behind_links(path)
-    # epath treats a pipe or a device as a file. Where /dev/stdout is a pipe, no path leads to what is behind it.
+    # epath treats a pipe or a device as a file. No path leads to the pipe behind /dev/stdout.
     if place.is_dir() or (os.path.exists(path) and not os.path.isfile(path)):
         raise UserError(f"{path} is not a file and cannot be replaced by one; give the path of a file")
     if not place.parent.is_dir():
