@@ -71,7 +71,9 @@ def _usage(process: int) -> tuple[int, int]:
 
 def main() -> None:
     """Make the files, prepare them, and print the seconds."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vocabulary", default="", help="SentencePiece model (default: bytes)")
     parser.add_argument("--tasks", type=int, default=2000, help="number of small tasks")
     parser.add_argument("--rows", type=int, default=200_000, help="rows of the large task")

@@ -1,9 +1,11 @@
 """Compiled programs are kept between commands, where the user says or in the user's cache folder."""
 
 import os
+import pathlib
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from poly_jax.cli import compilation_cache
@@ -64,3 +66,40 @@ def test_without_a_place_to_write_nothing_is_kept(monkeypatch, tmp_path):
     (tmp_path / "cache").write_text("a file")
     keep_compiled_programs()
     assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+def test_a_folder_that_cannot_be_written_is_left_alone(monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # Root may write anywhere.
+    keep_compiled_programs()
+    assert "JAX_COMPILATION_CACHE_DIR" not in os.environ
+
+
+@pytest.mark.parametrize("broken", ["empty", "without its time of use"])
+def test_a_program_that_was_not_written_to_its_end_is_compiled_and_kept_again(broken, tmp_path):
+    def run():
+        return subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
+
+    run()
+    programs = list((tmp_path / "cache").rglob("*-cache"))
+    assert programs
+    for program in programs:
+        if broken == "empty":
+            program.write_bytes(b"")
+        else:
+            program.with_name(program.name.replace("-cache", "-atime")).unlink()
+    again, after = run(), run()
+    assert again.stderr == after.stderr == ""
+    assert [int(again.stdout), int(after.stdout) > 0] == [0, True]
+
+
+def test_a_program_that_another_process_writes_stays(tmp_path):
+    keep_compiled_programs()
+    folder = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+    (folder / "step-cache").write_bytes(b"half")
+    with filelock.FileLock(folder / ".lockfile"):
+        del os.environ["JAX_COMPILATION_CACHE_DIR"]
+        keep_compiled_programs()
+        assert (folder / "step-cache").exists()
+    del os.environ["JAX_COMPILATION_CACHE_DIR"]
+    keep_compiled_programs()
+    assert not (folder / "step-cache").exists()

@@ -11,12 +11,14 @@ _FEW = 2**15
 
 
 def row_product(
-    x: Float[Array, "*rows length d_in"], y: Float[Array, "*rows d_in d_out"]
-) -> Float[Array, "*rows length d_out"]:
+    x: Float[Array, "*#rows length d_in"], y: Float[Array, "*#rows d_in d_out"]
+) -> Float[Array, "*#rows length d_out"]:
     """`x @ y`, where each row has an x and a y of its own."""
-    if x.shape[-2] * x.shape[-1] * y.shape[-1] > _FEW or devices_in_force() > 1:
-        return x @ y
-    return _small_product(x, y)
+    multiplications = x.shape[-2] * x.shape[-1] * y.shape[-1]
+    # Rows may share a factor, as with a user's router that gives one mix to all of them.
+    if x.shape[:-2] == y.shape[:-2] and multiplications <= _FEW and devices_in_force() == 1:
+        return _small_product(x, y)
+    return x @ y
 
 
 @jax.custom_vjp

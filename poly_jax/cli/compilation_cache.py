@@ -1,5 +1,6 @@
 """Keeps compiled programs between commands, so that a command starts sooner when it is run again."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -8,6 +9,8 @@ import platform
 import platformdirs
 
 _BYTES = 4 * 2**30
+# The ends of the names of a program and of its time of use.
+_PROGRAM, _USED = "-cache", "-atime"
 _CPU = pathlib.Path("/proc/cpuinfo")
 
 
@@ -27,10 +30,44 @@ def keep_compiled_programs() -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
         return  # A user without a home folder compiles every time.
+    if not os.access(folder, os.W_OK):
+        return
+    _delete_unfinished(folder)
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     # Least recently used programs are deleted beyond this size. In a folder that was filled without a limit,
     # JAX would look for the times of use in vain.
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_BYTES))
+
+
+def _delete_unfinished(folder: pathlib.Path) -> None:
+    """Delete programs that were not written to their end, because a process was killed or the disk was full.
+
+    JAX neither reads nor replaces these, and writes no other program where the time of use of one is missing
+    (`jax._src.lru_cache`, jax 0.10.2).
+    """
+    if not _unfinished(folder):
+        return
+    import filelock  # Nothing else needs it before JAX does.
+
+    # Another process may be writing one of them: then it holds JAX's lock.
+    lock = filelock.FileLock(folder / ".lockfile", timeout=0)
+    with contextlib.suppress(OSError, filelock.Timeout), lock:
+        for program in _unfinished(folder):
+            program.unlink(missing_ok=True)
+
+
+def _unfinished(folder: pathlib.Path) -> list[pathlib.Path]:
+    sizes = {}
+    for entry in os.scandir(folder):
+        with contextlib.suppress(FileNotFoundError):  # Another process may delete it.
+            sizes[entry.name] = entry.stat().st_size
+    programs = [name for name in sizes if name.endswith(_PROGRAM)]
+    # The time of use is written last.
+    return [
+        folder / name
+        for name in programs
+        if not sizes[name] or not sizes.get(name.removesuffix(_PROGRAM) + _USED)
+    ]
 
 
 def _processor() -> str:

@@ -53,8 +53,8 @@ def add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
     """
     group = parser.add_argument_group(
         "several hosts",
-        "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the"
-        f" variables {', '.join(_VARIABLES.values())} may stand for them.",
+        "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the\n"
+        f"variables {', '.join(_VARIABLES.values())}\nmay stand for them.",
     )
     group.add_argument(
         "--coordinator",

@@ -77,6 +77,8 @@ class UnknownTasks:
             _say(f"{listing(unknown)}: not known, answered by the average of {counted(len(known), 'row')}")
         elif unknown:
             described = read_descriptions(self.descriptions) if self.descriptions else {}
+            if others := sorted(set(described) - {*known.names, *unknown}):
+                _say(f"{self.descriptions}: {listing(others)}: no task of the run, and not asked for")
             texts = known_texts(known.names, described, lengths)
             for name in unknown:
                 text = described.get(name) or own_text(name)

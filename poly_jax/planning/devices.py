@@ -37,7 +37,8 @@ def tpu_devices(accelerators: Slice, slices: int = 1) -> Devices:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             "plans for TPUs are compiled with libtpu, which is not installed; install it with"
-            " `pip install 'poly-jax[plan]'` (x86 Linux), or add --simulate to compile for CPUs"
+            " `pip install '.[plan]'` in the project's folder (x86 Linux), or add --simulate to compile"
+            " for CPUs"
         )
     name = f"{_NAMES.get(accelerators.kind, accelerators.kind)}:{accelerators.topology}"
     settings: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}

@@ -214,7 +214,7 @@ def _text(compiled: jax.stages.Compiled) -> str:
         # libtpu 0.0.52 uses operations for v5p, v6e and v7x that jaxlib 0.10.2 does not know.
         raise UserError(
             f"jaxlib {version('jaxlib')} cannot read the program that libtpu {version('libtpu')} compiled;"
-            " install the libtpu that belongs to this JAX with pip install 'poly-jax[plan]'"
+            " install the libtpu that belongs to this JAX with pip install '.[plan]' in the project's folder"
         ) from error
     assert text is not None
     return text

@@ -75,6 +75,12 @@ def work(report: Report) -> list[str]:
                 f"Collectives over {network.upper()}: {plan.bytes_sent(network) / 1e6:,.1f} MB a step, at"
                 f" least {seconds(least)} at the links' peak."
             )
+    slowest = max(report.seconds_sent.values(), default=0)
+    if slowest > report.seconds:
+        lines.append(
+            f"The collectives take longer than that work at {report.share_of_peak:.0%} of the peak: the times"
+            " below are too short."
+        )
     if plan.program == "train":
         lines.append(
             f"At {report.share_of_peak:.0%} of the peak: {report.steps_per_hour:,.0f} steps an hour;"
@@ -133,7 +139,7 @@ def markdown_row(report: Report) -> list[str]:
         gib(plan.memory.frozen),
         gib(plan.memory.trained + plan.memory.optimizer),
         gib(plan.memory.activations),
-        f"{gib(plan.memory.peak)} of {accelerators.peaks.hbm_bytes / 2**30:.0f}",
+        f"{gib(plan.memory.peak)} of {accelerators.peaks.hbm_bytes / 2**30:.0f} GiB",
         "yes" if plan.fits else "no",
         f"{plan.dot_flops_per_chip / 1e9:,.0f}",
         seconds(plan.seconds_at_peak),

@@ -127,7 +127,7 @@ def _compare(job: _Job) -> list[dict[str, Any]]:
         seen = seen_score(trained)
         results = []
         for adaptation, rate in zip(job.compared.adaptations, job.compared.rates, strict=True):
-            _say(f"{adaptation.name}: adapting to {len(bench.heldout)} held-out tasks, 16 examples each")
+            _say(f"adapting as {adaptation.name} to {len(bench.heldout)} held-out tasks, 16 examples each")
             (adapted,) = adapt_tasks(trained, adaptation, bench.heldout, [rate])
             results.append(
                 {"method": method.name, "variant": adaptation.name, "seen": seen}

@@ -105,14 +105,14 @@ def fit(
         )
         state = state if restored is None else restored
         first = int(state.step)
-        if restored is not None:
-            print(f"{folder}: resumes from step {first}")
         if first > run.steps:
             raise UserError(
                 f"{folder} has taken {counted(first, 'step')}, and this run is to end after {run.steps};"
                 " give a larger"
                 " number of steps, or another --output_dir"
             )
+        if restored is not None:
+            print(f"{folder}: resumes from step {first}")
         with contextlib.ExitStack() as closed:
             # The first process alone writes.
             writer = None if jax.process_index() else scalar_writer(folder, first)

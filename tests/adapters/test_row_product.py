@@ -29,6 +29,17 @@ def test_products_and_gradients_are_those_of_numpy(rows, sizes):
     np.testing.assert_allclose(in_y, x.swapaxes(-1, -2) @ slope, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize(("of_x", "of_y"), [((3,), (1,)), ((1,), (3,)), ((3,), ())])
+def test_rows_may_share_a_factor(of_x, of_y):
+    """As those of a user's router that gives one mix to all rows."""
+    (x, *_), (_, y, _), (*_, slope) = (operands(rows, *SMALL) for rows in (of_x, of_y, (3,)))
+    _, gradients = jax.vjp(row_product, x, y)
+    in_x, in_y = slope @ y.swapaxes(-1, -2), x.swapaxes(-1, -2) @ slope
+    for found, each in zip(gradients(slope), (in_x, in_y), strict=True):
+        expected = each if found.shape == each.shape else each.sum(0, keepdims=found.ndim == each.ndim)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_under_vmap_each_has_its_own_gradient():
     x, y, slope = operands((2, 3), *SMALL)
     _, gradients = jax.vjp(jax.vmap(row_product), x, y)

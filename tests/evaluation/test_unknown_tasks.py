@@ -79,11 +79,13 @@ def test_an_evaluation_uses_the_own_rows_of_known_tasks(run, evaluated, capsys):
     assert (folder / "metrics.json").exists()
     assert "evaluation_stranger: not known, answered by the average of 4 rows" in capsys.readouterr().err
     # The inputs of the stranger have no word in common with those of any known task.
-    described = {"evaluation_stranger": "counts letters", "evaluation_b": "counts words"}
+    described = {"evaluation_stranger": "counts letters", "evaluation_b": "counts words", "other": "counts"}
     pathlib.Path("tasks.json").write_text(json.dumps(described))
     options = {"unknown": "nearest", "descriptions": "tasks.json"}
     evaluate(run.folder, run.experiment, mixture="evaluation_strange", **options)
-    assert "evaluation_stranger: not known, answered as evaluation_b" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "evaluation_stranger: not known, answered as evaluation_b" in told
+    assert "tasks.json: other: no task of the run, and not asked for" in told
 
 
 def test_an_unknown_task_is_refused_with_the_ways_to_answer(run, asked, capsys):

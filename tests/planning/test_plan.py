@@ -21,12 +21,13 @@ from poly_jax.errors import UserError
 from poly_jax.model.choice_loss import ChoiceLoss
 from poly_jax.planning import plan as plan_module
 from poly_jax.planning.abstract_run import abstract_batch, table_of, train_program
-from poly_jax.planning.collectives import KINDS
+from poly_jax.planning.collectives import KINDS, Collective
 from poly_jax.planning.memory import Memory
 from poly_jax.planning.page import page
 from poly_jax.planning.plan import Accelerators, make_plan
 from poly_jax.planning.report import Report
 from poly_jax.planning.suggestion import Estimate, Layout
+from poly_jax.planning.texts import work
 from poly_jax.training.mesh import Partitioning
 from poly_jax.training.start import begin, fresh_start
 from poly_jax.training.update import Update
@@ -102,6 +103,15 @@ def test_time_and_cost_follow_from_the_share_of_the_peak(report, planned):
     assert report.chip_hours == pytest.approx(1000 * seconds / 3600)
 
 
+@pytest.mark.parametrize(("share", "said"), [(0.9, False), (1.1, True)])
+def test_collectives_that_take_longer_than_the_products_are_said(report, planned, share, said):
+    # https://cloud.google.com/tpu/docs/v5e: links of 1,600 Gbit/s a chip, half of it in each direction.
+    sent = int(share * report.seconds * 100e9)
+    gathered = Collective("all-gather", 1, sent, f"f32[{sent // 4}]", "encoder", "ici")
+    slow = dataclasses.replace(report, plan=dataclasses.replace(planned, collectives=[gathered]))
+    assert ("The collectives take longer" in " ".join(work(slow))) == said
+
+
 def test_a_plan_that_does_not_fit_says_by_how_much_and_what_would(report, planned):
     gib = 2**30
     large = dataclasses.replace(
@@ -128,7 +138,7 @@ def test_a_program_that_jax_cannot_read_names_both_versions(monkeypatch, planned
 
     monkeypatch.setattr(jax.stages.Compiled, "as_text", fail)
     monkeypatch.setattr(plan_module, "version", lambda name: {"jaxlib": "0.10.2", "libtpu": "0.0.52"}[name])
-    with pytest.raises(UserError, match=r"jaxlib 0\.10\.2 cannot read .* libtpu 0\.0\.52 .*poly-jax\[plan\]"):
+    with pytest.raises(UserError, match=r"jaxlib 0\.10\.2 cannot read .* libtpu 0\.0\.52 .*pip install '\.\[plan\]'"):
         make_plan(run, table_of(5), planned.accelerators)
 
 

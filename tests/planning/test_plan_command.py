@@ -93,7 +93,7 @@ def test_without_libtpu_the_line_says_what_to_install(capsys, monkeypatch):
     )
     assert cli.main(["plan", *RECIPE, "--tasks=32", "--topology=v5e:2x2"]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert "pip install 'poly-jax[plan]'" in last
+    assert "pip install '.[plan]'" in last
     assert "--simulate" in last
 
 

@@ -146,6 +146,16 @@ def test_a_file_of_integers_loads_as_integers_and_as_floats(stored, tmp_path):
     )
 
 
+def test_integers_in_place_of_floats_are_refused(stored, tmp_path):
+    tensors, metadata = single_file.open_file(stored[0])
+    name, broken = "encoder/layers_0/mlp/wo/kernel", tmp_path / "broken.safetensors"
+    kernel = tensors[name]
+    tensors[name] = Tensor(kernel.shape, np.dtype(np.int32), lambda: kernel.load().astype(np.int32))
+    single_file.write(broken, tensors, metadata)
+    with pytest.raises(UserError, match=f"broken.safetensors: {name} holds int32, not floats"):
+        load_backbone(str(broken), Transformer(CONFIG), Partitioning().mesh())
+
+
 def test_integers_without_their_scales_are_refused(stored, tmp_path):
     path, _ = stored
     compact, broken = tmp_path / "compact.safetensors", tmp_path / "broken.safetensors"
