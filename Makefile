@@ -14,7 +14,7 @@ help:
 	@echo "make demo   train, adapt and compare MHR, Poly and a shared LoRA; results in runs/demo"
 	@echo "make test   ruff, mypy and the whole test suite"
 	@echo "make test-interop   the tests against transformers and PEFT, which it adds to $(VENV)"
-	@echo "make bench  speed and memory beside PEFT, 14 minutes; SNI=FOLDER VOCABULARY=FILE add packing"
+	@echo "make bench  speed and memory beside PEFT, 16 minutes; SNI=FOLDER VOCABULARY=FILE add packing"
 	@echo "make lint   ruff and mypy only"
 	@echo "make clean  remove $(VENV), builds and caches; runs/ stays"
 	@echo "Another Python for .venv: make PYTHON=python3.12 ... (3.11 or newer, default $(PYTHON))"

@@ -3,7 +3,7 @@
     python benchmarks/all.py [--output=runs/bench] [--sni=FOLDER --vocabulary=sentencepiece.model]
 
 The folder gets `performance.md`, a page of tables under the machine and the versions, and `figures.jsonl`, a
-line for each table. Ratios mean something only on a machine that does nothing else. Takes 14 minutes on two
+line for each table. Ratios mean something only on a machine that does nothing else. Takes 16 minutes on two
 cores, and 7 more with packing, which needs the files of Super-NaturalInstructions. What compares forms of
 this project with one another runs by name: --only token_routing mixing_forms arrow_prototypes.
 """
