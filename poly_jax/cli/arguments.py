@@ -84,7 +84,7 @@ def _parsers(
             allow_abbrev=False,
         )
         command.add_arguments(subparser)
-        many_hosts.add_flags(subparser, default=argparse.SUPPRESS)
+        many_hosts.add_flags(subparser, default=argparse.SUPPRESS, shown=command.hosts != "one")
         group = subparser.add_argument_group("configuration", _CONFIGURATION)
         group.add_argument(
             "--gin_file",

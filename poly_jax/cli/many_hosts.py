@@ -44,30 +44,28 @@ _RANKS = (("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("OMPI_COMM_WORLD_RANK", "OM
 _NO_CLUSTER = re.compile(r"coordinator_address should be defined|metadata", re.IGNORECASE)
 
 
-def add_flags(parser: argparse.ArgumentParser, default: Any) -> None:
+def add_flags(parser: argparse.ArgumentParser, default: Any, shown: bool = True) -> None:
     """Add the flags that say where the other processes of a program are.
 
     Args:
       parser: the parser of the program or of a command.
       default: value of a flag that is not given.
+      shown: whether the help shows them. A command for one process takes them, to say that it is one.
     """
-    group = parser.add_argument_group(
-        "several hosts",
-        "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the\n"
-        f"variables {', '.join(_VARIABLES.values())}\nmay stand for them.",
-    )
-    group.add_argument(
-        "--coordinator",
-        default=default,
-        metavar="HOST:PORT",
-        help="address of host 0, with a free port there",
-    )
-    group.add_argument(
-        "--num_processes", default=default, type=int, metavar="N", help="number of processes of the program"
-    )
-    group.add_argument(
-        "--process_id", default=default, type=int, metavar="I", help="number of this process, from 0"
-    )
+    group: Any = parser
+    if shown:
+        group = parser.add_argument_group(
+            "several hosts",
+            "Start the same command on every host. Slurm and Cloud TPU need none of these flags, and the\n"
+            f"variables {', '.join(_VARIABLES.values())}\nmay stand for them.",
+        )
+    for flag, type_, metavar, told in (
+        ("--coordinator", str, "HOST:PORT", "address of host 0, with a free port there"),
+        ("--num_processes", int, "N", "number of processes of the program"),
+        ("--process_id", int, "I", "number of this process, from 0"),
+    ):
+        help_ = told if shown else argparse.SUPPRESS
+        group.add_argument(flag, default=default, type=type_, metavar=metavar, help=help_)
 
 
 def runs_here(command: Command, args: argparse.Namespace) -> bool:

@@ -28,3 +28,16 @@ def test_a_variable_that_is_not_a_number_is_named(calls, capsys, monkeypatch):
     monkeypatch.setenv("POLY_JAX_PROCESS_ID", "first")
     assert cli.main(TRAIN) == 1
     assert "POLY_JAX_PROCESS_ID is 'first'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "shown"), [("train", True), ("export", True), ("demo", False)])
+def test_the_help_shows_them_where_several_hosts_may_run_the_command(name, shown, capsys):
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help"])
+    assert ("several hosts:" in (told := capsys.readouterr().out)) == shown
+    assert ("--process_id" in told) == shown
+
+
+def test_a_command_for_one_process_says_so(capsys):
+    assert cli.main(["demo", "--coordinator=a:1", "--num_processes=2", "--process_id=0"]) == 1
+    assert "poly-jax demo runs in one process" in capsys.readouterr().err

@@ -138,7 +138,9 @@ def test_a_program_that_jax_cannot_read_names_both_versions(monkeypatch, planned
 
     monkeypatch.setattr(jax.stages.Compiled, "as_text", fail)
     monkeypatch.setattr(plan_module, "version", lambda name: {"jaxlib": "0.10.2", "libtpu": "0.0.52"}[name])
-    with pytest.raises(UserError, match=r"jaxlib 0\.10\.2 cannot read .* libtpu 0\.0\.52 .*pip install '\.\[plan\]'"):
+    with pytest.raises(
+        UserError, match=r"jaxlib 0\.10\.2 cannot read .* libtpu 0\.0\.52 .*pip install '\.\[plan\]'"
+    ):
         make_plan(run, table_of(5), planned.accelerators)
 
 
