@@ -20,6 +20,8 @@ _TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _IOTA = re.compile(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _LISTED = re.compile(r"(?:replica_groups|source_target_pairs)=\{(\{[\d,]*\}(?:,\{[\d,]*\})*)\}")
 _MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+# XLA writes what it has joined as PREFIX/(A:B:C). No other part of a path begins with a parenthesis.
+_JOINED = re.compile(r"(?P<prefix>^|/)\((?P<paths>.*)\)$")
 _CHAIN = re.compile(r'chain_id="(\d+)"')
 _LONGEST_PATH = 30
 _LONGEST_SOURCE = 100
@@ -155,11 +157,15 @@ def _source(instruction: Instruction, around: Mapping[str, Instruction]) -> str:
     return readable_source(instruction.op_name)
 
 
+def _first_path(joined: re.Match[str]) -> str:
+    paths = joined["paths"].split(":")
+    return joined["prefix"] + next((path for path in paths if "/" in path), paths[0])
+
+
 def readable_source(op_name: str) -> str:
     """Shorten a path of JAX's functions to modules, with "forward" and "backward" for differentiation."""
     parts = []
-    # XLA writes what it has joined as PREFIX/(A:B:C).
-    joined = re.sub(r"\(([^():]*):[^()]*\)$", r"\1", re.sub(r"jit\([^/]*\)/", "", op_name))
+    joined = _JOINED.sub(_first_path, re.sub(r"jit\([^/]*\)/", "", op_name))
     for part in joined.split("/"):
         if re.fullmatch(r"transpose\(jvp\(.*\)\)|transpose\(.*\)", part):
             part = "backward"

@@ -98,6 +98,10 @@ def test_transfers_between_slices_are_collectives_over_the_data_centres_network(
             "backward/encoder/layers/attention/query/dot_general",
         ),
         ("jit(f)/jvp(Transformer)/decoder/mlp/(wi_0/dot:wi_1/dot)", "forward/decoder/mlp/wi_0/dot"),
+        (
+            "jit(f)/(reduce_sum:transpose(jvp(Transformer))/encoder/mlp/dot:transpose(jvp(Transformer))/other)",
+            "backward/encoder/mlp/dot",
+        ),
         ("", ""),
     ],
 )
