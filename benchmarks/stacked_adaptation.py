@@ -1,6 +1,6 @@
 """Compares adaptations that are stacked in one program with adaptations one after another.
 
-    python benchmarks/stacked_adaptation.py [--steps=100] [--seeds=11]
+    python benchmarks/stacked_adaptation.py [--steps=100] [--seeds=11] [--rounds=3]
 
 The adaptations are six held-out tasks of the embedded benchmark, with MHR on the benchmark's tiny T5: first
 with one seed each, stacked and as calls of `adapt` in one process, whose losses must agree; then with all

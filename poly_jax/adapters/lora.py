@@ -123,8 +123,7 @@ class LoRA:
             flat = inputs.reshape(-1, inputs.shape[-1])
             return outputs + ((flat @ a) @ b).reshape(outputs.shape)
         if segments is None:
-            hidden = inputs @ a if a.ndim == 2 else row_product(inputs, a)
-            return outputs + row_product(hidden, b)
+            return outputs + row_product(row_product(inputs, a), b)
         own = jax.nn.one_hot(segments - 1, b.shape[1], dtype=inputs.dtype)[..., None]
         shared = a.ndim == 2
         hidden = own * ((inputs @ a)[:, :, None] if shared else jnp.einsum("bli,bsir->blsr", inputs, a))

@@ -15,7 +15,7 @@ def row_product(
 ) -> Float[Array, "*#rows length d_out"]:
     """`x @ y`, where each row has an x and a y of its own."""
     multiplications = x.shape[-2] * x.shape[-1] * y.shape[-1]
-    # Rows may share a factor, as with a user's router that gives one mix to all of them.
+    # Rows may share a factor, as the A of skills whose outputs are averaged.
     if x.shape[:-2] == y.shape[:-2] and multiplications <= _FEW and devices_in_force() == 1:
         return _small_product(x, y)
     return x @ y

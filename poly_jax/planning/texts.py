@@ -69,14 +69,14 @@ def work(report: Report) -> list[str]:
     if plan.compiled_flops_per_chip and plan.compiled_flops_per_chip > 1.05 * plan.dot_flops_per_chip:
         times = plan.compiled_flops_per_chip / plan.dot_flops_per_chip
         lines.append(f"The chips repeat each other's work: they compute {times:.2f} times as much.")
-    for network, least in report.seconds_sent.items():
+    sent = report.seconds_sent
+    for network, least in sent.items():
         if least:
             lines.append(
                 f"Collectives over {network.upper()}: {plan.bytes_sent(network) / 1e6:,.1f} MB a step, at"
                 f" least {seconds(least)} at the links' peak."
             )
-    slowest = max(report.seconds_sent.values(), default=0)
-    if slowest > report.seconds:
+    if max(sent.values()) > report.seconds:
         lines.append(
             f"The collectives take longer than that work at {report.share_of_peak:.0%} of the peak: the times"
             " below are too short."

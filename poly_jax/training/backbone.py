@@ -92,7 +92,7 @@ def load_backbone(
 
 
 def _shapes_and_axes(model: Transformer) -> tuple[Tree, Tree]:
-    # The model has been traced with its adapters by now, and is not traced once more without them.
+    # A run traces the model with its adapters anyway, and so need not trace it once more without them.
     shapes, axes = (split(tree, is_adapter_parameter)[1] for tree in parameter_shapes(model))
     return shapes, axes
 

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 from numpy.typing import DTypeLike
@@ -79,10 +80,17 @@ def open_backbone(path: epath.PathLike) -> Backbone:
         that `poly_jax.weights.single_file` or `backbone_folder` wrote.
 
     Raises:
-      UserError: there is nothing at the path, or the checkpoint is broken or of an unknown kind.
+      UserError: there is nothing at the path, or the checkpoint is broken, of an unknown kind or holds
+        something else than floats.
     """
     with explained(path):
-        return _open(path)
+        opened = _open(path)
+    for name, tensor in opened.tensors.items():
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            raise UserError(
+                f"{path}: {name} holds {tensor.dtype}, not floats; import or export the backbone again"
+            )
+    return opened
 
 
 def _open(path: epath.PathLike) -> Backbone:
